@@ -1,0 +1,359 @@
+// Package store keeps the shared state: it runs scripts on one Redis, and knows whether that Redis can be had.
+//
+// While Redis is away no request waits for it: the store is marked down at the first failure, Run answers
+// ErrUnavailable at once, and one retry at a time, beside requests, finds out when Redis is back.
+package store
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"math/rand"
+	"net"
+	"strings"
+	"sync"
+	"time"
+)
+
+// ErrUnavailable is wrapped by every error that says Redis could not be asked, or not in time.
+var ErrUnavailable = errors.New("store: redis is unavailable")
+
+var (
+	errPending  = errors.New("store: not answered")
+	errBadReply = errors.New("store: the reply is not a list of integers")
+)
+
+const (
+	maxIdle   = 16 // connections kept for later
+	maxDials  = 4  // connections being made at once
+	minRetry  = 50 * time.Millisecond
+	maxRetry  = 500 * time.Millisecond
+	checkTime = 1000 // milliseconds for which a retry's check stays in Redis
+)
+
+// check writes, as the engines' scripts do: a Redis that answers reads only (a replica, one that is full, one whose
+// rights for us were cut) is no use to us.
+//
+//	KEYS[1]  <keyPrefix>:check
+//	ARGV[1]  milliseconds until it expires
+//	answers  {1}
+var check = NewScript(`redis.call('TIME')
+redis.call('SET', KEYS[1], '1', 'PX', ARGV[1])
+return {1}`)
+
+// Settings say which Redis, and how long to wait for it.
+type Settings struct {
+	Address     string // host:port
+	Username    string
+	Password    string
+	DB          int
+	TLS         *tls.Config   // nil for a plain connection
+	Timeout     time.Duration // for the answer to a call
+	DialTimeout time.Duration // for making a connection: TCP, TLS, AUTH and SELECT
+	KeyPrefix   string
+}
+
+// Store runs scripts on one Redis. It is safe for concurrent use.
+type Store struct {
+	settings Settings
+	// notify is told, outside of any lock, when the store goes down (with the reason) and when it is back (with nil).
+	notify func(reason error)
+
+	mu      sync.Mutex // guards what follows
+	changed *sync.Cond // idle has grown, a dial has ended, a wait is over, or down has changed
+	idle    []*conn
+	dials   int
+	waiting int
+	down    bool
+	closed  bool
+	retry   time.Duration
+}
+
+// New returns the store for the given settings. It does not dial: the first call does.
+func New(settings Settings, notify func(reason error)) *Store {
+	s := &Store{settings: settings, notify: notify}
+	s.changed = sync.NewCond(&s.mu)
+	return s
+}
+
+// Down tells whether the store is marked down.
+func (s *Store) Down() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.down
+}
+
+// Close lets the store's connections go. Calls that still come are served, each on a connection of its own.
+func (s *Store) Close() {
+	s.mu.Lock()
+	idle := s.idle
+	s.idle = nil
+	s.closed = true
+	s.mu.Unlock()
+	for _, c := range idle {
+		c.redis.Close()
+	}
+}
+
+// Run sends the calls in one round trip and returns when each has its Reply or Err, at the deadline at the latest. The
+// error it returns, which wraps ErrUnavailable, is also that of every call that got no answer.
+func (s *Store) Run(calls []*Call, deadline time.Time) (err error) {
+	defer func() {
+		// An interpreter that stumbles over redigo must cost no more than a Redis that is away.
+		if trouble := recover(); trouble != nil {
+			err = fmt.Errorf("panic: %v", trouble)
+			s.markDown(err)
+			err = s.fail(calls, err)
+		}
+	}()
+	for _, call := range calls {
+		call.pend()
+	}
+	err = s.try(calls, deadline)
+	if err != nil {
+		return s.fail(calls, err)
+	}
+	for _, call := range calls {
+		if call.Err != nil && away(call.Err.Error()) {
+			s.markDown(call.Err)
+			call.Err = fmt.Errorf("%w: %s", ErrUnavailable, call.Err.Error())
+			err = call.Err
+		}
+	}
+	return err
+}
+
+// fail gives every unanswered call the error.
+func (s *Store) fail(calls []*Call, err error) error {
+	if !errors.Is(err, ErrUnavailable) {
+		err = fmt.Errorf("%w: %s", ErrUnavailable, err.Error())
+	}
+	for _, call := range calls {
+		if call.Err == errPending {
+			call.Err = err
+		}
+	}
+	return err
+}
+
+func (s *Store) try(calls []*Call, deadline time.Time) error {
+	for {
+		c, err := s.acquire(deadline)
+		if err != nil {
+			return err
+		}
+		sent := time.Now()
+		err = c.run(calls, deadline)
+		if err == nil {
+			s.release(c)
+			return nil
+		}
+		// Whatever failed, an answer may still be under way on this connection: it is never used again.
+		c.redis.Close()
+		if isTimeout(err) {
+			// A call that was late already when it was sent says nothing about Redis.
+			if deadline.Sub(sent) >= s.settings.Timeout/2 {
+				s.markDown(err)
+			}
+			return err
+		}
+		if c.fresh || anyOnce(calls) {
+			s.markDown(err)
+			return err
+		}
+		s.dropIdle()
+	}
+}
+
+func anyOnce(calls []*Call) bool {
+	for _, call := range calls {
+		if call.Once {
+			return true
+		}
+	}
+	return false
+}
+
+func isTimeout(err error) bool {
+	var netErr net.Error
+	return errors.As(err, &netErr) && netErr.Timeout()
+}
+
+// acquire returns a connection: an idle one, or one dialled beside this request, which waits no longer than the deadline.
+func (s *Store) acquire(deadline time.Time) (*conn, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var timer *time.Timer
+	for {
+		if s.down {
+			return nil, ErrUnavailable
+		}
+		if last := len(s.idle) - 1; last >= 0 {
+			c := s.idle[last]
+			s.idle[last] = nil
+			s.idle = s.idle[:last]
+			return c, nil
+		}
+		left := time.Until(deadline)
+		if left <= 0 {
+			return nil, fmt.Errorf("%w: no connection in time", ErrUnavailable)
+		}
+		if timer == nil {
+			timer = time.AfterFunc(left, s.wake)
+			defer timer.Stop()
+		}
+		s.waiting++
+		if s.dials < s.waiting && s.dials < maxDials {
+			s.dials++
+			go s.dial()
+		}
+		s.changed.Wait()
+		s.waiting--
+	}
+}
+
+// wake lets every wait look at its deadline again.
+func (s *Store) wake() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.changed.Broadcast()
+}
+
+// dial adds a connection to the idle ones, or marks the store down.
+func (s *Store) dial() {
+	c, err := s.tryDial()
+	if err != nil {
+		s.markDown(err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dials--
+	if err == nil {
+		s.idle = append(s.idle, c)
+	}
+	s.changed.Broadcast()
+}
+
+// tryDial is dial with a panic turned into an error: one in a goroutine would end Traefik.
+func (s *Store) tryDial() (c *conn, err error) {
+	defer func() {
+		if trouble := recover(); trouble != nil {
+			c = nil
+			err = fmt.Errorf("panic: %v", trouble)
+		}
+	}()
+	return dial(s.settings)
+}
+
+func (s *Store) release(c *conn) {
+	s.mu.Lock()
+	keep := !s.closed && !s.down && len(s.idle) < maxIdle
+	if keep {
+		s.idle = append(s.idle, c)
+		s.changed.Signal()
+	}
+	s.mu.Unlock()
+	if !keep {
+		c.redis.Close()
+	}
+}
+
+// dropIdle closes the idle connections: where one has died idle, they all have.
+func (s *Store) dropIdle() {
+	s.mu.Lock()
+	idle := s.idle
+	s.idle = nil
+	s.mu.Unlock()
+	for _, c := range idle {
+		c.redis.Close()
+	}
+}
+
+// markDown notes that Redis is away and starts the retries, unless they run already.
+func (s *Store) markDown(reason error) {
+	s.mu.Lock()
+	if s.down {
+		s.mu.Unlock()
+		return
+	}
+	s.down = true
+	s.retry = minRetry
+	time.AfterFunc(jitter(s.retry), s.check)
+	s.changed.Broadcast()
+	s.mu.Unlock()
+	s.dropIdle()
+	s.notify(reason)
+}
+
+// check tries whether Redis is back. It runs beside requests, alone, and sets the time of its next run itself.
+func (s *Store) check() {
+	c, err := s.tryCheck()
+	s.mu.Lock()
+	if err != nil {
+		if !s.closed {
+			s.retry = s.retry * 2
+			if s.retry > maxRetry {
+				s.retry = maxRetry
+			}
+			time.AfterFunc(jitter(s.retry), s.check)
+		}
+		s.mu.Unlock()
+		return
+	}
+	s.down = false
+	s.mu.Unlock()
+	s.release(c)
+	s.notify(nil)
+}
+
+func (s *Store) tryCheck() (c *conn, err error) {
+	defer func() {
+		if trouble := recover(); trouble != nil {
+			c = nil
+			err = fmt.Errorf("panic: %v", trouble)
+		}
+	}()
+	c, err = dial(s.settings)
+	if err != nil {
+		return nil, err
+	}
+	call := &Call{Script: check, Keys: []string{s.settings.KeyPrefix + ":check"}, Args: []string{fmt.Sprint(checkTime)}}
+	err = c.run([]*Call{call}, time.Now().Add(s.settings.Timeout))
+	if err == nil {
+		err = call.Err
+	}
+	if err != nil {
+		c.redis.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// jitter spreads the retries of a fleet: from half of d to d.
+func jitter(d time.Duration) time.Duration {
+	return d/2 + time.Duration(rand.Int63n(int64(d/2)+1))
+}
+
+// away tells from the text of Redis's answer whether Redis cannot serve us at all, rather than this one call.
+func away(text string) bool {
+	for _, code := range awayCodes {
+		// Redis 6 hands a script's error on as "ERR Error running script …: -OOM …".
+		if strings.HasPrefix(text, code) || strings.Contains(text, ": -"+code) {
+			return true
+		}
+	}
+	for _, words := range awayWords {
+		if strings.Contains(text, words) {
+			return true
+		}
+	}
+	return false
+}
+
+var (
+	awayCodes = []string{
+		"LOADING", "READONLY", "OOM", "NOAUTH", "WRONGPASS", "NOPERM", "MISCONF", "MASTERDOWN", "BUSY", "NOREPLICAS",
+		"CLUSTERDOWN", "MOVED", "NOSCRIPT",
+	}
+	awayWords = []string{"max number of clients", "executing the script can't", "AUTH"}
+)
