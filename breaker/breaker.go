@@ -1,0 +1,252 @@
+// Package breaker is a circuit breaker shared through Redis by every gateway: what one has seen fail, all stop sending.
+//
+// The state is kept by three Lua scripts, on Redis's clock. Each gateway has a view of it, which is at most 100 ms old
+// when a request is let through on it, so that a healthy breaker costs next to nothing. While Redis is away, and where
+// there is none, the same rules go on in this process, from what the view last said.
+package breaker
+
+import (
+	"errors"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/resilient-gateway/resilience/internal/store"
+)
+
+// In microseconds.
+const (
+	fresh    = 50000  // a view is used as it is until it is so old
+	stale    = 100000 // and not at all from then on; between the two, one request has it refreshed
+	noPlace  = 50000  // no place for a probe: asked again so much later
+	oneRetry = time.Second
+)
+
+var (
+	viewScript   = store.NewScript(view)
+	permitScript = store.NewScript(permit)
+	reportScript = store.NewScript(report)
+)
+
+var errBadReply = errors.New("breaker: the key in redis does not hold a breaker")
+
+// Store runs scripts on Redis.
+type Store interface {
+	Run(calls []*store.Call, deadline time.Time) error
+	Down() bool
+}
+
+// Settings of a breaker.
+type Settings struct {
+	Store   Store         // nil: the state is kept in this process
+	Key     string        // of the breaker in Redis
+	Timeout time.Duration // for a call made beside requests
+	// Now returns microseconds that only ever grow.
+	Now func() int64
+	// Changed is told, outside of any lock, of each change of state that this gateway makes or learns of.
+	Changed func(from, to string)
+}
+
+// Breaker decides for one name. It is safe for concurrent use; no lock is held while Redis or the upstream works.
+type Breaker struct {
+	Settings
+	keys []string
+
+	mu      sync.Mutex // guards what follows
+	machine machine    // the view of the state in Redis, or the state itself while there is none
+	asked   int64      // when Redis was asked for the view; 0: never
+	heard   int64      // when it answered
+	ours    bool       // the state was changed here since, while Redis was away
+	asking  bool       // a refresh beside requests is under way
+	full    int64      // half-open: until then there was no place for another probe
+}
+
+// Permit lets one request through. The zero value is that of a request that the breaker has no part in.
+type Permit struct {
+	generation int64
+	probe      int64
+	local      bool // given by this process, not by Redis
+	counts     bool
+}
+
+// Probe tells whether the request is a probe: its verdict is due with its response headers.
+func (p Permit) Probe() bool {
+	return p.probe != 0
+}
+
+// New returns a breaker. It asks Redis nothing: the first request does.
+func New(settings Settings) *Breaker {
+	return &Breaker{Settings: settings, keys: []string{settings.Key}}
+}
+
+// Refuses tells, from what is known here, that no request may pass now, and for how long.
+func (b *Breaker) Refuses(now int64) (retryAfter time.Duration, refused bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.superseded() {
+		return 0, false
+	}
+	return b.refuses(now)
+}
+
+// superseded tells whether the state was made here while Redis was away, and Redis is back: Redis rules. mu is held.
+func (b *Breaker) superseded() bool {
+	return b.ours && b.Store != nil && !b.Store.Down()
+}
+
+func (b *Breaker) refuses(now int64) (time.Duration, bool) {
+	if b.machine.state == closed {
+		return 0, false
+	}
+	if wait := b.machine.wait(now); wait > 0 {
+		return time.Duration(wait) * time.Microsecond, true
+	}
+	return oneRetry, now < b.full
+}
+
+// Rider returns a call that refreshes the view, to go to Redis with another, or nil where the view needs none.
+func (b *Breaker) Rider(now int64, policy *Policy) *store.Call {
+	b.mu.Lock()
+	due := b.Store != nil && (b.ours || b.machine.state == closed && (b.asked == 0 || now-b.asked >= fresh))
+	b.mu.Unlock()
+	if !due {
+		return nil
+	}
+	return b.viewCall(now, policy)
+}
+
+func (b *Breaker) viewCall(now int64, policy *Policy) *store.Call {
+	call := &store.Call{Script: viewScript, Keys: b.keys, Args: policy.args}
+	call.Then = func(c *store.Call) { b.learn(c, now) }
+	return call
+}
+
+// Allow asks for a permit, from the view where that is fresh enough, else from Redis. Where not allowed, retryAfter says
+// when to come again. The error, which comes by the deadline, wraps store.ErrUnavailable or is the script's own.
+func (b *Breaker) Allow(policy *Policy, now int64, deadline time.Time) (permit Permit, retryAfter time.Duration, err error) {
+	if b.Store == nil {
+		permit, retryAfter = b.AllowLocal(policy, now)
+		return permit, retryAfter, nil
+	}
+	if err := b.refresh(policy, now, deadline); err != nil {
+		return Permit{}, 0, err
+	}
+	b.mu.Lock()
+	if b.machine.state == closed {
+		permit = Permit{generation: b.machine.generation, counts: true}
+		b.mu.Unlock()
+		return permit, 0, nil
+	}
+	retryAfter, refused := b.refuses(now)
+	b.mu.Unlock()
+	if refused {
+		return Permit{}, retryAfter, nil
+	}
+	return b.ask(policy, deadline)
+}
+
+// refresh sees to it that a closed view is not too old.
+func (b *Breaker) refresh(policy *Policy, now int64, deadline time.Time) error {
+	b.mu.Lock()
+	age := now - b.asked
+	known := b.asked != 0 && !b.ours
+	if known && (b.machine.state != closed || age < fresh) {
+		b.mu.Unlock()
+		return nil
+	}
+	if known && age < stale {
+		beside := !b.asking
+		b.asking = true
+		b.mu.Unlock()
+		if beside {
+			go b.refreshBeside(policy)
+		}
+		return nil
+	}
+	b.mu.Unlock()
+	return b.run(b.viewCall(b.Now(), policy), deadline)
+}
+
+func (b *Breaker) refreshBeside(policy *Policy) {
+	defer func() {
+		recover()
+		b.mu.Lock()
+		b.asking = false
+		b.mu.Unlock()
+	}()
+	b.run(b.viewCall(b.Now(), policy), time.Now().Add(b.Timeout))
+}
+
+// ask asks Redis for a permit.
+func (b *Breaker) ask(policy *Policy, deadline time.Time) (Permit, time.Duration, error) {
+	asked := b.Now()
+	call := &store.Call{Script: permitScript, Keys: b.keys, Args: policy.args, Once: true}
+	call.Then = func(c *store.Call) { b.learn(c, asked) }
+	if err := b.run(call, deadline); err != nil {
+		return Permit{}, 0, err
+	}
+	generation, probe := call.Reply[1], call.Reply[5]
+	if call.Reply[0] == closed || probe != 0 {
+		return Permit{generation: generation, probe: probe, counts: true}, 0, nil
+	}
+	if wait := call.Reply[4]; wait > 0 {
+		return Permit{}, time.Duration(wait) * time.Microsecond, nil
+	}
+	b.mu.Lock()
+	b.full = b.Now() + noPlace
+	b.mu.Unlock()
+	return Permit{}, oneRetry, nil
+}
+
+// run runs one call and has its answer learnt.
+func (b *Breaker) run(call *store.Call, deadline time.Time) error {
+	b.Store.Run([]*store.Call{call}, deadline)
+	if call.Err == nil && len(call.Reply) != 6 {
+		call.Err = errBadReply
+	}
+	call.Finish()
+	return call.Err
+}
+
+// learn takes the answer of a script for the view, unless a later one is known.
+func (b *Breaker) learn(call *store.Call, asked int64) {
+	if call.Err != nil || len(call.Reply) != 6 {
+		return
+	}
+	now := b.Now()
+	b.mu.Lock()
+	m := &b.machine
+	before := m.state
+	generation := call.Reply[1]
+	// Redis may have answered in another order than this gateway heard. A generation lower than the known one is a new
+	// truth (Redis lost its data) only if it was asked for after the known one had come.
+	if asked < b.heard && (generation < m.generation || generation == m.generation && asked < b.asked) {
+		b.mu.Unlock()
+		return
+	}
+	b.asked, b.heard, b.ours = asked, now, false
+	m.state, m.generation, m.failures, m.successes = call.Reply[0], generation, call.Reply[2], call.Reply[3]
+	m.deadline = asked + call.Reply[4]
+	m.issued = 0
+	m.probes = map[int64]int64{}
+	after := m.state
+	b.mu.Unlock()
+	b.tell(before, after)
+}
+
+func (b *Breaker) tell(before, after int64) {
+	if before != after && b.Changed != nil {
+		b.Changed(stateNames[before], stateNames[after])
+	}
+}
+
+func flag(on bool) string {
+	if on {
+		return "1"
+	}
+	return "0"
+}
+
+func digits(n int64) string {
+	return strconv.FormatInt(n, 10)
+}
