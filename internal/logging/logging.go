@@ -1,0 +1,88 @@
+// Package logging writes one line of JSON an event: through Traefik's own logger, with its levels and fields, where it
+// can be had, else to standard output.
+package logging
+
+import (
+	"encoding/json"
+	"log"
+	"os"
+	"reflect"
+	"time"
+)
+
+// Logger writes on behalf of one middleware. It is safe for concurrent use.
+type Logger struct {
+	middleware string
+}
+
+// New returns the logger of the middleware with the given name.
+func New(middleware string) *Logger {
+	return &Logger{middleware: middleware}
+}
+
+// Debugs tells whether events of the level debug are written at all.
+func (l *Logger) Debugs() bool {
+	return enabled("Debug")
+}
+
+// Debug writes an event of the level debug, for those who look for something. Fields are names and values in turn.
+func (l *Logger) Debug(message string, fields ...string) { l.write("Debug", "debug", message, fields) }
+
+// Info writes an event of the level info: all is well.
+func (l *Logger) Info(message string, fields ...string) { l.write("Info", "info", message, fields) }
+
+// Warn writes an event of the level warn: somebody should know.
+func (l *Logger) Warn(message string, fields ...string) { l.write("Warn", "warn", message, fields) }
+
+func (l *Logger) write(method, level, message string, fields []string) {
+	defer func() { recover() }() // a log line is never worth a request
+	all := append([]string{"middleware", l.middleware}, fields...)
+	event, ok := newEvent(method)
+	if !ok {
+		printLine(level, message, all)
+		return
+	}
+	if event.IsNil() {
+		return // the level is off
+	}
+	for i := 0; i+1 < len(all); i += 2 {
+		event.MethodByName("Str").Call([]reflect.Value{reflect.ValueOf(all[i]), reflect.ValueOf(all[i+1])})
+	}
+	event.MethodByName("Msg").Call([]reflect.Value{reflect.ValueOf(message)})
+}
+
+// newEvent begins an event in Traefik's logger. Inside Traefik the interpreter's log.Writer is the zerolog.Logger that
+// the plugin's output goes to; its methods can be had by reflection only, and a pointer must be made to call them on.
+func newEvent(method string) (event reflect.Value, ok bool) {
+	writer := reflect.ValueOf(log.Writer())
+	if writer.Type().String() != "zerolog.Logger" {
+		return event, false
+	}
+	logger := reflect.New(writer.Type())
+	logger.Elem().Set(writer)
+	begin := logger.MethodByName(method)
+	if !begin.IsValid() {
+		return event, false
+	}
+	return begin.Call(nil)[0], true
+}
+
+func enabled(method string) (on bool) {
+	defer func() { recover() }()
+	event, ok := newEvent(method)
+	if !ok {
+		return false
+	}
+	return !event.IsNil()
+}
+
+func printLine(level, message string, fields []string) {
+	line := map[string]string{"level": level, "time": time.Now().Format(time.RFC3339), "message": message}
+	for i := 0; i+1 < len(fields); i += 2 {
+		line[fields[i]] = fields[i+1]
+	}
+	text, err := json.Marshal(line)
+	if err == nil {
+		os.Stdout.Write(append(text, '\n'))
+	}
+}

@@ -1,0 +1,101 @@
+// Package recorder watches an answer on its way to the client for its status, and lets all of it through as it comes.
+package recorder
+
+import (
+	"bufio"
+	"errors"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+)
+
+// Recorder is the ResponseWriter that the upstream's answer is written to. It is used by one request.
+//
+// The interpreter hands compiled code no more of it than http.ResponseWriter and http.Hijacker (yaegi#1600): whoever
+// writes cannot flush through it. So Write flushes, wherever the next bytes may be long in coming.
+type Recorder struct {
+	http.ResponseWriter
+
+	// OnHeader, where it is not nil, is called with the status before the response headers leave.
+	OnHeader func(status int)
+
+	status int
+	left   int64 // bytes of the body still to come; -1 where nobody knows
+	stream bool  // flush each piece
+}
+
+// Status returns the status of the answer, or 0 where there is none yet. An upgraded connection's is 101.
+func (r *Recorder) Status() int {
+	return r.status
+}
+
+// WriteHeader lets an informational answer pass, and takes any other for the answer.
+func (r *Recorder) WriteHeader(status int) {
+	if status < 200 && status != http.StatusSwitchingProtocols || r.status != 0 {
+		r.ResponseWriter.WriteHeader(status)
+		return
+	}
+	r.begin(status)
+	r.ResponseWriter.WriteHeader(status)
+	if r.stream {
+		r.flush()
+	}
+}
+
+// Write passes a piece of the body on, and flushes it unless it is known to be the last.
+func (r *Recorder) Write(piece []byte) (int, error) {
+	if r.status == 0 {
+		r.begin(http.StatusOK)
+	}
+	n, err := r.ResponseWriter.Write(piece)
+	if r.left > 0 {
+		r.left -= int64(n)
+	}
+	if r.stream || r.left > 0 {
+		r.flush()
+	}
+	return n, err
+}
+
+// Hijack hands the connection over, as for a WebSocket.
+func (r *Recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	hijacker, ok := r.ResponseWriter.(http.Hijacker)
+	if !ok {
+		return nil, nil, errors.New("recorder: this connection cannot be taken over")
+	}
+	if r.status == 0 {
+		r.begin(http.StatusSwitchingProtocols)
+	}
+	return hijacker.Hijack()
+}
+
+// begin notes what the response headers say.
+func (r *Recorder) begin(status int) {
+	r.status = status
+	header := r.ResponseWriter.Header()
+	length, err := strconv.ParseInt(header.Get("Content-Length"), 10, 64)
+	if err == nil {
+		r.left = length
+	}
+	r.stream = err != nil && mayHaveBody(status) || streams(header.Get("Content-Type"))
+	if r.OnHeader != nil {
+		r.OnHeader(status)
+	}
+}
+
+func mayHaveBody(status int) bool {
+	return status >= 200 && status != http.StatusNoContent && status != http.StatusNotModified
+}
+
+func streams(contentType string) bool {
+	return strings.HasPrefix(contentType, "text/event-stream") ||
+		strings.HasPrefix(contentType, "application/grpc") ||
+		strings.HasPrefix(contentType, "application/x-ndjson")
+}
+
+func (r *Recorder) flush() {
+	if flusher, ok := r.ResponseWriter.(http.Flusher); ok {
+		flusher.Flush()
+	}
+}
