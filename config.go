@@ -1,0 +1,140 @@
+package resilience
+
+// Config is the middleware's configuration. Values are strings because that is how files and labels deliver them; numbers
+// and durations are read, and checked, by New. A value that is left out, or empty, has its default. The maps named Unknown
+// collect misspelt keys.
+type Config struct {
+	// Name is the scope of the shared state: middlewares of one name on one Redis share their buckets and their breaker.
+	// Letters, digits and . _ @ -, 64 at the most. Default: the middleware's own name without its @provider.
+	// Example: gateway
+	Name string `json:"name,omitempty"`
+	// Redis says where the state is shared. Left out: it is kept in this process.
+	Redis *RedisConfig `json:"redis,omitempty"`
+	// RateLimit switches the rate limiter on.
+	RateLimit *RateLimitConfig `json:"rateLimit,omitempty"`
+	// CircuitBreaker switches the circuit breaker on.
+	CircuitBreaker *CircuitBreakerConfig `json:"circuitBreaker,omitempty"`
+	// Health makes the middleware answer one path itself. For a router of its own.
+	Health *HealthConfig `json:"health,omitempty"`
+
+	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`
+}
+
+// RedisConfig says which Redis, and what becomes of requests while it is away.
+type RedisConfig struct {
+	// Address is the host and port. Left out: the state is kept in this process. Example: redis:6379
+	Address string `json:"address,omitempty"`
+	// Username is that of an ACL user. Default: none. Example: gateway
+	Username string `json:"username,omitempty"`
+	// Password can be read by whoever can read Traefik's API: prefer PasswordEnv or PasswordFile. Default: none.
+	Password string `json:"password,omitempty"`
+	// PasswordEnv names the variable of Traefik's environment that holds the password; unset means none.
+	// Example: REDIS_PASSWORD
+	PasswordEnv string `json:"passwordEnv,omitempty"`
+	// PasswordFile names the file that holds the password, but for a newline at its end. Example: /run/secrets/redis
+	PasswordFile string `json:"passwordFile,omitempty"`
+	// DB is the number of the database. Default: 0. Example: 2
+	DB string `json:"db,omitempty"`
+	// TLS secures the connection.
+	TLS *TLSConfig `json:"tls,omitempty"`
+	// Timeout is all the time that a request spends on Redis at the most. Default: 100ms. Example: 50ms
+	Timeout string `json:"timeout,omitempty"`
+	// DialTimeout is the time to make a connection in, beside requests. Default: 1s. Example: 500ms
+	DialTimeout string `json:"dialTimeout,omitempty"`
+	// KeyPrefix is what all keys in Redis begin with. Letters, digits and . _ @ -, 64 at the most.
+	// Default: resilience. Example: shop
+	KeyPrefix string `json:"keyPrefix,omitempty"`
+	// OnError is what rules while Redis is away: local (this gateway limits and breaks by itself), allow (all requests
+	// pass) or deny (none does: 503). Default: local.
+	OnError string `json:"onError,omitempty"`
+
+	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`
+}
+
+// TLSConfig secures the connection to Redis.
+type TLSConfig struct {
+	// Enabled switches TLS on. Default: false.
+	Enabled string `json:"enabled,omitempty"`
+	// CA is the file with the certificates of the authorities to trust. Default: the system's.
+	// Example: /etc/redis/ca.pem
+	CA string `json:"ca,omitempty"`
+	// Cert is the file with this gateway's own certificate; it needs Key. Default: none. Example: /etc/redis/cert.pem
+	Cert string `json:"cert,omitempty"`
+	// Key is the file with the private key of Cert. Default: none. Example: /etc/redis/key.pem
+	Key string `json:"key,omitempty"`
+	// ServerName is the name that Redis's certificate must have. Default: the host in Address. Example: redis.internal
+	ServerName string `json:"serverName,omitempty"`
+	// InsecureSkipVerify accepts any certificate: anybody could be that Redis. Default: false.
+	InsecureSkipVerify string `json:"insecureSkipVerify,omitempty"`
+
+	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`
+}
+
+// RateLimitConfig is the token bucket that each client has.
+type RateLimitConfig struct {
+	// Capacity is the tokens that a full bucket holds: the requests that may come at once. Default: 100. Example: 20
+	Capacity string `json:"capacity,omitempty"`
+	// RefillRate is the tokens that a RefillPeriod adds. Default: 10. Example: 5
+	RefillRate string `json:"refillRate,omitempty"`
+	// RefillPeriod is that time. Capacity times RefillPeriod stays below 2^53 microseconds. Default: 1s. Example: 1m
+	RefillPeriod string `json:"refillPeriod,omitempty"`
+	// SourceCriterion says what makes two requests come from the same client. Default: the address of the connection.
+	SourceCriterion *SourceCriterionConfig `json:"sourceCriterion,omitempty"`
+
+	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`
+}
+
+// SourceCriterionConfig is Traefik's sourceCriterion: one of three.
+type SourceCriterionConfig struct {
+	// IPStrategy is for the client's address.
+	IPStrategy *IPStrategyConfig `json:"ipStrategy,omitempty"`
+	// RequestHeaderName is for the value of a header. Example: X-Api-Key
+	RequestHeaderName string `json:"requestHeaderName,omitempty"`
+	// RequestHost is for the host that is asked for. Default: false. Example: true
+	RequestHost string `json:"requestHost,omitempty"`
+
+	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`
+}
+
+// IPStrategyConfig is Traefik's ipStrategy.
+type IPStrategyConfig struct {
+	// Depth takes the address at this place from the right in X-Forwarded-For. Default: 0, the address of the connection.
+	// Example: 1
+	Depth string `json:"depth,omitempty"`
+	// ExcludedIPs takes the rightmost address in X-Forwarded-For that is none of these; used where Depth is 0.
+	// Example: 10.0.0.0/8, 192.168.1.7
+	ExcludedIPs []string `json:"excludedIPs,omitempty"`
+	// IPv6Subnet is how many bits of an IPv6 address make one client. Default: all. Example: 64
+	IPv6Subnet string `json:"ipv6Subnet,omitempty"`
+
+	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`
+}
+
+// CircuitBreakerConfig is the circuit breaker of the service.
+type CircuitBreakerConfig struct {
+	// FailureThreshold is the failures in a row that open the circuit. Default: 5. Example: 10
+	FailureThreshold string `json:"failureThreshold,omitempty"`
+	// ResetTimeout is how long it stays open before probes may pass. Default: 30s. Example: 10s
+	ResetTimeout string `json:"resetTimeout,omitempty"`
+	// HalfOpenSuccessThreshold is the successes of probes that close it. Default: 2. Example: 3
+	HalfOpenSuccessThreshold string `json:"halfOpenSuccessThreshold,omitempty"`
+	// HalfOpenMaxProbes is the probes under way at once in the whole fleet. Default: HalfOpenSuccessThreshold. Example: 1
+	HalfOpenMaxProbes string `json:"halfOpenMaxProbes,omitempty"`
+	// ProbeTimeout is the time to its response headers after which a probe is a failure. Default: 10s. Example: 5s
+	ProbeTimeout string `json:"probeTimeout,omitempty"`
+
+	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`
+}
+
+// HealthConfig is the path that the middleware answers itself.
+type HealthConfig struct {
+	// Path is the whole path. Default: /health. Example: /healthz
+	Path string `json:"path,omitempty"`
+
+	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`
+}
+
+// CreateConfig returns the configuration that Traefik fills in: nothing is on.
+func CreateConfig() *Config {
+	return &Config{}
+}

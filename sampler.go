@@ -1,0 +1,72 @@
+package resilience
+
+import (
+	"strings"
+	"sync"
+)
+
+const maxSampled = 1024 // keys that a sampler tells apart
+
+// sampler picks the first event of a key in each stretch of time, and counts the others, so that a flood of requests is
+// no flood of log lines. It is safe for concurrent use.
+type sampler struct {
+	every int64 // microseconds
+
+	mu   sync.Mutex // guards what follows
+	seen map[string]*sample
+}
+
+type sample struct {
+	next  int64 // time from which on an event is due again
+	count int   // of those since the last one that was
+}
+
+func newSampler(every int64) *sampler {
+	return &sampler{every: every, seen: map[string]*sample{}}
+}
+
+// due tells whether the event of this key is to be logged, and how many before it were not.
+func (s *sampler) due(key string, now int64) (before int, due bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	one := s.seen[key]
+	if one == nil {
+		if len(s.seen) >= maxSampled {
+			s.forget(now)
+		}
+		if len(s.seen) >= maxSampled {
+			key = "" // all others are one
+			one = s.seen[key]
+		}
+	}
+	if one == nil {
+		one = &sample{}
+		s.seen[key] = one
+	}
+	if now < one.next {
+		one.count++
+		return 0, false
+	}
+	before = one.count
+	one.count = 0
+	one.next = now + s.every
+	return before, true
+}
+
+// forget drops what has nothing left to tell. mu is held.
+func (s *sampler) forget(now int64) {
+	for key, one := range s.seen {
+		if now >= one.next {
+			delete(s.seen, key)
+		}
+	}
+}
+
+// logged returns a client's key as a log may show it: a header's value may be a credential.
+func logged(key string) string {
+	const header = "header:"
+	if strings.HasPrefix(key, header) {
+		return header + "sha256:" + hash(key[len(header):])[:12]
+	}
+	return key
+}

@@ -1,0 +1,195 @@
+package resilience
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/resilient-gateway/resilience/breaker"
+	"github.com/resilient-gateway/resilience/internal/logging"
+	"github.com/resilient-gateway/resilience/internal/store"
+	"github.com/resilient-gateway/resilience/ratelimit"
+)
+
+// grace is how long a scope outlives its last handler. Traefik cancels the old handlers before it makes the new ones, and
+// the old ones go on answering until it has.
+const grace = 30 * time.Second
+
+// The interpreter lives as long as Traefik, and so does this: middlewares come and go with each reload, what they share
+// must not.
+var (
+	start  = time.Now()
+	shared = &registry{scopes: map[string]*scope{}, stores: map[string]*storeEntry{}}
+)
+
+// sinceStart returns microseconds, on a clock that only goes forward.
+func sinceStart(t time.Time) int64 {
+	return t.Sub(start).Microseconds()
+}
+
+// scope is what all middlewares of one name on one Redis share in this process.
+type scope struct {
+	store    *store.Store // nil: none, the state is in this process
+	limiter  *ratelimit.Limiter
+	breaker  *breaker.Breaker
+	log      *logging.Logger
+	debug    bool
+	refusals *sampler
+	failures *sampler
+
+	// Guarded by the registry's lock.
+	handlers int
+	members  []member
+	told     string          // the settings that were logged last
+	warned   map[string]bool // what was warned about
+}
+
+// member is a handler that is not cancelled yet.
+type member struct {
+	ctx   context.Context
+	parts string
+}
+
+type storeEntry struct {
+	store  *store.Store
+	scopes int
+}
+
+// registry holds the scopes and the stores in use.
+type registry struct {
+	mu     sync.Mutex // guards all of it
+	scopes map[string]*scope
+	stores map[string]*storeEntry
+}
+
+// join returns the scope of the settings, making it where there is none. It is left when ctx is done and the grace over.
+func join(ctx context.Context, s *settings) *scope {
+	return shared.join(ctx, s)
+}
+
+func (g *registry) join(ctx context.Context, s *settings) *scope {
+	key := s.identity + " " + s.name
+	if s.redis.Address == "" {
+		key = s.name
+	}
+	parts := strings.Join(s.parts, "; ")
+	g.mu.Lock()
+	one := g.scopes[key]
+	if one == nil {
+		one = g.newScope(s)
+		g.scopes[key] = one
+	}
+	one.handlers++
+	lines := one.enter(ctx, parts, s.warnings)
+	g.mu.Unlock()
+	for _, line := range lines {
+		line()
+	}
+	context.AfterFunc(ctx, func() {
+		defer func() { recover() }()
+		time.AfterFunc(grace, func() {
+			defer func() { recover() }()
+			g.leave(key, s)
+		})
+	})
+	return one
+}
+
+// newScope makes a scope, and the store it needs if that is not there yet. The lock is held.
+func (g *registry) newScope(s *settings) *scope {
+	log := logging.New(s.name)
+	one := &scope{
+		log:      log,
+		debug:    log.Debugs(),
+		refusals: newSampler(time.Minute.Microseconds()),
+		failures: newSampler(time.Second.Microseconds()),
+		warned:   map[string]bool{},
+	}
+	prefix := s.redis.KeyPrefix + ":{" + s.name + "}:"
+	keeper := breaker.Settings{
+		Key:     prefix + "breaker",
+		Timeout: s.redis.Timeout,
+		Now:     func() int64 { return sinceStart(time.Now()) },
+		Changed: func(from, to string) {
+			log.Warn("circuit "+to, "from", from, "to", to)
+		},
+	}
+	if s.redis.Address == "" {
+		one.limiter = ratelimit.New(nil, "")
+		one.breaker = breaker.New(keeper)
+		return one
+	}
+	one.store = g.useStore(s)
+	keeper.Store = one.store
+	one.limiter = ratelimit.New(one.store, prefix+"bucket:")
+	one.breaker = breaker.New(keeper)
+	return one
+}
+
+func (g *registry) useStore(s *settings) *store.Store {
+	entry := g.stores[s.identity]
+	if entry == nil {
+		log := logging.New(s.name)
+		address := s.redis.Address
+		entry = &storeEntry{store: store.New(s.redis, func(reason error) {
+			if reason == nil {
+				log.Warn("redis is back", "redis", address)
+			} else {
+				log.Warn("redis is away", "redis", address, "reason", reason.Error())
+			}
+		})}
+		g.stores[s.identity] = entry
+	}
+	entry.scopes++
+	return entry.store
+}
+
+// leave ends a handler's part in a scope; the last one takes the scope with it, and the last scope the store.
+func (g *registry) leave(key string, s *settings) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	one := g.scopes[key]
+	one.handlers--
+	if one.handlers > 0 {
+		return
+	}
+	delete(g.scopes, key)
+	if one.store == nil {
+		return
+	}
+	entry := g.stores[s.identity]
+	entry.scopes--
+	if entry.scopes == 0 {
+		delete(g.stores, s.identity)
+		entry.store.Close()
+	}
+}
+
+// enter adds a handler and returns what is to be logged about it, to be done without the lock, which is held.
+func (one *scope) enter(ctx context.Context, parts string, warnings []string) (lines []func()) {
+	differs := false
+	var alive []member
+	for _, other := range one.members {
+		if other.ctx.Err() == nil {
+			alive = append(alive, other)
+			differs = differs || other.parts != parts
+		}
+	}
+	one.members = append(alive, member{ctx: ctx, parts: parts})
+	if one.told != parts {
+		one.told = parts
+		lines = append(lines, func() { one.log.Info("on", "parts", parts) })
+	}
+	if differs {
+		warnings = append(warnings, "middlewares of this name have different settings; each request is judged by its own")
+	}
+	for _, warning := range warnings {
+		if !one.warned[warning] {
+			one.warned[warning] = true
+			text := warning
+			lines = append(lines, func() { one.log.Warn(text) })
+		}
+	}
+	return lines
+}

@@ -1,0 +1,302 @@
+package resilience
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/resilient-gateway/resilience/breaker"
+	"github.com/resilient-gateway/resilience/internal/clientkey"
+	"github.com/resilient-gateway/resilience/internal/store"
+	"github.com/resilient-gateway/resilience/ratelimit"
+)
+
+// settings is a configuration that has been read and checked.
+type settings struct {
+	name     string
+	redis    store.Settings // in use where its Address is not empty
+	identity string         // of the connection to Redis: a hash of all that makes it
+	onError  string
+	limit    *ratelimit.Limit // nil: no rate limiter
+	client   clientkey.Criterion
+	policy   *breaker.Policy // nil: no circuit breaker
+	health   string          // path; empty: none
+	parts    []string        // what is on, for people
+	warnings []string
+}
+
+// What rules while Redis is away.
+const (
+	onErrorLocal = "local"
+	onErrorAllow = "allow"
+	onErrorDeny  = "deny"
+)
+
+const (
+	maxCount    = 1000000000     // of every whole number
+	maxExact    = int64(1) << 53 // Lua counts exactly below it
+	maxDuration = 10000 * 24 * time.Hour
+)
+
+// read checks the configuration. Its error tells all that is wrong with it.
+func read(config *Config, middleware string) (*settings, error) {
+	s := &settings{onError: onErrorLocal}
+	r := &reader{}
+	r.unknown("", config.Unknown, "name", "redis", "rateLimit", "circuitBreaker", "health")
+	s.name = readName(r, config.Name, middleware)
+	if config.RateLimit != nil {
+		readRateLimit(r, s, config.RateLimit)
+	}
+	if config.CircuitBreaker != nil {
+		readCircuitBreaker(r, s, config.CircuitBreaker)
+	}
+	if config.Health != nil {
+		readHealth(r, s, config.Health)
+	}
+	if config.Redis != nil {
+		readRedis(r, s, config.Redis)
+	}
+	if s.redis.Address == "" {
+		s.parts = append(s.parts, "state in this process")
+	}
+	return s, r.err()
+}
+
+func readName(r *reader, name, middleware string) string {
+	if name != "" {
+		if !isName(name) {
+			r.wrong("name", name, "a name of letters, digits and . _ @ -, 64 at the most", "gateway")
+		}
+		return name
+	}
+	name = middleware
+	if at := strings.LastIndex(name, "@"); at > 0 {
+		name = name[:at]
+	}
+	if !isName(name) {
+		// A provider may allow more than we do; Redis's keys do not.
+		return hash(name)
+	}
+	return name
+}
+
+func readRateLimit(r *reader, s *settings, c *RateLimitConfig) {
+	r.unknown("rateLimit.", c.Unknown, "capacity", "refillRate", "refillPeriod", "sourceCriterion")
+	capacity := r.count("rateLimit.capacity", c.Capacity, 1, maxCount, 100)
+	rate := r.count("rateLimit.refillRate", c.RefillRate, 1, maxCount, 10)
+	period := r.duration("rateLimit.refillPeriod", c.RefillPeriod, time.Second)
+	if capacity > 0 && period > 0 && capacity > (maxExact-1)/period.Microseconds() {
+		r.add(fmt.Sprintf("rateLimit: capacity %d times refillPeriod %s is more than can be counted exactly; "+
+			"for this period write a capacity of at most %d", capacity, period, (maxExact-1)/period.Microseconds()))
+	}
+	if c.SourceCriterion != nil {
+		s.client = readCriterion(r, c.SourceCriterion)
+	}
+	s.limit = ratelimit.NewLimit(capacity, rate, period)
+	s.parts = append(s.parts, fmt.Sprintf("rate limit: %d at once, %d each %s", capacity, rate, period))
+}
+
+func readCriterion(r *reader, c *SourceCriterionConfig) clientkey.Criterion {
+	const path = "rateLimit.sourceCriterion"
+	r.unknown(path+".", c.Unknown, "ipStrategy", "requestHeaderName", "requestHost")
+	criterion := clientkey.Criterion{
+		Header: c.RequestHeaderName,
+		Host:   r.flag(path+".requestHost", c.RequestHost),
+	}
+	given := 0
+	for _, on := range []bool{c.IPStrategy != nil, c.RequestHeaderName != "", criterion.Host} {
+		if on {
+			given++
+		}
+	}
+	if given > 1 {
+		r.add(path + ": ipStrategy, requestHeaderName and requestHost exclude each other; write one of them")
+	}
+	if c.RequestHeaderName != "" && !isHeaderName(c.RequestHeaderName) {
+		r.wrong(path+".requestHeaderName", c.RequestHeaderName, "the name of a header", "X-Api-Key")
+	}
+	if c.IPStrategy != nil {
+		readIPStrategy(r, &criterion, c.IPStrategy)
+	}
+	return criterion
+}
+
+func readIPStrategy(r *reader, criterion *clientkey.Criterion, c *IPStrategyConfig) {
+	const path = "rateLimit.sourceCriterion.ipStrategy"
+	r.unknown(path+".", c.Unknown, "depth", "excludedIPs", "ipv6Subnet")
+	criterion.Depth = int(r.count(path+".depth", c.Depth, 0, 1000, 0))
+	criterion.IPv6Subnet = int(r.count(path+".ipv6Subnet", c.IPv6Subnet, 1, 128, 0))
+	for _, text := range c.ExcludedIPs {
+		text = strings.TrimSpace(text)
+		if text == "" {
+			continue
+		}
+		prefix, err := parsePrefix(text)
+		if err != nil {
+			r.wrong(path+".excludedIPs", text, "an address or a network", "10.0.0.0/8")
+		}
+		criterion.Excluded = append(criterion.Excluded, prefix)
+	}
+}
+
+func parsePrefix(text string) (netip.Prefix, error) {
+	if strings.Contains(text, "/") {
+		prefix, err := netip.ParsePrefix(text)
+		return prefix.Masked(), err
+	}
+	address, err := netip.ParseAddr(text)
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	address = address.Unmap().WithZone("")
+	return netip.PrefixFrom(address, address.BitLen()), nil
+}
+
+func readCircuitBreaker(r *reader, s *settings, c *CircuitBreakerConfig) {
+	r.unknown("circuitBreaker.", c.Unknown,
+		"failureThreshold", "resetTimeout", "halfOpenSuccessThreshold", "halfOpenMaxProbes", "probeTimeout")
+	failures := r.count("circuitBreaker.failureThreshold", c.FailureThreshold, 1, maxCount, 5)
+	reset := r.duration("circuitBreaker.resetTimeout", c.ResetTimeout, 30*time.Second)
+	successes := r.count("circuitBreaker.halfOpenSuccessThreshold", c.HalfOpenSuccessThreshold, 1, maxCount, 2)
+	probes := r.count("circuitBreaker.halfOpenMaxProbes", c.HalfOpenMaxProbes, 1, 1000, successes)
+	if c.HalfOpenMaxProbes == "" && probes > 1000 {
+		probes = 1000
+	}
+	probe := r.duration("circuitBreaker.probeTimeout", c.ProbeTimeout, 10*time.Second)
+	s.policy = breaker.NewPolicy(failures, reset, successes, probes, probe)
+	s.parts = append(s.parts, fmt.Sprintf("circuit breaker: opens after %d failures, for %s; closes after %d of %d probes at once, each within %s",
+		failures, reset, successes, probes, probe))
+}
+
+func readHealth(r *reader, s *settings, c *HealthConfig) {
+	r.unknown("health.", c.Unknown, "path")
+	s.health = c.Path
+	if s.health == "" {
+		s.health = "/health"
+	}
+	if !strings.HasPrefix(s.health, "/") || strings.ContainsAny(s.health, "?# ") {
+		r.wrong("health.path", s.health, "a path", "/health")
+	}
+	s.parts = append(s.parts, "health at "+s.health)
+}
+
+func readRedis(r *reader, s *settings, c *RedisConfig) {
+	r.unknown("redis.", c.Unknown, "address", "username", "password", "passwordEnv", "passwordFile", "db", "tls",
+		"timeout", "dialTimeout", "keyPrefix", "onError")
+	s.redis = store.Settings{
+		Address:     c.Address,
+		Username:    c.Username,
+		Password:    readPassword(r, s, c),
+		DB:          int(r.count("redis.db", c.DB, 0, 1000000, 0)),
+		Timeout:     r.duration("redis.timeout", c.Timeout, 100*time.Millisecond),
+		DialTimeout: r.duration("redis.dialTimeout", c.DialTimeout, time.Second),
+		KeyPrefix:   c.KeyPrefix,
+	}
+	if s.redis.Address != "" {
+		r.address("redis.address", s.redis.Address)
+	}
+	if s.redis.KeyPrefix == "" {
+		s.redis.KeyPrefix = "resilience"
+	}
+	if !isName(s.redis.KeyPrefix) {
+		r.wrong("redis.keyPrefix", s.redis.KeyPrefix, "a name of letters, digits and . _ @ -, 64 at the most", "resilience")
+	}
+	if c.OnError != "" {
+		s.onError = c.OnError
+	}
+	if s.onError != onErrorLocal && s.onError != onErrorAllow && s.onError != onErrorDeny {
+		r.wrong("redis.onError", s.onError, "local, allow or deny", onErrorLocal)
+	}
+	identity := fmt.Sprintf("%q %q %q %d %s %s %q", c.Address, c.Username, s.redis.Password, s.redis.DB,
+		s.redis.Timeout, s.redis.DialTimeout, s.redis.KeyPrefix)
+	if c.TLS != nil {
+		s.redis.TLS = readTLS(r, c.TLS, c.Address)
+		identity += tlsIdentity(c.TLS)
+	}
+	s.identity = hash(identity)
+	if s.redis.Address != "" {
+		s.parts = append(s.parts, fmt.Sprintf("redis %s, db %d, on error: %s", s.redis.Address, s.redis.DB, s.onError))
+	}
+}
+
+// tlsIdentity tells certificates apart by what their files hold now, so that a reload takes renewed ones up.
+func tlsIdentity(c *TLSConfig) string {
+	text := fmt.Sprintf(" %q %q %q", c.Enabled, c.ServerName, c.InsecureSkipVerify)
+	for _, file := range []string{c.CA, c.Cert, c.Key} {
+		content, _ := os.ReadFile(file)
+		text += fmt.Sprintf(" %q", content)
+	}
+	return text
+}
+
+func readPassword(r *reader, s *settings, c *RedisConfig) string {
+	given := 0
+	for _, text := range []string{c.Password, c.PasswordEnv, c.PasswordFile} {
+		if text != "" {
+			given++
+		}
+	}
+	if given > 1 {
+		r.add("redis: password, passwordEnv and passwordFile exclude each other; write one of them")
+		return ""
+	}
+	if c.Password != "" {
+		s.warnings = append(s.warnings, "redis.password can be read in Traefik's API; prefer redis.passwordEnv or redis.passwordFile")
+	}
+	password := c.Password
+	if c.PasswordEnv != "" {
+		password = os.Getenv(c.PasswordEnv)
+	}
+	if c.PasswordFile != "" {
+		content, err := os.ReadFile(c.PasswordFile)
+		if err != nil {
+			r.wrong("redis.passwordFile", c.PasswordFile, "a file that can be read", "/run/secrets/redis")
+		}
+		password = strings.TrimRight(string(content), "\r\n")
+	}
+	if c.Username != "" && password == "" && given > 0 {
+		s.warnings = append(s.warnings, "redis.username is set, but the password is empty")
+	}
+	if c.Username != "" && given == 0 {
+		r.add("redis.username: a user needs a password; write passwordEnv: REDIS_PASSWORD beside it")
+	}
+	return password
+}
+
+func readTLS(r *reader, c *TLSConfig, address string) *tls.Config {
+	r.unknown("redis.tls.", c.Unknown, "enabled", "ca", "cert", "key", "serverName", "insecureSkipVerify")
+	enabled := r.flag("redis.tls.enabled", c.Enabled)
+	config := &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		ServerName:         c.ServerName,
+		InsecureSkipVerify: r.flag("redis.tls.insecureSkipVerify", c.InsecureSkipVerify),
+	}
+	if config.ServerName == "" {
+		config.ServerName, _, _ = net.SplitHostPort(address)
+	}
+	if c.CA != "" {
+		content, err := os.ReadFile(c.CA)
+		config.RootCAs = x509.NewCertPool()
+		if err != nil || !config.RootCAs.AppendCertsFromPEM(content) {
+			r.wrong("redis.tls.ca", c.CA, "a file with certificates in PEM form", "/etc/redis/ca.pem")
+		}
+	}
+	if (c.Cert == "") != (c.Key == "") {
+		r.add("redis.tls: cert and key go together; write both or neither")
+	} else if c.Cert != "" {
+		pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
+		if err != nil {
+			r.add(fmt.Sprintf("redis.tls.cert: %q and %q are not a certificate and its key in PEM form: %s", c.Cert, c.Key, err))
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	if !enabled {
+		return nil
+	}
+	return config
+}
