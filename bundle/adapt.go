@@ -1,0 +1,30 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"go/format"
+)
+
+// The interpreter cannot assign a method of a standard library's struct to a variable of a function type (yaegi#1356);
+// a closure that calls it does the same.
+const (
+	construct = "do.dialContext = do.dialer.DialContext"
+	closure   = `do.dialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			return do.dialer.DialContext(ctx, network, addr)
+		}`
+	notice = "// Changed for the interpreter Yaegi: see dialContext in DialContext.\n\n"
+)
+
+// adapt rewrites the construct, wherever it stands in a source of redigo's, and tells how often it did.
+func adapt(name string, source []byte) (adapted []byte, times int, err error) {
+	times = bytes.Count(source, []byte(construct))
+	if times == 0 {
+		return source, 0, nil
+	}
+	adapted = append([]byte(notice), bytes.ReplaceAll(source, []byte(construct), []byte(closure))...)
+	if adapted, err = format.Source(adapted); err != nil {
+		return nil, times, fmt.Errorf("%s: %w", name, err)
+	}
+	return adapted, times, nil
+}
