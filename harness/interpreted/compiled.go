@@ -1,0 +1,55 @@
+package interpreted
+
+import (
+	"reflect"
+
+	"github.com/resilient-gateway/resilience/internal/redistest"
+	"github.com/stretchr/testify/require"
+	"github.com/traefik/yaegi/interp"
+)
+
+// compiled is what the tests use that the interpreter cannot run: testify, and the servers that they start.
+var compiled = interp.Exports{
+	"github.com/stretchr/testify/require/require": {
+		"Contains":        reflect.ValueOf(require.Contains),
+		"Empty":           reflect.ValueOf(require.Empty),
+		"Equal":           reflect.ValueOf(require.Equal),
+		"Equalf":          reflect.ValueOf(require.Equalf),
+		"EqualError":      reflect.ValueOf(require.EqualError),
+		"Error":           reflect.ValueOf(require.Error),
+		"ErrorContains":   reflect.ValueOf(require.ErrorContains),
+		"ErrorIs":         reflect.ValueOf(require.ErrorIs),
+		"Eventually":      reflect.ValueOf(require.Eventually),
+		"Fail":            reflect.ValueOf(require.Fail),
+		"FailNow":         reflect.ValueOf(require.FailNow),
+		"False":           reflect.ValueOf(require.False),
+		"Falsef":          reflect.ValueOf(require.Falsef),
+		"Greater":         reflect.ValueOf(require.Greater),
+		"GreaterOrEqual":  reflect.ValueOf(require.GreaterOrEqual),
+		"InDelta":         reflect.ValueOf(require.InDelta),
+		"Len":             reflect.ValueOf(require.Len),
+		"Less":            reflect.ValueOf(require.Less),
+		"LessOrEqual":     reflect.ValueOf(require.LessOrEqual),
+		"Nil":             reflect.ValueOf(require.Nil),
+		"NoError":         reflect.ValueOf(require.NoError),
+		"NotContains":     reflect.ValueOf(require.NotContains),
+		"NotEmpty":        reflect.ValueOf(require.NotEmpty),
+		"NotEqual":        reflect.ValueOf(require.NotEqual),
+		"NotNil":          reflect.ValueOf(require.NotNil),
+		"NotPanics":       reflect.ValueOf(require.NotPanics),
+		"NotSame":         reflect.ValueOf(require.NotSame),
+		"NotZero":         reflect.ValueOf(require.NotZero),
+		"Panics":          reflect.ValueOf(require.Panics),
+		"PanicsWithValue": reflect.ValueOf(require.PanicsWithValue),
+		"Regexp":          reflect.ValueOf(require.Regexp),
+		"Same":            reflect.ValueOf(require.Same),
+		"True":            reflect.ValueOf(require.True),
+		"Truef":           reflect.ValueOf(require.Truef),
+		"Zero":            reflect.ValueOf(require.Zero),
+	},
+	"github.com/resilient-gateway/resilience/internal/redistest/redistest": {
+		"FreePort": reflect.ValueOf(redistest.FreePort),
+		"Server":   reflect.ValueOf((*redistest.Server)(nil)),
+		"Start":    reflect.ValueOf(redistest.Start),
+	},
+}

@@ -1,0 +1,305 @@
+package store
+
+import (
+	"errors"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/resilient-gateway/resilience/internal/redistest"
+	"github.com/stretchr/testify/require"
+)
+
+var sum = NewScript(`return {tonumber(ARGV[1]) + tonumber(ARGV[2])}`)
+
+// notes collects what a store says of itself. It is safe for concurrent use.
+type notes struct {
+	mu      sync.Mutex
+	reasons []error
+}
+
+func (n *notes) add(reason error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.reasons = append(n.reasons, reason)
+}
+
+func (n *notes) count() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.reasons)
+}
+
+func (n *notes) get(i int) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.reasons[i]
+}
+
+func open(t *testing.T, settings Settings) (*Store, *notes) {
+	settings.Timeout = 200 * time.Millisecond
+	settings.DialTimeout = time.Second
+	settings.KeyPrefix = "test"
+	n := &notes{}
+	s := New(settings, n.add)
+	t.Cleanup(s.Close)
+	return s, n
+}
+
+func add(s *Store, a, b string) (int64, error) {
+	call := &Call{Script: sum, Args: []string{a, b}}
+	err := s.Run([]*Call{call}, time.Now().Add(s.settings.Timeout))
+	if err != nil {
+		return 0, err
+	}
+	if call.Err != nil {
+		return 0, call.Err
+	}
+	return call.Reply[0], nil
+}
+
+func isUp(s *Store) func() bool {
+	return func() bool { return !s.Down() }
+}
+
+func TestStore_runsAScriptThatRedisHasNotGot(t *testing.T) {
+	server := redistest.Start(t)
+	s, n := open(t, Settings{Address: server.Addr()})
+
+	for i := 0; i < 3; i++ {
+		answer, err := add(s, "1", "2")
+		require.NoError(t, err)
+		require.Equal(t, int64(3), answer)
+		server.Do("SCRIPT", "FLUSH")
+	}
+	require.Equal(t, 0, n.count())
+}
+
+func TestStore_runsManyCallsInOneRoundTrip(t *testing.T) {
+	server := redistest.Start(t)
+	s, _ := open(t, Settings{Address: server.Addr()})
+	broken := NewScript(`return redis.error_reply('ERR no')`)
+	unfit := NewScript(`return 'text'`)
+
+	calls := []*Call{
+		{Script: sum, Args: []string{"1", "1"}},
+		{Script: broken},
+		{Script: sum, Args: []string{"2", "2"}},
+		{Script: unfit},
+		{Script: sum, Args: []string{"3", "3"}},
+	}
+	require.NoError(t, s.Run(calls, time.Now().Add(time.Second)))
+
+	require.Equal(t, []int64{2}, calls[0].Reply)
+	require.ErrorContains(t, calls[1].Err, "ERR no")
+	require.Equal(t, []int64{4}, calls[2].Reply)
+	require.ErrorIs(t, calls[3].Err, errBadReply)
+	require.Equal(t, []int64{6}, calls[4].Reply)
+	require.False(t, s.Down())
+}
+
+func TestStore_logsIn(t *testing.T) {
+	withPassword := redistest.Start(t, "--requirepass", "s3cret")
+	withUser := redistest.Start(t, "--user", "gateway", "on", ">pass", "~*", "+@all", "--user", "default", "off")
+	rows := []struct {
+		name     string
+		settings Settings
+		reason   string
+	}{
+		{"password", Settings{Address: withPassword.Addr(), Password: "s3cret"}, ""},
+		{"password and database", Settings{Address: withPassword.Addr(), Password: "s3cret", DB: 3}, ""},
+		{"no password", Settings{Address: withPassword.Addr()}, "NOAUTH"},
+		{"wrong password", Settings{Address: withPassword.Addr(), Password: "wrong"}, "WRONGPASS"},
+		{"user", Settings{Address: withUser.Addr(), Username: "gateway", Password: "pass"}, ""},
+		{"unknown user", Settings{Address: withUser.Addr(), Username: "nobody", Password: "pass"}, "WRONGPASS"},
+		{"no such database", Settings{Address: withPassword.Addr(), Password: "s3cret", DB: 99}, "out of range"},
+	}
+	for _, row := range rows {
+		row := row
+		t.Run(row.name, func(t *testing.T) {
+			s, n := open(t, row.settings)
+			answer, err := add(s, "20", "3")
+			if row.reason == "" {
+				require.NoError(t, err)
+				require.Equal(t, int64(23), answer)
+				return
+			}
+			require.ErrorIs(t, err, ErrUnavailable)
+			require.Eventually(t, func() bool { return n.count() == 1 }, time.Second, time.Millisecond)
+			require.ErrorContains(t, n.get(0), row.reason)
+			require.NotContains(t, n.get(0).Error(), "wrong", "the password")
+		})
+	}
+}
+
+func TestStore_answersAtOnceWhileRedisIsAway(t *testing.T) {
+	s, n := open(t, Settings{Address: "127.0.0.1:" + redistest.FreePort(t)})
+	_, err := add(s, "1", "1")
+	require.ErrorIs(t, err, ErrUnavailable)
+	require.True(t, s.Down())
+
+	begun := time.Now()
+	for i := 0; i < 100; i++ {
+		_, err := add(s, "1", "1")
+		require.ErrorIs(t, err, ErrUnavailable)
+	}
+	require.Less(t, time.Since(begun), 100*time.Millisecond)
+	require.Equal(t, 1, n.count(), "one note for one change")
+}
+
+func TestStore_comesBackAfterARestartOfRedis(t *testing.T) {
+	server := redistest.Start(t)
+	s, n := open(t, Settings{Address: server.Addr()})
+	_, err := add(s, "1", "1")
+	require.NoError(t, err)
+
+	server.Kill()
+	_, err = add(s, "1", "1")
+	require.ErrorIs(t, err, ErrUnavailable)
+	require.True(t, s.Down())
+
+	server.Run()
+	require.Eventually(t, isUp(s), 2*time.Second, 5*time.Millisecond)
+	answer, err := add(s, "2", "2")
+	require.NoError(t, err)
+	require.Equal(t, int64(4), answer)
+	require.Equal(t, 2, n.count())
+	require.Nil(t, n.get(1))
+}
+
+func TestStore_dialsAnewForAConnectionThatDiedIdle(t *testing.T) {
+	server := redistest.Start(t)
+	s, n := open(t, Settings{Address: server.Addr()})
+	_, err := add(s, "1", "1")
+	require.NoError(t, err)
+
+	server.Kill()
+	server.Run()
+	answer, err := add(s, "2", "2")
+	require.NoError(t, err)
+	require.Equal(t, int64(4), answer)
+	require.Equal(t, 0, n.count())
+}
+
+func TestStore_triesACallOnceThatMustNotCountTwice(t *testing.T) {
+	server := redistest.Start(t)
+	s, _ := open(t, Settings{Address: server.Addr()})
+	_, err := add(s, "1", "1")
+	require.NoError(t, err)
+
+	server.Kill()
+	server.Run()
+	call := &Call{Script: sum, Args: []string{"1", "1"}, Once: true}
+	require.ErrorIs(t, s.Run([]*Call{call}, time.Now().Add(time.Second)), ErrUnavailable)
+	require.ErrorIs(t, call.Err, ErrUnavailable)
+}
+
+func TestStore_isDownWhenRedisDoesNotAnswerInTime(t *testing.T) {
+	server := redistest.Start(t)
+	s, _ := open(t, Settings{Address: server.Addr()})
+	_, err := add(s, "1", "1")
+	require.NoError(t, err)
+
+	server.Pause()
+	defer server.Resume()
+	begun := time.Now()
+	_, err = add(s, "1", "1")
+	require.ErrorIs(t, err, ErrUnavailable)
+	require.Less(t, time.Since(begun), s.settings.Timeout+100*time.Millisecond)
+	require.True(t, s.Down())
+
+	server.Resume()
+	require.Eventually(t, isUp(s), 2*time.Second, 5*time.Millisecond)
+	answer, err := add(s, "4", "4")
+	require.NoError(t, err)
+	require.Equal(t, int64(8), answer, "not the answer to the call that was given up")
+}
+
+func TestStore_isNotDownForACallThatCameLate(t *testing.T) {
+	server := redistest.Start(t)
+	s, _ := open(t, Settings{Address: server.Addr()})
+	_, err := add(s, "1", "1")
+	require.NoError(t, err)
+
+	server.Pause()
+	defer server.Resume()
+	call := &Call{Script: sum, Args: []string{"1", "1"}}
+	require.ErrorIs(t, s.Run([]*Call{call}, time.Now().Add(20*time.Millisecond)), ErrUnavailable)
+	require.False(t, s.Down())
+}
+
+func TestStore_isDownWhenRedisRefusesToWrite(t *testing.T) {
+	write := NewScript(`redis.call('SET', KEYS[1], 'x') return {1}`)
+	server := redistest.Start(t)
+	rows := []struct {
+		name       string
+		begin, end []interface{}
+	}{
+		{name: "a replica", begin: []interface{}{"REPLICAOF", "127.0.0.1", "1"}, end: []interface{}{"REPLICAOF", "NO", "ONE"}},
+		{name: "out of memory", begin: []interface{}{"CONFIG", "SET", "maxmemory", "1"}, end: []interface{}{"CONFIG", "SET", "maxmemory", "0"}},
+		{name: "a right taken away", begin: []interface{}{"ACL", "SETUSER", "default", "-set"}, end: []interface{}{"ACL", "SETUSER", "default", "+set"}},
+		{name: "keys taken away", begin: []interface{}{"ACL", "SETUSER", "default", "resetkeys"}, end: []interface{}{"ACL", "SETUSER", "default", "~*"}},
+	}
+	for _, row := range rows {
+		row := row
+		t.Run(row.name, func(t *testing.T) {
+			s, n := open(t, Settings{Address: server.Addr()})
+			run := func() error {
+				call := &Call{Script: write, Keys: []string{"test:key"}}
+				s.Run([]*Call{call}, time.Now().Add(s.settings.Timeout))
+				return call.Err
+			}
+			require.NoError(t, run())
+			server.Do(row.begin[0].(string), row.begin[1:]...)
+			require.ErrorIs(t, run(), ErrUnavailable)
+			require.True(t, s.Down())
+			time.Sleep(300 * time.Millisecond)
+			require.True(t, s.Down(), "a Redis that answers but does not write is not back")
+			server.Do(row.end[0].(string), row.end[1:]...)
+			require.Eventually(t, isUp(s), 2*time.Second, 5*time.Millisecond)
+			require.NoError(t, run())
+			require.Equal(t, 2, n.count())
+		})
+	}
+}
+
+func TestStore_givesEveryCallItsOwnAnswer(t *testing.T) {
+	server := redistest.Start(t)
+	s, _ := open(t, Settings{Address: server.Addr()})
+	wrong := &notes{}
+	var done sync.WaitGroup
+	for worker := 0; worker < 16; worker++ {
+		done.Add(1)
+		go checkAnswers(s, wrong, &done, int64(worker))
+	}
+	done.Wait()
+	require.Equal(t, 0, wrong.count())
+	require.LessOrEqual(t, len(s.idle), maxIdle)
+}
+
+func checkAnswers(s *Store, wrong *notes, done *sync.WaitGroup, worker int64) {
+	defer done.Done()
+	for i := int64(0); i < 50; i++ {
+		call := &Call{Script: sum, Args: []string{strconv.FormatInt(worker*1000, 10), strconv.FormatInt(i, 10)}}
+		s.Run([]*Call{call}, time.Now().Add(5*time.Second))
+		if call.Err != nil {
+			wrong.add(call.Err)
+		} else if call.Reply[0] != worker*1000+i {
+			wrong.add(errors.New("another's answer"))
+		}
+	}
+}
+
+func TestStore_servesOnAfterItsClose(t *testing.T) {
+	server := redistest.Start(t)
+	s, _ := open(t, Settings{Address: server.Addr()})
+	_, err := add(s, "1", "1")
+	require.NoError(t, err)
+	s.Close()
+
+	answer, err := add(s, "1", "1")
+	require.NoError(t, err, "an old handler may still have requests")
+	require.Equal(t, int64(2), answer)
+	require.Len(t, s.idle, 0)
+}
