@@ -55,8 +55,8 @@ type request struct {
 	limit    *Limit
 	deadline time.Time
 	rider    *store.Call
-	done     sync.WaitGroup // until it is answered, or has the lead
-	leads    bool           // it is to make the next call
+	done     sync.WaitGroup // until it is answered, or has a batch to carry
+	batch    []*request     // what it is to carry, itself first; nil where another carries it
 	decision Decision
 	err      error
 }
@@ -74,26 +74,21 @@ func (l *Limiter) Allow(key string, limit *Limit, now int64, deadline time.Time,
 	r := &request{key: key, limit: limit, deadline: deadline, rider: rider}
 	l.mu.Lock()
 	l.queue = append(l.queue, r)
-	if l.flying >= maxFlying {
+	if l.flying < maxFlying {
+		l.flying++
+		r.batch = l.nextBatch()
+		l.mu.Unlock()
+	} else {
 		r.done.Add(1)
 		l.mu.Unlock()
 		r.done.Wait()
-		if !r.leads {
-			return r.decision, r.err
-		}
-		l.mu.Lock()
-	} else {
-		l.flying++
 	}
-	batch := l.nextBatch()
-	l.mu.Unlock()
-
-	l.carry(batch, now)
-
-	l.mu.Lock()
+	if r.batch == nil {
+		return r.decision, r.err
+	}
+	l.carry(r.batch, now)
 	l.handOn()
-	l.mu.Unlock()
-	for _, other := range batch {
+	for _, other := range r.batch {
 		if other != r {
 			other.done.Done()
 		}
@@ -113,15 +108,17 @@ func (l *Limiter) nextBatch() []*request {
 	return batch
 }
 
-// handOn gives the lead to a request that waits, or ends this line of calls. mu is held.
+// handOn has the first of the requests that wait carry the next batch, or ends this line of calls.
 func (l *Limiter) handOn() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if len(l.queue) == 0 {
 		l.flying--
 		return
 	}
-	next := l.queue[0]
-	next.leads = true
-	next.done.Done()
+	batch := l.nextBatch()
+	batch[0].batch = batch
+	batch[0].done.Done()
 }
 
 // carry asks Redis for all requests of the batch.

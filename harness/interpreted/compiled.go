@@ -51,5 +51,6 @@ var compiled = interp.Exports{
 		"FreePort": reflect.ValueOf(redistest.FreePort),
 		"Server":   reflect.ValueOf((*redistest.Server)(nil)),
 		"Start":    reflect.ValueOf(redistest.Start),
+		"Step":     reflect.ValueOf((*redistest.Step)(nil)),
 	},
 }

@@ -46,6 +46,13 @@ func FreePort(t testing.TB) string {
 	return port
 }
 
+// For returns the same server for another test: in a fuzz target, for one of its runs.
+func (s *Server) For(t testing.TB) *Server {
+	other := *s
+	other.t = t
+	return &other
+}
+
 // Login makes Do authenticate as the given user; an empty one means a password alone.
 func (s *Server) Login(user, password string) {
 	s.options = []redis.DialOption{redis.DialPassword(password)}
@@ -132,7 +139,7 @@ func (s *Server) Do(command string, args ...interface{}) interface{} {
 	require.NoError(s.t, err)
 	defer c.Close()
 	reply, err := c.Do(command, args...)
-	require.NoError(s.t, err, "%s %v", command, args)
+	require.NoError(s.t, err, command)
 	return reply
 }
 

@@ -1,0 +1,110 @@
+package redistest
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/gomodule/redigo/redis"
+	"github.com/stretchr/testify/require"
+)
+
+// Step is one run of a script at a time of the test's choice.
+type Step struct {
+	Script int   // which of the scripts
+	At     int64 // what Redis's clock says, microseconds
+	Keys   []string
+	Args   []string
+}
+
+// driver runs scripts, as functions, at the times that the steps say. In the scripts' sight redis is a table of its own:
+// TIME is the step's, and keys expire by it.
+//
+//	ARGV  for each step: script, time, number of keys, number of arguments, keys, arguments
+const driver = `local server, now = redis, 0
+
+local function expire(key)
+	local due = server.call('GET', 'due:' .. key)
+	if due and tonumber(due) <= now then
+		server.call('DEL', key, 'due:' .. key)
+	end
+end
+
+local function keepUntil(key, milliseconds)
+	server.call('SET', 'due:' .. key, string.format('%.0f', now + milliseconds * 1000))
+end
+
+local commands = {
+	TIME = function()
+		return {string.format('%.0f', math.floor(now / 1000000)), string.format('%.0f', now % 1000000)}
+	end,
+	SET = function(key, value, px, milliseconds)
+		assert(px == 'PX' and tonumber(milliseconds) > 0)
+		server.call('SET', key, value)
+		keepUntil(key, milliseconds)
+	end,
+	PEXPIRE = function(key, milliseconds)
+		keepUntil(key, milliseconds)
+	end,
+	PTTL = function(key)
+		return math.floor((tonumber(server.call('GET', 'due:' .. key)) - now) / 1000)
+	end,
+}
+
+local function call(how)
+	return function(command, key, ...)
+		if command ~= 'TIME' then
+			expire(key)
+		end
+		if commands[command] then
+			return commands[command](key, ...)
+		end
+		return how(command, key, ...)
+	end
+end
+
+local redis = {call = call(server.call), pcall = call(server.pcall)}
+local scripts = {SCRIPTS}
+
+local answers, i = {}, 1
+while i <= #ARGV do
+	local script, keys, args = tonumber(ARGV[i]) + 1, {}, {}
+	now = tonumber(ARGV[i + 1])
+	local lastKey = i + 3 + tonumber(ARGV[i + 2])
+	local lastArg = lastKey + tonumber(ARGV[i + 3])
+	for k = i + 4, lastKey do
+		keys[#keys + 1] = ARGV[k]
+	end
+	for k = lastKey + 1, lastArg do
+		args[#args + 1] = ARGV[k]
+	end
+	answers[#answers + 1] = scripts[script](keys, args)
+	i = lastArg + 1
+end
+return answers
+`
+
+// Walk runs the steps one after another, in the server and on a clock that is theirs, and returns the integers that each
+// answered with.
+func (s *Server) Walk(scripts []string, steps []Step) [][]int64 {
+	s.t.Helper()
+	var functions []string
+	for _, script := range scripts {
+		functions = append(functions, "function(KEYS, ARGV)\n"+script+"\nend")
+	}
+	args := []interface{}{strings.Replace(driver, "SCRIPTS", strings.Join(functions, ",\n"), 1), 0}
+	for _, step := range steps {
+		args = append(args, step.Script, strconv.FormatInt(step.At, 10), len(step.Keys), len(step.Args))
+		for _, text := range append(append([]string{}, step.Keys...), step.Args...) {
+			args = append(args, text)
+		}
+	}
+	replies, err := redis.Values(s.Do("EVAL", args...), nil)
+	require.NoError(s.t, err)
+	require.Len(s.t, replies, len(steps))
+	answers := make([][]int64, len(replies))
+	for i, reply := range replies {
+		answers[i], err = redis.Int64s(reply, nil)
+		require.NoError(s.t, err, "step %d: %v", i, steps[i])
+	}
+	return answers
+}

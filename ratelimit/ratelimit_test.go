@@ -1,0 +1,224 @@
+package ratelimit
+
+import (
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/resilient-gateway/resilience/internal/redistest"
+	"github.com/resilient-gateway/resilience/internal/store"
+	"github.com/stretchr/testify/require"
+)
+
+const prefix = "test:{name}:bucket:"
+
+func newStore(t *testing.T, address string) *store.Store {
+	s := store.New(store.Settings{
+		Address: address, Timeout: 5 * time.Second, DialTimeout: time.Second, KeyPrefix: "test",
+	}, func(error) {})
+	t.Cleanup(s.Close)
+	return s
+}
+
+func allow(t *testing.T, l *Limiter, key string, limit *Limit) Decision {
+	decision, err := l.Allow(key, limit, 0, time.Now().Add(5*time.Second), nil)
+	require.NoError(t, err)
+	return decision
+}
+
+func TestLimiter_burstThenRefill(t *testing.T) {
+	server := redistest.Start(t)
+	l := New(newStore(t, server.Addr()), prefix)
+	limit := NewLimit(3, 1, time.Hour)
+
+	for i := 0; i < 3; i++ {
+		require.Equal(t, Decision{Allowed: true}, allow(t, l, "ip:a", limit))
+	}
+	refused := allow(t, l, "ip:a", limit)
+	require.False(t, refused.Allowed)
+	require.InDelta(t, time.Hour.Seconds(), refused.RetryAfter.Seconds(), 5)
+	require.True(t, allow(t, l, "ip:b", limit).Allowed, "another client has a bucket of its own")
+	require.Equal(t, int64(2), server.Int("EXISTS", prefix+"ip:a", prefix+"ip:b"))
+}
+
+func TestLimiter_thisGatewaysClockIsNotAsked(t *testing.T) {
+	server := redistest.Start(t)
+	l := New(newStore(t, server.Addr()), prefix)
+	limit := NewLimit(1, 1, time.Hour)
+	deadline := time.Now().Add(5 * time.Second)
+
+	for i, now := range []int64{1e6, 1e15, 0, -1e15} {
+		decision, err := l.Allow("ip:a", limit, now, deadline, nil)
+		require.NoError(t, err)
+		require.Equal(t, i == 0, decision.Allowed)
+	}
+}
+
+// counter lets calls through to a store and counts them.
+type counter struct {
+	store *store.Store
+	calls int64
+}
+
+func (c *counter) Run(calls []*store.Call, deadline time.Time) error {
+	atomic.AddInt64(&c.calls, int64(len(calls)))
+	return c.store.Run(calls, deadline)
+}
+
+func TestLimiter_exactUnderContention(t *testing.T) {
+	server := redistest.Start(t)
+	limit := NewLimit(100, 1, time.Hour)
+	counted := &counter{store: newStore(t, server.Addr())}
+	gateways := []*Limiter{New(counted, prefix), New(newStore(t, server.Addr()), prefix), New(newStore(t, server.Addr()), prefix)}
+	var allowed, failed int64
+	var done sync.WaitGroup
+	for i := 0; i < 90; i++ {
+		done.Add(1)
+		go askTenTimes(gateways[i%3], limit, &allowed, &failed, &done)
+	}
+	done.Wait()
+	require.Equal(t, int64(0), failed)
+	require.Equal(t, int64(100), allowed)
+	require.Less(t, counted.calls, int64(300), "requests that wait share a call")
+}
+
+func askTenTimes(l *Limiter, limit *Limit, allowed, failed *int64, done *sync.WaitGroup) {
+	defer done.Done()
+	for i := 0; i < 10; i++ {
+		decision, err := l.Allow("ip:a", limit, 0, time.Now().Add(20*time.Second), nil)
+		if err != nil {
+			atomic.AddInt64(failed, 1)
+		} else if decision.Allowed {
+			atomic.AddInt64(allowed, 1)
+		}
+	}
+}
+
+func TestLimiter_eachVerdictBelongsToItsKey(t *testing.T) {
+	server := redistest.Start(t)
+	l := New(newStore(t, server.Addr()), prefix)
+	limit := NewLimit(1, 1, time.Hour)
+	var done sync.WaitGroup
+	allowed := make([]int64, 200)
+	var failed int64
+	for i := range allowed {
+		for n := 0; n < 2; n++ {
+			done.Add(1)
+			go askForKey(l, "ip:"+string(rune('a'+i%26))+string(rune('a'+i/26)), limit, &allowed[i], &failed, &done)
+		}
+	}
+	done.Wait()
+	require.Equal(t, int64(0), failed)
+	for i, n := range allowed {
+		require.Equal(t, int64(1), n, "key %d", i)
+	}
+}
+
+func askForKey(l *Limiter, key string, limit *Limit, allowed, failed *int64, done *sync.WaitGroup) {
+	defer done.Done()
+	decision, err := l.Allow(key, limit, 0, time.Now().Add(20*time.Second), nil)
+	if err != nil {
+		atomic.AddInt64(failed, 1)
+	} else if decision.Allowed {
+		atomic.AddInt64(allowed, 1)
+	}
+}
+
+func TestLimiter_eachCallHasItsOwnLimit(t *testing.T) {
+	server := redistest.Start(t)
+	l := New(newStore(t, server.Addr()), prefix)
+	wide, narrow := NewLimit(10, 1, time.Hour), NewLimit(2, 1, time.Hour)
+
+	require.True(t, allow(t, l, "ip:a", wide).Allowed)
+	require.True(t, allow(t, l, "ip:a", narrow).Allowed)
+	require.True(t, allow(t, l, "ip:a", wide).Allowed)
+	require.False(t, allow(t, l, "ip:a", wide).Allowed, "the narrow one has cut the bucket")
+}
+
+func TestLimiter_aKeyThatIsNotABucketIsAnErrorOfItsOwn(t *testing.T) {
+	server := redistest.Start(t)
+	server.Do("RPUSH", prefix+"ip:list", "x")
+	server.Do("SET", prefix+"ip:text", "x")
+	l := New(newStore(t, server.Addr()), prefix)
+	limit := NewLimit(1, 1, time.Hour)
+	for _, key := range []string{"ip:list", "ip:text"} {
+		_, err := l.Allow(key, limit, 0, time.Now().Add(5*time.Second), nil)
+		require.ErrorIs(t, err, ErrNotABucket)
+	}
+	require.True(t, allow(t, l, "ip:good", limit).Allowed)
+}
+
+func TestLimiter_carriesARider(t *testing.T) {
+	server := redistest.Start(t)
+	l := New(newStore(t, server.Addr()), prefix)
+	learnt := int64(0)
+	rider := &store.Call{Script: store.NewScript(`return {42}`), Keys: []string{"test:{name}:other"}}
+	rider.Then = func(c *store.Call) { learnt = c.Reply[0] }
+	_, err := l.Allow("ip:a", NewLimit(1, 1, time.Hour), 0, time.Now().Add(5*time.Second), rider)
+	require.NoError(t, err)
+	require.Equal(t, int64(42), learnt)
+}
+
+func TestLimiter_withoutRedisAnErrorComesInTime(t *testing.T) {
+	l := New(newStore(t, "127.0.0.1:"+redistest.FreePort(t)), prefix)
+	_, err := l.Allow("ip:a", NewLimit(1, 1, time.Hour), 0, time.Now().Add(time.Second), nil)
+	require.ErrorIs(t, err, store.ErrUnavailable)
+}
+
+func TestAllowLocal_steps(t *testing.T) {
+	l := New(nil, "")
+	limit := NewLimit(2, 1, time.Second)
+	rows := []struct {
+		name       string
+		at         int64
+		allowed    bool
+		retryAfter time.Duration
+	}{
+		{"first of two", 0, true, 0},
+		{"second of two", 0, true, 0},
+		{"none left", 0, false, time.Second},
+		{"half a second later", second / 2, false, time.Second / 2},
+		{"a microsecond short", second - 1, false, time.Microsecond},
+		{"one again", second, true, 0},
+	}
+	for _, row := range rows {
+		decision := l.AllowLocal("ip:a", limit, row.at)
+		require.Equal(t, row.allowed, decision.Allowed, row.name)
+		require.Equal(t, row.retryAfter, decision.RetryAfter, row.name)
+	}
+}
+
+func TestAllowLocal_goesOnFromWhatRedisSaidLast(t *testing.T) {
+	server := redistest.Start(t)
+	l := New(newStore(t, server.Addr()), prefix)
+	limit := NewLimit(5, 1, time.Hour)
+	for i := 0; i < 3; i++ {
+		require.True(t, allow(t, l, "ip:a", limit).Allowed)
+	}
+	require.True(t, l.AllowLocal("ip:a", limit, 0).Allowed)
+	require.True(t, l.AllowLocal("ip:a", limit, 0).Allowed)
+	require.False(t, l.AllowLocal("ip:a", limit, 0).Allowed)
+	require.True(t, allow(t, l, "ip:a", limit).Allowed, "Redis has two left, and rules")
+	require.True(t, l.AllowLocal("ip:a", limit, 0).Allowed)
+	require.False(t, l.AllowLocal("ip:a", limit, 0).Allowed, "no fresh bucket at each flap")
+}
+
+func TestAllowLocal_memoryIsBounded(t *testing.T) {
+	l := New(nil, "")
+	limit := NewLimit(2, 1, time.Second)
+	key := func(i int) string {
+		return string([]byte{byte(i), byte(i >> 8), byte(i >> 16)})
+	}
+	for i := 0; i < maxKeys; i++ {
+		require.True(t, l.AllowLocal(key(i), limit, 0).Allowed)
+	}
+	require.True(t, l.AllowLocal(key(maxKeys), limit, 0).Allowed)
+	require.True(t, l.AllowLocal(key(maxKeys+1), limit, 0).Allowed)
+	require.False(t, l.AllowLocal(key(maxKeys+2), limit, 0).Allowed, "no room left: the others share one bucket")
+	require.True(t, l.AllowLocal(key(0), limit, 0).Allowed, "who was known before is not hurt")
+	require.Len(t, l.known, maxKeys)
+
+	require.True(t, l.AllowLocal(key(maxKeys+3), limit, 10*second).Allowed, "full buckets make room")
+	require.Less(t, len(l.known), maxKeys)
+}

@@ -1,0 +1,171 @@
+package ratelimit
+
+import (
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/resilient-gateway/resilience/internal/redistest"
+	"github.com/stretchr/testify/require"
+)
+
+const second = int64(time.Second / time.Microsecond)
+
+// epoch is a time as Redis's clock has it: large numbers must be as exact as small ones.
+const epoch = 1790000000 * second
+
+func step(key string, limit *Limit, asked, at int64) redistest.Step {
+	args := append(append([]string{}, limit.args[:]...), strconv.FormatInt(asked, 10))
+	return redistest.Step{At: epoch + at, Keys: []string{key}, Args: args}
+}
+
+func TestScript_steps(t *testing.T) {
+	server := redistest.Start(t)
+	type row struct {
+		name         string
+		at           int64 // microseconds since the first
+		limit        *Limit
+		asked, taken int64
+		tokens       int64 // left, whole ones
+	}
+	five := NewLimit(5, 1, time.Second)
+	two := NewLimit(2, 1, time.Second)
+	ten := NewLimit(10, 1, time.Second)
+	minute := NewLimit(5, 60, time.Minute)
+	tiny := NewLimit(1, 1, 24*time.Hour)
+	fast := NewLimit(1000000, 1000000, time.Microsecond*10)
+	walks := []struct {
+		name string
+		rows []row
+	}{
+		{"a full bucket empties, and refills token by token", []row{
+			{"all at once", 0, five, 5, 5, 0},
+			{"none left", 0, five, 1, 0, 0},
+			{"a microsecond short", second - 1, five, 1, 0, 0},
+			{"one again", second, five, 1, 1, 0},
+			{"no more than one", second, five, 1, 0, 0},
+			{"half a token is kept", second + second/2, five, 1, 0, 0},
+			{"and counts", 2 * second, five, 1, 1, 0},
+		}},
+		{"a refusal takes nothing", []row{
+			{"three", 0, five, 3, 3, 2},
+			{"three asked for, two there", 0, five, 3, 2, 0},
+			{"refused", second / 2, five, 1, 0, 0},
+			{"refused again", second * 3 / 4, five, 1, 0, 0},
+			{"on time all the same", second, five, 1, 1, 0},
+		}},
+		{"it never holds more than its capacity", []row{
+			{"empty", 0, five, 5, 5, 0},
+			{"a year later", 365 * 24 * 3600 * second, five, 9, 5, 0},
+		}},
+		{"it is not full before its time", []row{
+			{"empty", 0, five, 5, 5, 0},
+			{"four idle seconds", 4 * second, five, 5, 4, 0},
+		}},
+		{"a lowered capacity holds at once", []row{
+			{"of ten", 0, ten, 1, 1, 9},
+			{"of two", 0, two, 1, 1, 1},
+			{"of ten again", 0, ten, 1, 1, 0},
+		}},
+		{"a raised capacity grows from what is there", []row{
+			{"of two", 0, two, 1, 1, 1},
+			{"of ten", 0, ten, 1, 1, 0},
+			{"four seconds", 4 * second, ten, 9, 4, 0},
+		}},
+		{"another period of the same rate changes nothing", []row{
+			{"per second", 0, five, 4, 4, 1},
+			{"per minute", 0, minute, 2, 1, 0},
+			{"one a second", second, minute, 2, 1, 0},
+			{"per second again", 2 * second, five, 2, 1, 0},
+		}},
+		{"a clock set back refills nothing, and time goes on from there", []row{
+			{"empty", 0, five, 5, 5, 0},
+			{"an hour back", -3600 * second, five, 1, 0, 0},
+			{"a second later", -3599 * second, five, 2, 1, 0},
+			{"three seconds later", -3596 * second, five, 5, 3, 0},
+		}},
+		{"a tiny rate loses nothing", []row{
+			{"the one", 0, tiny, 1, 1, 0},
+			{"asked all the time", 6 * 3600 * second, tiny, 1, 0, 0},
+			{"asked all the time", 12 * 3600 * second, tiny, 1, 0, 0},
+			{"a microsecond short", 24*3600*second - 1, tiny, 1, 0, 0},
+			{"a day", 24 * 3600 * second, tiny, 1, 1, 0},
+		}},
+		{"a high rate is exact", []row{
+			{"all", 0, fast, 1000000, 1000000, 0},
+			{"one microsecond", 1, fast, 1000000, 100000, 0},
+			{"ten", 11, fast, 2000000, 1000000, 0},
+		}},
+	}
+	for _, walk := range walks {
+		walk := walk
+		t.Run(walk.name, func(t *testing.T) {
+			var steps []redistest.Step
+			for _, r := range walk.rows {
+				steps = append(steps, step(walk.name, r.limit, r.asked, r.at))
+			}
+			answers := server.Walk([]string{take}, steps)
+			local := fullBucket(walk.rows[0].limit, epoch)
+			for i, r := range walk.rows {
+				require.Equal(t, r.taken, answers[i][0], "%d: %s", i, r.name)
+				require.Equal(t, r.tokens, answers[i][1]/r.limit.period, "%d: %s", i, r.name)
+				taken, level := local.take(r.limit, r.asked, epoch+r.at)
+				require.Equal(t, answers[i], []int64{taken, level}, "in this process: %d: %s", i, r.name)
+			}
+		})
+	}
+}
+
+func TestScript_keepsAKeyUntilItsBucketIsFull(t *testing.T) {
+	server := redistest.Start(t)
+	rows := []struct {
+		name  string
+		limit *Limit
+		taken int64
+		full  time.Duration // until it is
+	}{
+		{"a burst far above the rate", NewLimit(50, 1, time.Second), 50, 50 * time.Second},
+		{"one token", NewLimit(50, 1, time.Second), 1, time.Second},
+		{"a tiny rate", NewLimit(2, 1, 24*time.Hour), 2, 48 * time.Hour},
+		{"a high rate", NewLimit(10, 1000, time.Second), 10, 10 * time.Millisecond},
+	}
+	for _, row := range rows {
+		row := row
+		t.Run(row.name, func(t *testing.T) {
+			server.Walk([]string{take}, []redistest.Step{step(row.name, row.limit, row.taken, 0)})
+			kept := server.Int("GET", "due:"+row.name) - epoch
+			require.GreaterOrEqual(t, kept, row.full.Microseconds())
+			require.LessOrEqual(t, kept, row.full.Microseconds()+2000)
+		})
+	}
+}
+
+func TestScript_answersForEachKeyOnItsOwn(t *testing.T) {
+	server := redistest.Start(t)
+	server.Do("RPUSH", "list", "x")
+	garbage := []string{"", "x", "1 2", "1 2 0", "-1 2 3", "1 2 3 4", "1.5 2 3",
+		"99999999999999999999999999999999999999 99999999999999999999999 3"}
+	limit := NewLimit(5, 1, time.Second)
+	keys := []string{"good", "list"}
+	for i, value := range garbage {
+		key := "garbage" + strconv.Itoa(i)
+		server.Do("SET", key, value)
+		keys = append(keys, key)
+	}
+	keys = append(keys, "good2")
+	var args []string
+	for range keys {
+		args = append(append(args, limit.args[:]...), "1")
+	}
+	answer := server.Walk([]string{take}, []redistest.Step{{At: epoch, Keys: keys, Args: args}})[0]
+	for i, key := range keys {
+		if key == "good" || key == "good2" {
+			require.Equal(t, []int64{1, 4 * second}, answer[2*i:2*i+2], key)
+		} else {
+			require.Equal(t, []int64{-1, 0}, answer[2*i:2*i+2], key)
+		}
+	}
+	for i, value := range garbage {
+		require.Equal(t, value, server.Text("GET", "garbage"+strconv.Itoa(i)), "left alone")
+	}
+}
