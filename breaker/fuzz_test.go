@@ -1,0 +1,20 @@
+//go:build !yaegi
+
+package breaker
+
+import (
+	"testing"
+
+	"github.com/resilient-gateway/resilience/internal/redistest"
+)
+
+// FuzzScripts looks for walks on which the scripts and the model disagree. What it found is kept below testdata.
+func FuzzScripts(f *testing.F) {
+	server := redistest.Start(f)
+	for seed := int64(0); seed < 20; seed++ {
+		f.Add(seed, uint16(200))
+	}
+	f.Fuzz(func(t *testing.T, seed int64, length uint16) {
+		agree(t, server.For(t), seed, int(length)%2000+1)
+	})
+}
