@@ -137,7 +137,7 @@ func (b *Breaker) Allow(policy *Policy, now int64, deadline time.Time) (permit P
 		b.mu.Unlock()
 		return permit, 0, nil
 	}
-	retryAfter, refused := b.refuses(now)
+	retryAfter, refused := b.refuses(b.Now()) // the view may be newer than the request
 	b.mu.Unlock()
 	if refused {
 		return Permit{}, retryAfter, nil

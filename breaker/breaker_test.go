@@ -34,6 +34,7 @@ func (g *gateway) Down() bool { return g.store.Down() }
 func (g *gateway) clock() int64 {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.now++ // no two readings are the same
 	return g.now
 }
 
@@ -214,6 +215,17 @@ func TestBreaker_probesOfAllGatewaysCountTogether(t *testing.T) {
 	gateways[2].done(third, Success, policy)
 	require.Equal(t, "closed", server.Hash(key)["state"])
 	require.Equal(t, []string{"closed to open", "open to half-open", "half-open to closed"}, append(gateways[0].said(), "half-open to closed"))
+}
+
+func TestBreaker_theFirstRequestOfAnIdleGatewayMayBeAProbe(t *testing.T) {
+	server := redistest.Start(t)
+	policy := NewPolicy(1, 10*time.Millisecond, 1, 1, time.Minute)
+	one, idle := newGateway(t, server.Addr()), newGateway(t, server.Addr())
+	one.open(t, policy)
+	time.Sleep(20 * time.Millisecond)
+	probe, wait := idle.allow(t, policy)
+	require.Equal(t, time.Duration(0), wait)
+	require.True(t, probe.Probe())
 }
 
 func TestBreaker_aLateAnswerCountsForNothing(t *testing.T) {

@@ -1,5 +1,11 @@
 package ratelimit
 
+// knownBucket is what this process knows of a bucket.
+type knownBucket struct {
+	bucket
+	heard int64 // the number of the answer that told of it
+}
+
 // AllowLocal takes a token from the bucket of key in this process. It starts from the level that Redis last told of,
 // less what was taken here since, or full.
 func (l *Limiter) AllowLocal(key string, limit *Limit, now int64) Decision {
@@ -14,32 +20,37 @@ func (l *Limiter) AllowLocal(key string, limit *Limit, now int64) Decision {
 
 // find returns the bucket of key, making it where there is none. With no room left for another, all further keys share
 // one bucket: a flood of keys must not make the limit void. mu is held.
-func (l *Limiter) find(key string, limit *Limit, now int64) *bucket {
+func (l *Limiter) find(key string, limit *Limit, now int64) *knownBucket {
 	if b := l.known[key]; b != nil {
 		return b
 	}
-	b := fullBucket(limit, now)
+	b := &knownBucket{bucket: fullBucket(limit, now)}
 	if len(l.known) >= maxKeys && !l.forgetFull(limit, now) {
 		if l.shared == nil {
-			l.shared = &b
+			l.shared = b
 		}
 		return l.shared
 	}
-	l.known[key] = &b
-	return &b
+	l.known[key] = b
+	return b
 }
 
-// remember notes the level that Redis told of. mu is held.
-func (l *Limiter) remember(key string, limit *Limit, level, now int64) {
+// remember notes the level that Redis told of in answer to a call that was sent when so many answers had been heard. Calls
+// overtake each other: of two that were under way at once, the lower level is the later. mu is held.
+func (l *Limiter) remember(key string, limit *Limit, level, now, sent int64) {
 	b := l.known[key]
 	if b == nil {
 		if len(l.known) >= maxKeys && !l.forgetFull(limit, now) {
 			return
 		}
-		b = &bucket{}
+		b = &knownBucket{}
 		l.known[key] = b
 	}
+	if b.heard > sent && b.period == limit.period && b.level < level {
+		return
+	}
 	b.level, b.at, b.period = level, now, limit.period
+	b.heard = l.heard
 }
 
 // forgetFull makes room by forgetting buckets that have filled up, which costs nobody anything, and tells whether it

@@ -45,8 +45,9 @@ type Limiter struct {
 	mu     sync.Mutex // guards what follows
 	queue  []*request // waiting for the next call
 	flying int        // calls under way
-	known  map[string]*bucket
-	shared *bucket // for all keys that known has no room for
+	heard  int64      // answers so far
+	known  map[string]*knownBucket
+	shared *knownBucket // for all keys that known has no room for
 }
 
 // request is one caller of Allow, waiting.
@@ -64,7 +65,7 @@ type request struct {
 // New returns a limiter that keeps its buckets in the given store, under keys that begin with prefix. With a nil store
 // there is AllowLocal only.
 func New(shared Store, prefix string) *Limiter {
-	return &Limiter{store: shared, prefix: prefix, known: map[string]*bucket{}}
+	return &Limiter{store: shared, prefix: prefix, known: map[string]*knownBucket{}}
 }
 
 // Allow takes a token from the bucket of key, in Redis. Requests that wait at the same time share one call. rider, which
@@ -143,19 +144,23 @@ func (l *Limiter) carry(batch []*request, now int64) {
 		call.Args = append(call.Args, g.limit.args[0], g.limit.args[1], g.limit.args[2], strconv.Itoa(len(g.requests)))
 	}
 
+	l.mu.Lock()
+	sent := l.heard
+	l.mu.Unlock()
 	l.store.Run(calls, deadline)
 
 	if call.Err == nil && len(call.Reply) != 2*len(groups) {
 		call.Err = ErrNotABucket
 	}
 	l.mu.Lock()
+	l.heard++
 	for i, g := range groups {
 		if call.Err != nil {
 			g.fail(call.Err)
 		} else if call.Reply[2*i] < 0 {
 			g.fail(ErrNotABucket)
 		} else {
-			l.remember(g.key, g.limit, call.Reply[2*i+1], now)
+			l.remember(g.key, g.limit, call.Reply[2*i+1], now, sent)
 			g.answer(call.Reply[2*i], call.Reply[2*i+1])
 		}
 	}

@@ -61,6 +61,11 @@ func (s *Server) Login(user, password string) {
 	}
 }
 
+// InDatabase makes Do use another database than 0.
+func (s *Server) InDatabase(db int) {
+	s.options = append(s.options, redis.DialDatabase(db))
+}
+
 // Run starts the process, again after Kill, and waits until it answers.
 func (s *Server) Run() {
 	s.t.Helper()
@@ -73,6 +78,7 @@ func (s *Server) Run() {
 	defer log.Close()
 	s.process.Stdout = log
 	s.process.Stderr = log
+	endWithUs(s.process)
 	require.NoError(s.t, s.process.Start())
 	deadline := time.Now().Add(10 * time.Second)
 	for !s.answers() {

@@ -1,0 +1,63 @@
+# `make run` starts the whole gateway, `make test` tests it. Both need Go and make, and get what else they need.
+
+SHELL := /bin/bash
+GO ?= go
+export CGO_ENABLED
+
+.PHONY: help run test ci bundle traefik upstream redis lint test-compiled test-interpreted test-e2e fuzz clean
+
+help:
+	@echo 'make run      the whole gateway on 127.0.0.1:$${PORT:-5000}'
+	@echo 'make test     every test: compiled with -race, interpreted, end to end'
+	@echo 'make ci       make test, and what else belongs to a submission'
+	@echo 'make bundle   dist/plugins-local: the plugin as Traefik loads it'
+	@echo 'make traefik  dist/bin/traefik: the pinned version'
+	@echo 'make clean    removes dist'
+
+run: bundle traefik upstream
+	@cd harness && $(GO) build -o ../dist/bin/run ./run
+	@exec dist/bin/run
+
+bundle:
+	@$(GO) run ./bundle dist
+
+traefik:
+	@mkdir -p dist/bin && cd harness && $(GO) run ./build ../dist/bin/traefik
+
+upstream:
+	@mkdir -p dist/bin && cd upstream && CGO_ENABLED=0 $(GO) build -trimpath -o ../dist/bin/upstream .
+
+# The tests run against a real Redis server.
+redis:
+	@command -v redis-server >/dev/null || .ci/install redis-server
+
+test:
+	@.ci/part lint              $(MAKE) --no-print-directory lint
+	@.ci/part redis             $(MAKE) --no-print-directory redis
+	@.ci/part compiled          $(MAKE) --no-print-directory test-compiled
+	@.ci/part interpreted       $(MAKE) --no-print-directory test-interpreted
+	@.ci/part traefik           $(MAKE) --no-print-directory traefik
+	@.ci/part end-to-end        $(MAKE) --no-print-directory test-e2e
+
+lint:
+	@.ci/lint
+
+test-compiled: redis
+	$(GO) test -race ./...
+	cd upstream && $(GO) test -race ./...
+	cd harness && $(GO) test ./dialect ./run
+
+test-interpreted: redis
+	cd harness && $(GO) test -count=1 ./interpreted
+
+test-e2e: redis bundle traefik upstream
+	cd harness && $(GO) test -count=1 -timeout 20m ./e2e
+
+fuzz: redis
+	.ci/fuzz
+
+ci: test
+	@.ci/part fuzz $(MAKE) --no-print-directory fuzz
+
+clean:
+	rm -rf dist

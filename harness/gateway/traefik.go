@@ -1,0 +1,87 @@
+package gateway
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"gopkg.in/yaml.v3"
+)
+
+// Traefik says how to start one.
+type Traefik struct {
+	Root    string   // of the project
+	Dir     string   // for the static file that is written
+	Web     string   // host and port of the public entry point
+	API     string   // host and port of the internal one
+	Dynamic string   // folder of the dynamic files; default: ours
+	Env     []string // on top of this process's own
+	Log     io.Writer
+	// Change, where it is not nil, changes the static configuration before it is written.
+	Change func(static map[string]any)
+}
+
+// Start starts Traefik from our static file, with its addresses and folders changed to those given, and waits until it
+// answers. Its working directory is dist, where the bundle is.
+func (t *Traefik) Start() (*Process, error) {
+	static, err := t.write()
+	if err != nil {
+		return nil, err
+	}
+	binary := filepath.Join(t.Root, "dist", "bin", "traefik")
+	if _, err := os.Stat(binary); err != nil {
+		return nil, fmt.Errorf("%s is missing; run: make traefik", binary)
+	}
+	command := exec.Command(binary, "--configFile="+static)
+	command.Dir = filepath.Join(t.Root, "dist")
+	command.Env = append(os.Environ(), t.Env...)
+	process, err := start("Traefik", command, t.Log)
+	if err != nil {
+		return nil, err
+	}
+	return process, process.await(answers("http://"+t.API+"/ping"), 60*time.Second)
+}
+
+// write writes the static file and returns its path.
+func (t *Traefik) write() (string, error) {
+	content, err := os.ReadFile(filepath.Join(t.Root, "traefik", "traefik.yml"))
+	if err != nil {
+		return "", err
+	}
+	var static map[string]any
+	if err := yaml.Unmarshal(content, &static); err != nil {
+		return "", fmt.Errorf("traefik/traefik.yml: %w", err)
+	}
+	dynamic := t.Dynamic
+	if dynamic == "" {
+		dynamic = filepath.Join(t.Root, "dynamic")
+	}
+	Set(static, t.Web, "entryPoints", "web", "address")
+	Set(static, t.API, "entryPoints", "traefik", "address")
+	Set(static, dynamic, "providers", "file", "directory")
+	if t.Change != nil {
+		t.Change(static)
+	}
+	content, err = yaml.Marshal(static)
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(t.Dir, "traefik.yml")
+	return path, os.WriteFile(path, content, 0o644)
+}
+
+// Set sets a value deep in a configuration, making the maps on the way to it.
+func Set(config map[string]any, value any, path ...string) {
+	for _, key := range path[:len(path)-1] {
+		next, ok := config[key].(map[string]any)
+		if !ok {
+			next = map[string]any{}
+			config[key] = next
+		}
+		config = next
+	}
+	config[path[len(path)-1]] = value
+}
