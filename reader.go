@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
+	"os"
+	"regexp"
 	"sort"
 	"strconv"
 	"strings"
@@ -22,7 +25,14 @@ func (r *reader) err() error {
 	if len(r.problems) == 0 {
 		return nil
 	}
-	return errors.New(strings.Join(r.problems, "; "))
+	if len(r.problems) == 1 {
+		return errors.New(r.problems[0])
+	}
+	text := fmt.Sprintf("%d problems:", len(r.problems))
+	for i, problem := range r.problems {
+		text += fmt.Sprintf(" (%d) %s", i+1, problem)
+	}
+	return errors.New(text)
 }
 
 func (r *reader) add(problem string) {
@@ -34,8 +44,13 @@ func (r *reader) wrong(path, value, want, example string) {
 	r.add(fmt.Sprintf("%s: %q is not %s; write %q", path, value, want, example))
 }
 
-// count reads a whole number.
-func (r *reader) count(path, text string, lowest, highest, byDefault int64) int64 {
+// more goes on about the last problem.
+func (r *reader) more(text string) {
+	r.problems[len(r.problems)-1] += "; " + text
+}
+
+// count reads a whole number. The example is for people who wrote something else.
+func (r *reader) count(path, text string, lowest, highest, byDefault, example int64) int64 {
 	text = strings.TrimSpace(text)
 	if text == "" {
 		return byDefault
@@ -47,10 +62,6 @@ func (r *reader) count(path, text string, lowest, highest, byDefault int64) int6
 	}
 	number, err := strconv.ParseInt(whole, 10, 64)
 	if err != nil || number < lowest || number > highest {
-		example := byDefault
-		if example < lowest {
-			example = lowest
-		}
 		r.wrong(path, text, fmt.Sprintf("a whole number from %d to %d", lowest, highest), strconv.FormatInt(example, 10))
 		return byDefault
 	}
@@ -66,20 +77,28 @@ func (r *reader) duration(path, text string, byDefault time.Duration) time.Durat
 	d, err := time.ParseDuration(text)
 	if err != nil {
 		example := byDefault.String()
-		if _, err := strconv.ParseFloat(text, 64); err == nil && !strings.HasPrefix(text, "-") {
-			example = text + "s" // the unit is all that is missing
-			if dot := strings.Index(text, "."); dot > 0 {
-				example = strings.TrimRight(strings.TrimRight(text, "0"), ".") + "s"
-			}
+		number, unit := text, "s"
+		if strings.Contains(text, ".") {
+			number = strings.TrimRight(strings.TrimRight(text, "0"), ".")
+		}
+		if byDefault < time.Second {
+			unit = "ms"
+		}
+		if d, err := time.ParseDuration(number + unit); err == nil && isUsable(d) {
+			example = number + unit // the unit is all that is missing
 		}
 		r.wrong(path, text, "a duration", example)
 		return byDefault
 	}
-	if d < time.Microsecond || d > maxDuration || d%time.Microsecond != 0 {
+	if !isUsable(d) {
 		r.wrong(path, text, "a duration of whole microseconds, from 1µs to "+maxDuration.String(), byDefault.String())
 		return byDefault
 	}
 	return d
+}
+
+func isUsable(d time.Duration) bool {
+	return d >= time.Microsecond && d <= maxDuration && d%time.Microsecond == 0
 }
 
 // flag reads true or false. YAML's other words for them arrive as 1 and 0.
@@ -90,23 +109,71 @@ func (r *reader) flag(path, text string) bool {
 	case "", "false", "0":
 		return false
 	}
-	r.wrong(path, text, "true or false", "true")
+	r.add(fmt.Sprintf(`%s: %q is neither true nor false; write "true" or "false"`, path, text))
 	return false
 }
 
-// address checks a host and port.
+// address checks a host and port. It shows none but those of which it can tell that no password is among them.
 func (r *reader) address(path, text string) {
-	host, port, err := net.SplitHostPort(text)
-	number, portErr := strconv.Atoi(port)
-	if err != nil || host == "" || portErr != nil || number < 1 || number > 65535 {
-		if at := strings.LastIndex(text, "@"); at >= 0 {
-			text = "…" + text[at:] // what is before it may be a password
-		}
-		r.wrong(path, text, "a host and a port", "redis:6379")
+	if isAddress(text) {
+		return
 	}
+	bare, example := text, "redis:6379"
+	if scheme := strings.Index(bare, "://"); scheme >= 0 {
+		bare = bare[scheme+len("://"):]
+	}
+	bare = bare[strings.LastIndex(bare, "@")+1:]
+	if end := strings.IndexAny(bare, "/?,"); end >= 0 {
+		bare = bare[:end]
+	}
+	if isAddress(bare) {
+		example = bare
+	} else if isHost(bare) {
+		example = net.JoinHostPort(bare, "6379")
+	}
+	if isHost(text) || hostLike.MatchString(text) {
+		r.wrong(path, text, "a host and a port", example)
+		return
+	}
+	r.add(fmt.Sprintf("%s: this is not a host and a port (it is not shown, as a password may be in it); write %q",
+		path, example))
 }
 
-// unknown tells of keys that there are not, and of the valid ones that they look like.
+// hostLike is what has no room for a password.
+var hostLike = regexp.MustCompile(`^([a-z]+://)?[A-Za-z0-9._-]*(:[0-9]*)?$`)
+
+func isAddress(text string) bool {
+	host, port, err := net.SplitHostPort(text)
+	if err != nil || !isHost(host) {
+		return false
+	}
+	number, err := strconv.Atoi(port)
+	return err == nil && number >= 1 && number <= 65535
+}
+
+func isHost(text string) bool {
+	if _, err := netip.ParseAddr(text); err == nil {
+		return true
+	}
+	for i := 0; i < len(text); i++ {
+		if !isLetterOrDigit(text[i]) && strings.IndexByte("._-", text[i]) < 0 {
+			return false
+		}
+	}
+	return text != ""
+}
+
+// content reads a file. It returns nil where that cannot be read.
+func (r *reader) content(path, file string) []byte {
+	content, err := os.ReadFile(file)
+	if err != nil {
+		r.add(fmt.Sprintf("%s: %s; write the name of a file that Traefik can read", path, err))
+		return nil
+	}
+	return content
+}
+
+// unknown tells of keys that there are not, and of the valid one that each looks like, or of all where it looks like none.
 func (r *reader) unknown(path string, found map[string]interface{}, valid ...string) {
 	var keys []string
 	for key := range found {
@@ -114,16 +181,25 @@ func (r *reader) unknown(path string, found map[string]interface{}, valid ...str
 	}
 	sort.Strings(keys)
 	for _, key := range keys {
-		r.add(fmt.Sprintf("%s%s: there is no such key; did you mean %q?", path, key, nearest(key, valid)))
+		near := nearest(key, valid)
+		if near == "" {
+			r.add(fmt.Sprintf("%s%s: there is no such key; valid keys: %s", path, key, strings.Join(valid, ", ")))
+		} else {
+			r.add(fmt.Sprintf("%s%s: there is no such key; did you mean %q?", path, key, near))
+		}
 	}
 }
 
-// nearest returns the valid word that takes the fewest changes of a letter to write.
+// nearest returns the valid word that takes the fewest changes of a letter to write. It returns "" where there is none that
+// takes changes in half of it at the most, or has the word for a part.
 func nearest(word string, valid []string) string {
-	best, bestDistance := "", -1
+	word = strings.ToLower(word)
+	best, bestDistance := "", 0
 	for _, candidate := range valid {
-		d := distance(strings.ToLower(word), strings.ToLower(candidate))
-		if bestDistance < 0 || d < bestDistance {
+		other := strings.ToLower(candidate)
+		d := distance(word, other)
+		near := 2*d <= len(other) || len(word) > 2 && strings.Contains(other, word)
+		if near && (best == "" || d < bestDistance) {
 			best, bestDistance = candidate, d
 		}
 	}
@@ -155,6 +231,12 @@ func distance(a, b string) int {
 		}
 	}
 	return row[len(b)]
+}
+
+// isFraction tells whether the text is a positive number between whole ones.
+func isFraction(text string) bool {
+	number, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
+	return err == nil && number > 0 && number < maxCount && number != float64(int64(number))
 }
 
 // isName tells whether the text may be part of a key in Redis as it is.

@@ -38,7 +38,8 @@ const (
 )
 
 const (
-	maxCount    = 1000000000     // of every whole number
+	maxCount    = 1000000000 // of whole numbers
+	maxProbes   = 1000
 	maxExact    = int64(1) << 53 // Lua counts exactly below it
 	maxDuration = 10000 * 24 * time.Hour
 )
@@ -87,8 +88,11 @@ func readName(r *reader, name, middleware string) string {
 
 func readRateLimit(r *reader, s *settings, c *RateLimitConfig) {
 	r.unknown("rateLimit.", c.Unknown, "capacity", "refillRate", "refillPeriod", "sourceCriterion")
-	capacity := r.count("rateLimit.capacity", c.Capacity, 1, maxCount, 100)
-	rate := r.count("rateLimit.refillRate", c.RefillRate, 1, maxCount, 10)
+	capacity := r.count("rateLimit.capacity", c.Capacity, 1, maxCount, 100, 100)
+	rate := r.count("rateLimit.refillRate", c.RefillRate, 1, maxCount, 10, 10)
+	if isFraction(c.RefillRate) {
+		r.more("for a fraction of a token make refillPeriod longer")
+	}
 	period := r.duration("rateLimit.refillPeriod", c.RefillPeriod, time.Second)
 	if capacity > 0 && period > 0 && capacity > (maxExact-1)/period.Microseconds() {
 		r.add(fmt.Sprintf("rateLimit: capacity %d times refillPeriod %s is more than can be counted exactly; "+
@@ -120,6 +124,9 @@ func readCriterion(r *reader, c *SourceCriterionConfig) clientkey.Criterion {
 	if c.RequestHeaderName != "" && !isHeaderName(c.RequestHeaderName) {
 		r.wrong(path+".requestHeaderName", c.RequestHeaderName, "the name of a header", "X-Api-Key")
 	}
+	if strings.EqualFold(c.RequestHeaderName, "Host") {
+		r.add(path + ".requestHeaderName: the host is not among the headers; write requestHost: true instead")
+	}
 	if c.IPStrategy != nil {
 		readIPStrategy(r, &criterion, c.IPStrategy)
 	}
@@ -129,8 +136,8 @@ func readCriterion(r *reader, c *SourceCriterionConfig) clientkey.Criterion {
 func readIPStrategy(r *reader, criterion *clientkey.Criterion, c *IPStrategyConfig) {
 	const path = "rateLimit.sourceCriterion.ipStrategy"
 	r.unknown(path+".", c.Unknown, "depth", "excludedIPs", "ipv6Subnet")
-	criterion.Depth = int(r.count(path+".depth", c.Depth, 0, 1000, 0))
-	criterion.IPv6Subnet = int(r.count(path+".ipv6Subnet", c.IPv6Subnet, 1, 128, 0))
+	criterion.Depth = int(r.count(path+".depth", c.Depth, 0, 1000, 0, 1))
+	criterion.IPv6Subnet = int(r.count(path+".ipv6Subnet", c.IPv6Subnet, 1, 128, 0, 64))
 	for _, text := range c.ExcludedIPs {
 		text = strings.TrimSpace(text)
 		if text == "" {
@@ -138,7 +145,7 @@ func readIPStrategy(r *reader, criterion *clientkey.Criterion, c *IPStrategyConf
 		}
 		prefix, err := parsePrefix(text)
 		if err != nil {
-			r.wrong(path+".excludedIPs", text, "an address or a network", "10.0.0.0/8")
+			r.wrong(path+".excludedIPs", text, "an IP address or a network", "10.0.0.0/8")
 		}
 		criterion.Excluded = append(criterion.Excluded, prefix)
 	}
@@ -147,6 +154,9 @@ func readIPStrategy(r *reader, criterion *clientkey.Criterion, c *IPStrategyConf
 func parsePrefix(text string) (netip.Prefix, error) {
 	if strings.Contains(text, "/") {
 		prefix, err := netip.ParsePrefix(text)
+		if err == nil && prefix.Addr().Is4In6() && prefix.Bits() >= 96 {
+			prefix = netip.PrefixFrom(prefix.Addr().Unmap(), prefix.Bits()-96)
+		}
 		return prefix.Masked(), err
 	}
 	address, err := netip.ParseAddr(text)
@@ -160,13 +170,14 @@ func parsePrefix(text string) (netip.Prefix, error) {
 func readCircuitBreaker(r *reader, s *settings, c *CircuitBreakerConfig) {
 	r.unknown("circuitBreaker.", c.Unknown,
 		"failureThreshold", "resetTimeout", "halfOpenSuccessThreshold", "halfOpenMaxProbes", "probeTimeout")
-	failures := r.count("circuitBreaker.failureThreshold", c.FailureThreshold, 1, maxCount, 5)
+	failures := r.count("circuitBreaker.failureThreshold", c.FailureThreshold, 1, maxCount, 5, 5)
 	reset := r.duration("circuitBreaker.resetTimeout", c.ResetTimeout, 30*time.Second)
-	successes := r.count("circuitBreaker.halfOpenSuccessThreshold", c.HalfOpenSuccessThreshold, 1, maxCount, 2)
-	probes := r.count("circuitBreaker.halfOpenMaxProbes", c.HalfOpenMaxProbes, 1, 1000, successes)
-	if c.HalfOpenMaxProbes == "" && probes > 1000 {
-		probes = 1000
+	successes := r.count("circuitBreaker.halfOpenSuccessThreshold", c.HalfOpenSuccessThreshold, 1, maxCount, 2, 2)
+	probes := successes
+	if probes > maxProbes {
+		probes = maxProbes
 	}
+	probes = r.count("circuitBreaker.halfOpenMaxProbes", c.HalfOpenMaxProbes, 1, maxProbes, probes, probes)
 	probe := r.duration("circuitBreaker.probeTimeout", c.ProbeTimeout, 10*time.Second)
 	s.policy = breaker.NewPolicy(failures, reset, successes, probes, probe)
 	s.parts = append(s.parts, fmt.Sprintf("circuit breaker: opens after %d failures, for %s; closes after %d of %d probes at once, each within %s",
@@ -180,7 +191,7 @@ func readHealth(r *reader, s *settings, c *HealthConfig) {
 		s.health = "/health"
 	}
 	if !strings.HasPrefix(s.health, "/") || strings.ContainsAny(s.health, "?# ") {
-		r.wrong("health.path", s.health, "a path", "/health")
+		r.wrong("health.path", s.health, "a path that begins with / and holds no ?, # or space", "/health")
 	}
 	s.parts = append(s.parts, "health at "+s.health)
 }
@@ -189,10 +200,10 @@ func readRedis(r *reader, s *settings, c *RedisConfig) {
 	r.unknown("redis.", c.Unknown, "address", "username", "password", "passwordEnv", "passwordFile", "db", "tls",
 		"timeout", "dialTimeout", "keyPrefix", "onError")
 	s.redis = store.Settings{
-		Address:     c.Address,
+		Address:     strings.TrimSpace(c.Address),
 		Username:    c.Username,
 		Password:    readPassword(r, s, c),
-		DB:          int(r.count("redis.db", c.DB, 0, 1000000, 0)),
+		DB:          int(r.count("redis.db", c.DB, 0, 1000000, 0, 0)),
 		Timeout:     r.duration("redis.timeout", c.Timeout, 100*time.Millisecond),
 		DialTimeout: r.duration("redis.dialTimeout", c.DialTimeout, time.Second),
 		KeyPrefix:   c.KeyPrefix,
@@ -212,10 +223,10 @@ func readRedis(r *reader, s *settings, c *RedisConfig) {
 	if s.onError != onErrorLocal && s.onError != onErrorAllow && s.onError != onErrorDeny {
 		r.wrong("redis.onError", s.onError, "local, allow or deny", onErrorLocal)
 	}
-	identity := fmt.Sprintf("%q %q %q %d %s %s %q", c.Address, c.Username, s.redis.Password, s.redis.DB,
+	identity := fmt.Sprintf("%q %q %q %d %s %s %q", s.redis.Address, c.Username, s.redis.Password, s.redis.DB,
 		s.redis.Timeout, s.redis.DialTimeout, s.redis.KeyPrefix)
 	if c.TLS != nil {
-		s.redis.TLS = readTLS(r, c.TLS, c.Address)
+		s.redis.TLS = readTLS(r, s, c.TLS)
 		identity += tlsIdentity(c.TLS)
 	}
 	s.identity = hash(identity)
@@ -253,11 +264,7 @@ func readPassword(r *reader, s *settings, c *RedisConfig) string {
 		password = os.Getenv(c.PasswordEnv)
 	}
 	if c.PasswordFile != "" {
-		content, err := os.ReadFile(c.PasswordFile)
-		if err != nil {
-			r.wrong("redis.passwordFile", c.PasswordFile, "a file that can be read", "/run/secrets/redis")
-		}
-		password = strings.TrimRight(string(content), "\r\n")
+		password = strings.TrimRight(string(r.content("redis.passwordFile", c.PasswordFile)), "\r\n")
 	}
 	if c.Username != "" && password == "" && given > 0 {
 		s.warnings = append(s.warnings, "redis.username is set, but the password is empty")
@@ -268,35 +275,41 @@ func readPassword(r *reader, s *settings, c *RedisConfig) string {
 	return password
 }
 
-func readTLS(r *reader, c *TLSConfig, address string) *tls.Config {
-	r.unknown("redis.tls.", c.Unknown, "enabled", "ca", "cert", "key", "serverName", "insecureSkipVerify")
-	enabled := r.flag("redis.tls.enabled", c.Enabled)
+func readTLS(r *reader, s *settings, c *TLSConfig) *tls.Config {
+	const path = "redis.tls"
+	r.unknown(path+".", c.Unknown, "enabled", "ca", "cert", "key", "serverName", "insecureSkipVerify")
+	enabled := r.flag(path+".enabled", c.Enabled)
 	config := &tls.Config{
 		MinVersion:         tls.VersionTLS12,
 		ServerName:         c.ServerName,
-		InsecureSkipVerify: r.flag("redis.tls.insecureSkipVerify", c.InsecureSkipVerify),
+		InsecureSkipVerify: r.flag(path+".insecureSkipVerify", c.InsecureSkipVerify),
 	}
 	if config.ServerName == "" {
-		config.ServerName, _, _ = net.SplitHostPort(address)
-	}
-	if c.CA != "" {
-		content, err := os.ReadFile(c.CA)
-		config.RootCAs = x509.NewCertPool()
-		if err != nil || !config.RootCAs.AppendCertsFromPEM(content) {
-			r.wrong("redis.tls.ca", c.CA, "a file with certificates in PEM form", "/etc/redis/ca.pem")
-		}
+		config.ServerName, _, _ = net.SplitHostPort(s.redis.Address)
 	}
 	if (c.Cert == "") != (c.Key == "") {
-		r.add("redis.tls: cert and key go together; write both or neither")
-	} else if c.Cert != "" {
-		pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
-		if err != nil {
-			r.add(fmt.Sprintf("redis.tls.cert: %q and %q are not a certificate and its key in PEM form: %s", c.Cert, c.Key, err))
-		}
-		config.Certificates = []tls.Certificate{pair}
+		r.add(path + ": cert and key go together; write both or neither")
 	}
 	if !enabled {
+		if c.Enabled == "" && c.CA+c.Cert+c.Key+c.ServerName+c.InsecureSkipVerify != "" {
+			s.warnings = append(s.warnings, "redis.tls has settings, but is not enabled: the connection is a plain one; write enabled: true, or false")
+		}
 		return nil
+	}
+	if c.CA != "" {
+		config.RootCAs = x509.NewCertPool()
+		content := r.content(path+".ca", c.CA)
+		if content != nil && !config.RootCAs.AppendCertsFromPEM(content) {
+			r.wrong(path+".ca", c.CA, "a file with certificates in PEM form", "/etc/redis/ca.pem")
+		}
+	}
+	if c.Cert != "" && c.Key != "" {
+		pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
+		if err != nil {
+			r.add(fmt.Sprintf("%s: %q and %q are not a certificate and its key (%s); write the names of two such files, in PEM form",
+				path, c.Cert, c.Key, err))
+		}
+		config.Certificates = []tls.Certificate{pair}
 	}
 	return config
 }

@@ -94,7 +94,8 @@ func (c *Criterion) excludes(text string) bool {
 	return false
 }
 
-// subnet returns the first address of an IPv6 address's subnet, and anything else as it is.
+// subnet returns the first address of an IPv6 address's subnet, the IPv4 address that one stands for, and anything else
+// as it is.
 func (c *Criterion) subnet(text string) string {
 	if c.IPv6Subnet == 0 {
 		return text
@@ -102,6 +103,9 @@ func (c *Criterion) subnet(text string) string {
 	address, err := netip.ParseAddr(text)
 	if err != nil || !address.Is6() {
 		return text
+	}
+	if address.Is4In6() {
+		return address.Unmap().String() // else all IPv4 clients were one
 	}
 	prefix, err := address.Prefix(c.IPv6Subnet)
 	if err != nil {

@@ -3,7 +3,7 @@ package recorder
 
 import (
 	"bufio"
-	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"strconv"
@@ -21,7 +21,7 @@ type Recorder struct {
 	OnHeader func(status int)
 
 	status int
-	left   int64 // bytes of the body still to come; -1 where nobody knows
+	left   int64 // bytes of the body still to come, by Content-Length
 	stream bool  // flush each piece
 }
 
@@ -62,12 +62,13 @@ func (r *Recorder) Write(piece []byte) (int, error) {
 func (r *Recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	hijacker, ok := r.ResponseWriter.(http.Hijacker)
 	if !ok {
-		return nil, nil, errors.New("recorder: this connection cannot be taken over")
+		return nil, nil, fmt.Errorf("recorder: this connection cannot be taken over: %w", http.ErrNotSupported)
 	}
-	if r.status == 0 {
+	connection, buffered, err := hijacker.Hijack()
+	if err == nil && r.status == 0 {
 		r.begin(http.StatusSwitchingProtocols)
 	}
-	return hijacker.Hijack()
+	return connection, buffered, err
 }
 
 // begin notes what the response headers say.
@@ -78,7 +79,7 @@ func (r *Recorder) begin(status int) {
 	if err == nil {
 		r.left = length
 	}
-	r.stream = err != nil && mayHaveBody(status) || streams(header.Get("Content-Type"))
+	r.stream = mayHaveBody(status) && (err != nil || streams(header.Get("Content-Type")))
 	if r.OnHeader != nil {
 		r.OnHeader(status)
 	}

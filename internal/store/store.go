@@ -214,6 +214,7 @@ func (s *Store) acquire(deadline time.Time) (*conn, error) {
 
 // wake lets every wait look at its deadline again.
 func (s *Store) wake() {
+	defer func() { recover() }()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.changed.Broadcast()
@@ -221,6 +222,7 @@ func (s *Store) wake() {
 
 // dial adds a connection to the idle ones, or marks the store down.
 func (s *Store) dial() {
+	defer func() { recover() }()
 	c, err := s.tryDial()
 	if err != nil {
 		s.markDown(err)
@@ -234,7 +236,7 @@ func (s *Store) dial() {
 	s.changed.Broadcast()
 }
 
-// tryDial is dial with a panic turned into an error: one in a goroutine would end Traefik.
+// tryDial is dial with a panic of the interpreted redigo turned into an error.
 func (s *Store) tryDial() (c *conn, err error) {
 	defer func() {
 		if trouble := recover(); trouble != nil {
@@ -287,6 +289,7 @@ func (s *Store) markDown(reason error) {
 
 // check tries whether Redis is back. It runs beside requests, alone, and sets the time of its next run itself.
 func (s *Store) check() {
+	defer func() { recover() }()
 	c, err := s.tryCheck()
 	s.mu.Lock()
 	if err != nil {

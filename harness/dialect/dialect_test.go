@@ -1,0 +1,219 @@
+// Package dialect holds the plugin's code to the part of Go that the interpreter runs as the compiler does. What is
+// forbidden here was seen to fail, or to do something else, in Yaegi v0.16.1. The language version in go.mod, 1.21, keeps
+// the compiler from anything newer.
+package dialect
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// folders of what Traefik interprets.
+var folders = []string{".", "ratelimit", "breaker", "internal/store", "internal/clientkey", "internal/recorder", "internal/logging"}
+
+// forbiddenImports cannot be had in the interpreter, or are not what they seem there.
+var forbiddenImports = []string{"unsafe", "syscall", "os/exec", "embed", "slices", "maps", "cmp", "iter", "log/slog"}
+
+func TestDialect(t *testing.T) {
+	for _, folder := range folders {
+		files, err := filepath.Glob(filepath.Join("../..", folder, "*.go"))
+		require.NoError(t, err)
+		require.NotEmpty(t, files, folder)
+		for _, file := range files {
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			set := token.NewFileSet()
+			tree, err := parser.ParseFile(set, file, nil, 0)
+			require.NoError(t, err)
+			require.Empty(t, violations(set, tree))
+		}
+	}
+}
+
+// TestDialect_isSeen shows the check every form that it must refuse.
+func TestDialect_isSeen(t *testing.T) {
+	rows := []struct{ name, body string }{
+		{"select", `func f(c chan int) { select { case <-c: default: } }`},
+		{"range over a number", `func f() { for i := range 3 { _ = i } }`},
+		{"several values with nil", `func f() { var a, b *int; a, b = nil, nil; _, _ = a, b }`},
+		{"several values with nil", `func f() { var a error; var b int; b, a = 1, nil; _, _ = a, b }`},
+		{"the builtin min", `func f() int { return min(1, 2) }`},
+		{"the builtin clear", `func f(m map[int]int) { clear(m) }`},
+		{"type parameters", `func f[T any](x T) {}`},
+		{"type parameters", `type s[T any] struct{}`},
+		{"errors.As to a type of our own", `type e struct{}; func f(err error) { var t e; errors.As(err, &t) }`},
+		{"an error type of our own", `type e struct{}; func (e) Error() string { return "" }`},
+		{"a goroutine without recover", `func f() { go g() }; func g() {}`},
+		{"a goroutine without recover", `func f() { time.AfterFunc(1, g) }; func g() {}`},
+		{"return <-", `func f(c chan int) int { return <-c }`},
+		{"a case without a body", `func f(i int) bool { switch { case i > 1, i < 0: default: return false }; return true }`},
+		{"the import slices", `import "slices"; var _ = slices.Contains([]int{1}, 1)`},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			set := token.NewFileSet()
+			tree, err := parser.ParseFile(set, "row.go", "package p; "+row.body, 0)
+			require.NoError(t, err)
+			require.Contains(t, strings.Join(violations(set, tree), "\n"), row.name)
+		})
+	}
+}
+
+// check walks one file.
+type check struct {
+	set       *token.FileSet
+	found     []string
+	recovers  map[string]bool // functions of the file that recover at their top
+	declared  map[string]bool // names that the file declares itself
+	netErrors map[string]bool // variables of the type net.Error, which errors.As may set
+}
+
+func violations(set *token.FileSet, tree *ast.File) []string {
+	c := &check{set: set, recovers: map[string]bool{}, declared: map[string]bool{}, netErrors: map[string]bool{}}
+	for _, declaration := range tree.Decls {
+		if f, ok := declaration.(*ast.FuncDecl); ok {
+			c.declared[f.Name.Name] = true
+			c.recovers[f.Name.Name] = recoversAtTop(f.Body)
+		}
+	}
+	ast.Inspect(tree, c.visit)
+	return c.found
+}
+
+func (c *check) forbid(node ast.Node, what string) {
+	c.found = append(c.found, fmt.Sprintf("%s: %s", c.set.Position(node.Pos()), what))
+}
+
+func (c *check) visit(node ast.Node) bool {
+	switch n := node.(type) {
+	case *ast.ImportSpec:
+		path, _ := strconv.Unquote(n.Path.Value)
+		for _, forbidden := range forbiddenImports {
+			if path == forbidden {
+				c.forbid(n, "the import "+path)
+			}
+		}
+	case *ast.SelectStmt:
+		c.forbid(n, "select: its cases are shared by all goroutines")
+	case *ast.RangeStmt:
+		if literal, ok := n.X.(*ast.BasicLit); ok && literal.Kind == token.INT {
+			c.forbid(n, "range over a number (yaegi#1701)")
+		}
+	case *ast.AssignStmt:
+		c.assignment(n)
+	case *ast.CallExpr:
+		c.call(n)
+	case *ast.FuncDecl:
+		if n.Type.TypeParams != nil {
+			c.forbid(n, "type parameters")
+		}
+		if n.Recv != nil && n.Name.Name == "Error" && len(n.Type.Params.List) == 0 {
+			c.forbid(n, "an error type of our own")
+		}
+	case *ast.TypeSpec:
+		if n.TypeParams != nil {
+			c.forbid(n, "type parameters")
+		}
+	case *ast.ValueSpec:
+		if selector, ok := n.Type.(*ast.SelectorExpr); ok && selector.Sel.Name == "Error" {
+			for _, name := range n.Names {
+				c.netErrors[name.Name] = true
+			}
+		}
+	case *ast.GoStmt:
+		if !c.guarded(n.Call.Fun) {
+			c.forbid(n, "a goroutine without recover at its top: a panic in it ends Traefik")
+		}
+	case *ast.ReturnStmt:
+		for _, result := range n.Results {
+			if unary, ok := result.(*ast.UnaryExpr); ok && unary.Op == token.ARROW {
+				c.forbid(n, "return <-")
+			}
+		}
+	case *ast.CaseClause:
+		if len(n.Body) == 0 {
+			c.forbid(n, "a case without a body")
+		}
+	}
+	return true
+}
+
+func (c *check) assignment(n *ast.AssignStmt) {
+	if len(n.Rhs) < 2 || n.Tok != token.ASSIGN {
+		return
+	}
+	for _, value := range n.Rhs {
+		if name, ok := value.(*ast.Ident); ok && name.Name == "nil" {
+			c.forbid(n, "several values with nil among them: it panics")
+		}
+	}
+}
+
+func (c *check) call(n *ast.CallExpr) {
+	switch f := n.Fun.(type) {
+	case *ast.Ident:
+		if (f.Name == "min" || f.Name == "max" || f.Name == "clear") && !c.declared[f.Name] {
+			c.forbid(n, "the builtin "+f.Name)
+		}
+	case *ast.SelectorExpr:
+		from, ok := f.X.(*ast.Ident)
+		if ok && from.Name == "errors" && f.Sel.Name == "As" && !c.intoNetError(n) {
+			c.forbid(n, "errors.As to a type of our own")
+		}
+		if ok && f.Sel.Name == "AfterFunc" && !c.guarded(n.Args[1]) {
+			c.forbid(n, "a goroutine without recover at its top: a panic in it ends Traefik")
+		}
+	}
+}
+
+func (c *check) intoNetError(n *ast.CallExpr) bool {
+	unary, ok := n.Args[1].(*ast.UnaryExpr)
+	if !ok {
+		return false
+	}
+	name, ok := unary.X.(*ast.Ident)
+	return ok && c.netErrors[name.Name]
+}
+
+// guarded tells whether the function that a goroutine runs recovers first.
+func (c *check) guarded(function ast.Expr) bool {
+	switch f := function.(type) {
+	case *ast.Ident:
+		return c.recovers[f.Name]
+	case *ast.SelectorExpr:
+		return c.recovers[f.Sel.Name]
+	case *ast.FuncLit:
+		return recoversAtTop(f.Body)
+	}
+	return false
+}
+
+// recoversAtTop tells whether a body begins with a deferred function that recovers.
+func recoversAtTop(body *ast.BlockStmt) bool {
+	if body == nil || len(body.List) == 0 {
+		return false
+	}
+	deferred, ok := body.List[0].(*ast.DeferStmt)
+	if !ok {
+		return false
+	}
+	found := false
+	ast.Inspect(deferred.Call, func(node ast.Node) bool {
+		if call, ok := node.(*ast.CallExpr); ok {
+			if name, ok := call.Fun.(*ast.Ident); ok && name.Name == "recover" {
+				found = true
+			}
+		}
+		return true
+	})
+	return found
+}

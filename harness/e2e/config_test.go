@@ -1,0 +1,103 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"gopkg.in/yaml.v3"
+)
+
+// limit, circuit and redis make a plugin's configuration of one block.
+func limit(b block) block   { return block{"rateLimit": b} }
+func circuit(b block) block { return block{"circuitBreaker": b} }
+func redis(b block) block   { return block{"redis": b, "rateLimit": block{"capacity": 1}} }
+
+func source(b block) block { return limit(block{"sourceCriterion": b}) }
+
+var badConfigurations = []struct {
+	plugin  block
+	message string
+}{
+	{limit(block{"capacity": "many"}), `rateLimit.capacity: "many" is not a whole number from 1 to 1000000000; write "100"`},
+	{limit(block{"capacity": 0}), `rateLimit.capacity: "0" is not a whole number from 1 to 1000000000; write "100"`},
+	{limit(block{"capacity": -1}), `rateLimit.capacity: "-1" is not a whole number from 1 to 1000000000; write "100"`},
+	{limit(block{"capacity": 1.5}), `rateLimit.capacity: "1.500000" is not a whole number from 1 to 1000000000; write "100"`},
+	{limit(block{"capacity": 2000000000}), `rateLimit.capacity: "2000000000" is not a whole number from 1 to 1000000000; write "100"`},
+	{limit(block{"refillRate": 0.1}), `rateLimit.refillRate: "0.100000" is not a whole number from 1 to 1000000000; write "10"; for a fraction of a token make refillPeriod longer`},
+	{limit(block{"refillPeriod": 30}), `rateLimit.refillPeriod: "30" is not a duration; write "30s"`},
+	{limit(block{"refillPeriod": "-1s"}), `rateLimit.refillPeriod: "-1s" is not a duration of whole microseconds, from 1µs to 240000h0m0s; write "1s"`},
+	{limit(block{"refillPeriod": "1500ns"}), `rateLimit.refillPeriod: "1500ns" is not a duration of whole microseconds, from 1µs to 240000h0m0s; write "1s"`},
+	{limit(block{"capacity": 1000000000, "refillPeriod": "24h"}), `rateLimit: capacity 1000000000 times refillPeriod 24h0m0s is more than can be counted exactly; for this period write a capacity of at most 104249`},
+	{limit(block{"capacty": 10}), `rateLimit.capacty: there is no such key; did you mean "capacity"?`},
+	{limit(block{"average": 10, "burst": 20}), `2 problems: (1) rateLimit.average: there is no such key; valid keys: capacity, refillRate, refillPeriod, sourceCriterion (2) rateLimit.burst: there is no such key; valid keys: capacity, refillRate, refillPeriod, sourceCriterion`},
+	{source(block{"requestHeader": "X-Api-Key"}), `rateLimit.sourceCriterion.requestHeader: there is no such key; did you mean "requestHeaderName"?`},
+	{source(block{"requestHeaderName": "X Api Key"}), `rateLimit.sourceCriterion.requestHeaderName: "X Api Key" is not the name of a header; write "X-Api-Key"`},
+	{source(block{"requestHeaderName": "X-Api-Key", "requestHost": true}), `rateLimit.sourceCriterion: ipStrategy, requestHeaderName and requestHost exclude each other; write one of them`},
+	{source(block{"requestHost": "maybe"}), `rateLimit.sourceCriterion.requestHost: "maybe" is neither true nor false; write "true" or "false"`},
+	{source(block{"ipStrategy": block{"depth": -1}}), `rateLimit.sourceCriterion.ipStrategy.depth: "-1" is not a whole number from 0 to 1000; write "1"`},
+	{source(block{"ipStrategy": block{"ipv6Subnet": 129}}), `rateLimit.sourceCriterion.ipStrategy.ipv6Subnet: "129" is not a whole number from 1 to 128; write "64"`},
+	{source(block{"ipStrategy": block{"excludedIPs": "10.0.0.0/8, 10.0.0.0/40"}}), `rateLimit.sourceCriterion.ipStrategy.excludedIPs: "10.0.0.0/40" is not an IP address or a network; write "10.0.0.0/8"`},
+	{source(block{"ipStrategy": block{"exludedIPs": "10.0.0.1"}}), `rateLimit.sourceCriterion.ipStrategy.exludedIPs: there is no such key; did you mean "excludedIPs"?`},
+	{circuit(block{"resetTimeout": 30}), `circuitBreaker.resetTimeout: "30" is not a duration; write "30s"`},
+	{circuit(block{"resetTimeout": "half a minute"}), `circuitBreaker.resetTimeout: "half a minute" is not a duration; write "30s"`},
+	{circuit(block{"resetTimeout": "0s"}), `circuitBreaker.resetTimeout: "0s" is not a duration of whole microseconds, from 1µs to 240000h0m0s; write "30s"`},
+	{circuit(block{"failureThreshold": 0}), `circuitBreaker.failureThreshold: "0" is not a whole number from 1 to 1000000000; write "5"`},
+	{circuit(block{"failureTreshold": 5}), `circuitBreaker.failureTreshold: there is no such key; did you mean "failureThreshold"?`},
+	{circuit(block{"halfOpenMaxProbes": 5000}), `circuitBreaker.halfOpenMaxProbes: "5000" is not a whole number from 1 to 1000; write "2"`},
+	{circuit(block{"probeTimeout": "10"}), `circuitBreaker.probeTimeout: "10" is not a duration; write "10s"`},
+	{redis(block{"address": "redis"}), `redis.address: "redis" is not a host and a port; write "redis:6379"`},
+	{redis(block{"address": "redis://:pa55@redis:6379"}), `redis.address: this is not a host and a port (it is not shown, as a password may be in it); write "redis:6379"`},
+	{redis(block{"address": "redis:6379", "db": "first"}), `redis.db: "first" is not a whole number from 0 to 1000000; write "0"`},
+	{redis(block{"address": "redis:6379", "timeout": "100"}), `redis.timeout: "100" is not a duration; write "100ms"`},
+	{redis(block{"address": "redis:6379", "onError": "open"}), `redis.onError: "open" is not local, allow or deny; write "local"`},
+	{redis(block{"address": "redis:6379", "keyPrefix": "a b"}), `redis.keyPrefix: "a b" is not a name of letters, digits and . _ @ -, 64 at the most; write "resilience"`},
+	{redis(block{"address": "redis:6379", "username": "gateway"}), `redis.username: a user needs a password; write passwordEnv: REDIS_PASSWORD beside it`},
+	{redis(block{"address": "redis:6379", "password": "a", "passwordEnv": "B"}), `redis: password, passwordEnv and passwordFile exclude each other; write one of them`},
+	{redis(block{"address": "redis:6379", "passwordFile": "/does/not/exist"}), `redis.passwordFile: open /does/not/exist: no such file or directory; write the name of a file that Traefik can read`},
+	{redis(block{"address": "redis:6379", "tls": block{"enabled": true, "ca": "/does/not/exist"}}), `redis.tls.ca: open /does/not/exist: no such file or directory; write the name of a file that Traefik can read`},
+	{redis(block{"address": "redis:6379", "tls": block{"enabled": true, "cert": "/cert.pem"}}), `redis.tls: cert and key go together; write both or neither`},
+	{redis(block{"adress": "redis:6379"}), `redis.adress: there is no such key; did you mean "address"?`},
+	{block{"name": "a name"}, `name: "a name" is not a name of letters, digits and . _ @ -, 64 at the most; write "gateway"`},
+	{block{"health": block{"path": "health"}}, `health.path: "health" is not a path that begins with / and holds no ?, # or space; write "/health"`},
+	{block{"ratelimits": block{"capacity": 1}}, `ratelimits: there is no such key; did you mean "rateLimit"?`},
+	{block{"rateLimit": block{"capacity": 0, "refillRate": "x"}, "circuitBreaker": block{"resetTimeout": 30}}, `3 problems: (1) rateLimit.capacity: "0" is not a whole number from 1 to 1000000000; write "100" (2) rateLimit.refillRate: "x" is not a whole number from 1 to 1000000000; write "10" (3) circuitBreaker.resetTimeout: "30" is not a duration; write "30s"`},
+	// Traefik's decoder speaks first: its message names the key.
+	{block{"rateLimit": "on"}, "plugin: failed to decode configuration: 1 error(s) decoding:\n\n* 'RateLimit' expected a map, got 'string'"},
+	{limit(block{"capacity": []int{1, 2}}), "plugin: failed to decode configuration: 1 error(s) decoding:\n\n* 'RateLimit.Capacity' expected type 'string', got unconvertible type '[]interface {}', value: '[1 2]'"},
+}
+
+func TestConfiguration_aWrongOneSaysWhatWouldBeRight(t *testing.T) {
+	routers, middlewares := block{}, block{}
+	for i, row := range badConfigurations {
+		name := fmt.Sprint("bad", i)
+		middlewares[name] = block{"plugin": block{"resilience": row.plugin}}
+		routers[name] = block{
+			"rule": "Path(`/" + name + "`)", "entryPoints": []string{"web"}, "middlewares": []string{name}, "service": "noop@internal",
+		}
+	}
+	folder := t.TempDir()
+	writeDynamic(t, folder, limit(block{"capacity": 1}))
+	content, err := yaml.Marshal(block{"http": block{"routers": routers, "middlewares": middlewares}})
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(folder, "bad.yml"), content, 0o644))
+	g := startTraefik(t, options{dynamic: folder})
+
+	for i, row := range badConfigurations {
+		t.Run(fmt.Sprint(row.plugin), func(t *testing.T) {
+			name := fmt.Sprint("bad", i)
+			var shown struct {
+				Status string
+				Error  []string
+			}
+			getJSON(t, "http://"+g.api+"/api/http/middlewares/"+name+"@file", &shown)
+			require.Equal(t, "disabled", shown.Status)
+			require.Equal(t, []string{row.message}, shown.Error)
+			require.Equal(t, http.StatusNotFound, g.get("/"+name).status)
+		})
+	}
+	require.NotContains(t, g.log.String(), "pa55")
+}
