@@ -79,11 +79,11 @@ func (s *settings) serve(ctx context.Context, root, dir string) error {
 		fmt.Println("\nstopping")
 		return nil
 	case <-process.Ended():
-		return fmt.Errorf("Traefik has ended; see %s", logFile)
+		return fmt.Errorf("the gateway has ended; see %s", logFile)
 	case <-upstreamEnded:
 		return fmt.Errorf("the upstream has ended; see %s", logFile)
 	case <-redisEnded:
-		return fmt.Errorf("Redis has ended; see %s", logFile)
+		return fmt.Errorf("the Redis server has ended; see %s", logFile)
 	}
 }
 
