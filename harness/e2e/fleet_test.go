@@ -43,7 +43,8 @@ func TestFleet_aCircuitOpenedByOneIsOpenForAll(t *testing.T) {
 	up := startUpstream(t)
 	plugin := block{
 		"redis":          redisBlock(server),
-		"circuitBreaker": block{"failureThreshold": 5, "resetTimeout": "1h"},
+		// One failure opens it: with more, a success of the busy one between them would start the count anew.
+		"circuitBreaker": block{"failureThreshold": 1, "resetTimeout": "1h"},
 	}
 	one := startTraefik(t, options{upstream: up, plugin: plugin})
 	idle := startTraefik(t, options{upstream: up, plugin: plugin})
@@ -76,9 +77,7 @@ func TestFleet_aCircuitOpenedByOneIsOpenForAll(t *testing.T) {
 		})
 	}
 	time.Sleep(200 * time.Millisecond)
-	for range 5 {
-		require.Equal(t, 500, one.get("/proxy/fail").status)
-	}
+	require.Equal(t, 500, one.get("/proxy/fail").status)
 	opened := time.Now()
 	require.Equal(t, 503, idle.get("/proxy/ok").status, "the idle one, at its first request")
 	time.Sleep(300 * time.Millisecond)

@@ -15,6 +15,7 @@ import (
 type Traefik struct {
 	Root    string   // of the project
 	Dir     string   // for the static file that is written
+	WorkDir string   // that holds plugins-local; default: dist
 	Web     string   // host and port of the public entry point
 	API     string   // host and port of the internal one
 	Dynamic string   // folder of the dynamic files; default: ours
@@ -25,18 +26,24 @@ type Traefik struct {
 }
 
 // Start starts Traefik from our static file, with its addresses and folders changed to those given, and waits until it
-// answers. Its working directory is dist, where the bundle is.
+// answers.
 func (t *Traefik) Start() (*Process, error) {
 	static, err := t.write()
 	if err != nil {
 		return nil, err
 	}
-	binary := filepath.Join(t.Root, "dist", "bin", "traefik")
+	binary, err := filepath.Abs(filepath.Join(t.Root, "dist", "bin", "traefik"))
+	if err != nil {
+		return nil, err
+	}
 	if _, err := os.Stat(binary); err != nil {
 		return nil, fmt.Errorf("%s is missing; run: make traefik", binary)
 	}
 	command := exec.Command(binary, "--configFile="+static)
-	command.Dir = filepath.Join(t.Root, "dist")
+	command.Dir = t.WorkDir
+	if command.Dir == "" {
+		command.Dir = filepath.Join(t.Root, "dist")
+	}
 	command.Env = append(os.Environ(), t.Env...)
 	process, err := start("Traefik", command, t.Log)
 	if err != nil {

@@ -11,7 +11,10 @@ import (
 
 // StartUpstream starts the dummy upstream on the given host and port and waits until it answers.
 func StartUpstream(root, address string, log io.Writer) (*Process, error) {
-	binary := filepath.Join(root, "dist", "bin", "upstream")
+	binary, err := filepath.Abs(filepath.Join(root, "dist", "bin", "upstream"))
+	if err != nil {
+		return nil, err
+	}
 	if _, err := os.Stat(binary); err != nil {
 		return nil, fmt.Errorf("%s is missing; run: make upstream", binary)
 	}
