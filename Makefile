@@ -59,5 +59,21 @@ fuzz: redis
 ci: test
 	@.ci/part fuzz $(MAKE) --no-print-directory fuzz
 
+# Kubernetes: the tree in k8s as one file, and its tests on a real API server.
+.PHONY: k8s kubectl kubernetes test-deploy-k8s
+
+kubectl:
+	@.ci/kubernetes kubectl
+
+kubernetes:
+	@command -v etcd >/dev/null || .ci/install etcd-server
+	@.ci/kubernetes kubectl kube-apiserver kube-controller-manager
+
+k8s: kubectl
+	@dist/bin/kubectl kustomize k8s --output dist/k8s-deployment.yaml
+
+test-deploy-k8s: redis bundle traefik upstream kubernetes k8s
+	cd harness && $(GO) test -count=1 -timeout 20m ./deploy/kubernetes
+
 clean:
 	rm -rf dist

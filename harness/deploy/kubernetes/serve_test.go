@@ -1,0 +1,333 @@
+package kubernetes
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/resilient-gateway/resilience/harness/gateway"
+	"github.com/stretchr/testify/require"
+)
+
+const (
+	// password is one that a shell or a configuration file could stumble over.
+	password = `it's "a" $HOME\password`
+
+	healthyBody = `{"status":"healthy"}`
+	limitedBody = `{"error":"Too many requests, please try again later."}`
+	openBody    = `{"error":"Service temporarily unavailable due to circuit open."}`
+)
+
+// lines is a log that is kept. It is safe for concurrent use.
+type lines struct {
+	mu   sync.Mutex // guards text
+	text strings.Builder
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// startRedis starts a Redis by the very command and configuration of our StatefulSet, and returns its port.
+func startRedis(t *testing.T) string {
+	t.Helper()
+	_, port, err := net.SplitHostPort(freeAddress(t))
+	require.NoError(t, err)
+	dir := t.TempDir()
+	objects := decode(t, render(t, "k8s"))
+	container := at(find(t, objects, "StatefulSet", "redis"), "spec", "template", "spec", "containers", 0)
+
+	content, err := os.ReadFile(filepath.Join(root(t), "k8s", "base", "redis", "redis.conf"))
+	require.NoError(t, err)
+	local := strings.NewReplacer("port 6379", "port "+port, "bind * -::*", "bind 127.0.0.1", "dir /data", "dir "+dir)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "mounted.conf"), []byte(local.Replace(string(content))), 0o644))
+
+	paths := strings.NewReplacer("/etc/redis/redis.conf", dir+"/mounted.conf", "/tmp/redis.conf", dir+"/redis.conf",
+		"redis-cli", "redis-cli -p "+port)
+	command := func(path ...any) *exec.Cmd {
+		var args []string
+		for _, arg := range at(container, path...).([]any) {
+			args = append(args, paths.Replace(arg.(string)))
+		}
+		return exec.Command(args[0], args[1:]...)
+	}
+	server := command("command")
+	server.Env = append(os.Environ(), "REDIS_PASSWORD="+password)
+	start(t, server)
+	ready := func(password string) bool {
+		probe := command("readinessProbe", "exec", "command")
+		probe.Env = append(os.Environ(), "REDISCLI_AUTH="+password)
+		return probe.Run() == nil
+	}
+	require.Eventually(t, func() bool { return ready(password) }, patience, tick, "Redis")
+	require.False(t, ready("another"), "the probe must see a refusal")
+	return port
+}
+
+// site is a cluster with our objects, changed only where a machine without pods needs it: the upstream is a process on
+// loopback behind a Service of type ExternalName, and so is Redis.
+type site struct {
+	*cluster
+	upstream string // its address
+}
+
+func startSite(t *testing.T, kustomization object) *site {
+	t.Helper()
+	s := &site{cluster: startCluster(t), upstream: freeAddress(t)}
+	process, err := gateway.StartUpstream(root(t), s.upstream, io.Discard)
+	require.NoError(t, err)
+	t.Cleanup(process.Stop)
+	s.prepare(password)
+	if kustomization["components"] != nil {
+		s.kubectl("apply", "--server-side", "-k", gatewayCRDs(t))
+		s.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd", "--all")
+	}
+
+	_, port, err := net.SplitHostPort(s.upstream)
+	require.NoError(t, err)
+	patches, _ := kustomization["patches"].([]any)
+	kustomization["patches"] = append(patches,
+		patch("Service", "upstream", `[
+			{"op": "add", "path": "/spec/type", "value": "ExternalName"},
+			{"op": "add", "path": "/spec/externalName", "value": "localhost"},
+			{"op": "remove", "path": "/spec/selector"},
+			{"op": "replace", "path": "/spec/ports/0/port", "value": `+port+`}]`),
+		// So that the test need not wait, and knows how many tokens are left.
+		patch("Middleware", "gateway", `[
+			{"op": "replace", "path": "/spec/plugin/resilience/redis/address", "value": "127.0.0.1:`+startRedis(t)+`"},
+			{"op": "replace", "path": "/spec/plugin/resilience/rateLimit/refillPeriod", "value": "1h"},
+			{"op": "replace", "path": "/spec/plugin/resilience/circuitBreaker/resetTimeout", "value": "1s"}]`))
+	s.apply(write(t, kustomization))
+	return s
+}
+
+func patch(kind, name, operations string) any {
+	return object{"target": object{"kind": kind, "name": name}, "patch": operations}
+}
+
+// traefik is one that was started outside the cluster, with the rights of a service account in it.
+type traefik struct {
+	t   *testing.T
+	web string
+	api string
+	log *lines
+}
+
+// startTraefik starts it with a static file of our tree.
+func (s *site) startTraefik(t *testing.T, static, account, web string) *traefik {
+	t.Helper()
+	token := s.kubectl("--namespace", namespace, "create", "token", account)
+	g := &traefik{t: t, web: web, api: freeAddress(t), log: &lines{}}
+	starter := &gateway.Traefik{
+		Root: root(t), Dir: t.TempDir(), Web: g.web, API: g.api, Log: g.log,
+		Env: []string{"KUBECONFIG=" + s.writeKubeconfig(account, token), "REDIS_PASSWORD=" + password},
+		Change: func(config map[string]any) {
+			clear(config)
+			for key, value := range read(t, static) {
+				config[key] = value
+			}
+			gateway.Set(config, g.web, "entryPoints", "web", "address")
+			gateway.Set(config, g.api, "entryPoints", "traefik", "address")
+			gateway.Set(config, true, "providers", "kubernetesCRD", "allowExternalNameServices")
+		},
+	}
+	process, err := starter.Start()
+	require.NoError(t, err, g.log.String())
+	t.Cleanup(func() {
+		process.Stop()
+		if t.Failed() {
+			t.Log(g.log.String())
+		}
+	})
+	return g
+}
+
+// reply is an answer, read whole.
+type reply struct {
+	status int
+	header http.Header
+	body   string
+}
+
+var client = &http.Client{Timeout: 30 * time.Second}
+
+// get returns the answer, or one of status 0.
+func (g *traefik) get(path string) reply {
+	response, err := client.Get("http://" + g.web + path)
+	if err != nil {
+		return reply{}
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return reply{}
+	}
+	return reply{status: response.StatusCode, header: response.Header, body: string(body)}
+}
+
+func (g *traefik) eventually(path string, status int) {
+	g.t.Helper()
+	require.Eventually(g.t, func() bool { return g.get(path).status == status }, patience, tick, "%s: %d", path, status)
+}
+
+const baseStatic = "k8s/base/gateway/traefik.yml"
+
+func TestServed(t *testing.T) {
+	s := startSite(t, object{"resources": []string{"k8s/base"}})
+	g := s.startTraefik(t, baseStatic, "proxy-service", freeAddress(t))
+	g.eventually("/health", http.StatusOK)
+	s.requireService(g)
+
+	t.Run("nothing else is served", func(t *testing.T) {
+		require.Equal(t, http.StatusNotFound, g.get("/").status)
+		require.Equal(t, http.StatusNotFound, g.get("/proxyish").status)
+		for _, path := range []string{"/api/rawdata", "/dashboard/"} {
+			response, err := client.Get("http://" + g.api + path)
+			require.NoError(t, err)
+			response.Body.Close()
+			require.Equal(t, http.StatusNotFound, response.StatusCode, path)
+		}
+	})
+	t.Run("a change of the objects is followed", func(t *testing.T) {
+		s.kubectl("--namespace", namespace, "delete", "ingressroute", "health")
+		g.eventually("/health", http.StatusNotFound)
+		s.kubectl("apply", "--validate=strict", "--namespace", namespace, "-f", "k8s/base/gateway/route-health.yaml")
+		g.eventually("/health", http.StatusOK)
+	})
+	t.Run("the log holds nothing that was refused", func(t *testing.T) {
+		require.NotContains(t, g.log.String(), "forbidden")
+		require.NotContains(t, g.log.String(), password)
+	})
+	t.Run("without one of the rights no route is served", func(t *testing.T) {
+		role := find(t, decode(t, render(t, "k8s")), "Role", "proxy-service")
+		for _, rule := range at(role, "rules").([]any) {
+			for _, resource := range at(rule, "resources").([]any) {
+				t.Run(resource.(string), func(t *testing.T) {
+					t.Parallel()
+					s.requireNothingWithout(t, role, resource.(string))
+				})
+			}
+		}
+	})
+}
+
+// requireService sends what the promises are about: 200, 503 and its end, and 429.
+func (s *site) requireService(g *traefik) {
+	t := s.t
+	t.Helper()
+	health := g.get("/health")
+	require.Equal(t, healthyBody, health.body)
+	require.Equal(t, "application/json", health.header.Get("Content-Type"))
+	passed := 0
+	pass := func(path string, status int) {
+		t.Helper()
+		require.Equal(t, status, g.get(path).status, path)
+		passed++
+	}
+	pass("/proxy/ok", http.StatusOK)
+	for range 5 {
+		pass("/proxy/fail", http.StatusInternalServerError)
+	}
+	refused := g.get("/proxy/ok")
+	require.Equal(t, http.StatusServiceUnavailable, refused.status)
+	require.Equal(t, openBody, refused.body)
+	require.Equal(t, http.StatusOK, g.get("/health").status)
+
+	time.Sleep(1100 * time.Millisecond)
+	for passed < 100 {
+		pass("/proxy/ok", http.StatusOK)
+	}
+	limited := g.get("/proxy/ok")
+	require.Equal(t, http.StatusTooManyRequests, limited.status)
+	require.Equal(t, limitedBody, limited.body)
+	require.NotEmpty(t, limited.header.Get("Retry-After"))
+	require.Equal(t, http.StatusOK, g.get("/health").status)
+}
+
+// requireNothingWithout gives a service account all rights of the role but those on one kind of resource, and makes sure
+// that a Traefik in its place serves nothing.
+func (s *site) requireNothingWithout(t *testing.T, role object, resource string) {
+	name := "without-" + resource
+	var rules []any
+	for _, rule := range at(role, "rules").([]any) {
+		var left []any
+		for _, r := range at(rule, "resources").([]any) {
+			if r != resource {
+				left = append(left, r)
+			}
+		}
+		if left != nil {
+			rules = append(rules, object{"apiGroups": at(rule, "apiGroups"), "resources": left, "verbs": at(rule, "verbs")})
+		}
+	}
+	metadata := object{"name": name, "namespace": namespace}
+	for _, o := range []object{
+		{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
+		{"apiVersion": role["apiVersion"], "kind": "Role", "metadata": metadata, "rules": rules},
+		{
+			"apiVersion": role["apiVersion"], "kind": "RoleBinding", "metadata": metadata,
+			"roleRef":  object{"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+			"subjects": []any{object{"kind": "ServiceAccount", "name": name, "namespace": namespace}},
+		},
+	} {
+		out, err := s.create(o)
+		require.NoError(t, err, out)
+	}
+	g := s.startTraefik(t, baseStatic, name, freeAddress(t))
+	require.Eventually(t, func() bool {
+		return strings.Contains(g.log.String(), `cannot list resource \"`+resource+`\"`) ||
+			strings.Contains(g.log.String(), `cannot list resource \\\"`+resource+`\\\"`)
+	}, patience, tick, "the log tells of it")
+	for range 30 {
+		require.Equal(t, http.StatusNotFound, g.get("/health").status)
+		require.Equal(t, http.StatusNotFound, g.get("/proxy/ok").status)
+		time.Sleep(tick)
+	}
+}
+
+func TestServedByGatewayAPI(t *testing.T) {
+	web := freeAddress(t)
+	_, port, err := net.SplitHostPort(web)
+	require.NoError(t, err)
+	s := startSite(t, object{
+		"resources": []string{"k8s/base"}, "components": []string{"k8s/components/gateway-api"},
+		"patches": []any{
+			patch("Gateway", "proxy-service", `[{"op": "replace", "path": "/spec/listeners/0/port", "value": `+port+`}]`),
+			// Traefik's Gateway API provider refuses a Service of type ExternalName; by way of a TraefikService it takes ours.
+			patch("HTTPRoute", "proxy", `[{"op": "replace", "path": "/spec/rules/0/backendRefs/0",
+				"value": {"group": "traefik.io", "kind": "TraefikService", "name": "upstream"}}]`),
+		},
+	})
+	out, err := s.create(object{
+		"apiVersion": "traefik.io/v1alpha1", "kind": "TraefikService",
+		"metadata": object{"name": "upstream", "namespace": namespace},
+		"spec":     object{"weighted": object{"services": []any{object{"name": "upstream", "port": "http"}}}},
+	})
+	require.NoError(t, err, out)
+	g := s.startTraefik(t, "k8s/components/gateway-api/traefik.yml", "proxy-service", web)
+	g.eventually("/health", http.StatusOK)
+	s.requireService(g)
+	require.NotContains(t, g.log.String(), "forbidden")
+
+	for _, route := range []string{"health", "proxy"} {
+		for _, condition := range []string{"Accepted", "ResolvedRefs"} {
+			path := `jsonpath={.status.parents[0].conditions[?(@.type=="` + condition + `")].status}`
+			require.Equal(t, "True", s.kubectl("--namespace", namespace, "get", "httproute", route, "-o", path), "%s %s", route, condition)
+		}
+	}
+}

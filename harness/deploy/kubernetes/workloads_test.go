@@ -1,0 +1,138 @@
+package kubernetes
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The promises that an API server does not check.
+func TestWorkloads(t *testing.T) {
+	for _, folder := range folders {
+		t.Run(folder, func(t *testing.T) {
+			objects := decode(t, render(t, folder))
+			gateway := find(t, objects, "Deployment", "proxy-service")
+			upstream := find(t, objects, "Deployment", "upstream")
+			redis := find(t, objects, "StatefulSet", "redis")
+
+			require.NotContains(t, gateway["spec"], "replicas", "the autoscaler owns them")
+			for _, workload := range []object{gateway, upstream, redis} {
+				requireCareful(t, workload)
+			}
+			requireProbes(t, gateway)
+			requireMemory(t, gateway)
+			requireTimeToEnd(t, gateway)
+			requireImages(t, gateway, upstream, redis)
+			require.Equal(t, "5Gi", at(redis, "spec", "volumeClaimTemplates", 0, "spec", "resources", "requests", "storage"))
+
+			for _, o := range objects {
+				require.NotEqual(t, "Secret", o["kind"], "secrets are no part of the tree")
+				require.NotEqual(t, "ClusterRole", o["kind"], "a Role is enough")
+				if o["kind"] != "Namespace" {
+					require.Equal(t, namespace, at(o, "metadata", "namespace"), at(o, "metadata", "name"))
+				}
+			}
+			settings := at(find(t, objects, "Middleware", "gateway"), "spec", "plugin", "resilience", "redis")
+			require.Equal(t, object{"address": "redis:6379", "passwordEnv": "REDIS_PASSWORD"}, settings)
+		})
+	}
+}
+
+func TestScale(t *testing.T) {
+	for folder, want := range map[string][3]int{
+		"k8s": {3, 10, 2}, "k8s/overlays/production": {3, 10, 2}, "k8s/overlays/staging": {2, 4, 1},
+	} {
+		objects := decode(t, render(t, folder))
+		autoscaler := find(t, objects, "HorizontalPodAutoscaler", "proxy-service")
+		require.Equal(t, want[0], at(autoscaler, "spec", "minReplicas"), folder)
+		require.Equal(t, want[1], at(autoscaler, "spec", "maxReplicas"), folder)
+		require.Equal(t, "cpu", at(autoscaler, "spec", "metrics", 0, "resource", "name"))
+		require.Equal(t, 70, at(autoscaler, "spec", "metrics", 0, "resource", "target", "averageUtilization"))
+		require.Equal(t, "memory", at(autoscaler, "spec", "metrics", 1, "resource", "name"))
+		require.Equal(t, 80, at(autoscaler, "spec", "metrics", 1, "resource", "target", "averageUtilization"))
+		budget := find(t, objects, "PodDisruptionBudget", "proxy-service")
+		require.Equal(t, want[2], at(budget, "spec", "minAvailable"), folder)
+		require.Less(t, want[2], want[0], "a node can be drained")
+	}
+}
+
+// The image's user is another than Kubernetes would take by itself, and nothing may be written but what is named.
+func requireCareful(t *testing.T, workload object) {
+	t.Helper()
+	pod := at(workload, "spec", "template", "spec")
+	container := at(pod, "containers", 0)
+	require.Equal(t, true, at(container, "securityContext", "readOnlyRootFilesystem"))
+	require.NotNil(t, at(pod, "securityContext", "runAsUser"))
+	require.Equal(t, at(workload, "metadata", "name"), at(pod, "serviceAccountName"))
+	require.Equal(t, at(workload, "metadata", "name") == "proxy-service", at(pod, "automountServiceAccountToken"))
+	require.NotContains(t, container, "workingDir", "the plugin is looked for below that of the image")
+	for _, kind := range []string{"requests", "limits"} {
+		for _, resource := range []string{"cpu", "memory"} {
+			require.NotNil(t, at(container, "resources", kind, resource))
+		}
+	}
+	for _, probe := range []string{"startupProbe", "readinessProbe", "livenessProbe"} {
+		require.Contains(t, container, probe)
+	}
+}
+
+func requireProbes(t *testing.T, workload object) {
+	t.Helper()
+	for _, probe := range []string{"startupProbe", "readinessProbe", "livenessProbe"} {
+		asked := at(workload, "spec", "template", "spec", "containers", 0, probe, "httpGet")
+		require.Equal(t, object{"path": "/ping", "port": "internal"}, asked, probe)
+	}
+}
+
+// Go starts to save memory at nine tenths of what the container may have.
+func requireMemory(t *testing.T, workload object) {
+	t.Helper()
+	container := at(workload, "spec", "template", "spec", "containers", 0)
+	limit := at(container, "resources", "limits", "memory").(string)
+	require.Equal(t, limit, at(container, "resources", "requests", "memory"), "the autoscaler measures by the request")
+	own := ""
+	for _, variable := range at(container, "env").([]any) {
+		if at(variable, "name") == "GOMEMLIMIT" {
+			own = at(variable, "value").(string)
+		}
+	}
+	require.InDelta(t, 0.9*mebibytes(t, limit), mebibytes(t, strings.TrimSuffix(own, "B")), 5)
+}
+
+func mebibytes(t *testing.T, quantity string) float64 {
+	t.Helper()
+	for unit, factor := range map[string]float64{"Mi": 1, "Gi": 1024} {
+		if number, ok := strings.CutSuffix(quantity, unit); ok {
+			n, err := strconv.ParseFloat(number, 64)
+			require.NoError(t, err)
+			return n * factor
+		}
+	}
+	require.Fail(t, "not a quantity", quantity)
+	return 0
+}
+
+// A gateway is killed only after its load balancers have left it out and its requests have had their time.
+func requireTimeToEnd(t *testing.T, workload object) {
+	t.Helper()
+	pod := at(workload, "spec", "template", "spec")
+	static := read(t, "k8s/base/gateway/traefik.yml")
+	text := at(static, "entryPoints", "web", "transport", "lifeCycle", "graceTimeOut").(string)
+	grace, err := time.ParseDuration(text)
+	require.NoError(t, err)
+	sleep := at(pod, "containers", 0, "lifecycle", "preStop", "sleep", "seconds").(int)
+	require.Greater(t, at(pod, "terminationGracePeriodSeconds"), sleep+int(grace.Seconds()))
+}
+
+func requireImages(t *testing.T, workloads ...object) {
+	t.Helper()
+	for _, workload := range workloads {
+		image := at(workload, "spec", "template", "spec", "containers", 0, "image").(string)
+		_, tag, _ := strings.Cut(image, ":")
+		require.NotEmpty(t, tag, image)
+		require.NotEqual(t, "latest", tag, image)
+	}
+}
