@@ -61,8 +61,10 @@ func (c *cluster) requirePods(objects []object) {
 			continue
 		}
 		made++
-		out, err := c.create(pod(o), "--dry-run=server")
+		out, err := c.create(pod(o), "--dry-run=server", "-o", "json")
 		require.NoError(c.t, err, out)
+		name := at(o, "metadata", "name")
+		require.Equal(c.t, name == "proxy-service", strings.Contains(out, `"kube-api-access-`), "who has a token: %s", name)
 
 		// The same with one right more is refused: the admission is on.
 		out, err = c.create(pod(o, func(container object) {
@@ -136,45 +138,98 @@ func TestTheOneFile(t *testing.T) {
 	})
 }
 
-func TestRollback(t *testing.T) {
-	c := startCluster(t)
-	c.prepare("a password")
-	c.apply("k8s")
-	c.startControllers()
-	image := func() string {
-		return c.kubectl("-n", namespace, "get", "deployment", "proxy-service", "-o", "jsonpath={.spec.template.spec.containers[0].image}")
-	}
-	revision := func() string {
-		out, err := c.try("", "-n", namespace, "get", "deployment", "proxy-service", "-o", `jsonpath={.metadata.annotations.deployment\.kubernetes\.io/revision}`)
-		if err != nil {
-			return err.Error()
+// rollout is our gateway's Deployment under the real controllers.
+type rollout struct{ *cluster }
+
+func (r rollout) get(path string) string {
+	r.t.Helper()
+	return r.kubectl("--namespace", namespace, "get", "deployment", "proxy-service", "-o", "jsonpath={"+path+"}")
+}
+
+func (r rollout) image() string { return r.get(".spec.template.spec.containers[0].image") }
+
+func (r rollout) awaitRevision(revision string) {
+	r.t.Helper()
+	require.Eventually(r.t, func() bool { return r.get(`.metadata.annotations.deployment\.kubernetes\.io/revision`) == revision }, patience, tick)
+}
+
+// pods returns the names of the pods of a workload.
+func (r rollout) pods(workload string) []string {
+	r.t.Helper()
+	return strings.Fields(r.kubectl("--namespace", namespace, "get", "pods", "-l", "app.kubernetes.io/name="+workload,
+		"-o", "jsonpath={.items[*].metadata.name}"))
+}
+
+func (r rollout) awaitPods(workload string, n int) {
+	r.t.Helper()
+	require.Eventually(r.t, func() bool { return len(r.pods(workload)) == n }, patience, tick, "%d pods of %s", n, workload)
+}
+
+// pretend does what a node would do: it says that the pod runs and is ready.
+func (r rollout) pretend(pod string) {
+	r.t.Helper()
+	r.kubectl("--namespace", namespace, "patch", "pod", pod, "--subresource=status",
+		"-p", `{"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}`)
+}
+
+func (r rollout) evict(pod string) (string, error) {
+	r.t.Helper()
+	eviction, err := json.Marshal(object{
+		"apiVersion": "policy/v1", "kind": "Eviction", "metadata": object{"name": pod, "namespace": namespace},
+	})
+	require.NoError(r.t, err)
+	return r.try(string(eviction), "create", "--raw", "/api/v1/namespaces/"+namespace+"/pods/"+pod+"/eviction", "-f", "-")
+}
+
+func TestControllers(t *testing.T) {
+	r := rollout{startCluster(t)}
+	r.prepare("a password")
+	r.apply("k8s")
+	r.startControllers()
+	before := r.image()
+	r.awaitRevision("1")
+
+	t.Run("the admission takes the pods", func(t *testing.T) {
+		r.awaitPods("upstream", 2)
+		r.awaitPods("redis", 1)
+		require.Equal(t, "5Gi", r.kubectl("--namespace", namespace, "get", "pvc", "data-redis-0", "-o", "jsonpath={.spec.resources.requests.storage}"))
+	})
+	t.Run("the autoscaler makes three gateways of none named", func(t *testing.T) {
+		r.awaitPods("proxy-service", 3)
+	})
+	t.Run("an apply leaves their number alone", func(t *testing.T) {
+		r.kubectl("--namespace", namespace, "scale", "deployment/proxy-service", "--replicas=4")
+		r.apply("k8s")
+		require.Equal(t, "4", r.get(".spec.replicas"))
+		r.kubectl("--namespace", namespace, "scale", "deployment/proxy-service", "--replicas=3")
+		r.awaitPods("proxy-service", 3)
+	})
+	t.Run("of three gateways that are ready one may be evicted", func(t *testing.T) {
+		for _, pod := range r.pods("proxy-service") {
+			r.pretend(pod)
 		}
-		return out
-	}
-	before := image()
-	require.Eventually(t, func() bool { return revision() == "1" }, patience, tick)
-	require.Eventually(t, func() bool {
-		out, _ := c.try("", "-n", namespace, "get", "pods", "-o", "jsonpath={.items[*].metadata.labels.app\\.kubernetes\\.io/name}")
-		return strings.Count(out, "proxy-service") == 1 && strings.Count(out, "upstream") == 2 && strings.Count(out, "redis") == 1
-	}, patience, tick, "the admission takes the pods of the controllers")
-	require.Equal(t, "5Gi", c.kubectl("-n", namespace, "get", "pvc", "data-redis-0", "-o", "jsonpath={.spec.resources.requests.storage}"))
+		require.Eventually(t, func() bool {
+			return r.kubectl("--namespace", namespace, "get", "pdb", "proxy-service", "-o", "jsonpath={.status.disruptionsAllowed}") == "1"
+		}, patience, tick)
+		pods := r.pods("proxy-service")
+		out, err := r.evict(pods[0])
+		require.NoError(t, err, out)
+		out, err = r.evict(pods[1])
+		require.Error(t, err, out)
+		require.Contains(t, out, "disruption budget")
+	})
+	t.Run("a release is rolled back", func(t *testing.T) {
+		r.apply(write(t, object{
+			"resources": []string{"k8s/base"},
+			"images":    []any{object{"name": "resilient-gateway/resilience", "newTag": "broken"}},
+		}))
+		r.awaitRevision("2")
+		require.Equal(t, "resilient-gateway/resilience:broken", r.image())
 
-	c.apply(write(t, object{
-		"resources": []string{"k8s/base"},
-		"images":    []any{object{"name": "resilient-gateway/resilience", "newTag": "broken"}},
-	}))
-	require.Eventually(t, func() bool { return revision() == "2" }, patience, tick)
-	require.Equal(t, "resilient-gateway/resilience:broken", image())
-
-	out := c.kubectl("-n", namespace, "rollout", "undo", "deployment/proxy-service")
-	require.Contains(t, out, "deployment.apps/proxy-service rolled back")
-	require.Equal(t, before, image())
-	require.Eventually(t, func() bool { return revision() == "3" }, patience, tick)
-
-	t.Run("an apply leaves the autoscaler's replicas alone", func(t *testing.T) {
-		c.kubectl("-n", namespace, "scale", "deployment/proxy-service", "--replicas=5")
-		c.apply("k8s")
-		require.Equal(t, "5", c.kubectl("-n", namespace, "get", "deployment", "proxy-service", "-o", "jsonpath={.spec.replicas}"))
+		out := r.kubectl("--namespace", namespace, "rollout", "undo", "deployment/proxy-service")
+		require.Contains(t, out, "deployment.apps/proxy-service rolled back")
+		require.Equal(t, before, r.image())
+		r.awaitRevision("3")
 	})
 }
 

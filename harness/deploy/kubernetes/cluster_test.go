@@ -127,7 +127,7 @@ func startEtcd(t *testing.T) string {
 	url := "http://" + freeAddress(t)
 	command := exec.Command(path, "--data-dir="+t.TempDir(), "--listen-client-urls="+url, "--advertise-client-urls="+url,
 		"--listen-peer-urls=http://"+freeAddress(t))
-	command.Env = append(os.Environ(), "ETCD_UNSUPPORTED_ARCH=arm64") // its warning there is fatal otherwise
+	command.Env = append(os.Environ(), "ETCD_UNSUPPORTED_ARCH=arm64") // or Debian's does not start on one
 	start(t, command)
 	return url
 }
@@ -186,16 +186,17 @@ func (c *cluster) writeKubeconfig(user, token string) string {
 	return c.write(user+".kubeconfig", string(content))
 }
 
-// startControllers starts those that turn workloads into pods.
+// startControllers starts those that turn workloads into pods and keep count of them.
 func (c *cluster) startControllers() {
 	c.t.Helper()
 	start(c.t, exec.Command(tool(c.t, "kube-controller-manager"),
 		"--kubeconfig="+c.kubeconfig, "--leader-elect=false", "--secure-port=0",
-		"--controllers=deployment-controller,replicaset-controller,statefulset-controller,serviceaccount-controller",
+		"--controllers=deployment-controller,replicaset-controller,statefulset-controller,"+
+			"horizontal-pod-autoscaler-controller,disruption-controller",
 	))
 }
 
-// kubectl runs it as the administrator, with the given input.
+// try runs kubectl as the administrator, with the given input.
 func (c *cluster) try(input string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()

@@ -191,7 +191,7 @@ func TestServed(t *testing.T) {
 	s := startSite(t, object{"resources": []string{"k8s/base"}})
 	g := s.startTraefik(t, baseStatic, "proxy-service", freeAddress(t))
 	g.eventually("/health", http.StatusOK)
-	s.requireService(g)
+	s.requireService(g, 100, 5, 2)
 
 	t.Run("nothing else is served", func(t *testing.T) {
 		require.Equal(t, http.StatusNotFound, g.get("/").status)
@@ -202,6 +202,24 @@ func TestServed(t *testing.T) {
 			response.Body.Close()
 			require.Equal(t, http.StatusNotFound, response.StatusCode, path)
 		}
+	})
+	t.Run("a service without pods is one that fails", func(t *testing.T) {
+		for _, o := range []object{
+			{
+				"apiVersion": "v1", "kind": "Service", "metadata": object{"name": "empty", "namespace": namespace},
+				"spec": object{"ports": []any{object{"name": "http", "port": 80}}},
+			},
+			{
+				"apiVersion": "traefik.io/v1alpha1", "kind": "IngressRoute", "metadata": object{"name": "empty", "namespace": namespace},
+				"spec": object{"ingressClassName": "resilience", "entryPoints": []any{"web"}, "routes": []any{object{
+					"kind": "Rule", "match": "Path(`/empty`)", "services": []any{object{"name": "empty", "port": "http"}},
+				}}},
+			},
+		} {
+			out, err := s.create(o)
+			require.NoError(t, err, out)
+		}
+		g.eventually("/empty", http.StatusServiceUnavailable)
 	})
 	t.Run("a change of the objects is followed", func(t *testing.T) {
 		s.kubectl("--namespace", namespace, "delete", "ingressroute", "health")
@@ -226,8 +244,16 @@ func TestServed(t *testing.T) {
 	})
 }
 
-// requireService sends what the promises are about: 200, 503 and its end, and 429.
-func (s *site) requireService(g *traefik) {
+func TestServedInProduction(t *testing.T) {
+	s := startSite(t, object{"resources": []string{"k8s/overlays/production"}})
+	g := s.startTraefik(t, baseStatic, "proxy-service", freeAddress(t))
+	g.eventually("/health", http.StatusOK)
+	s.requireService(g, 1000, 10, 3)
+}
+
+// requireService sends what the promises are about: 200, 503 and its end, and 429, by a bucket of that capacity, and a
+// breaker that opens after so many failures and closes after so many successes.
+func (s *site) requireService(g *traefik, capacity, failures, successes int) {
 	t := s.t
 	t.Helper()
 	health := g.get("/health")
@@ -240,7 +266,7 @@ func (s *site) requireService(g *traefik) {
 		passed++
 	}
 	pass("/proxy/ok", http.StatusOK)
-	for range 5 {
+	for range failures {
 		pass("/proxy/fail", http.StatusInternalServerError)
 	}
 	refused := g.get("/proxy/ok")
@@ -249,7 +275,11 @@ func (s *site) requireService(g *traefik) {
 	require.Equal(t, http.StatusOK, g.get("/health").status)
 
 	time.Sleep(1100 * time.Millisecond)
-	for passed < 100 {
+	for range successes {
+		pass("/proxy/ok", http.StatusOK)
+	}
+	pass("/proxy/fail", http.StatusInternalServerError) // one is not enough to open it, but for a probe
+	for passed < capacity {
 		pass("/proxy/ok", http.StatusOK)
 	}
 	limited := g.get("/proxy/ok")
@@ -321,7 +351,7 @@ func TestServedByGatewayAPI(t *testing.T) {
 	require.NoError(t, err, out)
 	g := s.startTraefik(t, "k8s/components/gateway-api/traefik.yml", "proxy-service", web)
 	g.eventually("/health", http.StatusOK)
-	s.requireService(g)
+	s.requireService(g, 100, 5, 2)
 	require.NotContains(t, g.log.String(), "forbidden")
 
 	for _, route := range []string{"health", "proxy"} {

@@ -41,6 +41,72 @@ func TestWorkloads(t *testing.T) {
 	}
 }
 
+// What a selector or the name of a port leads to, no API server checks.
+func TestWhatIsNamedIsThere(t *testing.T) {
+	for _, folder := range folders {
+		objects := decode(t, render(t, folder))
+		pods := map[string]any{} // the template by the name that it is labelled with
+		for _, o := range objects {
+			if o["kind"] == "Deployment" || o["kind"] == "StatefulSet" {
+				pods[at(o, "spec", "template", "metadata", "labels", nameLabel).(string)] = at(o, "spec", "template", "spec")
+			}
+		}
+		named := func(selector any) any {
+			t.Helper()
+			require.Contains(t, pods, at(selector, nameLabel))
+			return pods[at(selector, nameLabel).(string)]
+		}
+		seen := map[any]int{}
+		for _, o := range objects {
+			seen[o["kind"]]++
+			switch o["kind"] {
+			case "Service":
+				requirePort(t, named(at(o, "spec", "selector")), at(o, "spec", "ports", 0, "targetPort"))
+			case "PodDisruptionBudget":
+				named(at(o, "spec", "selector", "matchLabels"))
+			case "NetworkPolicy":
+				requirePolicy(t, o, named)
+			}
+		}
+		require.Equal(t, 3, seen["Service"])
+		require.Equal(t, 4, seen["NetworkPolicy"])
+	}
+}
+
+const nameLabel = "app.kubernetes.io/name"
+
+func requirePolicy(t *testing.T, policy object, named func(selector any) any) {
+	t.Helper()
+	own := at(policy, "spec", "podSelector", "matchLabels")
+	if own == nil {
+		require.Equal(t, object{"podSelector": object{}, "policyTypes": []any{"Ingress", "Egress"}}, policy["spec"], "all is denied")
+		return
+	}
+	ingress, _ := at(policy, "spec", "ingress").([]any)
+	require.NotEmpty(t, ingress)
+	for _, rule := range ingress {
+		if from := at(rule, "from", 0, "podSelector", "matchLabels"); from != nil {
+			named(from)
+		}
+		requirePort(t, named(own), at(rule, "ports", 0, "port"))
+	}
+	egress, _ := at(policy, "spec", "egress").([]any)
+	for _, rule := range egress {
+		if to := at(rule, "to", 0, "podSelector", "matchLabels"); to != nil {
+			requirePort(t, named(to), at(rule, "ports", 0, "port"))
+		}
+	}
+}
+
+func requirePort(t *testing.T, pod, port any) {
+	t.Helper()
+	var names []any
+	for _, p := range at(pod, "containers", 0, "ports").([]any) {
+		names = append(names, at(p, "name"))
+	}
+	require.Contains(t, names, port)
+}
+
 func TestScale(t *testing.T) {
 	for folder, want := range map[string][3]int{
 		"k8s": {3, 10, 2}, "k8s/overlays/production": {3, 10, 2}, "k8s/overlays/staging": {2, 4, 1},
