@@ -18,7 +18,7 @@ package breaker
 //	ARGV[5]  probeTimeout, microseconds
 //	ARGV[6]  how long the hash is kept after the last sign of life, milliseconds
 //
-//	answers  {state, generation, failures, successes, wait, probe}
+//	answers  state, generation, failures, successes, wait, probe; between them a space
 //	         state: 0 closed, 1 open, 2 half-open; wait: open: microseconds until the deadline;
 //	         probe: permit: the number of the probe that was let through, else 0
 //
@@ -81,7 +81,7 @@ local function answer(probe)
 	if state == 'open' then
 		wait = math.max(0, deadline - now)
 	end
-	return {codes[state], generation, failures, successes, wait, probe}
+	return string.format('%d %.0f %.0f %.0f %.0f %.0f', codes[state], generation, failures, successes, wait, probe)
 end
 
 load()

@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"strconv"
+	"sync"
 	"time"
 )
 
@@ -11,25 +12,39 @@ type Limit struct {
 	full   int64 // level of a full bucket: capacity x period
 	refill int64 // units a microsecond, which is tokens a period
 	period int64 // microseconds; a token is so many units
-	args   [3]string
+	words  string
 }
 
-// NewLimit returns a limit of capacity tokens, refilled by refill tokens each period. All are positive, period is whole
-// microseconds, and capacity x period in microseconds stays below 2^53.
+var (
+	limitsMu sync.Mutex
+	limits   = map[string]*Limit{} // guarded by limitsMu
+)
+
+// NewLimit returns the limit of capacity tokens, refilled by refill tokens each period. All are positive, period is whole
+// microseconds, and capacity x period in microseconds stays below 2^53. The same numbers give the same *Limit, so that a
+// reload that changes nothing changes no limit.
 func NewLimit(capacity, refill int64, period time.Duration) *Limit {
 	micros := period.Microseconds()
-	return &Limit{
-		full:   capacity * micros,
-		refill: refill,
-		period: micros,
-		args: [3]string{
-			strconv.FormatInt(capacity, 10), strconv.FormatInt(refill, 10), strconv.FormatInt(micros, 10),
-		},
+	words := digits(capacity) + " " + digits(refill) + " " + digits(micros)
+	limitsMu.Lock()
+	defer limitsMu.Unlock()
+	if limits[words] == nil {
+		limits[words] = &Limit{full: capacity * micros, refill: refill, period: micros, words: words}
 	}
+	return limits[words]
 }
 
 // retryAfter returns how long a bucket at the given level takes to hold one token.
 func (l *Limit) retryAfter(level int64) time.Duration {
-	missing := l.period - level
-	return time.Duration((missing+l.refill-1)/l.refill) * time.Microsecond
+	return time.Duration(l.untilToken(level)) * time.Microsecond
 }
+
+func (l *Limit) untilToken(level int64) int64 {
+	missing := l.period - level
+	if missing <= 0 {
+		return 0
+	}
+	return (missing + l.refill - 1) / l.refill
+}
+
+func digits(n int64) string { return strconv.FormatInt(n, 10) }

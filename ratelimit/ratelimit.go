@@ -1,13 +1,14 @@
 // Package ratelimit is a token bucket for each key, shared through Redis by every gateway.
 //
-// A bucket starts full, a request takes one token, and time refills it. The decision is one Lua script on Redis's
-// clock. While Redis is away, and where there is none, AllowLocal decides on a bucket in this process that goes on from
-// the last level Redis told of.
+// A bucket starts full, a request takes one token, and time refills it. The decision is one Lua script on Redis's clock,
+// but most requests need no decision: where a bucket has plenty, this gateway holds a lease on some of its tokens and
+// spends them without asking, and where it is known to be empty, nothing need be asked until it has a token again.
+// Requests that must ask do so together. While Redis is away, and where there is none, AllowLocal decides on a bucket in
+// this process that goes on from the last level Redis told of.
 package ratelimit
 
 import (
 	"errors"
-	"strconv"
 	"sync"
 	"time"
 
@@ -17,13 +18,8 @@ import (
 // ErrNotABucket says that the key holds something that this package did not write.
 var ErrNotABucket = errors.New("ratelimit: the key in redis does not hold a bucket")
 
-const (
-	maxKeys   = 65536 // buckets known in this process
-	maxBatch  = 128   // keys in one call
-	maxFlying = 4     // calls under way at once
-)
-
-var script = store.NewScript(take)
+// maxEmpty is how long an empty bucket is taken for empty at the most, in microseconds.
+const maxEmpty = 1000000
 
 // Store runs scripts on Redis.
 type Store interface {
@@ -36,36 +32,41 @@ type Decision struct {
 	RetryAfter time.Duration // where not allowed: until the bucket holds a token, if nobody else takes it
 }
 
-// Limiter decides for all keys of one name. It is safe for concurrent use. The time now of its methods is the caller's
-// own, microseconds that only ever grow.
+// Settings of a limiter.
+type Settings struct {
+	Store  Store               // nil: there is AllowLocal only
+	Prefix string              // of a bucket's key in Redis
+	Name   func(string) string // what the key of a bucket in Redis goes on with, for a key of ours
+	Now    func() int64        // microseconds that only ever grow
+}
+
+// Limiter decides for all keys of one name. It is safe for concurrent use; no lock is held while Redis works. The times
+// of its methods are those of its Now.
 type Limiter struct {
-	store  Store
-	prefix string // of a bucket's key in Redis
+	Settings
 
-	mu     sync.Mutex // guards what follows
-	queue  []*request // waiting for the next call
-	flying int        // calls under way
-	heard  int64      // answers so far
-	known  map[string]*knownBucket
-	shared *knownBucket // for all keys that known has no room for
+	mu      sync.Mutex // guards what follows
+	known   *entries
+	shared  *entry           // for all keys that there is no room for
+	queue   []*request       // that have to ask, and are in no batch yet
+	batches map[int64]*batch // that their leaders have not taken off with yet
+	last    int64            // number of a batch
+	flying  int              // batches under way
+	flown   int64            // when the last one left
+	heard   int64            // answers so far
 }
 
-// request is one caller of Allow, waiting.
-type request struct {
-	key      string
-	limit    *Limit
-	deadline time.Time
-	rider    *store.Call
-	done     sync.WaitGroup // until it is answered, or has a batch to carry
-	batch    []*request     // what it is to carry, itself first; nil where another carries it
-	decision Decision
-	err      error
+// New returns a limiter. It asks Redis nothing.
+func New(settings Settings) *Limiter {
+	return &Limiter{Settings: settings, known: newEntries(), batches: map[int64]*batch{}}
 }
 
-// New returns a limiter that keeps its buckets in the given store, under keys that begin with prefix. With a nil store
-// there is AllowLocal only.
-func New(shared Store, prefix string) *Limiter {
-	return &Limiter{store: shared, prefix: prefix, known: map[string]*knownBucket{}}
+// Try decides from what is known here: a lease in hand, or a bucket known to be empty. Where it cannot, known is false,
+// and Redis must be asked, with Allow.
+func (l *Limiter) Try(key string, limit *Limit, now int64) (decision Decision, known bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.try(key, limit, now)
 }
 
 // Allow takes a token from the bucket of key, in Redis. Requests that wait at the same time share one call. rider, which
@@ -73,143 +74,15 @@ func New(shared Store, prefix string) *Limiter {
 // store.ErrUnavailable, or is ErrNotABucket or the script's own.
 func (l *Limiter) Allow(key string, limit *Limit, now int64, deadline time.Time, rider *store.Call) (Decision, error) {
 	r := &request{key: key, limit: limit, deadline: deadline, rider: rider}
+	r.done.Add(1)
 	l.mu.Lock()
 	l.queue = append(l.queue, r)
-	if l.flying < maxFlying {
-		l.flying++
-		r.batch = l.nextBatch()
-		l.mu.Unlock()
-	} else {
-		r.done.Add(1)
-		l.mu.Unlock()
-		r.done.Wait()
-	}
-	if r.batch == nil {
+	l.dispatch(now)
+	l.mu.Unlock()
+	r.done.Wait()
+	if r.batch == 0 {
 		return r.decision, r.err
 	}
-	l.carry(r.batch, now)
-	l.handOn()
-	for _, other := range r.batch {
-		if other != r {
-			other.done.Done()
-		}
-	}
+	l.fly(r.batch)
 	return r.decision, r.err
-}
-
-// nextBatch takes the requests of the next call off the queue. mu is held.
-func (l *Limiter) nextBatch() []*request {
-	n := len(l.queue)
-	if n > maxBatch {
-		n = maxBatch
-	}
-	batch := l.queue[:n]
-	var rest []*request
-	l.queue = append(rest, l.queue[n:]...)
-	return batch
-}
-
-// handOn has the first of the requests that wait carry the next batch, or ends this line of calls.
-func (l *Limiter) handOn() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.queue) == 0 {
-		l.flying--
-		return
-	}
-	batch := l.nextBatch()
-	batch[0].batch = batch
-	batch[0].done.Done()
-}
-
-// carry asks Redis for all requests of the batch.
-func (l *Limiter) carry(batch []*request, now int64) {
-	call := &store.Call{Script: script}
-	calls := []*store.Call{call}
-	deadline := batch[0].deadline
-	var groups []*group
-	for _, r := range batch {
-		groups = join(groups, r)
-		if r.deadline.Before(deadline) {
-			deadline = r.deadline
-		}
-		if r.rider != nil && !rides(calls, r.rider) {
-			calls = append(calls, r.rider)
-		}
-	}
-	call.Keys = make([]string, 0, len(groups))
-	call.Args = make([]string, 0, 4*len(groups))
-	for _, g := range groups {
-		call.Keys = append(call.Keys, l.prefix+g.key)
-		call.Args = append(call.Args, g.limit.args[0], g.limit.args[1], g.limit.args[2], strconv.Itoa(len(g.requests)))
-	}
-
-	l.mu.Lock()
-	sent := l.heard
-	l.mu.Unlock()
-	l.store.Run(calls, deadline)
-
-	if call.Err == nil && len(call.Reply) != 2*len(groups) {
-		call.Err = ErrNotABucket
-	}
-	l.mu.Lock()
-	l.heard++
-	for i, g := range groups {
-		if call.Err != nil {
-			g.fail(call.Err)
-		} else if call.Reply[2*i] < 0 {
-			g.fail(ErrNotABucket)
-		} else {
-			l.remember(g.key, g.limit, call.Reply[2*i+1], now, sent)
-			g.answer(call.Reply[2*i], call.Reply[2*i+1])
-		}
-	}
-	l.mu.Unlock()
-	for _, c := range calls[1:] {
-		c.Finish()
-	}
-}
-
-// rides tells whether a rider of the same kind is among the calls already.
-func rides(calls []*store.Call, rider *store.Call) bool {
-	for _, c := range calls {
-		if c.Script == rider.Script && c.Keys[0] == rider.Keys[0] {
-			return true
-		}
-	}
-	return false
-}
-
-// group is the requests of a batch that ask for the same bucket under the same limit.
-type group struct {
-	key      string
-	limit    *Limit
-	requests []*request
-}
-
-func join(groups []*group, r *request) []*group {
-	for _, g := range groups {
-		if g.key == r.key && g.limit == r.limit {
-			g.requests = append(g.requests, r)
-			return groups
-		}
-	}
-	return append(groups, &group{key: r.key, limit: r.limit, requests: []*request{r}})
-}
-
-func (g *group) fail(err error) {
-	for _, r := range g.requests {
-		r.err = err
-	}
-}
-
-// answer gives the tokens taken to the requests that came first.
-func (g *group) answer(taken, level int64) {
-	for i, r := range g.requests {
-		if int64(i) < taken {
-			r.decision = Decision{Allowed: true}
-		} else {
-			r.decision = Decision{RetryAfter: g.limit.retryAfter(level)}
-		}
-	}
 }

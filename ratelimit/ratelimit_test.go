@@ -13,6 +13,16 @@ import (
 
 const prefix = "test:{name}:bucket:"
 
+func newLimiter(shared Store) *Limiter {
+	return New(Settings{
+		Store: shared, Prefix: prefix,
+		Name: func(key string) string { return key },
+		Now:  func() int64 { return time.Since(begun).Microseconds() },
+	})
+}
+
+var begun = time.Now()
+
 func newStore(t *testing.T, address string) *store.Store {
 	s := store.New(store.Settings{
 		Address: address, Timeout: 5 * time.Second, DialTimeout: time.Second, KeyPrefix: "test",
@@ -22,14 +32,18 @@ func newStore(t *testing.T, address string) *store.Store {
 }
 
 func allow(t *testing.T, l *Limiter, key string, limit *Limit) Decision {
-	decision, err := l.Allow(key, limit, 0, time.Now().Add(5*time.Second), nil)
+	now := l.Now()
+	if decision, known := l.Try(key, limit, now); known {
+		return decision
+	}
+	decision, err := l.Allow(key, limit, now, time.Now().Add(5*time.Second), nil)
 	require.NoError(t, err)
 	return decision
 }
 
 func TestLimiter_burstThenRefill(t *testing.T) {
 	server := redistest.Start(t)
-	l := New(newStore(t, server.Addr()), prefix)
+	l := newLimiter(newStore(t, server.Addr()))
 	limit := NewLimit(3, 1, time.Hour)
 
 	for i := 0; i < 3; i++ {
@@ -40,19 +54,6 @@ func TestLimiter_burstThenRefill(t *testing.T) {
 	require.InDelta(t, time.Hour.Seconds(), refused.RetryAfter.Seconds(), 5)
 	require.True(t, allow(t, l, "ip:b", limit).Allowed, "another client has a bucket of its own")
 	require.Equal(t, int64(2), server.Int("EXISTS", prefix+"ip:a", prefix+"ip:b"))
-}
-
-func TestLimiter_thisGatewaysClockIsNotAsked(t *testing.T) {
-	server := redistest.Start(t)
-	l := New(newStore(t, server.Addr()), prefix)
-	limit := NewLimit(1, 1, time.Hour)
-	deadline := time.Now().Add(5 * time.Second)
-
-	for i, now := range []int64{1e6, 1e15, 0, -1e15} {
-		decision, err := l.Allow("ip:a", limit, now, deadline, nil)
-		require.NoError(t, err)
-		require.Equal(t, i == 0, decision.Allowed)
-	}
 }
 
 // counter lets calls through to a store and counts them.
@@ -70,7 +71,7 @@ func TestLimiter_exactUnderContention(t *testing.T) {
 	server := redistest.Start(t)
 	limit := NewLimit(100, 1, time.Hour)
 	counted := &counter{store: newStore(t, server.Addr())}
-	gateways := []*Limiter{New(counted, prefix), New(newStore(t, server.Addr()), prefix), New(newStore(t, server.Addr()), prefix)}
+	gateways := []*Limiter{newLimiter(counted), newLimiter(newStore(t, server.Addr())), newLimiter(newStore(t, server.Addr()))}
 	var allowed, failed int64
 	var done sync.WaitGroup
 	for i := 0; i < 90; i++ {
@@ -97,7 +98,7 @@ func askTenTimes(l *Limiter, limit *Limit, allowed, failed *int64, done *sync.Wa
 
 func TestLimiter_eachVerdictBelongsToItsKey(t *testing.T) {
 	server := redistest.Start(t)
-	l := New(newStore(t, server.Addr()), prefix)
+	l := newLimiter(newStore(t, server.Addr()))
 	limit := NewLimit(1, 1, time.Hour)
 	var done sync.WaitGroup
 	allowed := make([]int64, 200)
@@ -127,7 +128,7 @@ func askForKey(l *Limiter, key string, limit *Limit, allowed, failed *int64, don
 
 func TestLimiter_eachCallHasItsOwnLimit(t *testing.T) {
 	server := redistest.Start(t)
-	l := New(newStore(t, server.Addr()), prefix)
+	l := newLimiter(newStore(t, server.Addr()))
 	wide, narrow := NewLimit(10, 1, time.Hour), NewLimit(2, 1, time.Hour)
 
 	require.True(t, allow(t, l, "ip:a", wide).Allowed)
@@ -140,7 +141,7 @@ func TestLimiter_aKeyThatIsNotABucketIsAnErrorOfItsOwn(t *testing.T) {
 	server := redistest.Start(t)
 	server.Do("RPUSH", prefix+"ip:list", "x")
 	server.Do("SET", prefix+"ip:text", "x")
-	l := New(newStore(t, server.Addr()), prefix)
+	l := newLimiter(newStore(t, server.Addr()))
 	limit := NewLimit(1, 1, time.Hour)
 	for _, key := range []string{"ip:list", "ip:text"} {
 		_, err := l.Allow(key, limit, 0, time.Now().Add(5*time.Second), nil)
@@ -151,9 +152,9 @@ func TestLimiter_aKeyThatIsNotABucketIsAnErrorOfItsOwn(t *testing.T) {
 
 func TestLimiter_carriesARider(t *testing.T) {
 	server := redistest.Start(t)
-	l := New(newStore(t, server.Addr()), prefix)
+	l := newLimiter(newStore(t, server.Addr()))
 	learnt := int64(0)
-	rider := &store.Call{Script: store.NewScript(`return {42}`), Keys: []string{"test:{name}:other"}}
+	rider := &store.Call{Script: store.NewScript(`return '42'`), Keys: []string{"test:{name}:other"}}
 	rider.Then = func(c *store.Call) { learnt = c.Reply[0] }
 	_, err := l.Allow("ip:a", NewLimit(1, 1, time.Hour), 0, time.Now().Add(5*time.Second), rider)
 	require.NoError(t, err)
@@ -161,13 +162,13 @@ func TestLimiter_carriesARider(t *testing.T) {
 }
 
 func TestLimiter_withoutRedisAnErrorComesInTime(t *testing.T) {
-	l := New(newStore(t, "127.0.0.1:"+redistest.FreePort(t)), prefix)
+	l := newLimiter(newStore(t, "127.0.0.1:"+redistest.FreePort(t)))
 	_, err := l.Allow("ip:a", NewLimit(1, 1, time.Hour), 0, time.Now().Add(time.Second), nil)
 	require.ErrorIs(t, err, store.ErrUnavailable)
 }
 
 func TestAllowLocal_steps(t *testing.T) {
-	l := New(nil, "")
+	l := New(Settings{})
 	limit := NewLimit(2, 1, time.Second)
 	rows := []struct {
 		name       string
@@ -191,7 +192,7 @@ func TestAllowLocal_steps(t *testing.T) {
 
 func TestAllowLocal_goesOnFromWhatRedisSaidLast(t *testing.T) {
 	server := redistest.Start(t)
-	l := New(newStore(t, server.Addr()), prefix)
+	l := newLimiter(newStore(t, server.Addr()))
 	limit := NewLimit(5, 1, time.Hour)
 	for i := 0; i < 3; i++ {
 		require.True(t, allow(t, l, "ip:a", limit).Allowed)
@@ -205,20 +206,37 @@ func TestAllowLocal_goesOnFromWhatRedisSaidLast(t *testing.T) {
 }
 
 func TestAllowLocal_memoryIsBounded(t *testing.T) {
-	l := New(nil, "")
+	l := New(Settings{})
 	limit := NewLimit(2, 1, time.Second)
-	key := func(i int) string {
-		return string([]byte{byte(i), byte(i >> 8), byte(i >> 16)})
-	}
 	for i := 0; i < maxKeys; i++ {
-		require.True(t, l.AllowLocal(key(i), limit, 0).Allowed)
+		require.True(t, l.AllowLocal(numbered(i), limit, 0).Allowed)
 	}
-	require.True(t, l.AllowLocal(key(maxKeys), limit, 0).Allowed)
-	require.True(t, l.AllowLocal(key(maxKeys+1), limit, 0).Allowed)
-	require.False(t, l.AllowLocal(key(maxKeys+2), limit, 0).Allowed, "no room left: the others share one bucket")
-	require.True(t, l.AllowLocal(key(0), limit, 0).Allowed, "who was known before is not hurt")
-	require.Len(t, l.known, maxKeys)
+	require.True(t, l.AllowLocal(numbered(maxKeys), limit, 0).Allowed)
+	require.True(t, l.AllowLocal(numbered(maxKeys+1), limit, 0).Allowed)
+	require.False(t, l.AllowLocal(numbered(maxKeys+2), limit, 0).Allowed, "no room left: the others share one bucket")
+	require.True(t, l.AllowLocal(numbered(0), limit, 0).Allowed, "who was known before is not hurt")
+	require.False(t, l.AllowLocal(numbered(0), limit, 0).Allowed)
+	require.Equal(t, maxKeys, len(l.known.young)+len(l.known.old))
 
-	require.True(t, l.AllowLocal(key(maxKeys+3), limit, 10*second).Allowed, "full buckets make room")
-	require.Less(t, len(l.known), maxKeys)
+	require.True(t, l.AllowLocal(numbered(maxKeys+3), limit, 10*second).Allowed, "full buckets make room")
+	require.Less(t, len(l.known.young)+len(l.known.old), maxKeys)
+}
+
+func numbered(i int) string {
+	return string([]byte{byte(i), byte(i >> 8), byte(i >> 16)})
+}
+
+func TestEntries_withARedisTheOldOnesGo(t *testing.T) {
+	k := newEntries()
+	hot := &entry{}
+	k.add("hot", hot)
+	for i := 0; i < 3*maxKeys; i++ {
+		k.add(numbered(i), &entry{})
+		if i%1000 == 0 {
+			require.Same(t, hot, k.get("hot"), "what is asked for stays")
+		}
+	}
+	require.LessOrEqual(t, len(k.young)+len(k.old), maxKeys)
+	require.Nil(t, k.get(numbered(0)))
+	require.NotNil(t, k.get(numbered(3*maxKeys-1)))
 }

@@ -1,41 +1,130 @@
 package ratelimit
 
+import "time"
+
+// A lease is tokens taken ahead of need, for a gateway to spend without asking.
+const (
+	leaseTime  = 500 * time.Millisecond // that a gateway may spend them in
+	minLeft    = 100                    // tokens a bucket must have left for any to be leased
+	leaseShare = 8                      // of the tokens left, one of so many is leased at the most
+	maxLeases  = 64                     // of one bucket, under way at once
+)
+
 // take refills buckets by the time that has passed on Redis's clock and takes tokens from them, one bucket a key.
 //
 //	KEYS[i]      <keyPrefix>:{<name>}:bucket:<kind>:<key>
-//	ARGV[4i-3]   capacity, tokens
-//	ARGV[4i-2]   refill, tokens per period
-//	ARGV[4i-1]   period, microseconds
-//	ARGV[4i]     tokens asked for; as many of them are taken as there are
+//	ARGV[1]      "capacity refill period": tokens, tokens per period, microseconds
+//	ARGV[2]      "lease minimum share most": how long a lease is, microseconds; when there is none, and how large the
+//	             largest is: the tokens that must be left, and the part of them; how many a bucket may have
+//	ARGV[2+i]    "asked ahead", tokens: as many of those asked for as there are are taken; those ahead are leased, or
+//	             fewer, or none; or
+//	             "asked ahead lease unused": and that lease is over, so many of its tokens were not used
 //
-//	answers for each key two integers: the tokens taken, and the level of the bucket afterwards;
-//	{-1, 0} where the key holds something that is not a bucket: it is left alone
+//	answers      for each key: the tokens taken; the level of the bucket afterwards; the tokens leased; and where there
+//	             are any, the number of the lease; {-1 0 0} where the key holds something that is not a bucket: it is
+//	             left alone
 //
 // A level counts in units of a token divided by the period in microseconds, so that a microsecond refills exactly
 // `refill` units and nothing is ever rounded. capacity x period stays below 2^53, as far as Lua's numbers are exact.
 //
-// The value of a key is "level time period": time is Redis's clock at that level. A bucket that nothing was ever taken
-// from, or that had the time to fill up, has no key. A clock that was set back refills nothing: time starts anew there.
+// The value of a key is "level time period" and, for each lease, " deadline:tokens". time is Redis's clock at that
+// level; a lease's deadline, on the same clock, is also its number. Refill stops where the level and the tokens leased
+// make the capacity, so that what is let through in any time t is at most capacity + refill x t, leases and all. A bucket
+// that nothing was ever taken from, or that had the time to fill up, has no key. A clock that was set back refills
+// nothing: time starts anew there, and no lease is longer than it was.
 const take = `local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
-local answer = {}
-for i = 1, #KEYS do
-	local key = KEYS[i]
-	local capacity = tonumber(ARGV[4 * i - 3])
-	local refill = tonumber(ARGV[4 * i - 2])
-	local period = tonumber(ARGV[4 * i - 1])
-	local asked = tonumber(ARGV[4 * i])
-	local full = capacity * period
-	local level, before, unit = full, now, period
+local capacity, refill, period = string.match(ARGV[1], '^(%d+) (%d+) (%d+)$')
+capacity, refill, period = tonumber(capacity), tonumber(refill), tonumber(period)
+local leaseTime, minLeft, leaseShare, maxLeases = string.match(ARGV[2], '^(%d+) (%d+) (%d+) (%d+)$')
+leaseTime, minLeft, maxLeases = tonumber(leaseTime), tonumber(minLeft), tonumber(maxLeases)
+local exact = 2 ^ 53
+local answer, n = {}, 0
+
+local level, before, unit, leases, leased
+
+local function refillUntil(time)
+	local full = math.max(0, capacity - leased) * period
+	if level >= full then
+		level = full
+	elseif time > before then
+		local enough = math.ceil((full - level) / refill) + 1
+		level = math.min(full, level + math.min(time - before, enough) * refill)
+	end
+	before = math.max(before, time)
+end
+
+local function load(value)
+	local rest
+	level, before, unit, rest = string.match(value, '^(%d+) (%d+) (%d+)(.*)$')
+	if not level or #value > 4096 or string.gsub(rest, ' %d+:%d+', '') ~= '' then
+		return false
+	end
+	level, before, unit = tonumber(level), tonumber(before), tonumber(unit)
+	for deadline, tokens in string.gmatch(rest, ' (%d+):(%d+)') do
+		tokens = tonumber(tokens)
+		leased = leased + tokens
+		leases[#leases + 1] = {tonumber(deadline), tokens}
+	end
+	return unit > 0 and unit < exact and level < exact and before < exact
+end
+
+local function settle()
+	if unit ~= period then
+		local tokens = math.floor(level / unit)
+		level = tokens * period + math.floor((level - tokens * unit) / unit * period)
+	end
+	local setBack = now < before
+	if setBack then
+		before = now
+	end
+	local kept = {}
+	for _, lease in ipairs(leases) do
+		if lease[1] > now then
+			if lease[1] > now + leaseTime + maxLeases then
+				lease[1] = now + leaseTime
+			end
+			kept[#kept + 1] = lease
+		else
+			refillUntil(lease[1])
+			leased = leased - lease[2]
+		end
+	end
+	leases = kept
+	refillUntil(now)
+	return setBack
+end
+
+local function giveBack(deadline, unused)
+	for i, lease in ipairs(leases) do
+		if lease[1] == deadline then
+			table.remove(leases, i)
+			leased = leased - lease[2]
+			level = level + math.min(unused, lease[2]) * period
+			level = math.min(level, math.max(0, capacity - leased) * period)
+			return
+		end
+	end
+end
+
+local function save(key)
+	local words = {string.format('%.0f %.0f %.0f', level, now, period)}
+	local idle = math.ceil((capacity * period - level) / refill / 1000) + 1
+	if #leases > 0 then
+		idle = idle + math.ceil(leaseTime / 1000)
+		for _, lease in ipairs(leases) do
+			words[#words + 1] = string.format('%.0f:%.0f', lease[1], lease[2])
+		end
+	end
+	redis.call('SET', key, table.concat(words, ' '), 'PX', string.format('%.0f', idle))
+end
+
+for i, key in ipairs(KEYS) do
+	level, before, unit, leases, leased = capacity * period, now, period, {}, 0
 	local value = redis.pcall('GET', key)
 	local ours = true
 	if type(value) == 'string' then
-		level, before, unit = string.match(value, '^(%d+) (%d+) (%d+)$')
-		ours = level ~= nil and #value < 64
-		if ours then
-			level, before, unit = tonumber(level), tonumber(before), tonumber(unit)
-			ours = unit > 0
-		end
+		ours = load(value)
 	elseif type(value) == 'table' then
 		if string.sub(value.err, 1, 9) ~= 'WRONGTYPE' then
 			return value
@@ -43,28 +132,40 @@ for i = 1, #KEYS do
 		ours = false
 	end
 	if not ours then
-		answer[2 * i - 1] = -1
-		answer[2 * i] = 0
+		answer[n + 1], answer[n + 2], answer[n + 3] = '-1', '0', '0'
+		n = n + 3
 	else
-		if unit ~= period then
-			local tokens = math.floor(level / unit)
-			level = tokens * period + math.floor((level - tokens * unit) / unit * period)
+		local changed = settle()
+		local asked, ahead, lease, unused = string.match(ARGV[2 + i], '^(%d+) (%d+) ?(%d*) ?(%d*)$')
+		if unused ~= '' then
+			giveBack(tonumber(lease), tonumber(unused))
+			changed = true
 		end
-		if level >= full then
-			level = full
-		elseif now > before then
-			local enough = math.ceil((full - level) / refill) + 1
-			level = math.min(full, level + math.min(now - before, enough) * refill)
+		local left = math.floor(level / period)
+		local taken = math.min(tonumber(asked), left)
+		left = left - taken
+		local extra = 0
+		if ahead ~= '0' and left >= minLeft and #leases < maxLeases then
+			extra = math.min(tonumber(ahead), math.floor(left / leaseShare))
 		end
-		local taken = math.min(asked, math.floor(level / period))
-		level = level - taken * period
-		if taken > 0 or now < before then
-			local idle = math.ceil((full - level) / refill / 1000) + 1
-			redis.call('SET', key, string.format('%.0f %.0f %.0f', level, now, period), 'PX', string.format('%.0f', idle))
+		level = level - (taken + extra) * period
+		answer[n + 1], answer[n + 2] = taken, string.format('%.0f', level)
+		answer[n + 3] = extra
+		n = n + 3
+		if extra > 0 then
+			local deadline = now + leaseTime
+			if #leases > 0 then
+				deadline = math.max(deadline, leases[#leases][1] + 1)
+			end
+			leases[#leases + 1] = {deadline, extra}
+			leased = leased + extra
+			n = n + 1
+			answer[n] = string.format('%.0f', deadline)
 		end
-		answer[2 * i - 1] = taken
-		answer[2 * i] = level
+		if changed or taken + extra > 0 then
+			save(key)
+		end
 	end
 end
-return answer
+return table.concat(answer, ' ')
 `

@@ -14,9 +14,27 @@ const second = int64(time.Second / time.Microsecond)
 // epoch is a time as Redis's clock has it: large numbers must be as exact as small ones.
 const epoch = 1790000000 * second
 
+// step asks for tokens without a lease.
 func step(key string, limit *Limit, asked, at int64) redistest.Step {
-	args := append(append([]string{}, limit.args[:]...), strconv.FormatInt(asked, 10))
-	return redistest.Step{At: epoch + at, Keys: []string{key}, Args: args}
+	return askStep(key, limit, ask{asked: asked}, at)
+}
+
+// ask is what a gateway asks for a key.
+type ask struct {
+	asked, ahead  int64
+	lease, unused int64 // lease 0: none ends
+}
+
+func (a ask) words() string {
+	words := digits(a.asked) + " " + digits(a.ahead)
+	if a.lease != 0 {
+		words += " " + digits(a.lease) + " " + digits(a.unused)
+	}
+	return words
+}
+
+func askStep(key string, limit *Limit, a ask, at int64) redistest.Step {
+	return redistest.Step{At: epoch + at, Keys: []string{key}, Args: []string{limit.words, leaseWords, a.words()}}
 }
 
 func TestScript_steps(t *testing.T) {
@@ -110,7 +128,7 @@ func TestScript_steps(t *testing.T) {
 				require.Equal(t, r.taken, answers[i][0], "%d: %s", i, r.name)
 				require.Equal(t, r.tokens, answers[i][1]/r.limit.period, "%d: %s", i, r.name)
 				taken, level := local.take(r.limit, r.asked, epoch+r.at)
-				require.Equal(t, answers[i], []int64{taken, level}, "in this process: %d: %s", i, r.name)
+				require.Equal(t, answers[i][:2], []int64{taken, level}, "in this process: %d: %s", i, r.name)
 			}
 		})
 	}
@@ -143,7 +161,7 @@ func TestScript_keepsAKeyUntilItsBucketIsFull(t *testing.T) {
 func TestScript_answersForEachKeyOnItsOwn(t *testing.T) {
 	server := redistest.Start(t)
 	server.Do("RPUSH", "list", "x")
-	garbage := []string{"", "x", "1 2", "1 2 0", "-1 2 3", "1 2 3 4", "1.5 2 3",
+	garbage := []string{"", "x", "1 2", "1 2 0", "-1 2 3", "1 2 3 4", "1.5 2 3", "1 2 3 4:", "1 2 3 4:5x", "1 2 34:5",
 		"99999999999999999999999999999999999999 99999999999999999999999 3"}
 	limit := NewLimit(5, 1, time.Second)
 	keys := []string{"good", "list"}
@@ -153,16 +171,16 @@ func TestScript_answersForEachKeyOnItsOwn(t *testing.T) {
 		keys = append(keys, key)
 	}
 	keys = append(keys, "good2")
-	var args []string
+	args := []string{limit.words, leaseWords}
 	for range keys {
-		args = append(append(args, limit.args[:]...), "1")
+		args = append(args, "1 0")
 	}
 	answer := server.Walk([]string{take}, []redistest.Step{{At: epoch, Keys: keys, Args: args}})[0]
 	for i, key := range keys {
 		if key == "good" || key == "good2" {
-			require.Equal(t, []int64{1, 4 * second}, answer[2*i:2*i+2], key)
+			require.Equal(t, []int64{1, 4 * second, 0}, answer[3*i:3*i+3], key)
 		} else {
-			require.Equal(t, []int64{-1, 0}, answer[2*i:2*i+2], key)
+			require.Equal(t, []int64{-1, 0, 0}, answer[3*i:3*i+3], key)
 		}
 	}
 	for i, value := range garbage {

@@ -34,7 +34,8 @@ type Criterion struct {
 	Host       bool
 }
 
-// Of returns the key of the request, "<kind>:<key>", safe in a Redis key and in a log line.
+// Of returns the key of the request, "<kind>:<key>". What the client sent is in it as it came, unless it is long: Name makes
+// it safe.
 func (c *Criterion) Of(r *http.Request) string {
 	switch {
 	case c.Header != "":
@@ -118,11 +119,24 @@ func key(kind, text string) string {
 	if text == "" {
 		return kindNone
 	}
-	if len(text) <= maxLength && safe(text) {
-		return kind + text
+	if len(text) > maxLength {
+		return kind + hash(text)
 	}
+	return kind + text
+}
+
+// Name returns the key as it may stand in a Redis key and in a log line: what is unsafe is its SHA-256.
+func Name(key string) string {
+	text := key[strings.IndexByte(key, ':')+1:]
+	if safe(text) {
+		return key
+	}
+	return key[:len(key)-len(text)] + hash(text)
+}
+
+func hash(text string) string {
 	sum := sha256.Sum256([]byte(text))
-	return kind + hex.EncodeToString(sum[:])
+	return hex.EncodeToString(sum[:])
 }
 
 // safe tells whether the text holds nothing but letters, digits and the marks of addresses and host names.

@@ -103,8 +103,13 @@ func (s *Server) Walk(scripts []string, steps []Step) [][]int64 {
 	require.Len(s.t, replies, len(steps))
 	answers := make([][]int64, len(replies))
 	for i, reply := range replies {
-		answers[i], err = redis.Int64s(reply, nil)
+		text, err := redis.String(reply, nil)
 		require.NoError(s.t, err, "step %d: %v", i, steps[i])
+		for _, word := range strings.Fields(text) {
+			n, err := strconv.ParseInt(word, 10, 64)
+			require.NoError(s.t, err, "step %d: %v", i, steps[i])
+			answers[i] = append(answers[i], n)
+		}
 	}
 	return answers
 }

@@ -13,7 +13,8 @@ import (
 
 // conn is one connection to Redis, used by one goroutine at a time.
 type conn struct {
-	redis redis.Conn
+	raw   net.Conn   // commands are written to it directly: redigo, interpreted, writes them byte by byte
+	redis redis.Conn // replies are read by it
 	// fresh is set until the connection has answered once: only one that worked before can have died idle.
 	fresh bool
 }
@@ -36,7 +37,7 @@ func dial(settings Settings) (*conn, error) {
 		raw.SetDeadline(time.Time{})
 		raw = secure
 	}
-	c := &conn{redis: redis.NewConn(raw, settings.Timeout, settings.Timeout), fresh: true}
+	c := &conn{raw: raw, redis: redis.NewConn(raw, settings.Timeout, settings.Timeout), fresh: true}
 	if err := c.greet(settings, deadline); err != nil {
 		c.redis.Close()
 		return nil, err
@@ -94,17 +95,16 @@ func (c *conn) run(calls []*Call, deadline time.Time) error {
 }
 
 func (c *conn) roundTrip(calls []*Call, source bool, deadline time.Time) error {
-	command := "EVALSHA"
-	if source {
-		command = "EVAL"
-	}
+	var lines []string
 	for _, call := range calls {
 		call.pend()
-		if err := c.redis.Send(command, call.words(source)...); err != nil {
-			return err
-		}
+		lines = call.appendTo(lines, source)
 	}
-	if err := c.redis.Flush(); err != nil {
+	lines = append(lines, "")
+	if err := c.raw.SetWriteDeadline(deadline); err != nil {
+		return err
+	}
+	if _, err := c.raw.Write([]byte(strings.Join(lines, "\r\n"))); err != nil {
 		return err
 	}
 	for _, call := range calls {
@@ -117,28 +117,7 @@ func (c *conn) roundTrip(calls []*Call, source bool, deadline time.Time) error {
 			return err
 		}
 		c.fresh = false
-		call.Reply, call.Err = integers(reply, err)
+		call.read(reply, err)
 	}
 	return nil
-}
-
-// integers checks that a reply is what every script of ours answers with: an array of integers.
-func integers(reply interface{}, err error) ([]int64, error) {
-	if err != nil {
-		// The text only: an interpreted error value of redigo's own type is not safe to keep or compare.
-		return nil, errors.New(err.Error())
-	}
-	values, ok := reply.([]interface{})
-	if !ok {
-		return nil, errBadReply
-	}
-	numbers := make([]int64, len(values))
-	for i, value := range values {
-		number, ok := value.(int64)
-		if !ok {
-			return nil, errBadReply
-		}
-		numbers[i] = number
-	}
-	return numbers, nil
 }

@@ -20,7 +20,7 @@ var ErrUnavailable = errors.New("store: redis is unavailable")
 
 var (
 	errPending  = errors.New("store: not answered")
-	errBadReply = errors.New("store: the reply is not a list of integers")
+	errBadReply = errors.New("store: the script did not answer with integers")
 )
 
 const (
@@ -36,10 +36,10 @@ const (
 //
 //	KEYS[1]  <keyPrefix>:check
 //	ARGV[1]  milliseconds until it expires
-//	answers  {1}
+//	answers  1
 var check = NewScript(`redis.call('TIME')
 redis.call('SET', KEYS[1], '1', 'PX', ARGV[1])
-return {1}`)
+return '1'`)
 
 // Settings say which Redis, and how long to wait for it.
 type Settings struct {
@@ -157,21 +157,26 @@ func (s *Store) try(calls []*Call, deadline time.Time) error {
 			}
 			return err
 		}
-		if c.fresh || anyOnce(calls) {
+		if c.fresh || !mayRunAgain(calls) {
 			s.markDown(err)
 			return err
 		}
 		s.dropIdle()
+		for _, call := range calls {
+			if call.Again != nil {
+				call.Again(call)
+			}
+		}
 	}
 }
 
-func anyOnce(calls []*Call) bool {
+func mayRunAgain(calls []*Call) bool {
 	for _, call := range calls {
-		if call.Once {
-			return true
+		if call.Once && call.Again == nil {
+			return false
 		}
 	}
-	return false
+	return true
 }
 
 func isTimeout(err error) bool {

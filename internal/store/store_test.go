@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-var sum = NewScript(`return {tonumber(ARGV[1]) + tonumber(ARGV[2])}`)
+var sum = NewScript(`return string.format('%d', ARGV[1] + ARGV[2])`)
 
 // notes collects what a store says of itself. It is safe for concurrent use.
 type notes struct {
@@ -80,7 +80,7 @@ func TestStore_runsManyCallsInOneRoundTrip(t *testing.T) {
 	server := redistest.Start(t)
 	s, _ := open(t, Settings{Address: server.Addr()})
 	broken := NewScript(`return redis.error_reply('ERR no')`)
-	unfit := NewScript(`return 'text'`)
+	unfit := NewScript(`return 'text 1'`)
 
 	calls := []*Call{
 		{Script: sum, Args: []string{"1", "1"}},
@@ -230,7 +230,7 @@ func TestStore_isNotDownForACallThatCameLate(t *testing.T) {
 }
 
 func TestStore_isDownWhenRedisRefusesToWrite(t *testing.T) {
-	write := NewScript(`redis.call('SET', KEYS[1], 'x') return {1}`)
+	write := NewScript(`redis.call('SET', KEYS[1], 'x') return '1'`)
 	server := redistest.Start(t)
 	rows := []struct {
 		name       string

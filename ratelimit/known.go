@@ -1,0 +1,67 @@
+package ratelimit
+
+const (
+	maxKeys    = 65536 // keys known in this process
+	halfOfKeys = maxKeys / 2
+)
+
+// entries are the keys that this process knows, in two generations. What is asked for stays in the younger one.
+type entries struct {
+	young, old map[string]*entry
+}
+
+func newEntries() *entries {
+	return &entries{young: map[string]*entry{}, old: map[string]*entry{}}
+}
+
+// get returns the entry of a key, or nil.
+func (k *entries) get(key string) *entry {
+	if e := k.young[key]; e != nil {
+		return e
+	}
+	e := k.old[key]
+	if e != nil && len(k.young) < halfOfKeys {
+		k.young[key] = e
+		delete(k.old, key)
+	}
+	return e
+}
+
+// add adds the entry of a key. It may forget those that were not asked for lately: with a Redis, that only means to ask
+// it again.
+func (k *entries) add(key string, e *entry) {
+	if len(k.young) >= halfOfKeys {
+		k.old = k.young
+		k.young = map[string]*entry{}
+	}
+	k.young[key] = e
+}
+
+// addIfRoom adds the entry of a key, and forgets none but full buckets for it, which costs nobody anything. It tells
+// whether there was room.
+func (k *entries) addIfRoom(key string, e *entry, limit *Limit, now int64) bool {
+	if len(k.young) < halfOfKeys {
+		k.young[key] = e
+		return true
+	}
+	if len(k.old) < halfOfKeys || dropFull(k.old, limit, now) || dropFull(k.young, limit, now) {
+		k.old[key] = e
+		return true
+	}
+	return false
+}
+
+// dropFull forgets full buckets among a few that the map's random order brings up, and tells whether there were any.
+func dropFull(some map[string]*entry, limit *Limit, now int64) bool {
+	seen, before := 0, len(some)
+	for key, e := range some {
+		if e.batch == 0 && e.refilled(limit, now) >= limit.full {
+			delete(some, key)
+		}
+		seen++
+		if seen == 16 {
+			break
+		}
+	}
+	return len(some) < before
+}
