@@ -2,7 +2,6 @@
 ARG GO_IMAGE=golang:1.26.8-alpine
 ARG TRAEFIK_IMAGE=traefik:v3.7.9
 
-# hadolint ignore=DL3006
 FROM --platform=$BUILDPLATFORM ${GO_IMAGE} AS go
 ENV CGO_ENABLED=0 GOTOOLCHAIN=local
 
@@ -54,7 +53,6 @@ COPY --from=tests-builder /out/tests /tests
 USER 65532:65532
 ENTRYPOINT ["/tests"]
 
-# hadolint ignore=DL3006
 FROM ${TRAEFIK_IMAGE} AS gateway
 ARG VERSION=dev
 ARG REVISION=unknown
