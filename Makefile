@@ -75,5 +75,18 @@ k8s: kubectl
 test-deploy-k8s: redis bundle traefik upstream kubernetes k8s
 	cd harness && $(GO) test -count=1 -timeout 20m ./deploy/kubernetes
 
+# Compose: the image, both stacks and deploy.sh on a real Docker Engine.
+.PHONY: compose test-deploy-compose
+
+compose:
+	@.ci/compose
+
+test-deploy-compose: redis traefik compose
+	@command -v shellcheck >/dev/null || .ci/install shellcheck
+	@command -v busybox >/dev/null || .ci/install busybox-static
+	@command -v curl >/dev/null || .ci/install curl
+	@docker info >/dev/null 2>&1 || command -v dockerd >/dev/null || .ci/install docker.io
+	cd harness && $(GO) test -count=1 -timeout 25m ./deploy/compose
+
 clean:
 	rm -rf dist
