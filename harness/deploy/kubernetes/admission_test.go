@@ -121,7 +121,9 @@ func TestTheOneFile(t *testing.T) {
 	require.Empty(t, c.kubectl("diff", "-k", "k8s"))
 
 	t.Run("a misspelt field is refused", func(t *testing.T) {
-		for kind, name := range map[string]string{"Deployment": "proxy-service", "IngressRoute": "proxy", "HorizontalPodAutoscaler": "proxy-service"} {
+		for kind, name := range map[string]string{
+			"Deployment": "proxy-service", "HorizontalPodAutoscaler": "proxy-service", "IngressRoute": "proxy",
+		} {
 			o := find(t, decode(t, render(t, "k8s")), kind, name)
 			o["spec"].(object)["minReplica"] = 3
 			o["metadata"].(object)["name"] = "try"
@@ -133,103 +135,8 @@ func TestTheOneFile(t *testing.T) {
 	t.Run("an overlay can follow the base", func(t *testing.T) {
 		c.apply("k8s/overlays/staging")
 		c.apply("k8s/overlays/production")
-		require.Equal(t, "LoadBalancer", c.kubectl("-n", namespace, "get", "service", "proxy-service", "-o", "jsonpath={.spec.type}"))
-		require.Equal(t, "1000", c.kubectl("-n", namespace, "get", "middleware", "gateway", "-o", "jsonpath={.spec.plugin.resilience.rateLimit.capacity}"))
-	})
-}
-
-// rollout is our gateway's Deployment under the real controllers.
-type rollout struct{ *cluster }
-
-func (r rollout) get(path string) string {
-	r.t.Helper()
-	return r.kubectl("--namespace", namespace, "get", "deployment", "proxy-service", "-o", "jsonpath={"+path+"}")
-}
-
-func (r rollout) image() string { return r.get(".spec.template.spec.containers[0].image") }
-
-func (r rollout) awaitRevision(revision string) {
-	r.t.Helper()
-	require.Eventually(r.t, func() bool { return r.get(`.metadata.annotations.deployment\.kubernetes\.io/revision`) == revision }, patience, tick)
-}
-
-// pods returns the names of the pods of a workload.
-func (r rollout) pods(workload string) []string {
-	r.t.Helper()
-	return strings.Fields(r.kubectl("--namespace", namespace, "get", "pods", "-l", "app.kubernetes.io/name="+workload,
-		"-o", "jsonpath={.items[*].metadata.name}"))
-}
-
-func (r rollout) awaitPods(workload string, n int) {
-	r.t.Helper()
-	require.Eventually(r.t, func() bool { return len(r.pods(workload)) == n }, patience, tick, "%d pods of %s", n, workload)
-}
-
-// pretend does what a node would do: it says that the pod runs and is ready.
-func (r rollout) pretend(pod string) {
-	r.t.Helper()
-	r.kubectl("--namespace", namespace, "patch", "pod", pod, "--subresource=status",
-		"-p", `{"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}`)
-}
-
-func (r rollout) evict(pod string) (string, error) {
-	r.t.Helper()
-	eviction, err := json.Marshal(object{
-		"apiVersion": "policy/v1", "kind": "Eviction", "metadata": object{"name": pod, "namespace": namespace},
-	})
-	require.NoError(r.t, err)
-	return r.try(string(eviction), "create", "--raw", "/api/v1/namespaces/"+namespace+"/pods/"+pod+"/eviction", "-f", "-")
-}
-
-func TestControllers(t *testing.T) {
-	r := rollout{startCluster(t)}
-	r.prepare("a password")
-	r.apply("k8s")
-	r.startControllers()
-	before := r.image()
-	r.awaitRevision("1")
-
-	t.Run("the admission takes the pods", func(t *testing.T) {
-		r.awaitPods("upstream", 2)
-		r.awaitPods("redis", 1)
-		require.Equal(t, "5Gi", r.kubectl("--namespace", namespace, "get", "pvc", "data-redis-0", "-o", "jsonpath={.spec.resources.requests.storage}"))
-	})
-	t.Run("the autoscaler makes three gateways of none named", func(t *testing.T) {
-		r.awaitPods("proxy-service", 3)
-	})
-	t.Run("an apply leaves their number alone", func(t *testing.T) {
-		r.kubectl("--namespace", namespace, "scale", "deployment/proxy-service", "--replicas=4")
-		r.apply("k8s")
-		require.Equal(t, "4", r.get(".spec.replicas"))
-		r.kubectl("--namespace", namespace, "scale", "deployment/proxy-service", "--replicas=3")
-		r.awaitPods("proxy-service", 3)
-	})
-	t.Run("of three gateways that are ready one may be evicted", func(t *testing.T) {
-		for _, pod := range r.pods("proxy-service") {
-			r.pretend(pod)
-		}
-		require.Eventually(t, func() bool {
-			return r.kubectl("--namespace", namespace, "get", "pdb", "proxy-service", "-o", "jsonpath={.status.disruptionsAllowed}") == "1"
-		}, patience, tick)
-		pods := r.pods("proxy-service")
-		out, err := r.evict(pods[0])
-		require.NoError(t, err, out)
-		out, err = r.evict(pods[1])
-		require.Error(t, err, out)
-		require.Contains(t, out, "disruption budget")
-	})
-	t.Run("a release is rolled back", func(t *testing.T) {
-		r.apply(write(t, object{
-			"resources": []string{"k8s/base"},
-			"images":    []any{object{"name": "resilient-gateway/resilience", "newTag": "broken"}},
-		}))
-		r.awaitRevision("2")
-		require.Equal(t, "resilient-gateway/resilience:broken", r.image())
-
-		out := r.kubectl("--namespace", namespace, "rollout", "undo", "deployment/proxy-service")
-		require.Contains(t, out, "deployment.apps/proxy-service rolled back")
-		require.Equal(t, before, r.image())
-		r.awaitRevision("3")
+		require.Equal(t, "LoadBalancer", c.get("service", "proxy-service", ".spec.type"))
+		require.Equal(t, "1000", c.get("middleware", "gateway", ".spec.plugin.resilience.rateLimit.capacity"))
 	})
 }
 

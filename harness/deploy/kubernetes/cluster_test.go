@@ -178,7 +178,9 @@ func (c *cluster) writeKubeconfig(user, token string) string {
 	c.t.Helper()
 	content, err := yaml.Marshal(object{
 		"apiVersion": "v1", "kind": "Config", "current-context": "test",
-		"clusters": []any{object{"name": "test", "cluster": object{"server": c.url, "certificate-authority": c.path("apiserver.crt")}}},
+		"clusters": []any{object{"name": "test", "cluster": object{
+			"server": c.url, "certificate-authority": c.path("apiserver.crt"),
+		}}},
 		"users":    []any{object{"name": user, "user": object{"token": token}}},
 		"contexts": []any{object{"name": "test", "context": object{"cluster": "test", "user": user}}},
 	})
@@ -216,6 +218,12 @@ func (c *cluster) kubectl(args ...string) string {
 	out, err := c.try("", args...)
 	require.NoError(c.t, err, "kubectl %s: %s", strings.Join(args, " "), out)
 	return strings.TrimSpace(out)
+}
+
+// get returns a field of an object.
+func (c *cluster) get(kind, name, path string) string {
+	c.t.Helper()
+	return c.kubectl("--namespace", namespace, "get", kind, name, "-o", "jsonpath={"+path+"}")
 }
 
 // prepare does what README.md asks for before the objects: the definitions, the namespace and the password.

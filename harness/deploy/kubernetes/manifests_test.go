@@ -111,8 +111,8 @@ func traefikCRDs(t *testing.T) string {
 	return file
 }
 
-// gatewayCRDs returns the folder that k8s/crds/gateway-api names, as it lies in the module of the version that Traefik is
-// built with.
+// gatewayCRDs returns the folder that k8s/crds/gateway-api names, as it lies in the module of the version that Traefik
+// is built with.
 func gatewayCRDs(t *testing.T) string {
 	t.Helper()
 	version, dir := goModule(t, "sigs.k8s.io/gateway-api")

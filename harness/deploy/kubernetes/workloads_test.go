@@ -79,7 +79,8 @@ func requirePolicy(t *testing.T, policy object, named func(selector any) any) {
 	t.Helper()
 	own := at(policy, "spec", "podSelector", "matchLabels")
 	if own == nil {
-		require.Equal(t, object{"podSelector": object{}, "policyTypes": []any{"Ingress", "Egress"}}, policy["spec"], "all is denied")
+		all := object{"podSelector": object{}, "policyTypes": []any{"Ingress", "Egress"}}
+		require.Equal(t, all, policy["spec"], "all is denied")
 		return
 	}
 	ingress, _ := at(policy, "spec", "ingress").([]any)
