@@ -136,7 +136,10 @@ func (s *site) startTraefik(t *testing.T, static, account, web string) *traefik 
 	g := &traefik{t: t, web: web, api: freeAddress(t), log: &lines{}}
 	starter := &gateway.Traefik{
 		Root: root(t), Dir: t.TempDir(), Web: g.web, API: g.api, Log: g.log,
-		Env: []string{"KUBECONFIG=" + s.writeKubeconfig(account, token), "REDIS_PASSWORD=" + password},
+		Env: []string{
+			"KUBECONFIG=" + s.writeKubeconfig(account, token), "REDIS_PASSWORD=" + password,
+			"KUBERNETES_SERVICE_HOST=", // a test in a cluster's pod must not ask that cluster
+		},
 		Change: func(config map[string]any) {
 			clear(config)
 			for key, value := range read(t, static) {
