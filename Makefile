@@ -45,7 +45,7 @@ lint:
 test-compiled: redis
 	$(GO) test -race ./...
 	cd upstream && $(GO) test -race ./...
-	cd harness && $(GO) test ./dialect ./run
+	cd harness && $(GO) test ./dialect ./readme
 
 test-interpreted: redis
 	cd harness && $(GO) test -count=1 ./interpreted

@@ -1,9 +1,13 @@
 package resilience
 
 import (
+	"errors"
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/resilient-gateway/resilience/internal/clientkey"
+	"github.com/resilient-gateway/resilience/internal/store"
 )
 
 // The bodies of our own answers.
@@ -14,52 +18,81 @@ const (
 	unavailableBody = `{"error":"Service temporarily unavailable, please try again later."}`
 )
 
-func answer(w http.ResponseWriter, status int, body string) {
-	header := w.Header()
-	header.Set("Content-Type", "application/json")
-	header.Set("Content-Length", strconv.Itoa(len(body)))
-	w.WriteHeader(status)
-	w.Write([]byte(body))
+// ownAnswer is one of our own, made ready: a refusal must cost little.
+type ownAnswer struct {
+	status int
+	length []string // the header's value
+	body   []byte
 }
 
-func answerHealthy(w http.ResponseWriter) {
-	answer(w, http.StatusOK, healthyBody)
+var (
+	healthy     = newAnswer(http.StatusOK, healthyBody)
+	tooMany     = newAnswer(http.StatusTooManyRequests, limitedBody)
+	circuitOpen = newAnswer(http.StatusServiceUnavailable, openBody)
+	unavailable = newAnswer(http.StatusServiceUnavailable, unavailableBody)
+
+	contentType = []string{"application/json"}
+	oneSecond   = []string{"1"}
+)
+
+func newAnswer(status int, body string) *ownAnswer {
+	return &ownAnswer{status: status, length: []string{strconv.Itoa(len(body))}, body: []byte(body)}
 }
+
+// write writes the answer. retryAfter is the header's value; nil: none.
+func (a *ownAnswer) write(w http.ResponseWriter, retryAfter []string) {
+	header := w.Header()
+	header["Content-Type"] = contentType
+	header["Content-Length"] = a.length
+	if retryAfter != nil {
+		header["Retry-After"] = retryAfter
+	}
+	w.WriteHeader(a.status)
+	w.Write(a.body)
+}
+
+func answerHealthy(w http.ResponseWriter) { healthy.write(w, nil) }
 
 // answerUnavailable is the answer of onError: deny.
-func answerUnavailable(w http.ResponseWriter) {
-	w.Header().Set("Retry-After", "1")
-	answer(w, http.StatusServiceUnavailable, unavailableBody)
-}
+func answerUnavailable(w http.ResponseWriter) { unavailable.write(w, oneSecond) }
 
-func (m *Middleware) refuseLimited(w http.ResponseWriter, key string, retryAfter time.Duration, now int64) {
-	w.Header().Set("Retry-After", seconds(retryAfter))
-	answer(w, http.StatusTooManyRequests, limitedBody)
+// refuseLimited refuses a request for so many microseconds.
+func (m *Middleware) refuseLimited(w http.ResponseWriter, key string, retryAfter, now int64) {
+	tooMany.write(w, seconds(retryAfter))
 	m.logRefusal("rate limit exceeded", key, now)
 }
 
-func (m *Middleware) refuseOpen(w http.ResponseWriter, retryAfter time.Duration, now int64) {
-	w.Header().Set("Retry-After", seconds(retryAfter))
-	answer(w, http.StatusServiceUnavailable, openBody)
+// refuseOpen refuses a request for so many microseconds.
+func (m *Middleware) refuseOpen(w http.ResponseWriter, retryAfter, now int64) {
+	circuitOpen.write(w, seconds(retryAfter))
 	m.logRefusal("circuit open", "", now)
 }
 
-// seconds returns whole seconds, rounded up, at least 1.
-func seconds(d time.Duration) string {
-	whole := int64((d + time.Second - 1) / time.Second)
-	if whole < 1 {
-		whole = 1
+// seconds returns whole seconds for microseconds, rounded up, at least 1, as a header's value.
+func seconds(microseconds int64) []string {
+	if microseconds <= 1000000 {
+		return oneSecond
 	}
-	return strconv.FormatInt(whole, 10)
+	return []string{strconv.FormatInt((microseconds+999999)/1000000, 10)}
 }
 
 // logRefusal logs the first refusal of a client in a minute, or where debug is on all of them.
 func (m *Middleware) logRefusal(reason, key string, now int64) {
 	before, due := m.refusals.due(reason+key, now)
+	if due || m.debug {
+		m.writeRefusal(reason, key, before, due)
+	}
+}
+
+func (m *Middleware) writeRefusal(reason, key string, before int, due bool) {
+	fields := []string{}
+	if key != "" {
+		fields = append(fields, "client", logged(clientkey.Name(key)))
+	}
 	if due {
-		m.log.Info("refused: "+reason, "client", logged(key), "refusedBefore", strconv.Itoa(before))
-	} else if m.debug {
-		m.log.Debug("refused: "+reason, "client", logged(key))
+		m.log.Info("refused: "+reason, append(fields, "refusedBefore", strconv.Itoa(before))...)
+	} else {
+		m.log.Debug("refused: "+reason, fields...)
 	}
 }
 
@@ -67,5 +100,15 @@ func (m *Middleware) logRefusal(reason, key string, now int64) {
 func (m *Middleware) logFailure(status int) {
 	if before, due := m.failures.due("", sinceStart(time.Now())); due {
 		m.log.Warn("upstream failed", "status", strconv.Itoa(status), "failedBefore", strconv.Itoa(before))
+	}
+}
+
+// logTrouble logs what Redis answered instead of an answer, once a second. That it is away, the store tells itself.
+func (m *Middleware) logTrouble(err error) {
+	if errors.Is(err, store.ErrUnavailable) {
+		return
+	}
+	if before, due := m.troubles.due(err.Error(), sinceStart(time.Now())); due {
+		m.log.Warn("redis did not answer as it should", "reason", err.Error(), "before", strconv.Itoa(before))
 	}
 }

@@ -45,7 +45,7 @@ type RedisConfig struct {
 	// Default: resilience. Example: shop
 	KeyPrefix string `json:"keyPrefix,omitempty"`
 	// OnError is what rules while Redis is away: local (this gateway limits and breaks by itself), allow (all requests
-	// pass) or deny (none does: 503). Default: local.
+	// pass, but not before its deadline a circuit that is known to be open) or deny (none does: 503). Default: local.
 	OnError string `json:"onError,omitempty"`
 
 	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`
@@ -118,7 +118,8 @@ type CircuitBreakerConfig struct {
 	ResetTimeout string `json:"resetTimeout,omitempty"`
 	// HalfOpenSuccessThreshold is the successes of probes that close it. Default: 2. Example: 3
 	HalfOpenSuccessThreshold string `json:"halfOpenSuccessThreshold,omitempty"`
-	// HalfOpenMaxProbes is the probes under way at once in the whole fleet. Default: HalfOpenSuccessThreshold. Example: 1
+	// HalfOpenMaxProbes is the probes under way at once in the whole fleet, 1000 at the most.
+	// Default: HalfOpenSuccessThreshold. Example: 1
 	HalfOpenMaxProbes string `json:"halfOpenMaxProbes,omitempty"`
 	// ProbeTimeout is the time to its response headers after which a probe is a failure. Default: 10s. Example: 5s
 	ProbeTimeout string `json:"probeTimeout,omitempty"`

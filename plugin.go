@@ -9,10 +9,13 @@ package resilience
 import (
 	"context"
 	"errors"
+	"math"
 	"net/http"
+	"reflect"
 	"time"
 
 	"github.com/resilient-gateway/resilience/breaker"
+	"github.com/resilient-gateway/resilience/internal/clientkey"
 	"github.com/resilient-gateway/resilience/internal/recorder"
 	"github.com/resilient-gateway/resilience/internal/store"
 	"github.com/resilient-gateway/resilience/ratelimit"
@@ -24,7 +27,13 @@ var errNil = errors.New("resilience: there is no next handler")
 type Middleware struct {
 	*settings
 	*scope
-	next http.Handler
+	next   http.Handler
+	source *clientkey.Source
+}
+
+// unwatched is a Middleware without a circuit breaker.
+type unwatched struct {
+	*Middleware
 }
 
 // New returns the middleware for one router. It checks the configuration, and tells all that is wrong with it in one
@@ -37,33 +46,88 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 	if err != nil {
 		return nil, err
 	}
-	return &Middleware{settings: settings, scope: join(ctx, settings), next: next}, nil
+	m := &Middleware{settings: settings, scope: join(ctx, settings), next: next, source: clientkey.New(settings.client)}
+	if settings.policy == nil {
+		return &unwatched{m}, nil
+	}
+	return m, nil
+}
+
+// ServeHTTP answers the request, or lets the next handler do so. Most requests need nobody's leave: the circuit is known
+// to be closed, and a lease is in hand. The interpreter makes every call of ours dear, and every value in a function, also
+// in a branch not taken: so this way is written out, and all others are elsewhere.
+func (m *Middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	now := int64(time.Since(start)) / 1000
+	generation := m.breaker.View.Generation.Load()
+	if m.health != "" || now >= m.breaker.View.Until.Load() {
+		m.serve(w, r, now)
+		return
+	}
+	if m.limit != nil {
+		key := m.source.Of(r)
+		if verdict := m.limiter.Spend(key, m.limit, now); verdict <= 0 {
+			m.serveShort(w, r, key, verdict, now)
+			return
+		}
+	}
+	f := &flight{m: m, r: r, generation: generation}
+	defer f.land()
+	status := reflect.ValueOf(w).MethodByName("Status")
+	if !status.IsValid() {
+		f.watch(w)
+		return
+	}
+	// Traefik's metrics or access log watch the answer already.
+	m.next.ServeHTTP(w, r)
+	f.status = status.Call(nil)[0].Int()
+	f.finished = true
 }
 
 // ServeHTTP answers the request, or lets the next handler do so.
-func (m *Middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (m *unwatched) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	now := int64(time.Since(start)) / 1000
+	if m.limit == nil || m.health != "" {
+		m.serve(w, r, now)
+		return
+	}
+	key := m.source.Of(r)
+	if verdict := m.limiter.Spend(key, m.limit, now); verdict <= 0 {
+		m.serveShort(w, r, key, verdict, now)
+		return
+	}
+	m.next.ServeHTTP(w, r)
+}
+
+// serveShort is ServeHTTP for a request without a lease: the verdict on it is known, or Redis must be asked.
+func (m *Middleware) serveShort(w http.ResponseWriter, r *http.Request, key string, verdict, now int64) {
+	if verdict < 0 {
+		m.refuseLimited(w, key, -verdict, now)
+		return
+	}
+	m.serve(w, r, now)
+}
+
+// serve is ServeHTTP for every request there is, one that arrived at the time now.
+func (m *Middleware) serve(w http.ResponseWriter, r *http.Request, now int64) {
 	if m.health != "" && r.URL.Path == m.health && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
 		answerHealthy(w)
 		return
 	}
-	arrival := time.Now()
-	now := sinceStart(arrival)
-	deadline := arrival.Add(m.redis.Timeout)
 	if m.policy != nil {
 		if retryAfter, refused := m.breaker.Refuses(now); refused {
-			m.refuseOpen(w, retryAfter, now)
+			m.refuseOpen(w, retryAfter.Microseconds(), now)
 			return
 		}
 	}
 	if m.limit != nil {
-		key := m.client.Of(r)
-		decision, err := m.take(key, now, deadline)
-		if err != nil {
+		key := m.source.Of(r)
+		verdict := m.take(key, now)
+		if verdict == denied {
 			answerUnavailable(w)
 			return
 		}
-		if !decision.Allowed {
-			m.refuseLimited(w, key, decision.RetryAfter, now)
+		if verdict < 0 {
+			m.refuseLimited(w, key, -verdict, now)
 			return
 		}
 	}
@@ -71,38 +135,61 @@ func (m *Middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		m.next.ServeHTTP(w, r)
 		return
 	}
-	permit, retryAfter, err := m.ask(now, deadline)
+	permit, retryAfter, err := m.ask(now, m.deadline(now))
 	if err != nil {
 		answerUnavailable(w)
 		return
 	}
 	if retryAfter > 0 {
-		m.refuseOpen(w, retryAfter, now)
+		m.refuseOpen(w, retryAfter.Microseconds(), now)
 		return
 	}
-	m.forward(w, r, permit, m.redis.Timeout-time.Since(arrival))
+	m.forward(w, r, permit, time.Until(m.deadline(now)))
 }
 
-// take takes a token: from Redis, or while it is away as onError says. An error says that the request is to be denied.
-func (m *Middleware) take(key string, now int64, deadline time.Time) (ratelimit.Decision, error) {
-	if m.store == nil {
-		return m.limiter.AllowLocal(key, m.limit, now), nil
+// denied is the verdict of onError: deny.
+const denied = math.MinInt64
+
+// deadline returns until when a request that arrived at the time now may wait for Redis.
+func (m *Middleware) deadline(now int64) time.Time {
+	return start.Add(time.Duration(now)*time.Microsecond + m.redis.Timeout)
+}
+
+// take takes a token: from Redis, or while it is away as onError says. The verdict is positive where there was one, denied,
+// or less the microseconds until there is one.
+func (m *Middleware) take(key string, now int64) int64 {
+	if m.store != nil {
+		if verdict := m.limiter.Spend(key, m.limit, now); verdict != 0 {
+			return verdict
+		}
+		decision, err := m.takeShared(key, now, m.deadline(now))
+		if err == nil {
+			return decision.Verdict()
+		}
+		if m.onError == onErrorAllow {
+			return 1
+		}
+		if m.onError == onErrorDeny {
+			return denied
+		}
+	}
+	return m.limiter.AllowLocal(key, m.limit, now).Verdict()
+}
+
+// takeShared takes a token from Redis, and has the breaker's view come along if it is due.
+func (m *Middleware) takeShared(key string, now int64, deadline time.Time) (ratelimit.Decision, error) {
+	if m.store.Down() {
+		return ratelimit.Decision{}, store.ErrUnavailable
 	}
 	var rider *store.Call
 	if m.policy != nil {
 		rider = m.breaker.Rider(now, m.policy)
 	}
 	decision, err := m.limiter.Allow(key, m.limit, now, deadline, rider)
-	if err == nil {
-		return decision, nil
+	if err != nil {
+		m.logTrouble(err)
 	}
-	switch m.onError {
-	case onErrorAllow:
-		return ratelimit.Decision{Allowed: true}, nil
-	case onErrorDeny:
-		return ratelimit.Decision{}, err
-	}
-	return m.limiter.AllowLocal(key, m.limit, now), nil
+	return decision, err
 }
 
 // ask asks the breaker for a permit: Redis's, or while it is away as onError says. Where retryAfter is not 0 there is
@@ -112,6 +199,7 @@ func (m *Middleware) ask(now int64, deadline time.Time) (permit breaker.Permit, 
 	if err == nil {
 		return permit, retryAfter, nil
 	}
+	m.logTrouble(err)
 	switch m.onError {
 	case onErrorAllow:
 		return breaker.Permit{}, 0, nil
@@ -122,32 +210,64 @@ func (m *Middleware) ask(now int64, deadline time.Time) (permit breaker.Permit, 
 	return permit, retryAfter, nil
 }
 
-// forward has the next handler answer, and tells the breaker what became of it: of a probe with the response headers, of
-// another when the answer is complete. Telling costs the request what is left of patience at the most. A panic goes on.
+// forward has the next handler answer a request that has a permit. Telling the breaker costs it what is left of patience
+// at the most.
 func (m *Middleware) forward(w http.ResponseWriter, r *http.Request, permit breaker.Permit, patience time.Duration) {
-	watched := &recorder.Recorder{ResponseWriter: w}
-	told := false
-	if permit.Probe() {
-		watched.OnHeader = func(status int) {
-			told = true
-			m.tell(permit, outcome(r, status, true), status, patience)
-		}
-	}
-	finished := false
-	defer func() {
-		if !told {
-			m.tell(permit, outcome(r, watched.Status(), finished), watched.Status(), patience)
-		}
-	}()
-	m.next.ServeHTTP(watched, r)
-	finished = true
+	f := &flight{m: m, r: r, permit: permit, permitted: true, patience: patience}
+	defer f.land()
+	f.watch(w)
 }
 
-func (m *Middleware) tell(permit breaker.Permit, outcome breaker.Outcome, status int, patience time.Duration) {
-	if outcome == breaker.Failure {
-		m.logFailure(status)
+// flight is a request on its way through the next handler.
+type flight struct {
+	m          *Middleware
+	r          *http.Request
+	generation int64 // of the view that it passed under, unless it is permitted
+	permit     breaker.Permit
+	permitted  bool
+	patience   time.Duration
+	status     int64
+	finished   bool // the next handler has returned
+	told       bool // the breaker knows
+}
+
+// watch has the next handler answer, and watches what it answers.
+func (f *flight) watch(w http.ResponseWriter) {
+	watched := &recorder.Recorder{ResponseWriter: w}
+	if f.permit.Probe() {
+		watched.OnHeader = f.arrived
 	}
-	m.breaker.Done(permit, outcome, m.policy, patience)
+	f.m.next.ServeHTTP(watched, f.r)
+	f.status = int64(watched.Status())
+	f.finished = true
+}
+
+// arrived tells the breaker of a probe, when its response headers are there.
+func (f *flight) arrived(status int) {
+	f.told = true
+	f.status = int64(status)
+	f.tell(true)
+}
+
+// land tells the breaker of any other request, when its answer is complete; also of one that panicked, which goes on. A
+// success under a view of a healthy circuit is no news, unless others have failed since: it ends their row.
+func (f *flight) land() {
+	if f.told || f.finished && f.status < 500 && !f.permitted && f.m.breaker.View.Until.Load() > 0 {
+		return
+	}
+	f.tell(f.finished)
+}
+
+func (f *flight) tell(finished bool) {
+	if !f.permitted {
+		f.permit = breaker.Passed(f.generation)
+		f.patience = f.m.redis.Timeout
+	}
+	outcome := outcome(f.r, int(f.status), finished)
+	if outcome == breaker.Failure {
+		f.m.logFailure(int(f.status))
+	}
+	f.m.breaker.Done(f.permit, outcome, f.m.policy, f.patience)
 }
 
 // outcome tells what an answer says about the upstream. finished is false where the next handler panicked.

@@ -2,11 +2,13 @@ package resilience
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/resilient-gateway/resilience/breaker"
+	"github.com/resilient-gateway/resilience/internal/clientkey"
 	"github.com/resilient-gateway/resilience/internal/logging"
 	"github.com/resilient-gateway/resilience/internal/store"
 	"github.com/resilient-gateway/resilience/ratelimit"
@@ -20,7 +22,7 @@ const grace = 30 * time.Second
 // must not.
 var (
 	start  = time.Now()
-	shared = &registry{scopes: map[string]*scope{}, stores: map[string]*storeEntry{}}
+	shared = newRegistry(grace)
 )
 
 // sinceStart returns microseconds, on a clock that only goes forward.
@@ -37,6 +39,7 @@ type scope struct {
 	debug    bool
 	refusals *sampler
 	failures *sampler
+	troubles *sampler
 
 	// Guarded by the registry's lock.
 	handlers int
@@ -47,8 +50,8 @@ type scope struct {
 
 // member is a handler that is not cancelled yet.
 type member struct {
-	ctx   context.Context
-	parts string
+	ctx      context.Context
+	settings string // all that the scope's other members should have alike
 }
 
 type storeEntry struct {
@@ -58,9 +61,15 @@ type storeEntry struct {
 
 // registry holds the scopes and the stores in use.
 type registry struct {
-	mu     sync.Mutex // guards all of it
+	grace time.Duration
+
+	mu     sync.Mutex // guards what follows
 	scopes map[string]*scope
 	stores map[string]*storeEntry
+}
+
+func newRegistry(grace time.Duration) *registry {
+	return &registry{grace: grace, scopes: map[string]*scope{}, stores: map[string]*storeEntry{}}
 }
 
 // join returns the scope of the settings, making it where there is none. It is left when ctx is done and the grace over.
@@ -81,14 +90,14 @@ func (g *registry) join(ctx context.Context, s *settings) *scope {
 		g.scopes[key] = one
 	}
 	one.handlers++
-	lines := one.enter(ctx, parts, s.warnings)
+	lines := one.enter(ctx, parts, fmt.Sprintf("%s; %+v", parts, s.client), s.warnings)
 	g.mu.Unlock()
 	for _, line := range lines {
 		line()
 	}
 	context.AfterFunc(ctx, func() {
 		defer func() { recover() }()
-		time.AfterFunc(grace, func() {
+		time.AfterFunc(g.grace, func() {
 			defer func() { recover() }()
 			g.leave(key, s)
 		})
@@ -104,25 +113,26 @@ func (g *registry) newScope(s *settings) *scope {
 		debug:    log.Debugs(),
 		refusals: newSampler(time.Minute.Microseconds()),
 		failures: newSampler(time.Second.Microseconds()),
+		troubles: newSampler(time.Second.Microseconds()),
 		warned:   map[string]bool{},
 	}
 	prefix := s.redis.KeyPrefix + ":{" + s.name + "}:"
+	clock := func() int64 { return sinceStart(time.Now()) }
+	limiter := ratelimit.Settings{Prefix: prefix + "bucket:", Name: clientkey.Name, Now: clock}
 	keeper := breaker.Settings{
 		Key:     prefix + "breaker",
 		Timeout: s.redis.Timeout,
-		Now:     func() int64 { return sinceStart(time.Now()) },
+		Now:     clock,
 		Changed: func(from, to string) {
 			log.Warn("circuit "+to, "from", from, "to", to)
 		},
 	}
-	if s.redis.Address == "" {
-		one.limiter = ratelimit.New(nil, "")
-		one.breaker = breaker.New(keeper)
-		return one
+	if s.redis.Address != "" {
+		one.store = g.useStore(s)
+		limiter.Store = one.store
+		keeper.Store = one.store
 	}
-	one.store = g.useStore(s)
-	keeper.Store = one.store
-	one.limiter = ratelimit.New(one.store, prefix+"bucket:")
+	one.limiter = ratelimit.New(limiter)
 	one.breaker = breaker.New(keeper)
 	return one
 }
@@ -167,16 +177,16 @@ func (g *registry) leave(key string, s *settings) {
 }
 
 // enter adds a handler and returns what is to be logged about it, to be done without the lock, which is held.
-func (one *scope) enter(ctx context.Context, parts string, warnings []string) (lines []func()) {
+func (one *scope) enter(ctx context.Context, parts, settings string, warnings []string) (lines []func()) {
 	differs := false
 	var alive []member
 	for _, other := range one.members {
 		if other.ctx.Err() == nil {
 			alive = append(alive, other)
-			differs = differs || other.parts != parts
+			differs = differs || other.settings != settings
 		}
 	}
-	one.members = append(alive, member{ctx: ctx, parts: parts})
+	one.members = append(alive, member{ctx: ctx, settings: settings})
 	if one.told != parts {
 		one.told = parts
 		lines = append(lines, func() { one.log.Info("on", "parts", parts) })

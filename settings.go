@@ -62,7 +62,7 @@ func read(config *Config, middleware string) (*settings, error) {
 	if config.Redis != nil {
 		readRedis(r, s, config.Redis)
 	}
-	if s.redis.Address == "" {
+	if s.redis.Address == "" && (s.limit != nil || s.policy != nil) {
 		s.parts = append(s.parts, "state in this process")
 	}
 	return s, r.err()
@@ -180,7 +180,7 @@ func readCircuitBreaker(r *reader, s *settings, c *CircuitBreakerConfig) {
 	probes = r.count("circuitBreaker.halfOpenMaxProbes", c.HalfOpenMaxProbes, 1, maxProbes, probes, probes)
 	probe := r.duration("circuitBreaker.probeTimeout", c.ProbeTimeout, 10*time.Second)
 	s.policy = breaker.NewPolicy(failures, reset, successes, probes, probe)
-	s.parts = append(s.parts, fmt.Sprintf("circuit breaker: opens after %d failures, for %s; closes after %d of %d probes at once, each within %s",
+	s.parts = append(s.parts, fmt.Sprintf("circuit breaker: opens after %d failures, for %s; closes after %d successes, of %d probes at once, each within %s",
 		failures, reset, successes, probes, probe))
 }
 

@@ -7,8 +7,10 @@ package breaker
 
 import (
 	"errors"
+	"math"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/resilient-gateway/resilience/internal/store"
@@ -50,6 +52,7 @@ type Settings struct {
 // Breaker decides for one name. It is safe for concurrent use; no lock is held while Redis or the upstream works.
 type Breaker struct {
 	Settings
+	View View
 	keys []string
 
 	mu      sync.Mutex // guards what follows
@@ -76,7 +79,36 @@ func (p Permit) Probe() bool {
 
 // New returns a breaker. It asks Redis nothing: the first request does.
 func New(settings Settings) *Breaker {
-	return &Breaker{Settings: settings, keys: []string{settings.Key}}
+	b := &Breaker{Settings: settings, keys: []string{settings.Key}}
+	b.show()
+	return b
+}
+
+// View is what a request may read of a breaker without a call of its methods, which the interpreter makes dear: before
+// Until, microseconds by the breaker's Now, the circuit is known to be closed, and to have seen no failures, under
+// Generation. Load Generation first: with the one before a change, an outcome counts for nothing, as it should.
+type View struct {
+	Until      atomic.Int64
+	Generation atomic.Int64
+}
+
+// Passed is the permit of a request that passed under the view's generation.
+func Passed(generation int64) Permit {
+	return Permit{generation: generation, counts: true}
+}
+
+// show brings the view up to date. mu is held.
+func (b *Breaker) show() {
+	until := int64(0)
+	if b.machine.state == closed && b.machine.failures == 0 {
+		if b.Store == nil {
+			until = math.MaxInt64
+		} else if b.asked != 0 && !b.ours {
+			until = b.asked + fresh
+		}
+	}
+	b.View.Generation.Store(b.machine.generation)
+	b.View.Until.Store(until)
 }
 
 // Refuses tells, from what is known here, that no request may pass now, and for how long.
@@ -230,6 +262,7 @@ func (b *Breaker) learn(call *store.Call, asked int64) {
 	m.issued = 0
 	m.probes = map[int64]int64{}
 	after := m.state
+	b.show()
 	b.mu.Unlock()
 	b.tell(before, after)
 }

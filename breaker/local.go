@@ -9,6 +9,7 @@ func (b *Breaker) AllowLocal(policy *Policy, now int64) (Permit, time.Duration) 
 	probe := b.machine.permit(now, policy)
 	after := b.machine.state
 	b.ours = b.ours || b.machine.generation != generation
+	b.show()
 	granted := Permit{generation: b.machine.generation, probe: probe, local: true, counts: true}
 	wait := b.machine.wait(now)
 	b.mu.Unlock()
@@ -33,6 +34,7 @@ func (b *Breaker) doneLocal(permit Permit, outcome Outcome, policy *Policy) {
 	b.machine.report(permit.generation, permit.probe, outcome == Success, failed, now, policy)
 	after := b.machine.state
 	b.ours = b.ours || b.machine.generation != generation
+	b.show()
 	b.mu.Unlock()
 	b.tell(before, after)
 }

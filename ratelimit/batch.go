@@ -73,12 +73,12 @@ func (l *Limiter) gather(now int64) *batch {
 	var b *batch
 	var rest []*request
 	for _, r := range l.queue {
-		if decision, known := l.try(r.key, r.limit, now); known {
-			r.decision = decision
+		e := l.known.get(r.key)
+		if verdict := spend(e, r.limit, now); verdict != 0 {
+			r.decision = decide(verdict)
 			r.done.Done()
 			continue
 		}
-		e := l.known.get(r.key)
 		if e == nil {
 			e = &entry{bucket: fullBucket(r.limit, now)}
 			l.known.add(r.key, e)

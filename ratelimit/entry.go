@@ -19,21 +19,20 @@ type entry struct {
 	usage int64 // tokens in the lease time before it
 }
 
-// try decides without Redis where it can. mu is held.
-func (l *Limiter) try(key string, limit *Limit, now int64) (Decision, bool) {
-	e := l.known.get(key)
+// spend is Spend for one entry, which may be nil. The limiter's lock is held.
+func spend(e *entry, limit *Limit, now int64) int64 {
 	if e == nil || e.limit != limit {
-		return Decision{}, false
+		return 0
 	}
 	if e.tokens > 0 && now < e.until {
 		e.tokens--
 		e.spent++
-		return Decision{Allowed: true}, true
+		return 1
 	}
 	if now < e.empty {
-		return Decision{RetryAfter: microseconds(e.token - now)}, true
+		return now - e.token
 	}
-	return Decision{}, false
+	return 0
 }
 
 // demand returns how many tokens to ask for ahead of need, besides so many requests that wait: no more than the key used

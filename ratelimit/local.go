@@ -6,10 +6,10 @@ package ratelimit
 func (l *Limiter) AllowLocal(key string, limit *Limit, now int64) Decision {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if decision, known := l.try(key, limit, now); known && decision.Allowed {
-		return decision
-	}
 	e := l.known.get(key)
+	if spend(e, limit, now) > 0 {
+		return Decision{Allowed: true}
+	}
 	if e == nil {
 		e = &entry{bucket: fullBucket(limit, now)}
 		if !l.known.addIfRoom(key, e, limit, now) {

@@ -32,6 +32,25 @@ type Decision struct {
 	RetryAfter time.Duration // where not allowed: until the bucket holds a token, if nobody else takes it
 }
 
+// decide returns the decision of a verdict of Spend that is not 0.
+func decide(verdict int64) Decision {
+	if verdict > 0 {
+		return Decision{Allowed: true}
+	}
+	return Decision{RetryAfter: microseconds(-verdict)}
+}
+
+// Verdict returns the decision as Spend does: 1, or less the microseconds until there is a token.
+func (d Decision) Verdict() int64 {
+	if d.Allowed {
+		return 1
+	}
+	if d.RetryAfter < time.Microsecond {
+		return -1
+	}
+	return -d.RetryAfter.Microseconds()
+}
+
 // Settings of a limiter.
 type Settings struct {
 	Store  Store               // nil: there is AllowLocal only
@@ -61,12 +80,27 @@ func New(settings Settings) *Limiter {
 	return &Limiter{Settings: settings, known: newEntries(), batches: map[int64]*batch{}}
 }
 
-// Try decides from what is known here: a lease in hand, or a bucket known to be empty. Where it cannot, known is false,
-// and Redis must be asked, with Allow.
-func (l *Limiter) Try(key string, limit *Limit, now int64) (decision Decision, known bool) {
+// Spend decides from what is known here: 1 says that a token of a lease in hand was taken; 0 that Redis must be asked, with
+// Allow; a negative number that the bucket is empty, and will have a token in so many microseconds. It is all that most
+// requests need of the limiter, and therefore lean.
+func (l *Limiter) Spend(key string, limit *Limit, now int64) int64 {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.try(key, limit, now)
+	e := l.known.young[key]
+	if e == nil {
+		e = l.known.get(key)
+	}
+	verdict := int64(0)
+	if e != nil && e.limit == limit {
+		if e.tokens > 0 && now < e.until {
+			e.tokens--
+			e.spent++
+			verdict = 1
+		} else if now < e.empty {
+			verdict = now - e.token
+		}
+	}
+	l.mu.Unlock()
+	return verdict
 }
 
 // Allow takes a token from the bucket of key, in Redis. Requests that wait at the same time share one call. rider, which

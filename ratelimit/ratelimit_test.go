@@ -33,8 +33,8 @@ func newStore(t *testing.T, address string) *store.Store {
 
 func allow(t *testing.T, l *Limiter, key string, limit *Limit) Decision {
 	now := l.Now()
-	if decision, known := l.Try(key, limit, now); known {
-		return decision
+	if verdict := l.Spend(key, limit, now); verdict != 0 {
+		return decide(verdict)
 	}
 	decision, err := l.Allow(key, limit, now, time.Now().Add(5*time.Second), nil)
 	require.NoError(t, err)

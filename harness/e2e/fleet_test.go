@@ -42,7 +42,7 @@ func TestFleet_aCircuitOpenedByOneIsOpenForAll(t *testing.T) {
 	server := redistest.Start(t)
 	up := startUpstream(t)
 	plugin := block{
-		"redis":          redisBlock(server),
+		"redis": redisBlock(server),
 		// One failure opens it: with more, a success of the busy one between them would start the count anew.
 		"circuitBreaker": block{"failureThreshold": 1, "resetTimeout": "1h"},
 	}

@@ -1,11 +1,14 @@
 package gateway
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"gopkg.in/yaml.v3"
@@ -50,6 +53,30 @@ func (t *Traefik) Start() (*Process, error) {
 		return nil, err
 	}
 	return process, process.await(answers("http://"+t.API+"/ping"), 60*time.Second)
+}
+
+// Serves waits until the path answers with 200 on the public entry point, and tells what Traefik says is wrong with the
+// middleware, if it says so.
+func (t *Traefik) Serves(path, middleware string) error {
+	ready := answers("http://" + t.Web + path)
+	for deadline := time.Now().Add(20 * time.Second); !ready(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("the gateway does not answer %s", path)
+		}
+	}
+	response, err := http.Get("http://" + t.API + "/api/http/middlewares/" + middleware)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	var shown struct{ Error []string }
+	if err := json.NewDecoder(response.Body).Decode(&shown); err != nil {
+		return err
+	}
+	if len(shown.Error) > 0 {
+		return fmt.Errorf("the middleware's configuration is wrong: %s", strings.Join(shown.Error, "; "))
+	}
+	return nil
 }
 
 // write writes the static file and returns its path.

@@ -72,6 +72,9 @@ func (s *settings) serve(ctx context.Context, root, dir string) error {
 		return fmt.Errorf("%w; see %s", err, logFile)
 	}
 	defer process.Stop()
+	if err := traefik.Serves("/health", "gateway@file"); err != nil {
+		return err
+	}
 
 	fmt.Print(s.greeting(logFile))
 	select {

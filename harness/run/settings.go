@@ -121,7 +121,7 @@ The gateway runs.
 Try, in another terminal:
 
   a request          curl -i http://%[1]s/proxy/ok
-  a burst into 429   seq 120 | xargs -P 20 -I{} curl -s -o /dev/null -w '%%{http_code}\n' http://%[1]s/proxy/ok | sort | uniq -c
+  a burst into 429   curl -s -o /dev/null -w '%%{http_code}\n' 'http://%[1]s/proxy/ok?[1-300]' | sort | uniq -c
   failures into 503  for i in 1 2 3 4 5 6; do curl -s -w ' %%{http_code}\n' http://%[1]s/proxy/fail; done
 
 Ctrl-C ends it.

@@ -27,7 +27,7 @@ func FuzzOf(f *testing.F) {
 			{Host: true},
 		} {
 			c := c
-			require.Regexp(t, safe, c.Of(r))
+			require.Regexp(t, safe, of(c, r))
 		}
 	})
 }
