@@ -43,13 +43,10 @@ check_tools() {
 }
 
 check_settings() {
-	local socket
 	[ "$stack" = dev ] || [ -r "$env_file" ] || die "$env_file cannot be read"
 	environment=$(compose config --environment) || die 'the settings are not whole'
 	if [ "$stack" = dev ] && [ -z "$(setting DOCKER_GID '')" ]; then
-		socket=$(setting DOCKER_SOCKET /var/run/docker.sock)
-		DOCKER_GID=$(stat -L -c %g "$socket") || die "$socket is not there; set DOCKER_SOCKET"
-		export DOCKER_GID
+		find_group
 	fi
 	if [ "$stack" = prod ]; then
 		check_secrets
@@ -60,6 +57,17 @@ check_settings() {
 	[ -n "$project" ] || die 'the project has no name'
 }
 
+# find_group finds out the group that the socket of Docker belongs to.
+find_group() {
+	local socket
+	case $(docker info --format '{{.OperatingSystem}} {{.SecurityOptions}}') in
+	*'Docker Desktop'* | *rootless*) return 0 ;; # to a container, the socket belongs to root there
+	esac
+	socket=$(setting DOCKER_SOCKET /var/run/docker.sock)
+	DOCKER_GID=$(stat -L -c %g "$socket") || die "$socket is not there; set DOCKER_SOCKET"
+	export DOCKER_GID
+}
+
 check_secrets() {
 	local name value placeholders='' password
 	while IFS= read -r name; do
@@ -68,7 +76,8 @@ check_secrets() {
 			placeholders+=" $name"
 		fi
 	done < <(sed -n 's/^\([A-Za-z0-9_]*\)=.*/\1/p' "$env_file")
-	[ -z "$placeholders" ] || die "still a placeholder:$placeholders; set it in the environment or in a file that ENV_FILE names"
+	[ -z "$placeholders" ] ||
+		die "still a placeholder:$placeholders; set it in the environment or in a file that ENV_FILE names"
 	password=$(setting REDIS_PASSWORD '')
 	[ "${#password}" -ge 16 ] || die 'REDIS_PASSWORD is shorter than 16 characters'
 }
@@ -94,10 +103,11 @@ check_images() {
 # remember keeps hold of the images of the containers that are healthy, whatever becomes of their names.
 remember() {
 	local service container image state
+	local format='{{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}} {{.Image}}'
 	for service in "${services[@]}"; do
 		container=$(compose ps --quiet "$service" | head -n 1)
 		[ -n "$container" ] || continue
-		read -r state image < <(docker inspect --format '{{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}} {{.Image}}' "$container")
+		read -r state image < <(docker inspect --format "$format" "$container")
 		[ "$state" = healthy ] || continue
 		before[$service]=$(keep "$service" "$image")
 	done
@@ -175,20 +185,21 @@ smoke() {
 
 # smoke_limit sends a burst beyond the bucket, which costs only this host its tokens.
 smoke_limit() {
-	local capacity limited url
+	local capacity limited url requests
 	capacity=$(setting RATE_LIMIT_CAPACITY "$default_capacity")
 	if [ "$capacity" -gt 20000 ]; then
 		say "a 429: not tried, as a burst of $capacity is more than a smoke test should send"
 		return 0
 	fi
 	url="http://127.0.0.1:$(setting PORT 5000)$(setting SMOKE_PATH /proxy/ok)"
-	limited=$(timeout 120 curl --silent --globoff --parallel --parallel-max 50 --config <(burst "$url" $((2 * capacity + 200))) \
-		--write-out '%{http_code}\n' | grep -c '^429$' || true)
+	requests=$((2 * capacity + 200))
+	limited=$(timeout 120 curl --silent --globoff --parallel --parallel-max 50 --write-out '%{http_code}\n' \
+		--config <(burst "$url" "$requests") | grep -c '^429$' || true)
 	if [ "$limited" -eq 0 ]; then
-		say "no 429 in a burst of $((2 * capacity + 200))"
+		say "no 429 in a burst of $requests"
 		return 1
 	fi
-	say "a 429: passed, $limited of a burst of $((2 * capacity + 200))"
+	say "a 429: passed, $limited of a burst of $requests"
 }
 
 burst() {

@@ -21,11 +21,13 @@ const (
 
 // TestDevelopment sets every variable to something unusual, so that each is seen to arrive.
 func TestDevelopment(t *testing.T) {
+	const password = `de"v pass`
 	s := newStack(t, "docker-compose.yml",
-		"REDIS_PORT=6390", "REDIS_DB=3", `REDIS_PASSWORD=de"v pass`,
+		"REDIS_PORT=6390", "REDIS_DB=3", "REDIS_PASSWORD="+password,
 		"RATE_LIMIT_CAPACITY=60", "RATE_LIMIT_REFILL_RATE=20", "RATE_LIMIT_REFILL_PERIOD=2s",
 		"CIRCUIT_BREAKER_FAILURE_THRESHOLD=4", "CIRCUIT_BREAKER_RESET_TIMEOUT_SECONDS=3",
 		"CIRCUIT_BREAKER_HALF_OPEN_SUCCESS_THRESHOLD=3")
+	s.password = password
 	s.mustCompose("up", "-d", "--build")
 
 	t.Run("one command makes it healthy", func(t *testing.T) {
@@ -48,7 +50,7 @@ func TestDevelopment(t *testing.T) {
 	t.Run("its state is in Redis, behind the password, in the database that was named", func(t *testing.T) {
 		require.Contains(t, s.redis("-p", "6390", "-n", "3", "KEYS", "resilience:{gateway}:bucket:ip:*"), "resilience:")
 		require.Equal(t, "0", s.redis("-p", "6390", "-n", "0", "DBSIZE"))
-		output, _ := s.compose("exec", "-T", "-e", "REDISCLI_AUTH=", "redis", "redis-cli", "-p", "6390", "PING")
+		output, _ := s.compose("exec", "-T", "redis", "redis-cli", "-p", "6390", "PING")
 		require.Contains(t, output, "NOAUTH")
 	})
 	t.Run("the circuit opens and recovers", func(t *testing.T) {
@@ -100,6 +102,19 @@ func TestDevelopment(t *testing.T) {
 	})
 }
 
+// TestDevelopment_asItIs sets nothing: no password, and no group of the socket.
+func TestDevelopment_asItIs(t *testing.T) {
+	s := newStack(t, "docker-compose.yml")
+	s.mustCompose("up", "-d", "--build")
+	s.requireHealthy()
+	s.await("/proxy/ok", http.StatusOK, 30*time.Second)
+	require.Equal(t, "0", s.inspect("proxy-service").Config.User)
+	counts := s.burst(200, "/proxy/ok")
+	require.Equal(t, []int{200, 429}, statuses(counts))
+	require.GreaterOrEqual(t, counts[200], 99)
+	require.Contains(t, s.redis("--scan", "--pattern", "resilience:*"), "resilience:{gateway}:bucket:ip:")
+}
+
 func socketGroup(t *testing.T) string {
 	t.Helper()
 	info, err := os.Stat(socket)
@@ -123,7 +138,8 @@ func (s *stack) requireShown(t *testing.T) {
 	shown := middleware.Plugin.Resilience
 	require.Equal(t, map[string]string{"address": "redis:6390", "passwordEnv": "REDIS_PASSWORD", "db": "3"}, shown.Redis)
 	require.Equal(t, map[string]string{"capacity": "60", "refillRate": "20", "refillPeriod": "2s"}, shown.RateLimit)
-	require.Equal(t, map[string]string{"failureThreshold": "4", "resetTimeout": "3s", "halfOpenSuccessThreshold": "3"}, shown.CircuitBreaker)
+	require.Equal(t, map[string]string{"failureThreshold": "4", "resetTimeout": "3s", "halfOpenSuccessThreshold": "3"},
+		shown.CircuitBreaker)
 	for _, router := range []string{"proxy", "health", "api"} {
 		r := get("http://" + s.api + "/api/http/routers/" + router + "@docker")
 		require.Equal(t, http.StatusOK, r.status, router)

@@ -104,6 +104,15 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
+// TestPinned: no image of others can change with the next release of theirs.
+func TestPinned(t *testing.T) {
+	for name, image := range readEnvFile(filepath.Join(project, ".env.example")) {
+		if strings.HasSuffix(name, "_IMAGE") && !strings.HasSuffix(image, ":local") {
+			require.Regexp(t, `:v?\d+\.\d+\.\d+`, image, name)
+		}
+	}
+}
+
 // normal leaves out the build arguments, which Compose shows only where they are set; TestDefaults compares them itself.
 func normal(config string) string {
 	return regexp.MustCompile(`(?m)^ +(args:|(GO_IMAGE|TRAEFIK_IMAGE|VERSION|REVISION):.*)\n`).ReplaceAllString(config, "")

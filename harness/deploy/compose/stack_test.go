@@ -26,6 +26,8 @@ type stack struct {
 	name string
 	web  string // host and port
 	api  string
+
+	password string // of Redis
 }
 
 // newStack makes a project of the file with the given environment, and takes it down when the test ends.
@@ -75,10 +77,14 @@ func (s *stack) mustCompose(args ...string) string {
 	return output
 }
 
-// redis runs redis-cli where Redis is, with the password that is in the environment there.
+// redis runs redis-cli where Redis is.
 func (s *stack) redis(args ...string) string {
 	s.t.Helper()
-	return strings.TrimSpace(s.mustCompose(append([]string{"exec", "-T", "redis", "redis-cli"}, args...)...))
+	exec := []string{"exec", "-T"}
+	if s.password != "" {
+		exec = append(exec, "-e", "REDISCLI_AUTH="+s.password)
+	}
+	return strings.TrimSpace(s.mustCompose(append(append(exec, "redis", "redis-cli"), args...)...))
 }
 
 // container is what docker inspect tells of one.

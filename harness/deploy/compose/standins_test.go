@@ -91,7 +91,9 @@ exec "$@"
 	if _, err := os.Stat(binary); err != nil {
 		return fmt.Errorf("%s is missing; run: make traefik", binary)
 	}
-	changes := []string{"ENV PATH=/usr/local/bin:/usr/bin:/bin", `ENTRYPOINT ["/entrypoint.sh"]`, `CMD ["traefik"]`, "EXPOSE 80"}
+	changes := []string{
+		"ENV PATH=/usr/local/bin:/usr/bin:/bin", `ENTRYPOINT ["/entrypoint.sh"]`, `CMD ["traefik"]`, "EXPOSE 80",
+	}
 	return importImage(traefikStandIn, changes, func(w *image) {
 		w.shell()
 		w.file(binary, "/usr/local/bin/traefik")
@@ -101,7 +103,9 @@ exec "$@"
 
 // makeRedis makes one like redis:…-alpine: user 999:1000, who owns /data.
 func makeRedis(string) error {
-	changes := []string{"ENV PATH=/usr/local/bin:/usr/bin:/bin", "VOLUME /data", "WORKDIR /data", "EXPOSE 6379", `CMD ["redis-server"]`}
+	changes := []string{
+		"ENV PATH=/usr/local/bin:/usr/bin:/bin", "VOLUME /data", "WORKDIR /data", "EXPOSE 6379", `CMD ["redis-server"]`,
+	}
 	return importImage(redisStandIn, changes, func(w *image) {
 		w.shell()
 		for _, program := range []string{"redis-server", "redis-cli"} {
@@ -256,7 +260,9 @@ func removeImages() {
 		return
 	}
 	for _, name := range strings.Fields(string(out)) {
-		for _, ours := range []string{"resilience-test-", "resilience-standin/", "resilience-gateway:local", "resilience-upstream:local", "resilience-tests:local"} {
+		for _, ours := range []string{
+			"resilience-test-", "resilience-standin/", "resilience-gateway:local", "resilience-upstream:local", "resilience-tests:local",
+		} {
 			if strings.HasPrefix(name, ours) {
 				exec.Command("docker", "image", "rm", "--force", name).Run()
 			}

@@ -59,6 +59,8 @@ func check(file string) (clean bool, err error) {
 // unknownImages answers for every base image that nothing is known of it.
 type unknownImages struct{}
 
-func (unknownImages) ResolveImageConfig(_ context.Context, ref string, _ sourceresolver.Opt) (string, digest.Digest, []byte, error) {
+func (unknownImages) ResolveImageConfig(
+	_ context.Context, ref string, _ sourceresolver.Opt,
+) (string, digest.Digest, []byte, error) {
 	return ref, digest.FromString(ref), []byte("{}"), nil
 }
