@@ -80,7 +80,11 @@ func TestRedis_aUserThatMayOnlyDoWhatWeDo(t *testing.T) {
 
 	t.Run("and comes back from a loss", func(t *testing.T) {
 		server.Kill()
-		require.Equal(t, 429, g.get("/proxy/ok").status)
+		noticed := func() bool {
+			require.Equal(t, 429, g.get("/proxy/ok").status)
+			return len(g.events("redis is away")) == 1
+		}
+		require.Eventually(t, noticed, 3*time.Second, 50*time.Millisecond, "that the bucket is empty is known for a second")
 		server.Run()
 		require.Eventually(t, func() bool { return len(g.events("redis is back")) == 1 }, 2*time.Second, 10*time.Millisecond, g.log)
 	})
