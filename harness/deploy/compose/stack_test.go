@@ -87,6 +87,21 @@ func (s *stack) redis(args ...string) string {
 	return strings.TrimSpace(s.mustCompose(append(append(exec, "redis", "redis-cli"), args...)...))
 }
 
+// requireBucket sees the client's bucket in Redis. A gateway that found Redis slow, as on a busy machine, limits by itself
+// until it has tried again.
+func (s *stack) requireBucket(redis ...string) {
+	s.t.Helper()
+	var keys string
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); {
+		s.burst(50, "/proxy/ok")
+		keys = s.redis(append(redis, "--scan", "--pattern", "resilience:{gateway}:bucket:*")...)
+		if strings.Contains(keys, "bucket:ip:") {
+			return
+		}
+	}
+	require.Fail(s.t, "no bucket in Redis", keys)
+}
+
 // container is what docker inspect tells of one.
 type container struct {
 	ID    string `json:"Id"`
