@@ -164,7 +164,7 @@ func (l *Limiter) fly(number int64) {
 	for i, g := range b.groups {
 		g.entry.batch = 0
 		if err == nil && answers[i].taken >= 0 {
-			l.learn(g.entry, b.limit, answers[i], b.sent, heard)
+			l.learn(g.entry, b.limit, answers[i], b.sent, now, heard)
 			g.answer(answers[i], b.limit)
 		} else {
 			g.fail(err)

@@ -63,11 +63,12 @@ func (e *entry) endLease(now int64) (lease, unused int64) {
 	return lease, unused
 }
 
-// learn takes Redis's answer to a call that was sent at the time sent, when so many answers had been heard. mu is held.
-func (l *Limiter) learn(e *entry, limit *Limit, a answer, sent, heardThen int64) {
+// learn takes Redis's answer, which came now, to a call that was sent at the time sent, when so many answers had been heard.
+// Redis gave it somewhere between the two: each time is counted from the end that lets less through. mu is held.
+func (l *Limiter) learn(e *entry, limit *Limit, a answer, sent, now, heardThen int64) {
 	// Calls overtake each other: of two that were under way at once, the lower level is the later.
 	if e.heard <= heardThen || e.period != limit.period || e.level > a.level {
-		e.level, e.at, e.period = a.level, sent, limit.period
+		e.level, e.at, e.period = a.level, now, limit.period
 	}
 	e.heard = l.heard
 	e.limit = limit
