@@ -454,12 +454,10 @@ func TestBreaker_countsTheSameWhereTraefikKnowsTheStatus(t *testing.T) {
 			place, row := place, row
 			t.Run(row.name+", "+place.name, func(t *testing.T) {
 				newProcess(t, 0)
-				handler, up := newGateway(t, &Config{Redis: place.redis, CircuitBreaker: failures("2")})
+				handler, up := newGateway(t, &Config{Redis: place.redis, CircuitBreaker: failures("1")})
 				require.Equal(t, 200, get(handler))
 				up.will(row.answer)
-				for i := 0; i < 2; i++ {
-					panicOf(handler, &capture{ResponseRecorder: httptest.NewRecorder()}, httptest.NewRequest("GET", "/", nil))
-				}
+				panicOf(handler, &capture{ResponseRecorder: httptest.NewRecorder()}, httptest.NewRequest("GET", "/", nil))
 				up.will(nil)
 				require.Equal(t, row.failures, get(handler) == 503)
 			})
@@ -767,6 +765,7 @@ func TestOnError_rulesForAKeyThatIsNotOurs(t *testing.T) {
 		onError string
 		got     []int
 	}{
+		{"local", []int{500, 500, 503, 429}},
 		{"allow", []int{500, 500, 500, 429}},
 		{"deny", []int{503, 503, 503, 429}},
 	} {
@@ -876,6 +875,43 @@ func TestBudget_aRequestWaitsForRedisNoLongerThanTheTimeout(t *testing.T) {
 			require.Less(t, time.Since(begun), timeout, "the others do not wait at all")
 		})
 	}
+}
+
+func TestBudget_holdsForEachOfACrowd(t *testing.T) {
+	const (
+		timeout = 300 * time.Millisecond
+		slack   = 150 * time.Millisecond
+	)
+	server := redistest.Start(t)
+	newProcess(t, 0)
+	handler, up := newGateway(t, &Config{
+		Redis:     &RedisConfig{Address: server.Addr(), Timeout: timeout.String()},
+		RateLimit: tokens("90"), CircuitBreaker: failures("5")})
+	get(handler)
+	server.Pause()
+	defer server.Resume()
+	var mu sync.Mutex
+	longest := time.Duration(0)
+	var done sync.WaitGroup
+	for i := 0; i < 30; i++ {
+		done.Add(1)
+		go func() {
+			defer done.Done()
+			begun := time.Now()
+			get(handler)
+			took := time.Since(begun)
+			mu.Lock()
+			defer mu.Unlock()
+			if took > longest {
+				longest = took
+			}
+		}()
+		time.Sleep(time.Millisecond)
+	}
+	done.Wait()
+	require.Equal(t, 31, up.count())
+	require.GreaterOrEqual(t, longest, timeout/2, "Redis was asked")
+	require.Less(t, longest, timeout+slack)
 }
 
 // relay stands between the middlewares and Redis, counts what is sent to it, and holds its answers back for a while.

@@ -25,11 +25,11 @@ func (b *Breaker) Done(permit Permit, outcome Outcome, policy *Policy, patience 
 	if !permit.counts {
 		return
 	}
-	if b.Store == nil || b.Store.Down() {
+	if b.Store == nil || permit.local || b.Store.Down() {
 		b.doneLocal(permit, outcome, policy)
 		return
 	}
-	if permit.local || !b.worthTelling(permit, outcome) {
+	if !b.worthTelling(permit, outcome) {
 		return
 	}
 	if 2*patience < b.Timeout {

@@ -55,6 +55,7 @@ func TestDialect_isSeen(t *testing.T) {
 		{"a goroutine without recover", `func f() { go g() }; func g() {}`},
 		{"a goroutine without recover", `func f() { time.AfterFunc(1, g) }; func g() {}`},
 		{"return <-", `func f(c chan int) int { return <-c }`},
+		{"a builtin after the first result", `func f(a, b []int) (int, int) { return len(a), len(b) }`},
 		{"a case without a body", `func f(i int) bool { switch { case i > 1, i < 0: default: return false }; return true }`},
 		{"the import slices", `import "slices"; var _ = slices.Contains([]int{1}, 1)`},
 	}
@@ -134,7 +135,10 @@ func (c *check) visit(node ast.Node) bool {
 			c.forbid(n, "a goroutine without recover at its top: a panic in it ends Traefik")
 		}
 	case *ast.ReturnStmt:
-		for _, result := range n.Results {
+		for i, result := range n.Results {
+			if i > 0 && callsBuiltin(result) {
+				c.forbid(n, "a builtin after the first result")
+			}
 			if unary, ok := result.(*ast.UnaryExpr); ok && unary.Op == token.ARROW {
 				c.forbid(n, "return <-")
 			}
@@ -145,6 +149,15 @@ func (c *check) visit(node ast.Node) bool {
 		}
 	}
 	return true
+}
+
+func callsBuiltin(result ast.Expr) bool {
+	call, ok := result.(*ast.CallExpr)
+	if !ok {
+		return false
+	}
+	name, ok := call.Fun.(*ast.Ident)
+	return ok && (name.Name == "len" || name.Name == "cap" || name.Name == "append" || name.Name == "make" || name.Name == "new")
 }
 
 func (c *check) assignment(n *ast.AssignStmt) {

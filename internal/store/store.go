@@ -235,7 +235,9 @@ func (s *Store) dial() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.dials--
-	if err == nil {
+	if err == nil && s.closed && s.waiting == 0 {
+		c.redis.Close() // nobody is left to take it
+	} else if err == nil {
 		s.idle = append(s.idle, c)
 	}
 	s.changed.Broadcast()
