@@ -56,6 +56,7 @@ func choose(random *rand.Rand, steps int, now int64) choice {
 
 // agree takes n random steps in this process, then the same ones in Redis, and requires the same answers.
 func agree(t testing.TB, server *redistest.Server, seed int64, n int) {
+	server.Do("FLUSHALL")
 	random := rand.New(rand.NewSource(seed))
 	w := &walker{key: "seed" + strconv.FormatInt(seed, 10)}
 	policies := []*Policy{randomPolicy(random), randomPolicy(random)}
