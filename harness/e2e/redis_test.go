@@ -216,11 +216,20 @@ func TestRedis_isNeverSentATime(t *testing.T) {
 		heard <- all
 	}()
 	requireShared(t, g, server.Do)
+	leasing := startTraefik(t, options{upstream: startUpstream(t), plugin: block{
+		"name": "leasing", "redis": redisBlock(server), "rateLimit": block{"capacity": 10000, "refillRate": 10000},
+	}})
+	for range 40 {
+		burst(10, "/proxy/ok", leasing)
+	}
+	time.Sleep(100 * time.Millisecond)
 	c.(*net.TCPConn).CloseRead()
 
-	// Generations are times of Redis's own that it is told again; every other argument of ours is a length.
-	generations := map[string]bool{}
-	evals := 0
+	// Generations and the numbers of leases are times of Redis's own that it is told again; every other argument of ours
+	// is a length.
+	generations, leases := map[string]bool{}, map[string]bool{}
+	lease := regexp.MustCompile(` (\d+):\d+`)
+	evals, ended := 0, 0
 	argument := regexp.MustCompile(`"((?:[^"\\]|\\.)*)"`)
 	for _, line := range <-heard {
 		fields := argument.FindAllStringSubmatch(line, -1)
@@ -232,6 +241,9 @@ func TestRedis_isNeverSentATime(t *testing.T) {
 				if fields[i][1] == "generation" {
 					generations[fields[i+1][1]] = true
 				}
+				for _, number := range lease.FindAllStringSubmatch(fields[i][1], -1) {
+					leases[number[1]] = true
+				}
 			}
 			continue
 		}
@@ -240,13 +252,21 @@ func TestRedis_isNeverSentATime(t *testing.T) {
 		}
 		evals++
 		for _, field := range fields[2:] {
-			n, err := strconv.ParseFloat(field[1], 64)
-			if err == nil && n > 1e9 && !generations[field[1]] {
-				// 2^31 seconds, milliseconds or microseconds: a length so long is none of ours but the hour of the refill.
-				require.Equal(t, "3600000000", field[1], line)
+			for _, word := range strings.Fields(field[1]) {
+				n, err := strconv.ParseFloat(word, 64)
+				if err != nil || n <= 1e9 || generations[word] {
+					continue
+				}
+				if leases[word] {
+					ended++
+					continue
+				}
+				// A length so long is none of ours but the hour of the refill.
+				require.Equal(t, "3600000000", word, line)
 			}
 		}
 	}
 	require.Greater(t, evals, 10)
 	require.NotEmpty(t, generations)
+	require.Positive(t, ended, "leases that were ended")
 }
