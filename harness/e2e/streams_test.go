@@ -32,9 +32,18 @@ func arrivals(t *testing.T, url string) []time.Duration {
 	return times
 }
 
-func TestStreams(t *testing.T) {
+func TestStreams_pastTraefiksOwnWriter(t *testing.T) { testStreams(t, nil) }
+
+func TestStreams_throughTheRecorder(t *testing.T) {
+	testStreams(t, func(static map[string]any) {
+		delete(static, "metrics")
+		delete(static, "accessLog")
+	})
+}
+
+func testStreams(t *testing.T, change func(static map[string]any)) {
 	up := startUpstream(t)
-	g := startTraefik(t, options{upstream: up, plugin: both(redisBlock(redistest.Start(t)))})
+	g := startTraefik(t, options{upstream: up, plugin: both(redisBlock(redistest.Start(t))), change: change})
 
 	for _, row := range []struct{ name, path string }{
 		{"server-sent events", "/sse?events=4&interval=0.3"},
