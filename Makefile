@@ -4,12 +4,13 @@ SHELL := /bin/bash
 GO ?= go
 export CGO_ENABLED
 
-.PHONY: help run test ci bundle traefik upstream redis lint test-compiled test-interpreted test-e2e fuzz clean
+.PHONY: help run test ci test-deploy bench bundle traefik upstream redis lint test-compiled test-interpreted test-e2e fuzz clean
 
 help:
 	@echo 'make run      the whole gateway on 127.0.0.1:$${PORT:-5000}'
 	@echo 'make test     every test: compiled with -race, interpreted, end to end'
 	@echo 'make ci       make test, and what else belongs to a submission'
+	@echo 'make bench    what the plugin costs beside the built-in limiter and breaker'
 	@echo 'make bundle   dist/plugins-local: the plugin as Traefik loads it'
 	@echo 'make traefik  dist/bin/traefik: the pinned version'
 	@echo 'make clean    removes dist'
@@ -57,7 +58,19 @@ fuzz: redis
 	.ci/fuzz
 
 ci: test
-	@.ci/part fuzz $(MAKE) --no-print-directory fuzz
+	@.ci/part fuzz              $(MAKE) --no-print-directory fuzz
+	@$(MAKE) --no-print-directory test-deploy
+
+# Every way to deploy it, tried for real.
+test-deploy:
+	@.ci/part compose           $(MAKE) --no-print-directory test-deploy-compose
+	@.ci/part kubernetes        $(MAKE) --no-print-directory test-deploy-k8s
+
+# The plugin beside Traefik's own limiter and breaker, side by side in one run. BENCH="-workloads a -rounds 3" for less.
+bench: redis bundle traefik upstream
+	@command -v wrk >/dev/null || .ci/install wrk
+	@cd harness && $(GO) build -o ../dist/bin/bench ./bench
+	@dist/bin/bench -root . $(BENCH)
 
 # Kubernetes: the tree in k8s as one file, and its tests on a real API server.
 .PHONY: k8s kubectl kubernetes test-deploy-k8s
