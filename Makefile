@@ -103,3 +103,11 @@ test-deploy-compose: redis traefik compose
 
 clean:
 	rm -rf dist
+
+# GitHub Actions: the workflows linted, and their steps run.
+.PHONY: test-workflows
+
+test-workflows: redis kubectl
+	@command -v shellcheck >/dev/null || .ci/install shellcheck
+	@command -v ssh >/dev/null || .ci/install openssh-client
+	cd harness && $(GO) test -count=1 -timeout 5m ./deploy/workflows
