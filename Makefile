@@ -59,7 +59,6 @@ fuzz: redis
 
 ci: test
 	@.ci/part fuzz              $(MAKE) --no-print-directory fuzz
-	@$(MAKE) --no-print-directory test-deploy
 
 # Every way to deploy it, tried for real.
 test-deploy:
