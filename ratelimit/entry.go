@@ -19,7 +19,7 @@ type entry struct {
 	usage int64 // tokens in the lease time before it
 }
 
-// spend is Spend for one entry, which may be nil. The limiter's lock is held.
+// spend is Spend for one entry, which may be nil; what changes here changes there. The limiter's lock is held.
 func spend(e *entry, limit *Limit, now int64) int64 {
 	if e == nil || e.limit != limit {
 		return 0

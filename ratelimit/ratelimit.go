@@ -89,6 +89,7 @@ func (l *Limiter) Spend(key string, limit *Limit, now int64) int64 {
 	if e == nil {
 		e = l.known.get(key)
 	}
+	// This is spend, written out: in the interpreter the call would cost more than what it does.
 	verdict := int64(0)
 	if e != nil && e.limit == limit {
 		if e.tokens > 0 && now < e.until {
