@@ -4,7 +4,7 @@ SHELL := /bin/bash
 GO ?= go
 export CGO_ENABLED
 
-.PHONY: help run test ci test-deploy bench bundle traefik upstream redis lint test-compiled test-interpreted test-e2e fuzz clean
+.PHONY: help run test ci test-deploy bench bench-short bench-binary bundle traefik upstream redis lint test-compiled test-interpreted test-e2e fuzz clean
 
 help:
 	@echo 'make run      the whole gateway on 127.0.0.1:$${PORT:-5000}'
@@ -59,17 +59,25 @@ fuzz: redis
 
 ci: test
 	@.ci/part fuzz              $(MAKE) --no-print-directory fuzz
+	@.ci/part bench             $(MAKE) --no-print-directory bench-short
 
 # Every way to deploy it, tried for real.
 test-deploy:
 	@.ci/part compose           $(MAKE) --no-print-directory test-deploy-compose
 	@.ci/part kubernetes        $(MAKE) --no-print-directory test-deploy-k8s
 
-# The plugin beside Traefik's own limiter and breaker, side by side in one run. BENCH="-workloads a -rounds 3" for less.
-bench: redis bundle traefik upstream
+# The plugin beside Traefik's own limiter and breaker, side by side in one run: dist/bench.json and the plot of the docs.
+# It takes most of an hour; `dist/bin/bench -root . -workloads a -rounds 3 -static shipped -gogc 400` for less.
+bench: bench-binary
+	@dist/bin/bench -root . -json dist/bench.json -svg docs/performance.svg
+
+# Two workloads in a few rounds, which fail where a loose bound is passed: a change must not lose the hot path unseen.
+bench-short: bench-binary
+	@dist/bin/bench -root . -short -json dist/bench-short.json
+
+bench-binary: redis bundle traefik upstream
 	@command -v wrk >/dev/null || .ci/install wrk
 	@cd harness && $(GO) build -o ../dist/bin/bench ./bench
-	@dist/bin/bench -root . $(BENCH)
 
 # Kubernetes: the tree in k8s as one file, and its tests on a real API server.
 .PHONY: k8s kubectl kubernetes test-deploy-k8s

@@ -3,9 +3,9 @@ package main
 import (
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/resilient-gateway/resilience/harness/gateway"
 	"gopkg.in/yaml.v3"
@@ -16,22 +16,38 @@ type block = map[string]any
 // lab is what is measured: gateways before one upstream, with one Redis.
 type lab struct {
 	gateways []*gateway.Process
-	webs     []string
+	webs     []string // their public addresses
+	apis     []string // and their internal ones
 	redis    *gateway.Redis
+	delay    *gateway.Delay // before the Redis, or nil
 	upstream *gateway.Process
+	address  string // of the upstream
 	dir      string
+	bare     bool
 }
 
-// conditions of a lab.
-type conditions struct {
-	root  string
-	count int // of gateways
-	gogc  string
-	bare  bool // without metrics and access log
+// setting is what a lab is set up with.
+type setting struct {
+	GOGC       int    `json:"gogc"`
+	GOMEMLIMIT string `json:"gomemlimit"`
+	Bare       bool   `json:"bare"`       // without metrics and access log
+	RedisDelay string `json:"redisDelay"` // added to each round trip
 }
 
-func newLab(c conditions) (l *lab, err error) {
-	l = &lab{}
+func (s setting) String() string {
+	static := "shipped static configuration"
+	if s.Bare {
+		static = "without metrics and access log"
+	}
+	text := fmt.Sprintf("%s, GOGC=%d", static, s.GOGC)
+	if s.RedisDelay != "0s" {
+		text += ", Redis " + s.RedisDelay + " away"
+	}
+	return text
+}
+
+func newLab(root string, s setting, gateways int) (l *lab, err error) {
+	l = &lab{bare: s.Bare}
 	defer func() {
 		if err != nil {
 			l.close()
@@ -47,18 +63,27 @@ func newLab(c conditions) (l *lab, err error) {
 	if l.redis, err = gateway.StartRedis(address, l.dir, io.Discard); err != nil {
 		return l, err
 	}
-	upstream, err := gateway.FreeAddress()
+	added, err := time.ParseDuration(s.RedisDelay)
 	if err != nil {
 		return l, err
 	}
-	if l.upstream, err = gateway.StartUpstream(c.root, upstream, io.Discard); err != nil {
+	if added > 0 {
+		if l.delay, err = gateway.StartDelay(address, added); err != nil {
+			return l, err
+		}
+		address = l.delay.Address
+	}
+	if l.address, err = gateway.FreeAddress(); err != nil {
 		return l, err
 	}
-	if err := l.writePlugins(c.root); err != nil {
+	if l.upstream, err = gateway.StartUpstream(root, l.address, io.Discard); err != nil {
 		return l, err
 	}
-	for i := range c.count {
-		if err := l.startGateway(c, i, "http://"+upstream); err != nil {
+	if err := l.writePlugins(root); err != nil {
+		return l, err
+	}
+	for i := range gateways {
+		if err := l.startGateway(root, s, i, address); err != nil {
 			return l, err
 		}
 	}
@@ -75,7 +100,7 @@ func (l *lab) writePlugins(root string) error {
 	return os.CopyFS(filepath.Join(source, "noop"), os.DirFS(filepath.Join(root, "harness", "bench", "noop")))
 }
 
-func (l *lab) startGateway(c conditions, i int, upstream string) error {
+func (l *lab) startGateway(root string, s setting, i int, redis string) error {
 	web, err := gateway.FreeAddress()
 	if err != nil {
 		return err
@@ -89,7 +114,7 @@ func (l *lab) startGateway(c conditions, i int, upstream string) error {
 	if err := os.MkdirAll(dynamic, 0o755); err != nil {
 		return err
 	}
-	content, err := yaml.Marshal(routes(l.redis.Address, upstream))
+	content, err := yaml.Marshal(routes(redis, "http://"+l.address))
 	if err != nil {
 		return err
 	}
@@ -97,11 +122,11 @@ func (l *lab) startGateway(c conditions, i int, upstream string) error {
 		return err
 	}
 	starter := &gateway.Traefik{
-		Root: c.root, Dir: dir, WorkDir: l.dir, Web: web, API: api, Dynamic: dynamic, Log: io.Discard,
-		Env: []string{"GOGC=" + c.gogc, "GOMEMLIMIT=512MiB"},
+		Root: root, Dir: dir, WorkDir: l.dir, Web: web, API: api, Dynamic: dynamic, Log: io.Discard,
+		Env: []string{fmt.Sprint("GOGC=", s.GOGC), "GOMEMLIMIT=" + s.GOMEMLIMIT},
 		Change: func(static map[string]any) {
 			gateway.Set(static, "github.com/resilient-gateway/noop", "experimental", "localPlugins", "noop", "moduleName")
-			if c.bare {
+			if s.Bare {
 				delete(static, "metrics")
 				delete(static, "accessLog")
 			}
@@ -113,6 +138,7 @@ func (l *lab) startGateway(c conditions, i int, upstream string) error {
 	}
 	l.gateways = append(l.gateways, process)
 	l.webs = append(l.webs, web)
+	l.apis = append(l.apis, api)
 	return nil
 }
 
@@ -123,79 +149,11 @@ func (l *lab) close() {
 	if l.upstream != nil {
 		l.upstream.Stop()
 	}
+	if l.delay != nil {
+		l.delay.Stop()
+	}
 	if l.redis != nil {
 		l.redis.Stop()
 	}
 	os.RemoveAll(l.dir)
-}
-
-// contender is one way to guard a route.
-type contender string
-
-const (
-	none        contender = "none"     // no middleware
-	noop        contender = "no-op"    // a plugin that does nothing
-	builtin     contender = "built-in" // Traefik's own RateLimit on Redis and its CircuitBreaker
-	builtinOpen contender = "built-in breaker"
-	ours        contender = "ours"
-)
-
-// routes returns the dynamic configuration: for each workload and contender a route /<workload>/<contender>.
-func routes(redis, upstream string) block {
-	routers, middlewares := block{}, block{}
-	var prefixes []string
-	for _, w := range workloads {
-		guards := w.guards(redis)
-		for c, chain := range guards {
-			name := w.name + "-" + string(c)
-			name = slug(name)
-			prefix := "/" + w.name + "/" + slug(string(c))
-			prefixes = append(prefixes, prefix)
-			var used []string
-			for i, middleware := range chain {
-				id := fmt.Sprint(name, "-", i)
-				middlewares[id] = middleware
-				used = append(used, id)
-			}
-			routers[name] = block{
-				"rule": "PathPrefix(`" + prefix + "`)", "entryPoints": []string{"web"},
-				"middlewares": append(used, "strip"), "service": "upstream",
-			}
-		}
-	}
-	middlewares["strip"] = block{"stripPrefix": block{"prefixes": prefixes}}
-	return block{"http": block{
-		"routers": routers, "middlewares": middlewares,
-		"services": block{"upstream": block{"loadBalancer": block{"servers": []block{{"url": upstream}}}}},
-	}}
-}
-
-// guards returns the middlewares of each contender under the workload's limit.
-func (w workload) guards(redis string) map[contender][]block {
-	source := block{"requestHeaderName": "X-Client"}
-	builtinBreaker := block{"circuitBreaker": block{
-		"expression": "ResponseCodeRatio(500, 600, 0, 600) > 0.5", "fallbackDuration": "1h", "checkPeriod": "100ms",
-	}}
-	resilience := block{
-		"redis":          block{"address": redis},
-		"rateLimit":      block{"capacity": w.capacity, "refillRate": w.rate, "sourceCriterion": source},
-		"circuitBreaker": block{"failureThreshold": 5, "resetTimeout": "1h"},
-	}
-	guards := map[contender][]block{
-		none: nil,
-		noop: {block{"plugin": block{"noop": block{"any": 1}}}},
-		builtin: {
-			block{"rateLimit": block{
-				"average": w.rate, "burst": w.capacity, "sourceCriterion": maps.Clone(source),
-				"redis": block{"endpoints": []string{redis}},
-			}},
-			builtinBreaker,
-		},
-		ours: {block{"plugin": block{"resilience": resilience}}},
-	}
-	if w.open {
-		guards[builtinOpen] = []block{builtinBreaker}
-		delete(guards, builtin)
-	}
-	return guards
 }

@@ -2,61 +2,157 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
 
+// bench is what a run does.
+type bench struct {
+	root       string
+	rounds     int
+	duration   time.Duration
+	contenders []contender
+	check      bool // that the loose bounds hold
+	json       string
+	report     report
+}
+
 func main() {
-	c := conditions{}
-	rounds := flag.Int("rounds", 7, "rounds; each measures every contender once")
-	seconds := flag.Int("seconds", 3, "seconds a measurement")
-	only := flag.String("workloads", "", "names of workloads, with commas; default: all")
-	flag.StringVar(&c.gogc, "gogc", "400", "GOGC of the gateways")
-	flag.BoolVar(&c.bare, "bare", false, "without metrics and access log")
-	flag.StringVar(&c.root, "root", "..", "root of the project")
+	b := &bench{contenders: []contender{none, noop, builtin, builtinOpen, ours}}
+	seconds := flag.Int("seconds", 2, "seconds a sample")
+	names := flag.String("workloads", "", "names of workloads, with commas; default: all")
+	gogc := flag.String("gogc", "400,100", "GOGC of the gateways, one case each, with commas")
+	static := flag.String("static", "shipped,bare", "static configurations, one case each: shipped, bare (without metrics and access log)")
+	delays := flag.String("redis-delay", "0s", "added to each round trip to Redis, one case each, with commas")
+	short := flag.Bool("short", false, "workloads a and d only, in three rounds, and fail where a loose bound is passed")
+	plot := flag.String("svg", "", "file for a plot of the first case")
+	flag.StringVar(&b.json, "json", "", "file for all samples")
+	flag.StringVar(&b.root, "root", "..", "root of the project")
+	flag.IntVar(&b.rounds, "rounds", 7, "rounds; each measures every contender once")
 	flag.Parse()
-	for _, w := range workloads {
-		if *only != "" && !slices.Contains(strings.Split(*only, ","), w.name) {
-			continue
-		}
-		r, err := run(w, c, *rounds, time.Duration(*seconds)*time.Second)
-		if err != nil {
-			fmt.Fprintf(os.Stderr, "bench: %s: %s\n", w.name, err)
-			os.Exit(1)
-		}
-		fmt.Print(r.table())
+	b.duration = time.Duration(*seconds) * time.Second
+	if *short {
+		b.rounds, b.check = 3, true
+		b.contenders = []contender{none, builtin, ours}
+		*names, *gogc, *static = "a,d", "400", "shipped"
+	}
+	settings, err := settings(*static, *gogc, *delays)
+	if err == nil {
+		err = b.run(settings, *names)
+	}
+	if err == nil && *plot != "" {
+		err = drawCase(b.report.Cases[0], *plot)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
 	}
 }
 
-// run measures the contenders of a workload in turn, round after round.
-func run(w workload, c conditions, rounds int, duration time.Duration) (*result, error) {
-	c.count = w.gateways
-	l, err := newLab(c)
+// settings multiplies the lists out. The first is the main case.
+func settings(static, gogc, delays string) (all []setting, err error) {
+	for _, s := range strings.Split(static, ",") {
+		if s != "shipped" && s != "bare" {
+			return nil, fmt.Errorf("-static %q: shipped or bare, not that", s)
+		}
+		for _, g := range strings.Split(gogc, ",") {
+			n, err := strconv.Atoi(g)
+			if err != nil {
+				return nil, fmt.Errorf("-gogc: %w", err)
+			}
+			for _, d := range strings.Split(delays, ",") {
+				added, err := time.ParseDuration(d)
+				if err != nil {
+					return nil, fmt.Errorf("-redis-delay: %w", err)
+				}
+				all = append(all, setting{GOGC: n, GOMEMLIMIT: "512MiB", Bare: s == "bare", RedisDelay: added.String()})
+			}
+		}
+	}
+	return all, nil
+}
+
+// run measures the named workloads under each setting, and writes the samples down after each.
+func (b *bench) run(settings []setting, names string) error {
+	var chosen []workload
+	for _, w := range workloads {
+		if names == "" || slices.Contains(strings.Split(names, ","), w.Name) {
+			chosen = append(chosen, w)
+		}
+	}
+	if len(chosen) == 0 {
+		return fmt.Errorf("-workloads %q: there are none of these names", names)
+	}
+	var err error
+	b.report.Date = time.Now().UTC().Truncate(time.Second)
+	if b.report.Conditions, err = observe(b.root, b.rounds, b.duration); err != nil {
+		return err
+	}
+	var passed error
+	for _, s := range settings {
+		fmt.Printf("\n== %s, GOMEMLIMIT=%s\n", s, s.GOMEMLIMIT)
+		c := &oneCase{Setting: s}
+		b.report.Cases = append(b.report.Cases, c)
+		for _, w := range chosen {
+			r, err := b.workload(w, s)
+			if err != nil {
+				return fmt.Errorf("%s: %w", w.Name, err)
+			}
+			fmt.Print(r.table())
+			if b.check {
+				passed = errors.Join(passed, hold(r))
+			}
+			c.Results = append(c.Results, r)
+			if err := b.report.write(b.json); err != nil {
+				return err
+			}
+		}
+	}
+	return passed
+}
+
+// workload measures its contenders in turn, round after round, each round in another order: a machine drifts.
+func (b *bench) workload(w workload, s setting) (*result, error) {
+	l, err := newLab(b.root, s, w.Gateways)
 	if err != nil {
 		return nil, err
 	}
 	defer l.close()
+	if b.report.Conditions.Redis, err = l.redisVersion(); err != nil {
+		return nil, err
+	}
 	time.Sleep(time.Second)
 	r := &result{Workload: w, Samples: map[contender][]sample{}}
-	for round := range rounds {
-		for _, contender := range w.contenders() {
-			s, err := l.measure(w, contender, duration, round)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", contender, err)
-			}
-			r.Samples[contender] = append(r.Samples[contender], s)
+	for _, c := range b.contenders {
+		if c != builtin && c != builtinOpen || c == w.rival() {
+			r.order = append(r.order, c)
 		}
 	}
+	for round := range b.rounds {
+		for place := range r.order {
+			c := r.order[turn(round, place, len(r.order))]
+			sample, err := l.measure(w, c, b.duration, round)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", c, err)
+			}
+			sample.Place = place
+			r.Samples[c] = append(r.Samples[c], sample)
+		}
+	}
+	r.sum()
 	return r, nil
 }
 
-func (w workload) contenders() []contender {
-	if w.open {
-		return []contender{none, noop, builtinOpen, ours}
+// turn tells who is next: each round begins one further on, and every other one goes backwards.
+func turn(round, place, of int) int {
+	if round%2 == 1 {
+		place = of - 1 - place
 	}
-	return []contender{none, noop, builtin, ours}
+	return (round + place) % of
 }

@@ -1,41 +1,104 @@
 package main
 
-import "strings"
+import (
+	"math"
+	"strings"
+)
 
 // workload is a kind of traffic.
 type workload struct {
-	name, title    string
-	capacity, rate int // of the limit
-	gateways       int
-	connections    int
-	clients        string // what wrk's script makes of X-Client
-	path           string
-	refused        float64 // share of the answers, at the least; 0: none at all
-	keys           int     // that Redis must hold afterwards, at the least
-	open           bool    // the circuit is opened first
+	Name        string `json:"name"`
+	Title       string `json:"title"`
+	Capacity    int    `json:"capacity"`
+	Rate        int    `json:"rate"`   // tokens a period
+	Period      string `json:"period"` // of the rate
+	Gateways    int    `json:"gateways"`
+	Connections int    `json:"connections"`
+
+	clients clients
+	refused float64 // share of the answers, at the least; 0: none at all
+	keys    int     // that Redis must hold afterwards, at the least; allKeys: one for each client seen
+	open    bool    // the circuit is opened first
 }
+
+// allKeys says that Redis must hold the key of every client that was seen: the period is so long that none expires.
+const allKeys = -1
 
 var workloads = []workload{
-	{name: "a", title: "one hot client", capacity: 1000000, rate: 1000000, gateways: 1, connections: 16, clients: `"hot"`, path: "/ok", keys: 1},
-	{name: "b", title: "10,000 clients, Zipf", capacity: 10000, rate: 10000, gateways: 1, connections: 16, clients: "zipf()", path: "/ok", keys: 500},
-	{name: "c", title: "200,000 clients, uniform", capacity: 10000, rate: 1, gateways: 1, connections: 64, clients: "uniform()", path: "/ok", keys: 500},
-	{name: "c256", title: "200,000 clients, uniform, 256 connections", capacity: 10000, rate: 1, gateways: 1, connections: 256, clients: "uniform()", path: "/ok", keys: 500},
-	{name: "d", title: "a flood, nearly all refused", capacity: 100, rate: 10, gateways: 1, connections: 16, clients: `"flood"`, path: "/ok", refused: 0.97, keys: 1},
-	{name: "e", title: "circuit open", capacity: 1000000, rate: 1000000, gateways: 1, connections: 16, clients: `"hot"`, path: "/ok", refused: 1, open: true},
-	{name: "f", title: "two gateways, Zipf", capacity: 10000, rate: 10000, gateways: 2, connections: 16, clients: "zipf()", path: "/ok", keys: 500},
+	{
+		Name: "a", Title: "one hot client", Capacity: 1000000, Rate: 1000000, Period: "1s", Gateways: 1, Connections: 16,
+		clients: hot, keys: 1,
+	},
+	{
+		Name: "b", Title: "10,000 clients, Zipf", Capacity: 10000, Rate: 10000, Period: "1s", Gateways: 1, Connections: 16,
+		clients: zipf, keys: 500,
+	},
+	{
+		Name: "c", Title: "200,000 clients, uniform", Capacity: 10000, Rate: 1, Period: "1m", Gateways: 1, Connections: 64,
+		clients: uniform, keys: allKeys,
+	},
+	{
+		Name: "c256", Title: "200,000 clients, uniform, 256 connections", Capacity: 10000, Rate: 1, Period: "1m", Gateways: 1, Connections: 256,
+		clients: uniform, keys: allKeys,
+	},
+	{
+		Name: "d", Title: "a flood, nearly all refused", Capacity: 100, Rate: 10, Period: "1s", Gateways: 1, Connections: 16,
+		clients: hot, refused: 0.97, keys: 1,
+	},
+	{
+		Name: "e", Title: "circuit open", Capacity: 1000000, Rate: 1000000, Period: "1s", Gateways: 1, Connections: 16,
+		clients: hot, refused: 1, open: true,
+	},
+	{
+		Name: "f", Title: "two gateways, 10,000 clients, Zipf", Capacity: 10000, Rate: 10000, Period: "1s", Gateways: 2, Connections: 16,
+		clients: zipf, keys: 500,
+	},
 }
 
-func slug(text string) string { return strings.NewReplacer(" ", "-").Replace(text) }
+// rival is the contender that ours is measured against.
+func (w workload) rival() contender {
+	if w.open {
+		return builtinOpen
+	}
+	return builtin
+}
 
-// script is what wrk runs. Each thread draws from a seed of its own; the draws of a Zipf distribution (s = 1.1) are made
-// ahead, for they cost more than a request.
-const script = `local counter = 0
-function setup(thread)
-	thread:set("seed", counter)
-	counter = counter + 1
+// clients is how the requests spread over the clients.
+type clients struct {
+	lua   string // an expression in wrk's script, for X-Client
+	count int
+	skew  float64 // of a Zipf distribution; 0: uniform
+}
+
+var (
+	hot     = clients{lua: `"hot"`, count: 1}
+	zipf    = clients{lua: "zipf()", count: 10000, skew: 1.1}
+	uniform = clients{lua: "uniform()", count: 200000}
+)
+
+// expected is how many clients so many requests come from, on average.
+func (c clients) expected(requests int) float64 {
+	sum := 0.0
+	for i := range c.count {
+		sum += math.Pow(float64(i+1), -c.skew)
+	}
+	seen := 0.0
+	for i := range c.count {
+		share := math.Pow(float64(i+1), -c.skew) / sum
+		seen -= math.Expm1(float64(requests) * math.Log1p(-share))
+	}
+	return seen
+}
+
+func slug(text string) string { return strings.ReplaceAll(text, " ", "-") }
+
+// script is what wrk runs. The draws of the Zipf distribution are made ahead, for they cost more than a request.
+const script = `function setup(thread)
+	worker = thread
 end
 
-local draws, at = {}, 0
+distinct = 0
+local seen, draws, at = {}, {}, 0
 
 function uniform()
 	return "u" .. math.random(200000)
@@ -47,7 +110,7 @@ function zipf()
 end
 
 function init(args)
-	math.randomseed(tonumber(args[1]) * 1000 + seed)
+	math.randomseed(tonumber(args[1]))
 	local sum, cumulative = 0, {}
 	for i = 1, 10000 do
 		sum = sum + 1 / i ^ 1.1
@@ -64,13 +127,18 @@ function init(args)
 end
 
 function request()
-	return wrk.format("GET", nil, {["X-Client"] = CLIENTS})
+	local client = CLIENTS
+	if not seen[client] then
+		seen[client] = true
+		distinct = distinct + 1
+	end
+	return wrk.format("GET", nil, {["X-Client"] = client})
 end
 
 function done(summary, latency, requests)
-	io.write(string.format('{"requests":%d,"micros":%d,"refused":%d,"broken":%d,"p50":%f,"p99":%f}\n',
+	io.write(string.format('{"requests":%d,"micros":%d,"refused":%d,"broken":%d,"distinct":%d,"p50":%f,"p99":%f}\n',
 		summary.requests, summary.duration, summary.errors.status,
 		summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.timeout,
-		latency:percentile(50), latency:percentile(99)))
+		worker:get("distinct"), latency:percentile(50), latency:percentile(99)))
 end
 `

@@ -70,6 +70,9 @@ func (r *Redis) Ended() <-chan struct{} {
 	return r.process.Ended()
 }
 
+// PID returns the process's number; an embedded one has none.
+func (r *Redis) PID() int { return r.process.PID() }
+
 // Stop ends it.
 func (r *Redis) Stop() {
 	if r.Embedded {

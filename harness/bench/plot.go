@@ -1,0 +1,65 @@
+package main
+
+import (
+	"fmt"
+	"image/color"
+
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/vg"
+)
+
+var palette = map[contender]color.Color{
+	none:    color.Gray{Y: 0xc4},
+	noop:    color.Gray{Y: 0x8c},
+	builtin: color.RGBA{R: 0xd9, G: 0x8a, B: 0x3a, A: 0xff},
+	ours:    color.RGBA{R: 0x1f, G: 0x6f, B: 0xb4, A: 0xff},
+}
+
+// drawCase writes the CPU of a request as an SVG: a group of bars for each workload, whiskers from the least to the most.
+func drawCase(c *oneCase, path string) error {
+	p := plot.New()
+	p.Title.Text = "CPU of a request, Traefik and Redis: " + c.Setting.String()
+	p.Title.Padding = vg.Points(8)
+	p.Y.Label.Text = "µs, median; whiskers: least and most"
+	p.Y.Min = 0
+	p.Legend.Top = true
+	p.Add(plotter.NewGrid())
+	bars := []contender{none, noop, builtin, ours}
+	const width = 15
+	var names []string
+	for _, r := range c.Results {
+		names = append(names, r.Workload.Name)
+	}
+	top := 0.0
+	for i, bar := range bars {
+		offset := vg.Points((float64(i) - 1.5) * width)
+		var values plotter.Values
+		w := whiskers{offset: offset}
+		for x, r := range c.Results {
+			who := bar
+			if bar == builtin {
+				who = r.Workload.rival()
+			}
+			f := r.Medians[who]["cpu"]
+			values = append(values, f.Median)
+			w.bars = append(w.bars, whisker{float64(x), f})
+			top = max(top, f.Most)
+		}
+		chart, err := plotter.NewBarChart(values, vg.Points(width))
+		if err != nil {
+			return err
+		}
+		chart.Color = palette[bar]
+		chart.LineStyle.Width = 0
+		chart.Offset = offset
+		p.Add(chart, w)
+		p.Legend.Add(string(bar), chart)
+	}
+	p.Y.Max = top * 1.25
+	p.NominalX(names...)
+	if err := p.Save(vg.Points(760), vg.Points(340), path); err != nil {
+		return fmt.Errorf("the plot: %w", err)
+	}
+	return nil
+}

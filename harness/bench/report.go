@@ -1,0 +1,99 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/gomodule/redigo/redis"
+	"golang.org/x/sys/unix"
+)
+
+// report is a whole run.
+type report struct {
+	Date       time.Time  `json:"date"`
+	Conditions conditions `json:"conditions"`
+	Cases      []*oneCase `json:"cases"`
+}
+
+// oneCase is all workloads under one setting.
+type oneCase struct {
+	Setting setting   `json:"setting"`
+	Results []*result `json:"results"`
+}
+
+// conditions are what the figures depend on besides the settings.
+type conditions struct {
+	CPU     string  `json:"cpu"`
+	Cores   int     `json:"cores"`
+	Kernel  string  `json:"kernel"`
+	Traefik string  `json:"traefik"`
+	Redis   string  `json:"redis"`
+	Load    string  `json:"load"`
+	Rounds  int     `json:"rounds"`
+	Seconds float64 `json:"seconds"` // a sample
+}
+
+func observe(root string, rounds int, duration time.Duration) (conditions, error) {
+	c := conditions{CPU: cpuModel(), Cores: runtime.NumCPU(), Rounds: rounds, Seconds: duration.Seconds()}
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return c, err
+	}
+	c.Kernel = unix.ByteSliceToString(name.Release[:])
+	version, err := exec.Command(filepath.Join(root, "dist", "bin", "traefik"), "version").Output()
+	if err != nil {
+		return c, err
+	}
+	if m := regexp.MustCompile(`Go version:\s+(\S+)`).FindSubmatch(version); m != nil {
+		c.Traefik = "v3.7.9, " + string(m[1])
+	}
+	// wrk tells its version and then fails, for there is nothing to do.
+	text, _ := exec.Command("wrk", "-v").CombinedOutput()
+	c.Load = strings.Join(strings.Fields(string(text))[:2], " ") + ", one thread a gateway"
+	return c, nil
+}
+
+func cpuModel() string {
+	file, err := os.Open("/proc/cpuinfo")
+	if err != nil {
+		return runtime.GOARCH
+	}
+	defer file.Close()
+	for lines := bufio.NewScanner(file); lines.Scan(); {
+		if name, value, _ := strings.Cut(lines.Text(), ":"); strings.TrimSpace(name) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return runtime.GOARCH
+}
+
+// redisVersion asks the lab's Redis for its version.
+func (l *lab) redisVersion() (string, error) {
+	info, err := redis.String(l.do("INFO", "server"))
+	if err != nil {
+		return "", err
+	}
+	m := regexp.MustCompile(`redis_version:(\S+)`).FindStringSubmatch(info)
+	if m == nil {
+		return "unknown", nil
+	}
+	return m[1], nil
+}
+
+func (r *report) write(path string) error {
+	if path == "" {
+		return nil
+	}
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(text, '\n'), 0o644)
+}
