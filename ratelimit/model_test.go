@@ -7,144 +7,20 @@ import (
 	"testing"
 	"time"
 
+	"github.com/resilient-gateway/resilience/internal/bucketmodel"
 	"github.com/resilient-gateway/resilience/internal/redistest"
 	"github.com/stretchr/testify/require"
 )
 
-// model is what the script must do, in this process.
-type model struct {
-	buckets map[string]*modelBucket
-}
-
-// modelBucket is a bucket with its leases, gone when its key would have expired.
-type modelBucket struct {
-	bucket
-	leases []modelLease
-	due    int64
-}
-
-type modelLease struct{ deadline, tokens int64 }
-
-// refillUntil refills up to where the level and the tokens leased make the capacity.
-func (b *modelBucket) refillUntil(limit *Limit, leased, now int64) {
-	full := limit.full - leased*limit.period
-	if full < 0 {
-		full = 0
-	}
-	b.level = b.refilled(&Limit{full: full, refill: limit.refill, period: limit.period}, now)
-	b.period = limit.period
-	if now > b.at {
-		b.at = now
-	}
-}
-
-// settle brings the bucket up to now: each lease that is over leaves the sum at its own time.
-func (b *modelBucket) settle(limit *Limit, now int64) (setBack bool) {
-	setBack = now < b.at
-	if setBack {
-		b.at = now
-	}
-	leased := int64(0)
-	for _, lease := range b.leases {
-		leased += lease.tokens
-	}
-	length := leaseTime.Microseconds()
-	var kept []modelLease
-	for _, lease := range b.leases {
-		if lease.deadline <= now {
-			b.refillUntil(limit, leased, lease.deadline)
-			leased -= lease.tokens
-			continue
-		}
-		if lease.deadline > now+length+maxLeases {
-			lease.deadline = now + length
-		}
-		kept = append(kept, lease)
-	}
-	b.leases = kept
-	b.refillUntil(limit, leased, now)
-	return setBack
-}
-
-// end ends a lease: its tokens that were not used go back.
-func (b *modelBucket) end(limit *Limit, number, unused int64) {
-	for i, lease := range b.leases {
-		if lease.deadline != number {
-			continue
-		}
-		if unused > lease.tokens {
-			unused = lease.tokens
-		}
-		leased := -lease.tokens
-		for _, other := range b.leases {
-			leased += other.tokens
-		}
-		b.level += unused * limit.period
-		if full := limit.full - leased*limit.period; b.level > full {
-			b.level = full
-		}
-		if b.level < 0 {
-			b.level = 0
-		}
-		b.leases = append(append([]modelLease{}, b.leases[:i]...), b.leases[i+1:]...)
-		return
-	}
-}
-
-func (m *model) ask(key string, limit *Limit, a ask, now int64) answer {
-	b := &modelBucket{bucket: fullBucket(limit, now)}
-	if kept := m.buckets[key]; kept != nil && kept.due > now {
-		*b = *kept
-	} else {
-		delete(m.buckets, key)
-	}
-	changed := b.settle(limit, now)
-	if a.lease != 0 {
-		b.end(limit, a.lease, a.unused)
-		changed = true
-	}
-	left := b.level / limit.period
-	got := answer{taken: a.asked}
-	if got.taken > left {
-		got.taken = left
-	}
-	left -= got.taken
-	if left >= minLeft && len(b.leases) < maxLeases {
-		got.leased = left / leaseShare
-		if got.leased > a.ahead {
-			got.leased = a.ahead
-		}
-	}
-	b.level -= (got.taken + got.leased) * limit.period
-	got.level = b.level
-	if got.leased > 0 {
-		got.lease = now + leaseTime.Microseconds()
-		if n := len(b.leases); n > 0 && b.leases[n-1].deadline >= got.lease {
-			got.lease = b.leases[n-1].deadline + 1
-		}
-		b.leases = append(b.leases, modelLease{got.lease, got.leased})
-	}
-	if changed || got.taken+got.leased > 0 {
-		missing := limit.full - b.level
-		idle := (missing+1000*limit.refill-1)/(1000*limit.refill) + 1
-		if len(b.leases) > 0 {
-			idle += leaseTime.Milliseconds()
-		}
-		b.due = now + idle*1000
-		m.buckets[key] = b
-	}
-	return got
-}
-
 // walk takes n random steps in the model, on a few keys, under a few limits, on a clock that mostly goes forward, and
 // returns them with the model's answers.
-func walk(random *rand.Rand, n int) (steps []redistest.Step, answers []answer) {
+func walk(random *rand.Rand, n int) (steps []redistest.Step, answers [][]int64) {
 	var limits []*Limit
 	for len(limits) < 3 {
 		period := time.Duration(upTo(random, 36)) * time.Microsecond
 		limits = append(limits, NewLimit(upTo(random, 16), upTo(random, 20), period))
 	}
-	m := &model{buckets: map[string]*modelBucket{}}
+	m := bucketmodel.New()
 	now := int64(0)
 	for len(steps) < n {
 		limit := limits[0]
@@ -164,11 +40,15 @@ func walk(random *rand.Rand, n int) (steps []redistest.Step, answers []answer) {
 		}
 		if len(answers) > 0 && random.Intn(3) == 0 {
 			ended := answers[len(answers)-1-random.Intn(len(answers))%16]
-			a.lease, a.unused = ended.lease, random.Int63n(ended.leased+2)
+			a.unused = random.Int63n(ended[2] + 2)
+			if len(ended) > 3 {
+				a.lease = ended[3]
+			}
 		}
 		key := "key" + strconv.Itoa(random.Intn(3))
-		steps = append(steps, askStep(key, limit, a, now))
-		answers = append(answers, m.ask(key, limit, a, epoch+now))
+		step := askStep(key, limit, a, now)
+		steps = append(steps, step)
+		answers = append(answers, m.Run(step.At, step.Keys, step.Args))
 	}
 	return steps, answers
 }
@@ -207,13 +87,9 @@ func agree(t testing.TB, server *redistest.Server, seed int64, n int) {
 	server.Do("FLUSHALL")
 	steps, answers := walk(rand.New(rand.NewSource(seed)), n)
 	for i, reply := range server.Walk([]string{take}, steps) {
-		want := []int64{answers[i].taken, answers[i].level, answers[i].leased}
-		if answers[i].leased > 0 {
-			want = append(want, answers[i].lease)
-		}
-		if fmt.Sprint(reply) != fmt.Sprint(want) {
+		if fmt.Sprint(reply) != fmt.Sprint(answers[i]) {
 			require.Fail(t, "script and model disagree", fmt.Sprintf("seed %d, step %d: script %v, model %v, %v",
-				seed, i, reply, want, steps[i]))
+				seed, i, reply, answers[i], steps[i]))
 		}
 	}
 }
@@ -223,5 +99,24 @@ func TestScript_agreesWithTheModel(t *testing.T) {
 	const walkLength = 1000
 	for seed := int64(0); seed < modelSteps/walkLength; seed++ {
 		agree(t, server, seed, walkLength)
+	}
+}
+
+// TestBucket_agreesWithTheModel walks the bucket of this process beside the model, without leases.
+func TestBucket_agreesWithTheModel(t *testing.T) {
+	random := rand.New(rand.NewSource(1))
+	for walk := 0; walk < 200; walk++ {
+		m := bucketmodel.New()
+		now := int64(0)
+		period := time.Duration(upTo(random, 36)) * time.Microsecond
+		limit := NewLimit(upTo(random, 16), upTo(random, 20), period)
+		b := fullBucket(limit, epoch)
+		for i := 0; i < 100; i++ {
+			now += pause(random, limit)
+			asked := random.Int63n(2*limit.full/limit.period + 1)
+			taken, level := b.take(limit, asked, epoch+now)
+			s := step("key", limit, asked, now)
+			require.Equal(t, m.Run(s.At, s.Keys, s.Args), []int64{taken, level, 0}, "walk %d, step %d", walk, i)
+		}
 	}
 }

@@ -3,12 +3,14 @@ package interpreted
 import (
 	"reflect"
 
+	"github.com/resilient-gateway/resilience/internal/bucketmodel"
 	"github.com/resilient-gateway/resilience/internal/redistest"
 	"github.com/stretchr/testify/require"
 	"github.com/traefik/yaegi/interp"
 )
 
-// compiled is what the tests use that the interpreter cannot run: testify, and the servers that they start.
+// compiled is what the tests use that the interpreter cannot run: testify, the servers that they start, and the
+// model that a script is held against.
 var compiled = interp.Exports{
 	"github.com/stretchr/testify/require/require": {
 		"Contains":        reflect.ValueOf(require.Contains),
@@ -46,6 +48,9 @@ var compiled = interp.Exports{
 		"True":            reflect.ValueOf(require.True),
 		"Truef":           reflect.ValueOf(require.Truef),
 		"Zero":            reflect.ValueOf(require.Zero),
+	},
+	"github.com/resilient-gateway/resilience/internal/bucketmodel/bucketmodel": {
+		"New": reflect.ValueOf(bucketmodel.New),
 	},
 	"github.com/resilient-gateway/resilience/internal/redistest/redistest": {
 		"FreePort": reflect.ValueOf(redistest.FreePort),

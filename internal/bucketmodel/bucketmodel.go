@@ -1,0 +1,165 @@
+// Package bucketmodel is the rate limiter's script, said once more in Go, on a clock that is the caller's. The limiter's
+// tests hold the two against each other; the simulation runs a fleet on it.
+package bucketmodel
+
+import (
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Model is a Redis that holds buckets. It is not safe for concurrent use.
+type Model struct {
+	buckets map[string]*bucket
+}
+
+// New returns an empty one.
+func New() *Model { return &Model{buckets: map[string]*bucket{}} }
+
+// limit and terms are the first two words of the script's arguments.
+type (
+	limit struct{ capacity, refill, period int64 }
+	terms struct{ length, minimum, share, most int64 }
+)
+
+// bucket is the value of a key, gone when the key would have expired.
+type bucket struct {
+	level, at, period int64
+	leases            []lease
+	due               int64
+}
+
+type lease struct{ deadline, tokens int64 }
+
+// Run does what the script does with these keys and arguments when Redis's clock says so many microseconds, and returns the
+// integers that it answers with.
+func (m *Model) Run(now int64, keys, args []string) []int64 {
+	words := numbers(args[0])
+	l := limit{capacity: words[0], refill: words[1], period: words[2]}
+	words = numbers(args[1])
+	t := terms{length: words[0], minimum: words[1], share: words[2], most: words[3]}
+	var answer []int64
+	for i, key := range keys {
+		words := append(numbers(args[2+i]), 0, 0)
+		answer = append(answer, m.take(key, now, l, t, words[0], words[1], words[2], words[3])...)
+	}
+	return answer
+}
+
+func numbers(words string) (all []int64) {
+	for _, word := range strings.Fields(words) {
+		n, err := strconv.ParseInt(word, 10, 64)
+		if err != nil {
+			panic("bucketmodel: the script takes numbers, not " + words)
+		}
+		all = append(all, n)
+	}
+	return all
+}
+
+func (m *Model) take(key string, now int64, l limit, t terms, asked, ahead, ended, unused int64) []int64 {
+	b := &bucket{level: l.capacity * l.period, at: now, period: l.period}
+	if kept := m.buckets[key]; kept != nil && kept.due > now {
+		// A copy: where nothing is taken nothing is written, not even the time.
+		*b = *kept
+		b.leases = slices.Clone(kept.leases)
+	} else {
+		delete(m.buckets, key)
+	}
+	changed := b.settle(now, l, t)
+	if ended != 0 {
+		b.end(ended, unused, l)
+		changed = true
+	}
+	left := b.level / l.period
+	taken := min(asked, left)
+	left -= taken
+	leased := int64(0)
+	if left >= t.minimum && int64(len(b.leases)) < t.most {
+		leased = min(ahead, left/t.share)
+	}
+	b.level -= (taken + leased) * l.period
+	answer := []int64{taken, b.level, leased}
+	if leased > 0 {
+		deadline := now + t.length
+		if n := len(b.leases); n > 0 {
+			deadline = max(deadline, b.leases[n-1].deadline+1)
+		}
+		b.leases = append(b.leases, lease{deadline, leased})
+		answer = append(answer, deadline)
+	}
+	if changed || taken+leased > 0 {
+		missing := l.capacity*l.period - b.level
+		idle := (missing+1000*l.refill-1)/(1000*l.refill) + 1
+		if len(b.leases) > 0 {
+			idle += t.length / 1000
+		}
+		b.due = now + idle*1000
+		m.buckets[key] = b
+	}
+	return answer
+}
+
+// settle brings the bucket up to now: each lease that is over leaves the sum at its own time.
+func (b *bucket) settle(now int64, l limit, t terms) (setBack bool) {
+	if b.period != l.period {
+		tokens := b.level / b.period
+		rest := float64(b.level-tokens*b.period) / float64(b.period) * float64(l.period)
+		b.level = tokens*l.period + int64(rest)
+		b.period = l.period
+	}
+	setBack = now < b.at
+	if setBack {
+		b.at = now
+	}
+	leased := b.leased()
+	var kept []lease
+	for _, lease := range b.leases {
+		if lease.deadline <= now {
+			b.refill(lease.deadline, leased, l)
+			leased -= lease.tokens
+			continue
+		}
+		if lease.deadline > now+t.length+t.most {
+			lease.deadline = now + t.length
+		}
+		kept = append(kept, lease)
+	}
+	b.leases = kept
+	b.refill(now, leased, l)
+	return setBack
+}
+
+// refill goes on to a time, up to where the level and the tokens leased make the capacity.
+func (b *bucket) refill(time, leased int64, l limit) {
+	full := max(0, l.capacity-leased) * l.period
+	if b.level >= full {
+		b.level = full
+	} else if passed := time - b.at; passed > (math.MaxInt64-b.level)/l.refill {
+		b.level = full
+	} else if passed > 0 {
+		b.level = min(full, b.level+passed*l.refill)
+	}
+	b.at = max(b.at, time)
+}
+
+// end ends a lease: its tokens that were not used go back.
+func (b *bucket) end(number, unused int64, l limit) {
+	for i, lease := range b.leases {
+		if lease.deadline != number {
+			continue
+		}
+		b.leases = slices.Delete(b.leases, i, i+1)
+		b.level += min(unused, lease.tokens) * l.period
+		b.level = min(b.level, max(0, l.capacity-b.leased())*l.period)
+		return
+	}
+}
+
+func (b *bucket) leased() (sum int64) {
+	for _, lease := range b.leases {
+		sum += lease.tokens
+	}
+	return sum
+}
