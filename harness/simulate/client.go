@@ -1,0 +1,77 @@
+package simulate
+
+import (
+	"math"
+	"math/rand"
+	"time"
+)
+
+// client is a kind of traffic, given as a share of the rate that is allowed.
+type client struct {
+	Name string
+	// asks returns how many times the allowed rate is asked for at a time.
+	asks func(at time.Duration) float64
+	// even says that the requests come at even intervals; else at random ones.
+	even bool
+	// picks returns the gateway, of so many, that a request at this time goes to.
+	picks func(random *rand.Rand, gateways int, at time.Duration) int
+	// lives is how long a gateway lives until it dies, on average, and another takes its place; 0: for ever.
+	lives time.Duration
+	// promise is the part of what is allowed that the client must be let through, once its bucket's first filling is spent.
+	promise float64
+}
+
+func always(times float64) func(time.Duration) float64 {
+	return func(time.Duration) float64 { return times }
+}
+
+// anyOf picks gateways as a load balancer does that knows nothing.
+func anyOf(random *rand.Rand, gateways int, _ time.Duration) int { return random.Intn(gateways) }
+
+// few sends most requests to few of the gateways: the one at rank k gets a share of 1/k^1.5.
+func few(random *rand.Rand, gateways int, _ time.Duration) int {
+	// The rank of a Pareto distribution, cut to what there is.
+	rank := math.Pow(1-random.Float64(), -1/0.5)
+	return int(math.Min(rank-1, 1e9)) % gateways
+}
+
+// turns sends all requests of half a second to one gateway, and then on to the next.
+func turns(_ *rand.Rand, gateways int, at time.Duration) int {
+	return int(at/(500*time.Millisecond)) % gateways
+}
+
+var clients = []client{
+	{Name: "its rate", asks: always(1), even: true, picks: anyOf, promise: 0.99},
+	{Name: "its rate, in turns", asks: always(1), even: true, picks: turns, promise: 0.99},
+	{Name: "twice its rate", asks: always(2), picks: anyOf, promise: 0.98},
+	{Name: "twice its rate, skewed", asks: always(2), picks: few, promise: 0.98},
+	{Name: "twice its rate, in turns", asks: always(2), picks: turns, promise: 0.98},
+	{Name: "twice its rate, gateways die", asks: always(2), picks: anyOf, lives: 5 * time.Second, promise: 0.98},
+	{Name: "bursts", asks: bursts, picks: anyOf},
+	{Name: "bursts, in turns", asks: bursts, picks: turns},
+}
+
+// bursts asks for six times the rate for a second, and nothing for the next three.
+func bursts(at time.Duration) float64 {
+	if at%(4*time.Second) < time.Second {
+		return 6
+	}
+	return 0
+}
+
+// ideal is one bucket that sees every request at once: what the limit allows.
+type ideal struct {
+	capacity, level float64
+	rate            float64 // tokens a second
+	at              time.Duration
+}
+
+func (b *ideal) take(at time.Duration) bool {
+	b.level = math.Min(b.capacity, b.level+b.rate*(at-b.at).Seconds())
+	b.at = at
+	if b.level < 1 {
+		return false
+	}
+	b.level--
+	return true
+}
