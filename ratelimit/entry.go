@@ -35,8 +35,9 @@ func spend(e *entry, limit *Limit, now int64) int64 {
 	return 0
 }
 
-// demand returns how many tokens to ask for ahead of need, besides so many requests that wait: no more than the key used
-// in the lease time before. mu is held.
+// demand returns how many tokens to ask for ahead of need, besides so many requests that wait: what the key used in the
+// lease time before, and of a large use a part, for what is left of a lease when its client goes elsewhere is lost to the
+// client, and one more call for so many tokens costs little. mu is held.
 func (e *entry) demand(waiting, now int64) int64 {
 	length := leaseTime.Microseconds()
 	passed := now - e.asked
@@ -49,6 +50,9 @@ func (e *entry) demand(waiting, now int64) int64 {
 	e.usage = usage
 	e.asked = now
 	e.spent = waiting
+	if usage > smallUse {
+		return smallUse + (usage-smallUse)/largeUseShare
+	}
 	return usage
 }
 

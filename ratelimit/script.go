@@ -8,6 +8,9 @@ const (
 	minLeft    = 100                    // tokens a bucket must have left for any to be leased
 	leaseShare = 8                      // of the tokens left, one of so many is leased at the most
 	maxLeases  = 64                     // of one bucket, under way at once
+
+	smallUse      = 16 // tokens a lease time that are leased whole
+	largeUseShare = 4  // of those beyond, one of so many is leased
 )
 
 // take refills buckets by the time that has passed on Redis's clock and takes tokens from them, one bucket a key.

@@ -17,7 +17,9 @@ type client struct {
 	picks func(random *rand.Rand, gateways int, at time.Duration) int
 	// lives is how long a gateway lives until it dies, on average, and another takes its place; 0: for ever.
 	lives time.Duration
-	// promise is the part of what is allowed that the client must be let through, once its bucket's first filling is spent.
+	// least is the part of what is allowed that the client must be let through.
+	least float64
+	// promise is that part once its bucket's first filling is spent, which leases may hold back some of.
 	promise float64
 }
 
@@ -41,14 +43,14 @@ func turns(_ *rand.Rand, gateways int, at time.Duration) int {
 }
 
 var clients = []client{
-	{Name: "its rate", asks: always(1), even: true, picks: anyOf, promise: 0.99},
-	{Name: "its rate, in turns", asks: always(1), even: true, picks: turns, promise: 0.99},
-	{Name: "twice its rate", asks: always(2), picks: anyOf, promise: 0.98},
-	{Name: "twice its rate, skewed", asks: always(2), picks: few, promise: 0.98},
-	{Name: "twice its rate, in turns", asks: always(2), picks: turns, promise: 0.98},
-	{Name: "twice its rate, gateways die", asks: always(2), picks: anyOf, lives: 5 * time.Second, promise: 0.98},
-	{Name: "bursts", asks: bursts, picks: anyOf},
-	{Name: "bursts, in turns", asks: bursts, picks: turns},
+	{Name: "its rate", asks: always(1), even: true, picks: anyOf, least: 0.99, promise: 0.99},
+	{Name: "its rate, in turns", asks: always(1), even: true, picks: turns, least: 0.99, promise: 0.99},
+	{Name: "twice its rate", asks: always(2), picks: anyOf, least: 0.95, promise: 0.98},
+	{Name: "twice its rate, skewed", asks: always(2), picks: few, least: 0.95, promise: 0.98},
+	{Name: "twice its rate, in turns", asks: always(2), picks: turns, least: 0.95, promise: 0.98},
+	{Name: "twice its rate, gateways die", asks: always(2), picks: anyOf, lives: 5 * time.Second, least: 0.95, promise: 0.98},
+	{Name: "bursts", asks: bursts, picks: anyOf, least: 0.95, promise: 0.9},
+	{Name: "bursts, in turns", asks: bursts, picks: turns, least: 0.95, promise: 0.9},
 }
 
 // bursts asks for six times the rate for a second, and nothing for the next three.

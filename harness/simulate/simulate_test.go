@@ -40,6 +40,7 @@ func TestFleets(t *testing.T) {
 					t.Logf("%d asked, %d allowed, %d admitted; %.2f %% unused, %.2f %% in the second half; %.4f calls a request; most %.1f",
 						o.Asked, o.Allowed, o.Admitted, 100*o.unused(), 100*(1-o.Late), o.callsPerRequest(), o.Most)
 					require.LessOrEqual(t, o.Most, float64(l.Capacity), "in a window, beyond the rate")
+					require.LessOrEqual(t, o.unused(), 1-c.least, "of what is allowed")
 					require.GreaterOrEqual(t, o.Late, c.promise, "admitted of what is allowed, in the second half")
 				})
 			}
