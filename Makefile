@@ -4,7 +4,7 @@ SHELL := /bin/bash
 GO ?= go
 export CGO_ENABLED
 
-.PHONY: help run test ci test-deploy bench bench-short bench-binary bundle traefik upstream redis lint test-compiled test-interpreted test-e2e fuzz clean
+.PHONY: help run test ci test-deploy bench bench-short bench-binary simulate bundle traefik upstream redis lint test-compiled test-interpreted test-e2e test-simulation fuzz clean
 
 help:
 	@echo 'make run      the whole gateway on 127.0.0.1:$${PORT:-5000}'
@@ -39,6 +39,7 @@ test:
 	@.ci/part interpreted       $(MAKE) --no-print-directory test-interpreted
 	@.ci/part traefik           $(MAKE) --no-print-directory traefik
 	@.ci/part end-to-end        $(MAKE) --no-print-directory test-e2e
+	@.ci/part simulation        $(MAKE) --no-print-directory test-simulation
 
 lint:
 	@.ci/lint
@@ -53,6 +54,9 @@ test-interpreted: redis
 
 test-e2e: redis bundle traefik upstream
 	cd harness && $(GO) test -count=1 -timeout 20m ./e2e
+
+test-simulation:
+	cd harness && $(GO) test -count=1 ./window ./simulate
 
 fuzz: redis
 	.ci/fuzz
@@ -70,6 +74,10 @@ test-deploy:
 # It takes most of an hour; `dist/bin/bench -root . -workloads a -rounds 3 -static shipped -gogc 400` for less.
 bench: bench-binary
 	@dist/bin/bench -root . -json dist/bench.json -svg docs/performance.svg
+
+# Fleets in virtual time, and the plot of what they leave unused.
+simulate:
+	cd harness && $(GO) test -count=1 ./simulate -args -svg $(CURDIR)/docs/simulation.svg -json $(CURDIR)/dist/simulate.json
 
 # Two workloads in a few rounds, which fail where a loose bound is passed: a change must not lose the hot path unseen.
 bench-short: bench-binary
