@@ -23,6 +23,7 @@ type Recorder struct {
 	status int
 	left   int64 // bytes of the body still to come, by Content-Length
 	stream bool  // flush each piece
+	held   bool  // but for the first, which may be all there is
 }
 
 // Status returns the status of the answer, or 0 where there is none yet. An upgraded connection's is 101.
@@ -38,7 +39,7 @@ func (r *Recorder) WriteHeader(status int) {
 	}
 	r.begin(status)
 	r.ResponseWriter.WriteHeader(status)
-	if r.stream {
+	if r.stream && !r.held {
 		r.flush()
 	}
 }
@@ -52,7 +53,9 @@ func (r *Recorder) Write(piece []byte) (int, error) {
 	if r.left > 0 {
 		r.left -= int64(n)
 	}
-	if r.stream || r.left > 0 {
+	if r.held {
+		r.held = false
+	} else if r.stream || r.left > 0 {
 		r.flush()
 	}
 	return n, err
@@ -79,7 +82,12 @@ func (r *Recorder) begin(status int) {
 	if err == nil {
 		r.left = length
 	}
-	r.stream = mayHaveBody(status) && (err != nil || streams(header.Get("Content-Type")))
+	if mayHaveBody(status) {
+		events := streams(header.Get("Content-Type"))
+		r.stream = err != nil || events
+		// An error or a redirect without a Date is Traefik's own, in one piece: flushed, its length would not be told.
+		r.held = status >= 300 && err != nil && !events && header.Get("Date") == ""
+	}
 	if r.OnHeader != nil {
 		r.OnHeader(status)
 	}

@@ -157,32 +157,37 @@ func TestRecorder_flushes(t *testing.T) {
 		status      int
 		contentType string
 		length      string
+		date        string
 		pieces      []string
 		flushed     []string
 	}{
-		{"an answer of unknown length", 200, "text/html", "", []string{"a", "b"}, []string{"header", "a", "b"}},
-		{"an error of unknown length", 500, "text/html", "", []string{"a"}, []string{"header", "a"}},
-		{"an answer of a length that is none", 200, "text/html", "x", []string{"a"}, []string{"header", "a"}},
-		{"events", 200, "text/event-stream", "", []string{"a", "b"}, []string{"header", "a", "b"}},
-		{"events of a known length", 200, "text/event-stream; charset=utf-8", "2", []string{"a", "b"}, []string{"header", "a", "b"}},
-		{"gRPC", 200, "application/grpc+proto", "1", []string{"a"}, []string{"header", "a"}},
-		{"lines of JSON", 200, "application/x-ndjson", "1", []string{"a"}, []string{"header", "a"}},
-		{"all pieces of a known length but the last", 200, "text/html", "3", []string{"a", "b", "c"}, []string{"a", "b"}},
-		{"no answer in one piece", 200, "text/html", "1", []string{"a"}, nil},
-		{"no piece beyond the length", 200, "text/html", "1", []string{"a", "b"}, nil},
-		{"no answer to HEAD", 200, "text/html", "100", nil, nil},
-		{"no empty answer", 200, "text/html", "0", nil, nil},
-		{"no 204", 204, "", "", nil, nil},
-		{"no 204 of events", 204, "text/event-stream", "", nil, nil},
-		{"no 304", 304, "text/html", "", nil, nil},
-		{"no 304 of events", 304, "text/event-stream", "", nil, nil},
-		{"no switch of protocols", 101, "", "", nil, nil},
+		{"an answer of unknown length", 200, "text/html", "", "", []string{"a", "b"}, []string{"header", "a", "b"}},
+		{"an error of unknown length", 500, "text/html", "", "today", []string{"a"}, []string{"header", "a"}},
+		{"an error of Traefik's own after its first piece", 502, "", "", "", []string{"a", "b"}, []string{"b"}},
+		{"an error that is a stream", 500, "text/event-stream", "", "", []string{"a"}, []string{"header", "a"}},
+		{"no redirect of Traefik's own", 302, "", "", "", []string{"a"}, nil},
+		{"an answer of a length that is none", 200, "text/html", "x", "", []string{"a"}, []string{"header", "a"}},
+		{"events", 200, "text/event-stream", "", "", []string{"a", "b"}, []string{"header", "a", "b"}},
+		{"events of a known length", 200, "text/event-stream; charset=utf-8", "2", "", []string{"a", "b"}, []string{"header", "a", "b"}},
+		{"gRPC", 200, "application/grpc+proto", "1", "", []string{"a"}, []string{"header", "a"}},
+		{"lines of JSON", 200, "application/x-ndjson", "1", "", []string{"a"}, []string{"header", "a"}},
+		{"all pieces of a known length but the last", 200, "text/html", "3", "", []string{"a", "b", "c"}, []string{"a", "b"}},
+		{"no answer in one piece", 200, "text/html", "1", "", []string{"a"}, nil},
+		{"no piece beyond the length", 200, "text/html", "1", "", []string{"a", "b"}, nil},
+		{"no answer to HEAD", 200, "text/html", "100", "", nil, nil},
+		{"no empty answer", 200, "text/html", "0", "", nil, nil},
+		{"no 204", 204, "", "", "", nil, nil},
+		{"no 204 of events", 204, "text/event-stream", "", "", nil, nil},
+		{"no 304", 304, "text/html", "", "", nil, nil},
+		{"no 304 of events", 304, "text/event-stream", "", "", nil, nil},
+		{"no switch of protocols", 101, "", "", "", nil, nil},
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
 			w := httptest.NewRecorder()
 			setUnlessEmpty(w.Header(), "Content-Type", row.contentType)
 			setUnlessEmpty(w.Header(), "Content-Length", row.length)
+			setUnlessEmpty(w.Header(), "Date", row.date)
 			r := &Recorder{ResponseWriter: w}
 			var flushed []string
 			note := func(step string) {
