@@ -1,0 +1,257 @@
+package e2e
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/resilient-gateway/resilience/harness/gateway"
+	"github.com/resilient-gateway/resilience/internal/redistest"
+	"github.com/stretchr/testify/require"
+)
+
+// pair is one Traefik with the same routes behind two entry points: at one through the middleware, at the other without it.
+type pair struct {
+	*traefik
+	plain  string // host and port of the entry point without
+	up     *upstream
+	server *redistest.Server
+}
+
+// verdict is what the breaker must make of an answer, by the failures that it has seen in a row: one before each answer.
+type verdict string
+
+const (
+	succeeded verdict = "0" // ends the row
+	unknown   verdict = "1" // says nothing
+	failed    verdict = "2" // is one more
+)
+
+// bothWays runs the test with Traefik's own writer telling the status, and with our recorder.
+func bothWays(t *testing.T, test func(t *testing.T, p *pair)) {
+	t.Run("past Traefik's own writer", func(t *testing.T) { test(t, startPair(t, nil)) })
+	t.Run("through the recorder", func(t *testing.T) {
+		test(t, startPair(t, func(static map[string]any) {
+			delete(static, "metrics")
+			delete(static, "accessLog")
+		}))
+	})
+}
+
+func startPair(t *testing.T, change func(static map[string]any)) *pair {
+	t.Helper()
+	p := &pair{plain: freeAddress(t), up: startUpstream(t), server: redistest.Start(t)}
+	dynamic := t.TempDir()
+	writeDynamic(t, dynamic, block{
+		"redis":          redisBlock(p.server),
+		"rateLimit":      block{"capacity": 1000000},
+		"circuitBreaker": block{"failureThreshold": 1000},
+	})
+	routers := block{}
+	below := []string{"redirect", "strip-proxy", "panics"}
+	for entryPoint, middlewares := range map[string][]string{"web": append([]string{"gateway"}, below...), "plain": below} {
+		for service, rule := range map[string]string{"upstream": "PathPrefix(`/proxy/`)", "nobody": "Path(`/proxy/nobody`)"} {
+			routers[service+"-"+entryPoint] = block{
+				"rule": rule, "priority": 1000 - len(service), "entryPoints": []string{entryPoint}, "middlewares": middlewares,
+				"service": service,
+			}
+		}
+	}
+	writeYAML(t, filepath.Join(dynamic, "pair.yml"), block{"http": block{
+		"routers": routers,
+		"middlewares": block{
+			"panics":   block{"plugin": block{"panics": block{"any": 1}}},
+			"redirect": block{"redirectRegex": block{"regex": ".*/moved", "replacement": "http://shop.example/new"}},
+		},
+		"services": block{"nobody": block{"loadBalancer": block{"servers": []block{}}}},
+	}})
+	withGauges := gauges(t, dynamic)
+	p.traefik = startTraefik(t, options{
+		upstream: p.up, dynamic: dynamic, workDir: withPanics(t), panics: true,
+		change: func(static map[string]any) {
+			withGauges(static)
+			gateway.Set(static, p.plain, "entryPoints", "plain", "address")
+			gateway.Set(static, "github.com/resilient-gateway/panics", "experimental", "localPlugins", "panics", "moduleName")
+			if change != nil {
+				change(static)
+			}
+		},
+	})
+	return p
+}
+
+// withPanics makes a working directory with our bundle, and the plugin that panics beside it.
+func withPanics(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	source := filepath.Join(dir, "plugins-local", "src", "github.com", "resilient-gateway")
+	bundle := filepath.Join(root(t), "dist", "plugins-local", "src", "github.com", "resilient-gateway", "resilience")
+	require.NoError(t, os.CopyFS(filepath.Join(source, "resilience"), os.DirFS(bundle)))
+	require.NoError(t, os.CopyFS(filepath.Join(source, "panics"), os.DirFS("testdata/panics")))
+	return dir
+}
+
+// failures returns how many failures in a row Redis knows of.
+func (p *pair) failures() string { return p.server.Hash(breakerKey)["failures"] }
+
+// judge has one failure stand in Redis, lets an answer come, and requires the breaker's verdict on it.
+func (p *pair) judge(t *testing.T, want verdict, answer func()) {
+	t.Helper()
+	require.Equal(t, http.StatusOK, p.get("/proxy/ok").status)
+	require.Equal(t, http.StatusInternalServerError, p.get("/proxy/fail").status)
+	require.Eventually(t, func() bool { return p.failures() == "1" }, 5*time.Second, time.Millisecond)
+	answer()
+	if want == unknown {
+		require.Eventually(t, func() bool { return p.up.stats().InFlight.Now == 0 }, 5*time.Second, time.Millisecond)
+		time.Sleep(100 * time.Millisecond)
+	}
+	require.Eventually(t, func() bool { return p.failures() == string(want) }, 5*time.Second, time.Millisecond,
+		"the breaker has seen %s failures in a row", verdict(p.failures()))
+}
+
+// step is what a client sends, and what it then waits for before it goes on.
+type step struct{ send, until string }
+
+// talk takes the steps on a connection of its own, and returns all that came until the other side closed it.
+func talk(t *testing.T, address string, steps ...step) string {
+	t.Helper()
+	c, err := net.Dial("tcp", address)
+	require.NoError(t, err)
+	defer c.Close()
+	require.NoError(t, c.SetDeadline(time.Now().Add(20*time.Second)))
+	var got bytes.Buffer
+	piece := make([]byte, 64<<10)
+	for _, s := range steps {
+		_, err := io.WriteString(c, s.send)
+		require.NoError(t, err)
+		for s.until != "" && !strings.Contains(got.String(), s.until) {
+			n, err := c.Read(piece)
+			require.NoError(t, err, got.String())
+			got.Write(piece[:n])
+		}
+	}
+	_, err = io.Copy(&got, c)
+	require.NoError(t, err, got.String())
+	return got.String()
+}
+
+// varying is what differs between any two answers.
+var varying = regexp.MustCompile(`(?m)^(Date): .*$|("remoteAddr"):"[^"]*"`)
+
+func masked(answer string) string { return varying.ReplaceAllString(answer, "$1$2") }
+
+// requireSame shows no more of two long texts than where they begin to differ.
+func requireSame(t *testing.T, want, got string) {
+	t.Helper()
+	at := 0
+	for at < len(want) && at < len(got) && want[at] == got[at] {
+		at++
+	}
+	const around = 300
+	show := func(text string) string { return text[max(0, at-around):min(len(text), at+around)] }
+	require.Equal(t, show(want), show(got), "at byte %d of %d and %d", at, len(want), len(got))
+}
+
+// request is the text of one that is the last on its connection.
+func request(line string, headers ...string) string {
+	return line + "\r\nHost: shop.example\r\nConnection: close\r\n" + strings.Join(append(headers, "", ""), "\r\n")
+}
+
+func get(path string, headers ...string) []step {
+	return []step{{send: request("GET /proxy"+path+" HTTP/1.1", headers...)}}
+}
+
+func socket(path string, frames ...string) []step {
+	handshake := "GET /proxy" + path + " HTTP/1.1\r\nHost: shop.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+	return []step{{handshake, "\r\n\r\n"}, {send: strings.Join(frames, "")}}
+}
+
+// frame is a client's WebSocket frame, under a mask of zeros.
+func frame(opcode byte, payload string) string {
+	return string([]byte{0x80 | opcode, 0x80 | byte(len(payload)), 0, 0, 0, 0}) + payload
+}
+
+const (
+	textFrame, binaryFrame = 1, 2
+	closeFrame, ping       = 8, 9
+)
+
+// conversations are what a client may have with an upstream over HTTP/1, the answer's first words, and the breaker's
+// verdict.
+var conversations = []struct {
+	name    string
+	steps   []step
+	begins  string
+	verdict verdict
+	cut     bool // mid-body: where exactly is chance, and the recorder, which holds nothing back, delivers more
+}{
+	{"a small answer", get("/ok"), "HTTP/1.1 200", succeeded, false},
+	{"HEAD", []step{{send: request("HEAD /proxy/download?bytes=1000 HTTP/1.1")}}, "HTTP/1.1 200", succeeded, false},
+	{"HEAD of what has no length", []step{{send: request("HEAD /proxy/chunks?interval=0 HTTP/1.1")}}, "HTTP/1.1 200", succeeded, false},
+	{"OPTIONS", []step{{send: request("OPTIONS /proxy/echo HTTP/1.1", "Origin: http://a.example")}}, "HTTP/1.1 200", succeeded, false},
+	{"a method of its own", []step{{send: request("PROPFIND /proxy/echo HTTP/1.1")}}, "HTTP/1.1 200", succeeded, false},
+	{"HTTP/1.0", []step{{send: request("GET /proxy/chunks?interval=0.02 HTTP/1.0")}}, "HTTP/1.0 200", succeeded, false},
+	{"headers as they are", get("/echo?a=%2F&b=ü", "X-Custom: ä\t1", "Cookie: a=1", "Cookie: b=2", "Accept-Encoding: gzip"), "HTTP/1.1 200", succeeded, false},
+	{"a range", get("/download?bytes=100000", "Range: bytes=1000-1999"), "HTTP/1.1 206", succeeded, false},
+	{"a range beyond the end", get("/download?bytes=100000", "Range: bytes=200000-"), "HTTP/1.1 416", succeeded, false},
+	{"chunks", get("/chunks?pieces=4&interval=0.05"), "HTTP/1.1 200", succeeded, false},
+	{"pieces of a known length", get("/chunks?pieces=4&interval=0.05&length=1"), "HTTP/1.1 200", succeeded, false},
+	{"server-sent events", get("/sse?events=4&interval=0.05"), "HTTP/1.1 200", succeeded, false},
+	{"early hints", get("/hints"), "HTTP/1.1 103", succeeded, false},
+	{"trailers", get("/trailers", "TE: trailers"), "HTTP/1.1 200", succeeded, false},
+	{"100-continue", []step{
+		{request("POST /proxy/upload HTTP/1.1", "Expect: 100-continue", "Content-Length: 4"), "\r\n\r\n"}, {send: "body"},
+	}, "HTTP/1.1 100", succeeded, false},
+	{"an upload in chunks, with a trailer", []step{{send: request("POST /proxy/upload HTTP/1.1", "Transfer-Encoding: chunked", "Trailer: X-Sum") +
+		"4\r\nbody\r\n0\r\nX-Sum: 1\r\n\r\n"}}, "HTTP/1.1 200", succeeded, false},
+	{"204", get("/status/204"), "HTTP/1.1 204", succeeded, false},
+	{"304", get("/status/304"), "HTTP/1.1 304", succeeded, false},
+	{"a redirect", get("/status/302"), "HTTP/1.1 302", succeeded, false},
+	{"404", get("/nowhere"), "HTTP/1.1 404", succeeded, false},
+	{"the upstream's own 429", get("/status/429"), "HTTP/1.1 429", succeeded, false},
+	{"500", get("/fail"), "HTTP/1.1 500", failed, false},
+	{"the upstream's own 503", get("/status/503?body=closed+for+lunch"), "HTTP/1.1 503", failed, false},
+	{"an upstream that hangs up", []step{{send: request("POST /proxy/hangup HTTP/1.1", "Content-Length: 0")}}, "HTTP/1.1 502", failed, false},
+	{"a service without a server", get("/nobody"), "HTTP/1.1 503", failed, false},
+	{"a redirect of Traefik's own", get("/moved"), "HTTP/1.1 302", succeeded, false},
+	{"an upstream gone mid-body", get("/abort?after=100000"), "HTTP/1.1 200", failed, true},
+	{"a panic below", get("/panic"), "HTTP/1.1 500", failed, false},
+	{"a panic below, mid-body", get("/panic/late"), "", failed, true},
+	{"a WebSocket: text, binary, ping, and closed by the client", socket("/ws",
+		frame(textFrame, "hello"), frame(binaryFrame, "\x00\xff"), frame(ping, "are you there"), frame(closeFrame, "\x0f\xa1bye")),
+		"HTTP/1.1 101", succeeded, false},
+	{"a WebSocket closed by the upstream", socket("/ws?close=3001", frame(closeFrame, "\x0b\xb9")), "HTTP/1.1 101", succeeded, false},
+	{"a WebSocket that is cut", socket("/ws", frame(3, "no such frame")), "HTTP/1.1 101", succeeded, false},
+	{"an upgrade that the upstream refuses", append(socket("/status/403"), get("/ok")...), "HTTP/1.1 403", succeeded, false},
+}
+
+func TestTransparency_http1IsTheSameByteForByte(t *testing.T) {
+	bothWays(t, func(t *testing.T, p *pair) {
+		for _, row := range conversations {
+			t.Run(row.name, func(t *testing.T) {
+				want := talk(t, p.plain, row.steps...)
+				require.Equal(t, row.begins, want[:min(len(want), len(row.begins))])
+				requireLike := func() {
+					got := masked(talk(t, p.web, row.steps...))
+					if row.cut {
+						got = got[:min(len(got), len(masked(want)))]
+					}
+					requireSame(t, masked(want), got)
+				}
+				// Only in a healthy circuit, of which it has just heard, does the middleware leave the writer as it is.
+				require.Equal(t, http.StatusOK, p.get("/proxy/ok").status)
+				require.Equal(t, http.StatusOK, p.get("/proxy/ok").status)
+				requireLike()
+				p.judge(t, row.verdict, requireLike)
+			})
+		}
+	})
+}
