@@ -2,19 +2,24 @@ package gateway
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"time"
 )
 
-// FreeAddress returns an address of the loopback interface that nobody listens on.
+// FreeAddress returns an address of the loopback interface that nobody listens on. It lies below the ports that systems
+// give to outgoing connections: of those, one may be taken before the program that it is meant for listens on it.
 func FreeAddress() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	const lowest, number, tries = 10000, 20000, 100
+	for range tries {
+		listener, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", lowest+rand.IntN(number)))
+		if err == nil {
+			defer listener.Close()
+			return listener.Addr().String(), nil
+		}
 	}
-	defer listener.Close()
-	return listener.Addr().String(), nil
+	return "", fmt.Errorf("none of %d ports from %d to %d is free on 127.0.0.1", tries, lowest, lowest+number-1)
 }
 
 // Check tells in one line why an address cannot be listened on, if it cannot.

@@ -3,10 +3,12 @@ package redistest
 
 import (
 	"fmt"
+	"math/rand"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -35,15 +37,20 @@ func Start(t testing.TB, args ...string) *Server {
 	return s
 }
 
-// FreePort returns a port of the loopback address that nobody listens on.
+// FreePort returns a port of the loopback address that nobody listens on. It lies below those that systems give to outgoing
+// connections: of those, one may be taken before the server listens on it.
 func FreePort(t testing.TB) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer listener.Close()
-	_, port, err := net.SplitHostPort(listener.Addr().String())
-	require.NoError(t, err)
-	return port
+	for try := 0; try < 100; try++ {
+		port := strconv.Itoa(10000 + rand.Intn(20000))
+		listener, err := net.Listen("tcp", "127.0.0.1:"+port)
+		if err == nil {
+			listener.Close()
+			return port
+		}
+	}
+	require.FailNow(t, "no port is free on 127.0.0.1")
+	return ""
 }
 
 // For returns the same server for another test: in a fuzz target, for one of its runs.
