@@ -65,11 +65,17 @@ func outcome(r *http.Request, status int, finished bool) breaker.Outcome {
 	if status == http.StatusSwitchingProtocols {
 		return breaker.Success
 	}
-	if r.Context().Err() != nil {
+	if r.Context().Err() != nil && !complete(r, status, finished) {
 		return breaker.Unknown
 	}
 	if !finished || status >= http.StatusInternalServerError {
 		return breaker.Failure
 	}
 	return breaker.Success
+}
+
+// complete tells whether an answer was whole though its request has ended: one to HEAD is with its headers, and over HTTP/2
+// the request ends with them. 499 is Traefik's own word for a client that went away.
+func complete(r *http.Request, status int, finished bool) bool {
+	return finished && r.Method == http.MethodHead && status != 0 && status != 499
 }

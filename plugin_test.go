@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -416,6 +417,28 @@ func TestBreaker_countsNothingOfAClientThatWentAway(t *testing.T) {
 					panicOf(handler, httptest.NewRecorder(), request)
 				})
 				require.Equal(t, row.want, got)
+			})
+		}
+	}
+}
+
+// Over HTTP/2 the stream of a HEAD request ends with the response headers, and the request's context with it, before the next
+// handler has returned.
+func TestBreaker_countsAnAnswerToHEADWhoseStreamHasEnded(t *testing.T) {
+	for _, place := range places(t) {
+		for code, want := range map[int]string{200: "success", 404: "success", 499: "nothing", 503: "failure"} {
+			place, code, want := place, code, want
+			t.Run(strconv.Itoa(code)+", "+place.name, func(t *testing.T) {
+				newProcess(t, 0)
+				got := verdict(t, place, func(handler http.Handler, up *upstream) {
+					ctx, cancel := context.WithCancel(context.Background())
+					up.will(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						w.WriteHeader(code)
+						cancel()
+					}))
+					handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("HEAD", "/", nil).WithContext(ctx))
+				})
+				require.Equal(t, want, got)
 			})
 		}
 	}
