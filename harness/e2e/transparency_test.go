@@ -2,9 +2,14 @@ package e2e
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"hash/crc32"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -114,6 +119,14 @@ func (p *pair) judge(t *testing.T, want verdict, answer func()) {
 	}
 	require.Eventually(t, func() bool { return p.failures() == string(want) }, 5*time.Second, time.Millisecond,
 		"the breaker has seen %s failures in a row", verdict(p.failures()))
+}
+
+// calm sees to it that the circuit is healthy, and the middleware has just heard so: only then does it leave Traefik's
+// own writer as it is.
+func (p *pair) calm(t *testing.T) {
+	t.Helper()
+	require.Equal(t, http.StatusOK, p.get("/proxy/ok").status)
+	require.Equal(t, http.StatusOK, p.get("/proxy/ok").status)
 }
 
 // step is what a client sends, and what it then waits for before it goes on.
@@ -246,11 +259,217 @@ func TestTransparency_http1IsTheSameByteForByte(t *testing.T) {
 					}
 					requireSame(t, masked(want), got)
 				}
-				// Only in a healthy circuit, of which it has just heard, does the middleware leave the writer as it is.
-				require.Equal(t, http.StatusOK, p.get("/proxy/ok").status)
-				require.Equal(t, http.StatusOK, p.get("/proxy/ok").status)
+				p.calm(t)
 				requireLike()
 				p.judge(t, row.verdict, requireLike)
+			})
+		}
+	})
+}
+
+// told is an answer over HTTP/2 as the client sees it.
+type told struct {
+	proto    string
+	hints    []string
+	status   int
+	header   http.Header
+	length   int64
+	body     string
+	trailer  http.Header
+	cutShort bool
+}
+
+// http2 speaks HTTP/2 without TLS, as the entry points do.
+var http2 = func() *http.Client {
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{Protocols: protocols}, CheckRedirect: noRedirect}
+}()
+
+func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+
+func ask(t *testing.T, address, method, path, body string) told {
+	t.Helper()
+	var heard told
+	trace := &httptrace.ClientTrace{Got1xxResponse: func(code int, header textproto.MIMEHeader) error {
+		heard.hints = append(heard.hints, fmt.Sprint(code, header))
+		return nil
+	}}
+	ctx := httptrace.WithClientTrace(t.Context(), trace)
+	request, err := http.NewRequestWithContext(ctx, method, "http://"+address+"/proxy"+path, strings.NewReader(body))
+	require.NoError(t, err)
+	request.Host = "shop.example"
+	request.Header.Set("Range", "bytes=10-19")
+	response, err := http2.Do(request)
+	require.NoError(t, err)
+	defer response.Body.Close()
+	content, err := io.ReadAll(response.Body)
+	heard.proto, heard.status, heard.length = response.Proto, response.StatusCode, response.ContentLength
+	heard.header, heard.trailer, heard.body = response.Header, response.Trailer, masked(string(content))
+	if err != nil {
+		heard.cutShort, heard.body = true, "" // where it was cut is chance
+	}
+	delete(heard.header, "Date")
+	return heard
+}
+
+func TestTransparency_http2IsTheSame(t *testing.T) {
+	bothWays(t, func(t *testing.T, p *pair) {
+		for _, row := range []struct {
+			method, path, body string
+			status             int
+			verdict            verdict
+		}{
+			{"GET", "/ok", "", 200, succeeded},
+			{"HEAD", "/download?bytes=1000", "", 206, succeeded},
+			{"HEAD", "/chunks?interval=0", "", 200, succeeded},
+			{"GET", "/download?bytes=100000", "", 206, succeeded},
+			{"POST", "/echo?a=%2F", "a body", 200, succeeded},
+			{"POST", "/upload", strings.Repeat("a body", 100000), 200, succeeded},
+			{"GET", "/chunks?interval=0.05", "", 200, succeeded},
+			{"GET", "/chunks?interval=0.05&length=1", "", 200, succeeded},
+			{"GET", "/sse?interval=0.05", "", 200, succeeded},
+			{"GET", "/hints", "", 200, succeeded},
+			{"GET", "/trailers", "", 200, succeeded},
+			{"GET", "/status/204", "", 204, succeeded},
+			{"GET", "/status/404", "", 404, succeeded},
+			{"GET", "/moved", "", 302, succeeded},
+			{"GET", "/fail", "", 500, failed},
+			{"HEAD", "/fail", "", 500, failed},
+			{"GET", "/nobody", "", 503, failed},
+			{"POST", "/hangup", "", 502, failed},
+			{"GET", "/abort?after=100000", "", 200, failed},
+			{"GET", "/panic", "", 500, failed},
+		} {
+			t.Run(row.method+" "+row.path, func(t *testing.T) {
+				want := ask(t, p.plain, row.method, row.path, row.body)
+				require.Equal(t, "HTTP/2.0", want.proto)
+				require.Equal(t, row.status, want.status)
+				p.calm(t)
+				require.Equal(t, want, ask(t, p.web, row.method, row.path, row.body))
+				p.judge(t, row.verdict, func() {
+					require.Equal(t, want, ask(t, p.web, row.method, row.path, row.body))
+				})
+			})
+		}
+	})
+}
+
+const gigabyte = 1 << 30
+
+// pattern is the upstream's body: the byte at offset i is i modulo 251.
+func pattern(size int64) io.Reader {
+	period := make([]byte, 251)
+	for i := range period {
+		period[i] = byte(i)
+	}
+	return io.LimitReader(&endless{piece: bytes.Repeat(period, 256)}, size)
+}
+
+// endless repeats its piece.
+type endless struct {
+	piece []byte
+	at    int
+}
+
+func (e *endless) Read(into []byte) (int, error) {
+	n := copy(into, e.piece[e.at:])
+	e.at = (e.at + n) % len(e.piece)
+	return n, nil
+}
+
+// requireFlat requires that Traefik takes no more than so many bytes from the system on the way.
+func (p *pair) requireFlat(t *testing.T, most int64, do func()) {
+	t.Helper()
+	before := p.memory().Sys
+	do()
+	grown := p.memory().Sys - before
+	t.Logf("memory grew by %d KB", grown>>10)
+	require.Less(t, grown, most)
+}
+
+func TestTransparency_aGigabyteTakesNoMemory(t *testing.T) {
+	bothWays(t, func(t *testing.T, p *pair) {
+		p.calm(t)
+		t.Run("down", func(t *testing.T) {
+			p.judge(t, succeeded, func() {
+				p.requireFlat(t, 32<<20, func() {
+					response, err := client.Get(p.url(fmt.Sprint("/proxy/download?bytes=", gigabyte)))
+					require.NoError(t, err)
+					defer response.Body.Close()
+					sum := crc32.NewIEEE()
+					n, err := io.Copy(sum, response.Body)
+					require.NoError(t, err)
+					require.Equal(t, int64(gigabyte), n)
+					want := crc32.NewIEEE()
+					io.Copy(want, pattern(gigabyte))
+					require.Equal(t, want.Sum32(), sum.Sum32())
+				})
+			})
+		})
+		t.Run("up", func(t *testing.T) {
+			p.judge(t, succeeded, func() {
+				p.requireFlat(t, 32<<20, func() {
+					digest := sha256.New()
+					request, err := http.NewRequest(http.MethodPost, p.url("/proxy/upload"), io.TeeReader(pattern(gigabyte), digest))
+					require.NoError(t, err)
+					request.ContentLength = gigabyte
+					r := send(request)
+					require.NoError(t, r.err)
+					require.Equal(t, fmt.Sprintf(`{"bytes":%d,"sha256":"%x"}`, gigabyte, digest.Sum(nil)), r.body)
+				})
+			})
+		})
+	})
+}
+
+func TestTransparency_aSlowReaderIsWaitedFor(t *testing.T) {
+	const size = 64 << 20
+	bothWays(t, func(t *testing.T, p *pair) {
+		p.judge(t, succeeded, func() {
+			p.requireFlat(t, 16<<20, func() {
+				response, err := client.Get(p.url(fmt.Sprint("/proxy/download?bytes=", size)))
+				require.NoError(t, err)
+				defer response.Body.Close()
+				sum, want := crc32.NewIEEE(), crc32.NewIEEE()
+				for range 20 {
+					_, err := io.CopyN(sum, response.Body, 100<<10)
+					require.NoError(t, err)
+					time.Sleep(25 * time.Millisecond)
+				}
+				require.Equal(t, 1, p.up.stats().InFlight.Now, "the upstream waits, too")
+				_, err = io.Copy(sum, response.Body)
+				require.NoError(t, err)
+				io.Copy(want, pattern(size))
+				require.Equal(t, want.Sum32(), sum.Sum32())
+			})
+		})
+	})
+}
+
+// leave sends a request, reads the first bytes of its answer, and goes away.
+func leave(t *testing.T, address, path string) {
+	t.Helper()
+	c, err := net.Dial("tcp", address)
+	require.NoError(t, err)
+	defer c.Close()
+	_, err = io.WriteString(c, request("GET /proxy"+path+" HTTP/1.1"))
+	require.NoError(t, err)
+	require.NoError(t, c.SetDeadline(time.Now().Add(300*time.Millisecond)))
+	io.CopyN(io.Discard, c, 1000)
+}
+
+func TestTransparency_theUpstreamHearsThatAClientIsGone(t *testing.T) {
+	bothWays(t, func(t *testing.T, p *pair) {
+		for _, path := range []string{"/slow?seconds=30", "/sse?events=100&interval=0.2", "/download?bytes=1073741824"} {
+			t.Run(path, func(t *testing.T) {
+				for _, address := range []string{p.plain, p.web} {
+					p.judge(t, unknown, func() {
+						leave(t, address, path)
+						gone := func() bool { return p.up.stats().InFlight.Now == 0 }
+						require.Eventually(t, gone, 2*time.Second, time.Millisecond)
+					})
+				}
 			})
 		}
 	})
