@@ -83,10 +83,8 @@ func (r *Recorder) begin(status int) {
 		r.left = length
 	}
 	if mayHaveBody(status) {
-		events := streams(header.Get("Content-Type"))
-		r.stream = err != nil || events
-		// An error or a redirect without a Date is Traefik's own, in one piece: flushed, its length would not be told.
-		r.held = status >= 300 && err != nil && !events && header.Get("Date") == ""
+		r.stream = err != nil || streams(header.Get("Content-Type"))
+		r.held = r.stream && isWhole(status, header)
 	}
 	if r.OnHeader != nil {
 		r.OnHeader(status)
@@ -95,6 +93,16 @@ func (r *Recorder) begin(status int) {
 
 func mayHaveBody(status int) bool {
 	return status >= 200 && status != http.StatusNoContent && status != http.StatusNotModified
+}
+
+// isWhole tells of an answer that may be a stream that in all likelihood it is none, and would not be the same were its
+// header flushed by itself: a gRPC call that ended without a message has its trailers in the header, and an error or a
+// redirect without a Date is Traefik's own, whose length is told if it comes in one piece.
+func isWhole(status int, header http.Header) bool {
+	if streams(header.Get("Content-Type")) {
+		return header.Get("Grpc-Status") != ""
+	}
+	return status >= 300 && header.Get("Date") == ""
 }
 
 func streams(contentType string) bool {

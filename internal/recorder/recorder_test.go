@@ -214,6 +214,16 @@ func setUnlessEmpty(header http.Header, name, value string) {
 	}
 }
 
+// The header of a gRPC call that ended without a message must be the end of the stream, too: it holds the trailers.
+func TestRecorder_doesNotFlushTrailersInAHeader(t *testing.T) {
+	w := httptest.NewRecorder()
+	w.Header().Set("Content-Type", "application/grpc")
+	w.Header().Set("Grpc-Status", "12")
+	(&Recorder{ResponseWriter: w}).WriteHeader(200)
+
+	require.False(t, w.Flushed)
+}
+
 func TestRecorder_flushesAPieceThatCameBeforeAnyHeader(t *testing.T) {
 	w := httptest.NewRecorder()
 	(&Recorder{ResponseWriter: w}).Write([]byte("a"))
