@@ -25,9 +25,10 @@ import (
 // pair is one Traefik with the same routes behind two entry points: at one through the middleware, at the other without it.
 type pair struct {
 	*traefik
-	plain  string // host and port of the entry point without
-	up     *upstream
-	server *redistest.Server
+	plain   string // host and port of the entry point without
+	dynamic string // folder
+	up      *upstream
+	server  *redistest.Server
 }
 
 // verdict is what the breaker must make of an answer, by the failures that it has seen in a row: one before each answer.
@@ -52,9 +53,8 @@ func bothWays(t *testing.T, test func(t *testing.T, p *pair)) {
 
 func startPair(t *testing.T, change func(static map[string]any)) *pair {
 	t.Helper()
-	p := &pair{plain: freeAddress(t), up: startUpstream(t), server: redistest.Start(t)}
-	dynamic := t.TempDir()
-	writeDynamic(t, dynamic, block{
+	p := &pair{plain: freeAddress(t), dynamic: t.TempDir(), up: startUpstream(t), server: redistest.Start(t)}
+	writeDynamic(t, p.dynamic, block{
 		"redis":          redisBlock(p.server),
 		"rateLimit":      block{"capacity": 1000000},
 		"circuitBreaker": block{"failureThreshold": 1000},
@@ -69,7 +69,7 @@ func startPair(t *testing.T, change func(static map[string]any)) *pair {
 			}
 		}
 	}
-	writeYAML(t, filepath.Join(dynamic, "pair.yml"), block{"http": block{
+	writeYAML(t, filepath.Join(p.dynamic, "pair.yml"), block{"http": block{
 		"routers": routers,
 		"middlewares": block{
 			"panics":   block{"plugin": block{"panics": block{"any": 1}}},
@@ -77,9 +77,9 @@ func startPair(t *testing.T, change func(static map[string]any)) *pair {
 		},
 		"services": block{"nobody": block{"loadBalancer": block{"servers": []block{}}}},
 	}})
-	withGauges := gauges(t, dynamic)
+	withGauges := gauges(t, p.dynamic)
 	p.traefik = startTraefik(t, options{
-		upstream: p.up, dynamic: dynamic, workDir: withPanics(t), panics: true,
+		upstream: p.up, dynamic: p.dynamic, workDir: withPanics(t), panics: true,
 		change: func(static map[string]any) {
 			withGauges(static)
 			gateway.Set(static, p.plain, "entryPoints", "plain", "address")
