@@ -250,14 +250,16 @@ func TestTransparency_http1IsTheSameByteForByte(t *testing.T) {
 	bothWays(t, func(t *testing.T, p *pair) {
 		for _, row := range conversations {
 			t.Run(row.name, func(t *testing.T) {
-				want := talk(t, p.plain, row.steps...)
+				want := masked(talk(t, p.plain, row.steps...))
 				require.Equal(t, row.begins, want[:min(len(want), len(row.begins))])
 				requireLike := func() {
 					got := masked(talk(t, p.web, row.steps...))
 					if row.cut {
-						got = got[:min(len(got), len(masked(want)))]
+						require.Greater(t, len(got), len(want)*9/10)
+						common := min(len(got), len(want))
+						want, got = want[:common], got[:common]
 					}
-					requireSame(t, masked(want), got)
+					requireSame(t, want, got)
 				}
 				p.calm(t)
 				requireLike()
