@@ -7,9 +7,11 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/resilient-gateway/resilience/harness/gateway"
+	"github.com/resilient-gateway/resilience/internal/redistest"
 	"github.com/stretchr/testify/require"
 	"gopkg.in/yaml.v3"
 )
@@ -35,7 +37,7 @@ func writeYAML(t *testing.T, path string, content block) {
 	t.Helper()
 	text, err := yaml.Marshal(content)
 	require.NoError(t, err)
-	beside := filepath.Join(t.TempDir(), filepath.Base(path))
+	beside := filepath.Dir(path) + ".new"
 	require.NoError(t, os.WriteFile(beside, text, 0o644))
 	require.NoError(t, os.Rename(beside, path))
 }
@@ -74,4 +76,17 @@ func (g *traefik) debug(profile string) string {
 	_, err = io.Copy(io.Discard, reader)
 	require.NoError(g.t, err)
 	return line
+}
+
+// connections returns how many clients a Redis has, but for the one that asks.
+func connections(server *redistest.Server) int {
+	return strings.Count(server.Text("CLIENT", "LIST", "TYPE", "NORMAL"), "\n") - 1
+}
+
+// files returns how many files and sockets Traefik has open.
+func (g *traefik) files() int {
+	g.t.Helper()
+	number, err := g.process.Files()
+	require.NoError(g.t, err)
+	return number
 }

@@ -139,6 +139,7 @@ func startTraefik(t *testing.T, o options) *traefik {
 	process, err := starter.Start()
 	require.NoError(t, err, g.log.String())
 	t.Cleanup(func() {
+		client.CloseIdleConnections() // Traefik waits for some of them
 		process.Stop()
 		if !o.panics {
 			require.NotContains(t, g.log.String(), "panic:", "the gateway's log")
