@@ -235,7 +235,7 @@ func (s *Store) dial() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.dials--
-	if err == nil && s.closed && s.waiting == 0 {
+	if err == nil && (s.down || s.closed && s.waiting == 0) {
 		c.redis.Close() // nobody is left to take it
 	} else if err == nil {
 		s.idle = append(s.idle, c)

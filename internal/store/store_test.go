@@ -264,6 +264,16 @@ func TestStore_isDownWhenRedisRefusesToWrite(t *testing.T) {
 	}
 }
 
+func TestStore_keepsNoConnectionThatCameTooLate(t *testing.T) {
+	server := redistest.Start(t)
+	s, _ := open(t, Settings{Address: server.Addr()})
+	s.dials++
+	s.markDown(errors.New("the test says so"))
+	s.dial()
+	require.Len(t, s.idle, 0, "by the time Redis is back it may be dead, and would count as a fresh one that failed")
+	require.Equal(t, 0, s.dials)
+}
+
 func TestStore_givesEveryCallItsOwnAnswer(t *testing.T) {
 	server := redistest.Start(t)
 	s, _ := open(t, Settings{Address: server.Addr()})
