@@ -51,7 +51,15 @@ type Seen struct {
 // link is one connection through the wire.
 type link struct {
 	client, server *net.TCPConn
-	failed         bool // it kept its client waiting for longer than that has patience
+	pending        []byte    // sent by the client while nothing passes
+	waiting        time.Time // since when a piece is held, in either direction
+	failed         bool      // it kept its client waiting for longer than that has patience
+}
+
+// judge tells whether the connection has failed its client. The wire's lock is held.
+func (l *link) judge(patience time.Duration) bool {
+	l.failed = l.failed || !l.waiting.IsZero() && time.Since(l.waiting) > patience
+	return l.failed
 }
 
 // New returns a proxy before the target. A client has patience for so long, and must not use a connection again that
@@ -146,11 +154,32 @@ func (w *Wire) pump(l *link, from, to *net.TCPConn, pass func(l *link, piece []b
 func (w *Wire) request(l *link, piece []byte) ([]byte, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if l.failed {
+	if l.judge(w.patience) {
 		w.seen.Reused++
 	}
-	w.hold(l)
+	// Read on, to see when the client gives up.
+	if w.mode == held {
+		l.begin()
+		l.pending = append(l.pending, piece...)
+		return nil, false
+	}
 	return piece, false
+}
+
+func (l *link) begin() {
+	if l.waiting.IsZero() {
+		l.waiting = time.Now()
+	}
+}
+
+// arrive sends on what was held. The wire's lock is held.
+func (l *link) arrive(patience time.Duration) {
+	l.judge(patience)
+	l.waiting = time.Time{}
+	if len(l.pending) > 0 {
+		l.server.Write(l.pending)
+		l.pending = nil
+	}
 }
 
 func (w *Wire) reply(l *link, piece []byte) ([]byte, bool) {
@@ -161,12 +190,16 @@ func (w *Wire) reply(l *link, piece []byte) ([]byte, bool) {
 		w.seen.Errors[word]++
 	}
 	if delay := w.delay; delay > 0 {
+		l.begin()
 		w.mu.Unlock()
 		time.Sleep(delay)
 		w.mu.Lock()
-		l.failed = l.failed || delay > w.patience
+		l.arrive(w.patience)
 	}
-	w.hold(l)
+	for w.mode == held && !w.closed {
+		l.begin()
+		w.changed.Wait()
+	}
 	w.seen.Replies++
 	if w.mode == cut {
 		return piece[:len(piece)/2], true
@@ -174,19 +207,15 @@ func (w *Wire) reply(l *link, piece []byte) ([]byte, bool) {
 	return piece, false
 }
 
-// hold waits while nothing passes. mu is held.
-func (w *Wire) hold(l *link) {
-	begun := time.Now()
-	for w.mode == held && !w.closed {
-		w.changed.Wait()
-	}
-	l.failed = l.failed || time.Since(begun) > w.patience
-}
-
 func (w *Wire) set(m mode, delay time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.mode, w.delay = m, delay
+	if m != held {
+		for l := range w.links {
+			l.arrive(w.patience)
+		}
+	}
 	w.changed.Broadcast()
 }
 
