@@ -272,6 +272,7 @@ func TestFaults(t *testing.T) {
 		delete(static, "accessLog") // the log is searched all the time
 	}})
 
+	t.Cleanup(client.CloseIdleConnections) // Traefik would wait for them
 	var plain load
 	stop := make(chan struct{})
 	defer close(stop)
