@@ -1,0 +1,98 @@
+// Package truth runs a fleet of real gateways while everything around them fails, writes down what happened, and holds it
+// against what is promised.
+package truth
+
+import (
+	"sync"
+	"time"
+)
+
+// kind is a route of the fleet, with a middleware of its own.
+type kind string
+
+const (
+	scarce  kind = "scarce"  // a small limit, whose clients always want more
+	plenty  kind = "plenty"  // a limit that is served by leases
+	circuit kind = "circuit" // a circuit breaker
+)
+
+// limits are those of the two kinds that have one: tokens, and tokens a second.
+var limits = map[kind]limit{
+	scarce: {capacity: 60, rate: 10},
+	plenty: {capacity: 600, rate: 150},
+}
+
+type limit struct{ capacity, rate float64 }
+
+// The circuit breaker's settings: one failure opens it.
+const (
+	resetTimeout = 1500 * time.Millisecond
+	probeTimeout = time.Second
+	successes    = 2
+	maxProbes    = 2
+)
+
+// passage is one request that reached the upstream.
+type passage struct {
+	kind    kind
+	key     string
+	gateway int
+	at      time.Duration // since the history began
+	done    time.Duration // when it was answered
+	status  int           // 0: the client went away first
+}
+
+// answer is what a client got.
+type answer struct {
+	kind    kind
+	gateway int
+	sent    time.Duration
+	took    time.Duration
+	status  int // 0: none
+	open    bool
+}
+
+// span is a stretch of time in which a gateway may not know what Redis knows: a fault, and what it takes to notice its
+// beginning and its end.
+type span struct {
+	gateway  int
+	from, to time.Duration
+	reborn   bool // the gateway was started anew in it, and knew nothing
+}
+
+// history is all that happened. It is safe for concurrent use.
+type history struct {
+	begun time.Time
+
+	mu       sync.Mutex // guards what follows
+	passages []passage
+	answers  []answer
+	clouds   []span
+	losses   []time.Duration // of what Redis kept
+}
+
+func (h *history) now() time.Duration { return time.Since(h.begun) }
+
+func (h *history) pass(p passage) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.passages = append(h.passages, p)
+}
+
+func (h *history) answer(a answer) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.answers = append(h.answers, a)
+}
+
+func (h *history) cloud(s span) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.clouds = append(h.clouds, s)
+}
+
+func (h *history) lose() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.losses = append(h.losses, h.now())
+}

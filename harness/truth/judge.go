@@ -1,0 +1,263 @@
+package truth
+
+import (
+	"fmt"
+	"sort"
+	"time"
+)
+
+// What the machine may add to a time that is promised: it is shared, and its clocks are read on the other side of a
+// connection.
+const (
+	jitter  = 300 * time.Millisecond // between a verdict and the upstream's seeing of it
+	longest = 150 * time.Millisecond // that the circuit's upstream takes, at the most
+)
+
+// judge returns everything in the history that breaks a promise. Nothing is added to it any more.
+func (h *history) judge() []string {
+	sort.Slice(h.passages, func(i, j int) bool { return h.passages[i].at < h.passages[j].at })
+	var wrong []string
+	wrong = append(wrong, h.judgeLimits()...)
+	wrong = append(wrong, h.judgeOpening()...)
+	wrong = append(wrong, h.judgeRefusals()...)
+	wrong = append(wrong, h.judgeAnswers()...)
+	return wrong
+}
+
+// judgeLimits: never more. Every key has a bucket that is filled as the promise says, and each request takes a token. It
+// must never be empty.
+func (h *history) judgeLimits() []string {
+	type name struct {
+		kind kind
+		key  string
+	}
+	byKey := map[name][]time.Duration{}
+	for _, p := range h.passages {
+		if p.kind != circuit {
+			k := name{p.kind, p.key}
+			byKey[k] = append(byKey[k], p.at)
+		}
+	}
+	var wrong []string
+	for k, times := range byKey {
+		l := limits[k.kind]
+		b := bucket{limit: l, level: l.capacity, least: l.capacity}
+		b.walk(times, h.changes())
+		if slack := l.rate*jitter.Seconds() + 1; b.least < -slack {
+			wrong = append(wrong, fmt.Sprintf("%s, key %s: %.0f more than promised, at %s", k.kind, k.key, -b.least, b.when))
+		}
+	}
+	return wrong
+}
+
+// change is a moment at which what is promised changes.
+type change struct {
+	at     time.Duration
+	clouds int  // so many more gateways are on their own
+	fresh  bool // a full bucket is allowed
+}
+
+// changes returns what the clouds and the losses allow. A gateway under a cloud has a bucket of its own, which starts from
+// what it knew; one that was started under it starts with a full one.
+func (h *history) changes() []change {
+	var all []change
+	for _, c := range h.clouds {
+		all = append(all, change{at: c.from, clouds: 1, fresh: c.reborn}, change{at: c.to, clouds: -1})
+	}
+	for _, at := range h.losses {
+		all = append(all, change{at: at, fresh: true})
+	}
+	sort.SliceStable(all, func(i, j int) bool { return all[i].at < all[j].at })
+	return all
+}
+
+// bucket is what is promised for one key.
+type bucket struct {
+	limit
+	at     time.Duration
+	level  float64
+	clouds int
+	least  float64
+	when   time.Duration // of the least
+}
+
+func (b *bucket) pass(at time.Duration) {
+	refilled := b.level + b.rate*float64(1+b.clouds)*(at-b.at).Seconds()
+	b.level = max(b.level, min(b.capacity, refilled)) // what a change allowed on top stays
+	b.at = at
+}
+
+func (b *bucket) change(c change) {
+	b.pass(c.at)
+	b.clouds += c.clouds
+	if c.clouds > 0 {
+		// The gateway's own bucket: at the level that it knew of, a second ago at the most.
+		b.level += min(b.capacity, max(0, b.level)+b.rate)
+	}
+	if c.fresh {
+		b.level += b.capacity
+	}
+}
+
+func (b *bucket) walk(times []time.Duration, changes []change) {
+	for _, at := range times {
+		for len(changes) > 0 && changes[0].at <= at {
+			b.change(changes[0])
+			changes = changes[1:]
+		}
+		b.pass(at)
+		b.level--
+		if b.level < b.least {
+			b.least, b.when = b.level, at
+		}
+	}
+}
+
+// clear tells whether every gateway was of one mind with Redis all the time.
+func (h *history) clear(from, to time.Duration) bool {
+	for _, c := range h.clouds {
+		if c.from < to && c.to > from {
+			return false
+		}
+	}
+	for _, at := range h.losses {
+		if at > from && at < to {
+			return false
+		}
+	}
+	return true
+}
+
+// judgeOpening: one verdict for the fleet. After a failure nothing passes until the reset time is over, and from then on
+// no more probes at once than the limit, until it is closed.
+func (h *history) judgeOpening() []string {
+	var all []passage
+	for _, p := range h.passages {
+		if p.kind == circuit {
+			all = append(all, p)
+		}
+	}
+	var wrong []string
+	for _, f := range all {
+		if f.status != 500 || !counts(f, all) || !h.clear(f.done-2*time.Second, f.done+resetTimeout) {
+			continue
+		}
+		refused, over := f.done+100*time.Millisecond+jitter/2, f.done+resetTimeout-longest-jitter/2
+		for _, p := range all {
+			if p.at > refused && p.at < over {
+				wrong = append(wrong, fmt.Sprintf("gateway %d let a request through %s after a failure at %s that gateway %d saw",
+					p.gateway, p.at-f.done, f.done, f.gateway))
+			}
+		}
+		if at, n := h.mostProbes(f.done+100*time.Millisecond+jitter/2, all); n > maxProbes {
+			wrong = append(wrong, fmt.Sprintf("%d probes at once at %s, after a failure at %s", n, at, f.done))
+		}
+	}
+	return wrong
+}
+
+// counts tells whether a failure must have opened the circuit: not where a success may have closed it between the
+// failed request's sending and its answer, which is then late.
+func counts(f passage, all []passage) bool {
+	for _, p := range all {
+		if p.status == 200 && p.done >= f.at && p.done <= f.done {
+			return false
+		}
+	}
+	return true
+}
+
+// mostProbes returns when the most of them were under way, after the circuit had opened and until it could close.
+func (h *history) mostProbes(opened time.Duration, all []passage) (when time.Duration, most int) {
+	closed := 0
+	type event struct {
+		at time.Duration
+		n  int
+	}
+	var events []event
+	end := time.Duration(1<<62 - 1)
+	var done []time.Duration
+	for _, p := range all {
+		if p.at < opened || p.status == 0 {
+			continue // one whose client went away ends at a time that nobody saw
+		}
+		events = append(events, event{p.at, 1}, event{p.done, -1})
+		if p.status < 500 {
+			done = append(done, p.done)
+		} else {
+			end = min(end, p.done)
+		}
+	}
+	sort.Slice(done, func(i, j int) bool { return done[i] < done[j] })
+	if closed+successes <= len(done) {
+		end = min(end, done[successes-1])
+	}
+	if !h.clear(opened, min(end, opened+time.Minute)) {
+		return 0, 0
+	}
+	sort.Slice(events, func(i, j int) bool {
+		return events[i].at < events[j].at || events[i].at == events[j].at && events[i].n < events[j].n
+	})
+	n := 0
+	for _, e := range events {
+		if e.at >= end {
+			break
+		}
+		n += e.n
+		if n > most {
+			when, most = e.at, n
+		}
+	}
+	return when, most
+}
+
+// judgeRefusals: only the upstream's faults count. An open circuit has a failure of the upstream behind it.
+func (h *history) judgeRefusals() []string {
+	const memory = resetTimeout + probeTimeout + time.Second
+	var failures []time.Duration
+	for _, p := range h.passages {
+		if p.kind == circuit && p.status == 500 {
+			failures = append(failures, p.done)
+		}
+	}
+	sort.Slice(failures, func(i, j int) bool { return failures[i] < failures[j] })
+	var wrong []string
+	for _, a := range h.answers {
+		if a.kind != circuit || !a.open {
+			continue
+		}
+		until := a.sent + a.took
+		i := sort.Search(len(failures), func(i int) bool { return failures[i] > a.sent-memory })
+		if i < len(failures) && failures[i] <= until || !h.clear(a.sent-memory, until) {
+			continue
+		}
+		wrong = append(wrong, fmt.Sprintf("gateway %d refused a request at %s as if the circuit were open, and no failure was behind it",
+			a.gateway, a.sent))
+	}
+	return wrong
+}
+
+// judgeAnswers: never in the way. There is no answer but those that there should be.
+func (h *history) judgeAnswers() []string {
+	var wrong []string
+	for _, a := range h.answers {
+		switch {
+		case a.status == 200, a.kind != circuit && a.status == 429:
+		case a.kind == circuit && (a.status == 404 || a.status == 500 || a.open):
+		case a.status == 0 && h.dead(a):
+		default:
+			wrong = append(wrong, fmt.Sprintf("gateway %d answered %d to a %s request at %s", a.gateway, a.status, a.kind, a.sent))
+		}
+	}
+	return wrong
+}
+
+// dead tells whether the gateway was killed while it had the request, or was not there yet.
+func (h *history) dead(a answer) bool {
+	for _, c := range h.clouds {
+		if c.reborn && c.gateway == a.gateway && c.from <= a.sent+a.took && c.to >= a.sent {
+			return true
+		}
+	}
+	return false
+}
