@@ -244,7 +244,7 @@ func (h *history) judgeAnswers() []string {
 		switch {
 		case a.status == 200, a.kind != circuit && a.status == 429:
 		case a.kind == circuit && (a.status == 404 || a.status == 500 || a.open):
-		case a.status == 0 && h.dead(a):
+		case (a.status == 0 || a.status == 404) && h.dead(a): // 404: before a new one has its routes
 		default:
 			wrong = append(wrong, fmt.Sprintf("gateway %d answered %d to a %s request at %s", a.gateway, a.status, a.kind, a.sent))
 		}
