@@ -2,7 +2,6 @@
 package e2e
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -35,24 +34,6 @@ func freeAddress(t *testing.T) string {
 	address, err := gateway.FreeAddress()
 	require.NoError(t, err)
 	return address
-}
-
-// lines is a log that is kept. It is safe for concurrent use.
-type lines struct {
-	mu   sync.Mutex // guards text
-	text bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
 }
 
 // upstream is a dummy upstream that was started for a test.
@@ -104,7 +85,7 @@ type traefik struct {
 	t       *testing.T
 	web     string
 	api     string
-	log     *lines
+	log     *gateway.Log
 	process *gateway.Process
 }
 
@@ -122,7 +103,7 @@ type options struct {
 
 func startTraefik(t *testing.T, o options) *traefik {
 	t.Helper()
-	g := &traefik{t: t, web: freeAddress(t), api: freeAddress(t), log: &lines{}}
+	g := &traefik{t: t, web: freeAddress(t), api: freeAddress(t), log: &gateway.Log{}}
 	env := o.env
 	if o.upstream != nil {
 		env = append(env, "UPSTREAM_URL="+o.upstream.url())

@@ -21,8 +21,8 @@ type Process struct {
 	err error
 }
 
-// start starts the command, its output going to log. It does not wait for it to be ready.
-func start(name string, command *exec.Cmd, log io.Writer) (*Process, error) {
+// Start starts the command, its output going to log. It does not wait for it to be ready.
+func Start(name string, command *exec.Cmd, log io.Writer) (*Process, error) {
 	command.Stdout = log
 	command.Stderr = log
 	detach(command)

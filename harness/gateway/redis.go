@@ -30,7 +30,7 @@ func StartRedis(address, dir string, log io.Writer) (*Redis, error) {
 		return nil, err
 	}
 	command := exec.Command(path, "--bind", host, "--port", port, "--save", "", "--dir", dir)
-	process, err := start("Redis", command, log)
+	process, err := Start("Redis", command, log)
 	if err != nil {
 		return nil, err
 	}

@@ -48,7 +48,7 @@ func (t *Traefik) Start() (*Process, error) {
 		command.Dir = filepath.Join(t.Root, "dist")
 	}
 	command.Env = append(os.Environ(), t.Env...)
-	process, err := start("Traefik", command, t.Log)
+	process, err := Start("Traefik", command, t.Log)
 	if err != nil {
 		return nil, err
 	}

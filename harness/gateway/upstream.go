@@ -18,7 +18,7 @@ func StartUpstream(root, address string, log io.Writer) (*Process, error) {
 	if _, err := os.Stat(binary); err != nil {
 		return nil, fmt.Errorf("%s is missing; run: make upstream", binary)
 	}
-	process, err := start("the upstream", exec.Command(binary, "-listen", address), log)
+	process, err := Start("the upstream", exec.Command(binary, "-listen", address), log)
 	if err != nil {
 		return nil, err
 	}

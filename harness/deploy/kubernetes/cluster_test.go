@@ -15,7 +15,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -61,29 +60,13 @@ func freeAddress(t *testing.T) string {
 // start starts a command that ends with the test, and shows its last words where the test has failed.
 func start(t *testing.T, command *exec.Cmd) {
 	t.Helper()
-	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	name, log := filepath.Base(command.Path), &gateway.Log{}
+	process, err := gateway.Start(name, command, log)
 	require.NoError(t, err)
-	command.Stdout = log
-	command.Stderr = log
-	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	require.NoError(t, command.Start())
-	ended := make(chan struct{})
-	go func() {
-		command.Wait()
-		close(ended)
-	}()
 	t.Cleanup(func() {
-		command.Process.Signal(syscall.SIGTERM)
-		select {
-		case <-ended:
-		case <-time.After(10 * time.Second):
-			command.Process.Kill()
-			<-ended
-		}
-		log.Close()
-		if t.Failed() {
-			text, _ := os.ReadFile(log.Name())
-			t.Logf("%s: ...%s", filepath.Base(command.Path), text[max(0, len(text)-4000):])
+		process.Stop()
+		if text := log.String(); t.Failed() {
+			t.Logf("%s: ...%s", name, text[max(0, len(text)-4000):])
 		}
 	})
 }

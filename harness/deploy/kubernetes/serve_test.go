@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -25,24 +24,6 @@ const (
 	limitedBody = `{"error":"Too many requests, please try again later."}`
 	openBody    = `{"error":"Service temporarily unavailable due to circuit open."}`
 )
-
-// lines is a log that is kept. It is safe for concurrent use.
-type lines struct {
-	mu   sync.Mutex // guards text
-	text strings.Builder
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
 
 // startRedis starts a Redis by the very command and configuration of our StatefulSet, and returns its port.
 func startRedis(t *testing.T) string {
@@ -126,14 +107,14 @@ type traefik struct {
 	t   *testing.T
 	web string
 	api string
-	log *lines
+	log *gateway.Log
 }
 
 // startTraefik starts it with a static file of our tree.
 func (s *site) startTraefik(t *testing.T, static, account, web string) *traefik {
 	t.Helper()
 	token := s.kubectl("--namespace", namespace, "create", "token", account)
-	g := &traefik{t: t, web: web, api: freeAddress(t), log: &lines{}}
+	g := &traefik{t: t, web: web, api: freeAddress(t), log: &gateway.Log{}}
 	starter := &gateway.Traefik{
 		Root: root(t), Dir: t.TempDir(), Web: g.web, API: g.api, Log: g.log,
 		Env: []string{
