@@ -92,10 +92,10 @@ func TestControllers(t *testing.T) {
 	t.Run("a release is rolled back", func(t *testing.T) {
 		r.apply(write(t, object{
 			"resources": []string{"k8s/base"},
-			"images":    []any{object{"name": "resilient-gateway/resilience", "newTag": "broken"}},
+			"images":    []any{object{"name": "resilient-gateway/resilience-gateway", "newTag": "broken"}},
 		}))
 		r.awaitRevision("2")
-		require.Equal(t, "resilient-gateway/resilience:broken", r.image())
+		require.Equal(t, "resilient-gateway/resilience-gateway:broken", r.image())
 
 		out := r.kubectl("--namespace", namespace, "rollout", "undo", "deployment/proxy-service")
 		require.Contains(t, out, "deployment.apps/proxy-service rolled back")
