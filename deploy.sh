@@ -121,6 +121,13 @@ keep() {
 	printf '%s' "$name"
 }
 
+# The Dockerfile asks for what only BuildKit knows, as the platform that is built on.
+check_builder() {
+	case ${DOCKER_BUILDKIT:-1} in
+	0 | [fF]*) die 'the images are built by BuildKit, which DOCKER_BUILDKIT forbids; unset it, or name images to pull' ;;
+	esac
+}
+
 image_id() { docker image inspect --format '{{.Id}}' "$1" 2>/dev/null; }
 
 # obtain builds the images that are ours and not named, and pulls the others.
@@ -134,6 +141,7 @@ obtain() {
 		fi
 	done
 	if [ ${#build[@]} -gt 0 ]; then
+		check_builder
 		REVISION=$(git rev-parse --short=12 HEAD 2>/dev/null || printf unknown)
 		export REVISION
 		say "building ${build[*]}"

@@ -59,6 +59,13 @@ func TestProduction(t *testing.T) {
 			require.Contains(t, output, "GATEWAY_IMAGE="+image)
 		}
 	})
+	t.Run("a builder that cannot read the Dockerfile is refused", func(t *testing.T) {
+		for _, off := range []string{"0", "false"} {
+			output, code := s.with("DOCKER_BUILDKIT=" + off).deploy("prod")
+			require.Equal(t, 1, code, output)
+			require.Contains(t, output, "DOCKER_BUILDKIT forbids")
+		}
+	})
 	t.Run("a first deployment that does not work says that there is nothing to go back to", func(t *testing.T) {
 		first := newProduction(t, "DEPLOY_TIMEOUT=30", "GATEWAY_IMAGE="+redisStandIn)
 		output, code := first.deploy("prod")
