@@ -21,14 +21,21 @@ import (
 
 const patience = 30 * time.Second
 
-// stand-in for deploy.sh, which the tests of Compose run for real: it notes how it was called, and ends as it is told.
+// stand-in for deploy.sh, which the tests of Compose run for real: it notes how it was called, and ends as it is told. It
+// waits no longer than the test does, and takes its time between the lines, so that a pipe that is broken is noticed.
 const deployStub = `#!/usr/bin/env bash
 exec 9<deploy.sh
 flock --nonblock 9 || exit 9
 printf '%s\n' "$*" "$ENV_FILE" "$GATEWAY_IMAGE" "$UPSTREAM_IMAGE" >called
 echo deploy: begun
-while [ -e wait ]; do sleep 0.05; done
-for i in 1 2 3; do echo "deploy: line $i"; done
+for ((i = 0; i < 600; i++)); do
+	[ -e wait ] || break
+	sleep 0.05
+done
+for i in 1 2 3; do
+	echo "deploy: line $i"
+	sleep 0.2
+done
 touch finished
 exit "$(cat code 2>/dev/null || echo 0)"
 `
@@ -91,7 +98,7 @@ func tryDeploy(t *testing.T, d *desk) {
 	t.Run("takes digests only", func(t *testing.T) {
 		h := startHost(t)
 		for _, image := range []string{
-			"docker.io/acme/resilience:latest", "docker.io/acme/resilience@", "x; touch broken #@" + gatewayDigest, gatewayImage + " true",
+			"docker.io/acme/resilience-gateway:latest", "docker.io/acme/resilience-gateway@", "x; touch broken #@" + gatewayDigest, gatewayImage + " true",
 		} {
 			result := deployTo(t, h, map[string]string{"GATEWAY_IMAGE": image})
 			require.NotZero(t, result.code)
@@ -139,26 +146,41 @@ func tryDeploy(t *testing.T, d *desk) {
 	})
 	t.Run("comes to its end without us", func(t *testing.T) {
 		h := startHost(t)
-		h.write(t, "wait", "")
-		ended := make(chan result, 1)
-		go func() {
-			defer close(ended)
-			ended <- deployTo(t, h, nil)
-		}()
-		require.Eventually(t, func() bool {
-			log, _ := os.ReadFile(h.path("deploy.log"))
-			return strings.Contains(string(log), "begun")
-		}, patience, 20*time.Millisecond)
-		h.hangUp()
-		require.NotZero(t, (<-ended).code, "a broken connection is a failure")
-		require.NoError(t, os.Remove(h.path("wait")))
-		require.Eventually(t, func() bool {
-			_, err := os.Stat(h.path("finished"))
-			return err == nil
-		}, patience, 20*time.Millisecond)
-		h.processes.Wait()
+		deployAndHangUp(t, h, deployTo)
+		require.FileExists(t, h.path("finished"))
 		require.Contains(t, h.file(t, "deploy.log"), "deploy: line 3")
 	})
+	t.Run("would not, were it not for tee -p", func(t *testing.T) {
+		script := filepath.Join(d.dir, ".github", "scripts", "deploy-to-host")
+		before := read(t, script)
+		changed := strings.Replace(before, "tee -p deploy.log'", "tee deploy.log'", 1)
+		require.NotEqual(t, before, changed)
+		require.NoError(t, os.WriteFile(script, []byte(changed), 0o755))
+		defer os.WriteFile(script, []byte(before), 0o755)
+		h := startHost(t)
+		deployAndHangUp(t, h, deployTo)
+		require.NoFileExists(t, h.path("finished"))
+	})
+}
+
+// deployAndHangUp breaks the connection in the middle of a deployment, and waits until nothing of it runs on the host.
+func deployAndHangUp(t *testing.T, h *host, deployTo func(*testing.T, *host, map[string]string) result) {
+	t.Helper()
+	h.write(t, "wait", "")
+	t.Cleanup(func() { _ = os.Remove(h.path("wait")) })
+	ended := make(chan result, 1)
+	go func() {
+		defer close(ended)
+		ended <- deployTo(t, h, nil)
+	}()
+	require.Eventually(t, func() bool {
+		log, _ := os.ReadFile(h.path("deploy.log"))
+		return strings.Contains(string(log), "begun")
+	}, patience, 20*time.Millisecond)
+	h.hangUp()
+	require.NotZero(t, (<-ended).code, "a broken connection is a failure")
+	require.NoError(t, os.Remove(h.path("wait")))
+	h.processes.Wait()
 }
 
 // host is a machine that is reached by SSH, with a folder as the home of its one user.

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"gopkg.in/yaml.v3"
@@ -24,8 +26,8 @@ import (
 const (
 	gatewayDigest  = "sha256:1111111111111111111111111111111111111111111111111111111111111111"
 	upstreamDigest = "sha256:2222222222222222222222222222222222222222222222222222222222222222"
-	gatewayImage   = "docker.io/acme/resilience@" + gatewayDigest
-	upstreamImage  = "docker.io/acme/upstream@" + upstreamDigest
+	gatewayImage   = "docker.io/acme/resilience-gateway@" + gatewayDigest
+	upstreamImage  = "docker.io/acme/resilience-upstream@" + upstreamDigest
 )
 
 // tried are the steps that are run here, in this order in one copy of the source.
@@ -222,7 +224,10 @@ func (d *desk) run(t *testing.T, env map[string]string, more ...string) result {
 	script, outputs := filepath.Join(folder, "script"), filepath.Join(folder, "outputs")
 	require.NoError(t, os.WriteFile(script, []byte(d.Run), 0o600))
 	require.NoError(t, os.WriteFile(outputs, nil, 0o600))
-	command := exec.Command("bash", "--noprofile", "--norc", "-eo", "pipefail", script)
+	limit, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	defer cancel()
+	command := exec.CommandContext(limit, "bash", "--noprofile", "--norc", "-eo", "pipefail", script)
+	command.WaitDelay = time.Second
 	command.Dir = d.dir
 	command.Env = append(os.Environ(), "PATH="+d.fakes+":"+os.Getenv("PATH"), "GITHUB_OUTPUT="+outputs)
 	for key, value := range env {
@@ -230,6 +235,7 @@ func (d *desk) run(t *testing.T, env map[string]string, more ...string) result {
 	}
 	command.Env = append(command.Env, more...)
 	output, err := command.CombinedOutput()
+	require.NoError(t, limit.Err(), "%s: not done after 3 minutes\n%s", d.Name, output)
 	var failed *exec.ExitError
 	if err != nil && !errors.As(err, &failed) {
 		require.NoError(t, err)
@@ -260,29 +266,29 @@ func tryCoverage(t *testing.T, d *desk) {
 }
 
 func trySource(t *testing.T, d *desk) {
-	env := map[string]string{"GATEWAY": "docker.io/acme/resilience", "UPSTREAM": "docker.io/acme/upstream"}
+	env := map[string]string{"GATEWAY": "docker.io/acme/resilience-gateway", "UPSTREAM": "docker.io/acme/resilience-upstream"}
 	tree := "tree-" + strings.TrimSpace(command(t, d.dir, "git", "rev-parse", "HEAD^{tree}"))
 
 	d.fake(t, "docker", `echo "not found" >&2; exit 1`)
 	require.Equal(t, "tree="+tree+"\ngateway=\nupstream=\n", d.succeed(t, env).outputs)
 
-	d.fake(t, "docker", `case $4 in */resilience:*) echo `+gatewayDigest+` ;; *) echo `+upstreamDigest+` ;; esac`)
+	d.fake(t, "docker", `case $4 in */resilience-gateway:*) echo `+gatewayDigest+` ;; *) echo `+upstreamDigest+` ;; esac`)
 	require.Equal(t, "tree="+tree+"\ngateway="+gatewayDigest+"\nupstream="+upstreamDigest+"\n", d.succeed(t, env).outputs)
 	require.Contains(t, d.calls(t, "docker"),
-		"buildx imagetools inspect docker.io/acme/resilience:"+tree+" --format {{.Manifest.Digest}}")
+		"buildx imagetools inspect docker.io/acme/resilience-gateway:"+tree+" --format {{.Manifest.Digest}}")
 }
 
 func tryNames(t *testing.T, d *desk) {
 	env := map[string]string{
-		"GATEWAY": "docker.io/acme/resilience", "UPSTREAM": "docker.io/acme/upstream",
+		"GATEWAY": "docker.io/acme/resilience-gateway", "UPSTREAM": "docker.io/acme/resilience-upstream",
 		"GATEWAY_DIGEST": gatewayDigest, "UPSTREAM_DIGEST": upstreamDigest, "NAMES": "v1.2.3 latest",
 	}
 	d.fake(t, "docker", "")
 	require.Equal(t, "gateway="+gatewayDigest+"\nupstream="+upstreamDigest+"\n", d.succeed(t, env).outputs)
 	create := "buildx imagetools create --tag docker.io/acme/"
 	require.Equal(t, []string{
-		create + "resilience:1.2.3 " + gatewayImage, create + "upstream:1.2.3 " + upstreamImage,
-		create + "resilience:latest " + gatewayImage, create + "upstream:latest " + upstreamImage,
+		create + "resilience-gateway:1.2.3 " + gatewayImage, create + "resilience-upstream:1.2.3 " + upstreamImage,
+		create + "resilience-gateway:latest " + gatewayImage, create + "resilience-upstream:latest " + upstreamImage,
 	}, d.calls(t, "docker"))
 
 	for _, digest := range []string{"", "latest"} {
@@ -356,7 +362,7 @@ func tryRender(t *testing.T, d *desk) {
 func tryNameInObjects(t *testing.T, d *desk) {
 	d.succeed(t, images)
 	rendered := read(t, filepath.Join(d.dir, "dist", "release", "k8s-deployment.yaml"))
-	require.NotContains(t, rendered, "resilient-gateway/resilience:")
+	require.NotContains(t, rendered, "resilient-gateway/resilience-gateway:")
 	used := map[string]bool{}
 	decoder := yaml.NewDecoder(strings.NewReader(rendered))
 	for {
@@ -384,7 +390,7 @@ func tryNameInObjects(t *testing.T, d *desk) {
 
 	objects := filepath.Join(d.dir, "dist", "k8s-deployment.yaml")
 	before := read(t, objects)
-	require.NoError(t, os.WriteFile(objects, []byte(strings.ReplaceAll(before, "resilient-gateway/upstream:", "another:")), 0o644))
+	require.NoError(t, os.WriteFile(objects, []byte(strings.ReplaceAll(before, "resilient-gateway/resilience-upstream:", "another:")), 0o644))
 	require.NotZero(t, d.run(t, images).code, "an image that was not named went through")
 	require.NoError(t, os.WriteFile(objects, []byte(before), 0o644))
 	d.succeed(t, images)
