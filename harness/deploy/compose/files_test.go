@@ -2,7 +2,6 @@ package compose
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"sort"
@@ -138,13 +137,6 @@ func TestStaticConfigurations(t *testing.T) {
 	delete(files, "providers")
 	delete(labels, "providers")
 	require.Equal(t, files, labels)
-}
-
-// TestShell: shellcheck finds nothing in the scripts.
-func TestShell(t *testing.T) {
-	_, err := exec.LookPath("shellcheck")
-	require.NoError(t, err, "install it: .ci/install shellcheck")
-	command{}.must(t, "shellcheck", "deploy.sh", ".ci/compose")
 }
 
 // TestDockerfile: the checks of Docker's own builder find nothing in ours, and something where there is something.
