@@ -61,12 +61,13 @@ test-simulation:
 fuzz: redis
 	.ci/fuzz
 
-ci: test
+ci: test test-deploy
 	@.ci/part fuzz              $(MAKE) --no-print-directory fuzz
 	@.ci/part bench             $(MAKE) --no-print-directory bench-short
 
 # Every way to deploy it, tried for real.
 test-deploy:
+	@.ci/part workflows         $(MAKE) --no-print-directory test-workflows
 	@.ci/part compose           $(MAKE) --no-print-directory test-deploy-compose
 	@.ci/part kubernetes        $(MAKE) --no-print-directory test-deploy-k8s
 
@@ -110,10 +111,10 @@ compose:
 	@.ci/compose
 
 test-deploy-compose: redis traefik compose
-	@command -v shellcheck >/dev/null || .ci/install shellcheck
 	@command -v busybox >/dev/null || .ci/install busybox-static
 	@command -v curl >/dev/null || .ci/install curl
 	@docker info >/dev/null 2>&1 || command -v dockerd >/dev/null || .ci/install docker.io
+	@command -v docker >/dev/null || .ci/install docker-cli
 	cd harness && $(GO) test -count=1 -timeout 25m ./deploy/compose
 
 clean:
@@ -125,4 +126,4 @@ clean:
 test-workflows: redis kubectl
 	@command -v shellcheck >/dev/null || .ci/install shellcheck
 	@command -v ssh >/dev/null || .ci/install openssh-client
-	cd harness && $(GO) test -count=1 -timeout 5m ./deploy/workflows
+	cd harness && $(GO) test -count=1 -timeout 10m ./deploy/workflows
