@@ -31,7 +31,7 @@ var socket string
 
 func TestMain(m *testing.M) { os.Exit(runAll(m)) }
 
-func runAll(m *testing.M) int {
+func runAll(m *testing.M) (code int) {
 	scratch := filepath.Join(project, "dist", "docker")
 	if err := os.MkdirAll(scratch, 0o755); err != nil {
 		return fail(err)
@@ -48,7 +48,11 @@ func runAll(m *testing.M) int {
 	if err != nil {
 		return fail(err)
 	}
-	defer stop()
+	defer func() {
+		if err := stop(); err != nil {
+			code = fail(err)
+		}
+	}()
 	if err := makeStandIns(scratch); err != nil {
 		return fail(err)
 	}
@@ -77,7 +81,7 @@ func installPlugin(scratch string) error {
 }
 
 // findEngine uses the engine that answers, or starts one.
-func findEngine(scratch string) (stop func(), err error) {
+func findEngine(scratch string) (stop func() error, err error) {
 	if answers() {
 		socket = "/var/run/docker.sock"
 		if path, found := strings.CutPrefix(os.Getenv("DOCKER_HOST"), "unix://"); found {
@@ -100,7 +104,7 @@ func answers() bool {
 	return exec.CommandContext(ctx, "docker", "info").Run() == nil
 }
 
-func startEngine(scratch string) (stop func(), err error) {
+func startEngine(scratch string) (stop func() error, err error) {
 	// A socket's path may not be long.
 	short, err := os.MkdirTemp("", "docker")
 	if err != nil {
@@ -125,8 +129,7 @@ func startEngine(scratch string) (stop func(), err error) {
 		command.Wait()
 		close(ended)
 	}()
-	stop = func() {
-		defer restore()
+	stop = func() error {
 		command.Process.Signal(syscall.SIGTERM)
 		select {
 		case <-ended:
@@ -135,7 +138,7 @@ func startEngine(scratch string) (stop func(), err error) {
 			<-ended
 		}
 		log.Close()
-		os.RemoveAll(short)
+		return errors.Join(restore(), processesWith(short), os.RemoveAll(short))
 	}
 	if err := os.Setenv("DOCKER_HOST", "unix://"+socket); err != nil {
 		return nil, err
@@ -150,25 +153,19 @@ func startEngine(scratch string) (stop func(), err error) {
 			return stop, nil
 		}
 	}
-	stop()
-	return nil, errors.Join(errors.New("dockerd does not answer after a minute"), tail(logFile))
+	return nil, errors.Join(errors.New("dockerd does not answer after a minute"), tail(logFile), stop())
 }
 
-// rememberNetwork returns a function that undoes what an engine leaves behind when it ends: its bridge, and that the
-// machine forwards nothing but its packets.
-func rememberNetwork() (restore func()) {
-	policy, err := exec.Command("iptables", "-S", "FORWARD").Output()
-	forwards := err == nil && strings.HasPrefix(string(policy), "-P FORWARD ACCEPT")
-	_, err = os.Stat("/sys/class/net/docker0")
-	hadBridge := err == nil
-	return func() {
-		if forwards {
-			exec.Command("iptables", "-P", "FORWARD", "ACCEPT").Run()
-		}
-		if !hadBridge {
-			exec.Command("ip", "link", "delete", "docker0").Run()
+// processesWith tells which processes have the folder on their command line: what an engine starts has its own.
+func processesWith(folder string) error {
+	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, path := range lines {
+		line, _ := os.ReadFile(path) // it may have ended
+		if strings.Contains(string(line), folder) {
+			err = errors.Join(err, fmt.Errorf("still runs: %s", strings.ReplaceAll(string(line), "\x00", " ")))
 		}
 	}
+	return err
 }
 
 func tail(path string) error {

@@ -254,10 +254,10 @@ func (w *image) libraries(program string) {
 }
 
 // removeImages removes what the tests made, on an engine that goes on.
-func removeImages() {
+func removeImages() error {
 	out, err := exec.Command("docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}").Output()
 	if err != nil {
-		return
+		return err
 	}
 	for _, name := range strings.Fields(string(out)) {
 		for _, ours := range []string{
@@ -268,4 +268,5 @@ func removeImages() {
 			}
 		}
 	}
+	return nil
 }
