@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -16,6 +17,7 @@ import (
 type account struct {
 	traefik, redis float64 // CPU, microseconds
 	calls          float64 // of scripts in Redis
+	keys           int     // in Redis, and that were in it
 	objects, bytes float64 // allocated in Traefik
 	upstream       int     // requests that reached it
 }
@@ -59,13 +61,29 @@ func processCPU(pid int) (float64, error) {
 	return float64(used.Nano()) / 1000, nil
 }
 
-var scriptCalls = regexp.MustCompile(`cmdstat_eval(?:sha)?:calls=(\d+)`)
+var (
+	scriptCalls = regexp.MustCompile(`cmdstat_eval(?:sha)?:calls=(\d+)`)
+	expiredKeys = regexp.MustCompile(`expired_keys:(\d+)`)
+)
 
+// readCalls reads what Redis was asked for.
 func (l *lab) readCalls(a *account) error {
-	info, err := redis.String(l.do("INFO", "commandstats"))
+	info, err := redis.String(l.do("INFO", "everything"))
 	if err != nil {
 		return err
 	}
+	expired := expiredKeys.FindStringSubmatch(info)
+	if expired == nil {
+		return errors.New("redis does not tell how many keys have expired")
+	}
+	if a.keys, err = strconv.Atoi(expired[1]); err != nil {
+		return err
+	}
+	held, err := redis.Int(l.do("DBSIZE"))
+	if err != nil {
+		return err
+	}
+	a.keys += held
 	for _, m := range scriptCalls.FindAllStringSubmatch(info, -1) {
 		calls, err := strconv.ParseFloat(m[1], 64)
 		if err != nil {

@@ -17,33 +17,29 @@ type workload struct {
 
 	clients clients
 	refused float64 // share of the answers, at the least; 0: none at all
-	keys    int     // that Redis must hold afterwards, at the least; allKeys: one for each client seen
 	open    bool    // the circuit is opened first
 }
-
-// allKeys says that Redis must hold the key of every client that was seen: the period is so long that none expires.
-const allKeys = -1
 
 var workloads = []workload{
 	{
 		Name: "a", Title: "one hot client", Capacity: 1000000, Rate: 1000000, Period: "1s", Gateways: 1, Connections: 16,
-		clients: hot, keys: 1,
+		clients: hot,
 	},
 	{
 		Name: "b", Title: "10,000 clients, Zipf", Capacity: 10000, Rate: 10000, Period: "1s", Gateways: 1, Connections: 16,
-		clients: zipf, keys: 500,
+		clients: zipf,
 	},
 	{
 		Name: "c", Title: "200,000 clients, uniform", Capacity: 10000, Rate: 1, Period: "1m", Gateways: 1, Connections: 64,
-		clients: uniform, keys: allKeys,
+		clients: uniform,
 	},
 	{
 		Name: "c256", Title: "200,000 clients, uniform, 256 connections", Capacity: 10000, Rate: 1, Period: "1m", Gateways: 1, Connections: 256,
-		clients: uniform, keys: allKeys,
+		clients: uniform,
 	},
 	{
 		Name: "d", Title: "a flood, nearly all refused", Capacity: 100, Rate: 10, Period: "1s", Gateways: 1, Connections: 16,
-		clients: hot, refused: 0.97, keys: 1,
+		clients: hot, refused: 0.97,
 	},
 	{
 		Name: "e", Title: "circuit open", Capacity: 1000000, Rate: 1000000, Period: "1s", Gateways: 1, Connections: 16,
@@ -51,7 +47,7 @@ var workloads = []workload{
 	},
 	{
 		Name: "f", Title: "two gateways, 10,000 clients, Zipf", Capacity: 10000, Rate: 10000, Period: "1s", Gateways: 2, Connections: 16,
-		clients: zipf, keys: 500,
+		clients: zipf,
 	},
 }
 

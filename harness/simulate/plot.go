@@ -2,6 +2,7 @@ package simulate
 
 import (
 	"fmt"
+	"image/color"
 	"os"
 
 	"gonum.org/v1/plot"
@@ -12,10 +13,18 @@ import (
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
+var colors = []color.Color{
+	color.RGBA{R: 0x1f, G: 0x77, B: 0xb4, A: 0xff}, color.RGBA{R: 0x17, G: 0xbe, B: 0xcf, A: 0xff},
+	color.RGBA{R: 0xd6, G: 0x27, B: 0x28, A: 0xff}, color.RGBA{R: 0xff, G: 0x7f, B: 0x0e, A: 0xff},
+	color.RGBA{R: 0x94, G: 0x67, B: 0xbd, A: 0xff}, color.RGBA{R: 0x8c, G: 0x56, B: 0x4b, A: 0xff},
+	color.RGBA{R: 0x2c, G: 0xa0, B: 0x2c, A: 0xff}, color.RGBA{R: 0x7f, G: 0x7f, B: 0x7f, A: 0xff},
+}
+
 // draw writes the outcomes under one limit as an SVG: what is left unused, and the calls of Redis, over the size of the
 // fleet.
 func draw(outcomes []outcome, l limit, path string) error {
 	unused := panel(fmt.Sprintf("capacity %d, %d a second", l.Capacity, l.Rate), "allowed, but not let through: %")
+	unused.Y.Max = 10 // with room for the legend
 	calls := panel("", "Redis calls a request")
 	calls.Y.Min, calls.Y.Max = 0, 1
 	for i, c := range clients {
@@ -54,6 +63,7 @@ func draw(outcomes []outcome, l limit, path string) error {
 
 func panel(title, y string) *plot.Plot {
 	p := plot.New()
+	p.BackgroundColor = color.White
 	p.Title.Text = title
 	p.X.Label.Text = "gateways"
 	p.Y.Label.Text = y
@@ -69,9 +79,10 @@ func addLine(p *plot.Plot, i int, points plotter.XYs, name string) error {
 	if err != nil {
 		return err
 	}
-	line.Color = plotutil.Color(i)
+	line.Color = colors[i%len(colors)]
 	line.Width = vg.Points(1.2)
-	marks.Color = plotutil.Color(i)
+	line.Dashes = plotutil.Dashes(i % 2)
+	marks.Color = colors[i%len(colors)]
 	marks.Shape = plotutil.Shape(i)
 	p.Add(line, marks)
 	if name != "" {
