@@ -49,5 +49,6 @@ func (l *lab) load(w workload, c contender, duration time.Duration, seed int) ([
 			failed = errors.Join(failed, fmt.Errorf("wrk: %w", err))
 		}
 	}
+	time.Sleep(50 * time.Millisecond) // for what wrk left behind
 	return loads, failed
 }

@@ -43,7 +43,6 @@ func (l *lab) measure(w workload, c contender, duration time.Duration, round int
 	if err != nil {
 		return sample{}, err
 	}
-	time.Sleep(50 * time.Millisecond) // for what wrk left behind
 	after, err := l.account(false)
 	if err != nil {
 		return sample{}, err
@@ -104,8 +103,8 @@ func (w workload) check(c contender, s sample, duration time.Duration) error {
 	if err != nil {
 		return err
 	}
-	// wrk leaves a request under way on each connection, which the upstream may have seen.
-	under := w.Connections
+	// wrk leaves a request under way on each connection, which the upstream may have seen; so did the one that warmed up.
+	under := 2 * w.Connections
 	refilled := float64(w.Rate) * (duration + 500*time.Millisecond).Seconds() / period.Seconds()
 	limits := c == builtin || c == ours && !w.open
 	switch {
