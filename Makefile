@@ -56,7 +56,7 @@ test-e2e: redis bundle traefik upstream
 	cd harness && $(GO) test -count=1 -timeout 20m ./e2e
 
 test-simulation:
-	cd harness && $(GO) test -count=1 ./window ./simulate
+	cd harness && $(GO) test -count=1 ./window ./simulate ./bench ./gateway
 
 fuzz: redis
 	.ci/fuzz

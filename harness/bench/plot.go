@@ -24,12 +24,15 @@ func drawCase(c *oneCase, path string) error {
 	p.Y.Label.Text = "µs, median; whiskers: least and most"
 	p.Y.Min = 0
 	p.Legend.Top = true
+	p.Legend.Left = true
+	p.Legend.Padding = vg.Points(3)
+	p.BackgroundColor = color.White
 	p.Add(plotter.NewGrid())
 	bars := []contender{none, noop, builtin, ours}
 	const width = 15
 	var names []string
 	for _, r := range c.Results {
-		names = append(names, r.Workload.Name)
+		names = append(names, r.Workload.Name+": "+r.Workload.short)
 	}
 	top := 0.0
 	for i, bar := range bars {
@@ -56,7 +59,7 @@ func drawCase(c *oneCase, path string) error {
 		p.Add(chart, w)
 		p.Legend.Add(string(bar), chart)
 	}
-	p.Y.Max = top * 1.25
+	p.Y.Max = top * 1.3
 	p.NominalX(names...)
 	if err := p.Save(vg.Points(760), vg.Points(340), path); err != nil {
 		return fmt.Errorf("the plot: %w", err)

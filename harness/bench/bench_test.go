@@ -1,0 +1,93 @@
+package main
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestSpread(t *testing.T) {
+	require.Equal(t, figures{3, 1, 9}, spread([]float64{9, 1, 3}))
+	require.Equal(t, figures{2.5, 1, 4}, spread([]float64{4, 1, 3, 2}))
+}
+
+func TestTurn_everyContenderHasItsTurn(t *testing.T) {
+	for _, of := range []int{3, 4} {
+		places := make([]map[int]bool, of)
+		for round := range 7 {
+			seen := map[int]bool{}
+			for place := range of {
+				who := turn(round, place, of)
+				seen[who] = true
+				if places[who] == nil {
+					places[who] = map[int]bool{}
+				}
+				places[who][place] = true
+			}
+			require.Len(t, seen, of, "round %d", round)
+		}
+		for who := range of {
+			require.Greater(t, len(places[who]), 1, "%d of %d is always in the same place", who, of)
+		}
+	}
+}
+
+func TestClients_expected(t *testing.T) {
+	require.InDelta(t, 1, hot.expected(5000), 1e-9)
+	require.InDelta(t, 200000*(1-0.6065), uniform.expected(100000), 50)
+	require.Less(t, zipf.expected(20000), 5000.0)
+}
+
+func TestResult_ratios(t *testing.T) {
+	r := &result{Workload: workloads[0], order: []contender{none, builtin, ours}, Samples: map[contender][]sample{
+		none:    {{TraefikCPU: 60, P99: 1, PerSecond: 9}, {TraefikCPU: 70, P99: 1, PerSecond: 9}, {TraefikCPU: 64, P99: 1, PerSecond: 9}},
+		builtin: {{TraefikCPU: 90, RedisCPU: 20, P99: 4, PerSecond: 5}, {TraefikCPU: 90, RedisCPU: 22, P99: 4, PerSecond: 5}, {TraefikCPU: 92, RedisCPU: 24, P99: 4, PerSecond: 5}},
+		ours:    {{TraefikCPU: 85, P99: 2, PerSecond: 10}, {TraefikCPU: 88, P99: 2, PerSecond: 10}, {TraefikCPU: 90, P99: 2, PerSecond: 10}},
+	}}
+	r.sum()
+	require.InDelta(t, 24.0/48, r.Ratios["added"].Median, 1e-9)
+	require.InDelta(t, 18.0/42, r.Ratios["added"].Least, 1e-9)
+	require.InDelta(t, 26.0/52, r.Ratios["added"].Most, 1e-9)
+	require.InDelta(t, 88.0/112, r.Ratios["whole"].Median, 1e-9)
+	require.InDelta(t, 0.5, r.Ratios["p99"].Median, 1e-9)
+	require.InDelta(t, 2, r.Ratios["perSecond"].Median, 1e-9)
+}
+
+// TestCheck_refusesWhatIsNotOfItsWorkload changes one figure of a good sample at a time.
+func TestCheck_refusesWhatIsNotOfItsWorkload(t *testing.T) {
+	open, flood, hot := workloads[5], workloads[4], workloads[0]
+	goodHot := sample{Requests: 20000, Upstream: 20003, Clients: 1, Keys: 1, RedisCalls: 0.001}
+	goodFlood := sample{Requests: 20000, Refused: 19970, Upstream: 30, Clients: 1, Keys: 1, RedisCalls: 0.002}
+	goodOpen := sample{Requests: 20000, Refused: 20000, Clients: 1}
+	cases := []struct {
+		name   string
+		w      workload
+		c      contender
+		s      sample
+		change func(*sample)
+		says   string
+	}{
+		{"too few requests", hot, ours, goodHot, func(s *sample) { s.Requests = 900 }, "only 900"},
+		{"the upstream saw less", hot, ours, goodHot, func(s *sample) { s.Upstream = 19990 }, "reached the upstream"},
+		{"the upstream saw more", hot, ours, goodHot, func(s *sample) { s.Upstream = 20100 }, "reached the upstream"},
+		{"refused where nobody is", hot, ours, goodHot, func(s *sample) { s.Refused, s.Upstream = 1, 19999 }, "should not"},
+		{"refused without a middleware", hot, none, goodHot, func(s *sample) { s.Refused, s.Upstream = 1, 19999 }, "nobody to refuse"},
+		{"asked without a middleware", hot, none, goodHot, func(*sample) {}, "by nobody"},
+		{"a built-in limiter that does not ask", hot, builtin, goodHot, func(*sample) {}, "does not ask"},
+		{"ours never asks", hot, ours, goodHot, func(s *sample) { s.RedisCalls = 0 }, "never asks"},
+		{"no key was made", hot, ours, goodHot, func(s *sample) { s.Keys = 0 }, "0 keys"},
+		{"a flood that passes", flood, ours, goodFlood, func(s *sample) { s.Refused, s.Upstream = 10000, 10000 }, "only 0.500"},
+		{"more than the limit", flood, ours, goodFlood, func(s *sample) { s.Refused, s.Upstream = 19800, 200 }, "over the limit"},
+		{"a circuit that lets one pass", open, ours, goodOpen, func(s *sample) { s.Refused, s.Upstream = 19999, 1 }, "refused"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			if c.c == ours {
+				require.NoError(t, c.w.check(c.c, c.s, 2*time.Second), "before the change")
+			}
+			c.change(&c.s)
+			require.ErrorContains(t, c.w.check(c.c, c.s, 2*time.Second), c.says)
+		})
+	}
+}
