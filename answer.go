@@ -76,6 +76,16 @@ func seconds(microseconds int64) []string {
 	return []string{strconv.FormatInt((microseconds+999999)/1000000, 10)}
 }
 
+// noteRefusal logs a refusal that the limiter's entry of the key says is worth a note.
+func (m *Middleware) noteRefusal(key string, now int64) {
+	m.limiter.Mu.Lock()
+	if e := m.limiter.Known.Young[key]; e != nil {
+		e.Note = now + time.Minute.Microseconds()
+	}
+	m.limiter.Mu.Unlock()
+	m.logRefusal("rate limit exceeded", key, now)
+}
+
 // logRefusal logs the first refusal of a client in a minute, or where debug is on all of them.
 func (m *Middleware) logRefusal(reason, key string, now int64) {
 	before, due := m.refusals.due(reason+key, now)

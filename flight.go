@@ -10,15 +10,13 @@ import (
 
 // flight is a request on its way through the next handler.
 type flight struct {
-	m          *Middleware
-	r          *http.Request
-	generation int64 // of the view that it passed under, unless it is permitted
-	permit     breaker.Permit
-	permitted  bool
-	patience   time.Duration
-	status     int64
-	finished   bool // the next handler has returned
-	told       bool // the breaker knows
+	m        *Middleware
+	r        *http.Request
+	permit   breaker.Permit
+	patience time.Duration
+	status   int64
+	finished bool // the next handler has returned
+	told     bool // the breaker knows
 }
 
 // watch has the next handler answer, and watches what it answers.
@@ -39,25 +37,25 @@ func (f *flight) arrived(status int) {
 	f.tell(true)
 }
 
-// land tells the breaker of any other request, when its answer is complete; also of one that panicked, which goes on. A
-// success under a view of a healthy circuit is no news, unless others have failed since: it ends their row.
+// land tells the breaker of any other request, when its answer is complete; also of one that panicked, which goes on.
 func (f *flight) land() {
-	if f.told || f.finished && f.status < 500 && !f.permitted && f.m.breaker.View.Until.Load() > 0 {
-		return
+	if !f.told {
+		f.tell(f.finished)
 	}
-	f.tell(f.finished)
 }
 
 func (f *flight) tell(finished bool) {
-	if !f.permitted {
-		f.permit = breaker.Passed(f.generation)
-		f.patience = f.m.redis.Timeout
-	}
-	outcome := outcome(f.r, int(f.status), finished)
+	f.m.tell(f.r, f.permit, int(f.status), finished, f.patience)
+}
+
+// tell tells the breaker what became of a request, and waits for Redis no longer than patience. finished is false where the next
+// handler panicked.
+func (m *Middleware) tell(r *http.Request, permit breaker.Permit, status int, finished bool, patience time.Duration) {
+	outcome := outcome(r, status, finished)
 	if outcome == breaker.Failure {
-		f.m.logFailure(int(f.status))
+		m.logFailure(status)
 	}
-	f.m.breaker.Done(f.permit, outcome, f.m.policy, f.patience)
+	m.breaker.Done(permit, outcome, m.policy, patience)
 }
 
 // outcome tells what an answer says about the upstream. finished is false where the next handler panicked.

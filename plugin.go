@@ -11,7 +11,6 @@ import (
 	"errors"
 	"math"
 	"net/http"
-	"reflect"
 	"time"
 
 	"github.com/resilient-gateway/resilience/breaker"
@@ -26,13 +25,9 @@ var errNil = errors.New("resilience: there is no next handler")
 type Middleware struct {
 	*settings
 	*scope
-	next   http.Handler
-	source *clientkey.Source
-}
-
-// unwatched is a Middleware without a circuit breaker.
-type unwatched struct {
-	*Middleware
+	next  http.Handler
+	keyOf func(*http.Request) string
+	pass  func(w http.ResponseWriter, r *http.Request, now int64) // where policy is not nil
 }
 
 // New returns the middleware for one router. It checks the configuration, and tells all that is wrong with it in one
@@ -45,68 +40,30 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 	if err != nil {
 		return nil, err
 	}
-	m := &Middleware{settings: settings, scope: join(ctx, settings), next: next, source: clientkey.New(settings.client)}
-	if settings.policy == nil {
-		return &unwatched{m}, nil
-	}
-	return m, nil
+	m := &Middleware{settings: settings, scope: join(ctx, settings), next: next, keyOf: clientkey.New(settings.client)}
+	return m.handler(), nil
 }
 
-// ServeHTTP answers the request, or lets the next handler do so. Most requests need nobody's leave: the circuit is known
-// to be closed, and a lease is in hand. The interpreter makes every call of ours dear, and every value in a function, also
-// in a branch not taken: so this way is written out, and all others are elsewhere.
-func (m *Middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	now := int64(time.Since(start)) / 1000
-	generation := m.breaker.View.Generation.Load()
-	if m.health != "" || now >= m.breaker.View.Until.Load() {
-		m.serve(w, r, now)
-		return
+// handler returns what answers requests. Most need nobody's leave: the circuit is known to be closed, and a lease is in hand, or
+// it is known that there is no token. Those are answered in lean.go, all others here.
+func (m *Middleware) handler() http.Handler {
+	m.pass = m.leanPass()
+	switch {
+	case m.health != "":
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			m.serve(w, r, sinceStart(time.Now()))
+		})
+	case m.limit != nil && m.policy != nil:
+		return m.leanBoth()
+	case m.limit != nil:
+		return m.leanLimiter()
+	case m.policy != nil:
+		return m.leanBreaker()
 	}
-	if m.limit != nil {
-		key := m.source.Of(r)
-		if verdict := m.limiter.Spend(key, m.limit, now); verdict <= 0 {
-			m.serveShort(w, r, key, verdict, now)
-			return
-		}
-	}
-	f := &flight{m: m, r: r, generation: generation}
-	defer f.land()
-	status := reflect.ValueOf(w).MethodByName("Status")
-	if !status.IsValid() {
-		f.watch(w)
-		return
-	}
-	// Traefik's metrics or access log watch the answer already.
-	m.next.ServeHTTP(w, r)
-	f.status = status.Call(nil)[0].Int()
-	f.finished = true
+	return m.next
 }
 
-// ServeHTTP answers the request, or lets the next handler do so.
-func (m *unwatched) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	now := int64(time.Since(start)) / 1000
-	if m.limit == nil || m.health != "" {
-		m.serve(w, r, now)
-		return
-	}
-	key := m.source.Of(r)
-	if verdict := m.limiter.Spend(key, m.limit, now); verdict <= 0 {
-		m.serveShort(w, r, key, verdict, now)
-		return
-	}
-	m.next.ServeHTTP(w, r)
-}
-
-// serveShort is ServeHTTP for a request without a lease: the verdict on it is known, or Redis must be asked.
-func (m *Middleware) serveShort(w http.ResponseWriter, r *http.Request, key string, verdict, now int64) {
-	if verdict < 0 {
-		m.refuseLimited(w, key, -verdict, now)
-		return
-	}
-	m.serve(w, r, now)
-}
-
-// serve is ServeHTTP for every request there is, one that arrived at the time now.
+// serve answers a request that arrived at the time now, whatever there is to it.
 func (m *Middleware) serve(w http.ResponseWriter, r *http.Request, now int64) {
 	if m.health != "" && r.URL.Path == m.health && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
 		answerHealthy(w)
@@ -119,14 +76,13 @@ func (m *Middleware) serve(w http.ResponseWriter, r *http.Request, now int64) {
 		}
 	}
 	if m.limit != nil {
-		key := m.source.Of(r)
-		verdict := m.take(key, now)
-		if verdict == denied {
-			answerUnavailable(w)
-			return
+		key := m.keyOf(r)
+		verdict := m.limiter.Spend(key, m.limit, now)
+		if verdict == 0 {
+			verdict = m.take(key, now)
 		}
-		if verdict < 0 {
-			m.refuseLimited(w, key, -verdict, now)
+		if verdict <= 0 {
+			m.refuse(w, key, verdict, now)
 			return
 		}
 	}
@@ -134,6 +90,20 @@ func (m *Middleware) serve(w http.ResponseWriter, r *http.Request, now int64) {
 		m.next.ServeHTTP(w, r)
 		return
 	}
+	m.try(w, r, now)
+}
+
+// refuse refuses a request for which there is no token.
+func (m *Middleware) refuse(w http.ResponseWriter, key string, verdict, now int64) {
+	if verdict == denied {
+		answerUnavailable(w)
+		return
+	}
+	m.refuseLimited(w, key, -verdict, now)
+}
+
+// try has the next handler answer a request that arrived at the time now, if the breaker gives a permit.
+func (m *Middleware) try(w http.ResponseWriter, r *http.Request, now int64) {
 	permit, retryAfter, err := m.ask(now, m.deadline(now))
 	if err != nil {
 		answerUnavailable(w)
@@ -158,9 +128,6 @@ func (m *Middleware) deadline(now int64) time.Time {
 // or less the microseconds until there is one.
 func (m *Middleware) take(key string, now int64) int64 {
 	if m.store != nil {
-		if verdict := m.limiter.Spend(key, m.limit, now); verdict != 0 {
-			return verdict
-		}
 		decision, err := m.takeShared(key, now, m.deadline(now))
 		if err == nil {
 			return decision.Verdict()
@@ -181,7 +148,7 @@ func (m *Middleware) takeShared(key string, now int64, deadline time.Time) (rate
 		return ratelimit.Decision{}, store.ErrUnavailable
 	}
 	var rider *store.Call
-	if m.policy != nil {
+	if m.policy != nil && now >= m.breaker.View.Healthy.Load() {
 		rider = m.breaker.Rider(now, m.policy)
 	}
 	decision, err := m.limiter.Allow(key, m.limit, now, deadline, rider)
@@ -212,7 +179,7 @@ func (m *Middleware) ask(now int64, deadline time.Time) (permit breaker.Permit, 
 // forward has the next handler answer a request that has a permit. Telling the breaker costs it what is left of patience
 // at the most.
 func (m *Middleware) forward(w http.ResponseWriter, r *http.Request, permit breaker.Permit, patience time.Duration) {
-	f := &flight{m: m, r: r, permit: permit, permitted: true, patience: patience}
+	f := &flight{m: m, r: r, permit: permit, patience: patience}
 	defer f.land()
 	f.watch(w)
 }

@@ -62,6 +62,8 @@ type Breaker struct {
 	ours    bool       // the state was changed here since, while Redis was away
 	asking  bool       // a refresh beside requests is under way
 	full    int64      // half-open: until then there was no place for another probe
+	shown   int64      // the view's generation
+	entered int64      // when it became that
 }
 
 // Permit lets one request through. The zero value is that of a request that the breaker has no part in.
@@ -84,31 +86,61 @@ func New(settings Settings) *Breaker {
 	return b
 }
 
-// View is what a request may read of a breaker without a call of its methods, which the interpreter makes dear: before
-// Until, microseconds by the breaker's Now, the circuit is known to be closed, and to have seen no failures, under
-// Generation. Load Generation first: with the one before a change, an outcome counts for nothing, as it should.
+// View is what a request may read of a breaker without a call of its methods, which the interpreter makes dear. The times are
+// microseconds by the breaker's Now.
 type View struct {
-	Until      atomic.Int64
-	Generation atomic.Int64
+	Healthy atomic.Int64 // until then the circuit is known to be closed, and to have seen no failures; 0: it is not
+	Open    atomic.Int64 // until then the circuit is known to be open; 0: it is not
 }
 
-// Passed is the permit of a request that passed under the view's generation.
-func Passed(generation int64) Permit {
-	return Permit{generation: generation, counts: true}
+// Passed returns the permit of a request that passed at the time at because the view said so. It counts for nothing if the
+// view has changed since: so a request passes without a word of the generation it passes under.
+func (b *Breaker) Passed(at int64) Permit {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if at < b.entered {
+		return Permit{}
+	}
+	return Permit{generation: b.machine.generation, counts: true}
 }
 
 // show brings the view up to date. mu is held.
 func (b *Breaker) show() {
-	until := int64(0)
+	healthy, open := int64(0), int64(0)
 	if b.machine.state == closed && b.machine.failures == 0 {
 		if b.Store == nil {
-			until = math.MaxInt64
+			healthy = math.MaxInt64
 		} else if b.asked != 0 && !b.ours {
-			until = b.asked + fresh
+			healthy = b.asked + fresh
 		}
 	}
-	b.View.Generation.Store(b.machine.generation)
-	b.View.Until.Store(until)
+	if b.Store == nil || !b.ours {
+		open = b.machine.deadline // of no other state
+	}
+	if b.machine.generation != b.shown {
+		b.shown = b.machine.generation
+		b.entered = b.Now()
+	}
+	b.View.Healthy.Store(healthy)
+	b.View.Open.Store(open)
+}
+
+// Renew tells whether the view, which has just become too old to be used as it is, may be used all the same: until it is
+// twice that old, while one request has it refreshed beside it.
+func (b *Breaker) Renew(now int64, policy *Policy) bool {
+	b.mu.Lock()
+	age := now - b.asked
+	usable := b.machine.state == closed && b.machine.failures == 0 && b.asked != 0 && !b.ours && age < stale
+	due := usable && age >= fresh && !b.asking
+	if due {
+		b.asking = true
+		b.View.Healthy.Store(b.asked + stale)
+	}
+	b.mu.Unlock()
+	if due {
+		go b.refreshBeside(policy)
+	}
+	return usable
 }
 
 // Refuses tells, from what is known here, that no request may pass now, and for how long.

@@ -2,6 +2,8 @@ package ratelimit
 
 import (
 	"errors"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/resilient-gateway/resilience/internal/store"
@@ -12,6 +14,7 @@ var errBadReply = errors.New("ratelimit: the script's answer is not one")
 var (
 	script     = store.NewScript(take)
 	leaseWords = digits(leaseTime.Microseconds()) + " " + digits(minLeft) + " " + digits(leaseShare) + " " + digits(maxLeases)
+	leaseWord  = store.Word(leaseWords)
 )
 
 // answer is the script's for one key.
@@ -22,26 +25,21 @@ type answer struct {
 	lease  int64 // number of the lease, where leased is not 0
 }
 
-// read takes a call's reply apart.
-func read(call *store.Call, keys int) ([]answer, error) {
-	if call.Err != nil {
-		return nil, call.Err
+// read takes the script's word for one key apart. Of one that is none it makes that of a key that does not hold a bucket.
+func read(word string) answer {
+	parts := strings.Split(word, ":")
+	if len(parts) < 3 || len(parts) > 4 {
+		return answer{taken: -1}
 	}
-	answers := make([]answer, 0, keys)
-	numbers := call.Reply
-	for len(numbers) >= 3 {
-		a := answer{taken: numbers[0], level: numbers[1], leased: numbers[2]}
-		numbers = numbers[3:]
-		if a.leased > 0 && len(numbers) > 0 {
-			a.lease = numbers[0]
-			numbers = numbers[1:]
+	numbers := []int64{0, 0, 0, 0}
+	for i, part := range parts {
+		n, err := strconv.ParseInt(part, 10, 64)
+		if err != nil {
+			return answer{taken: -1}
 		}
-		answers = append(answers, a)
+		numbers[i] = n
 	}
-	if len(answers) != keys || len(numbers) != 0 {
-		return nil, errBadReply
-	}
-	return answers, nil
+	return answer{taken: numbers[0], level: numbers[1], leased: numbers[2], lease: numbers[3]}
 }
 
 func microseconds(n int64) time.Duration { return time.Duration(n) * time.Microsecond }

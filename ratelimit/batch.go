@@ -1,229 +1,179 @@
 package ratelimit
 
 import (
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/resilient-gateway/resilience/internal/store"
 )
 
-// One batch under way gathers the next behind it, which is what makes a call cheap; a second one is for a key that the
-// first does not ask for, and more only where Redis is far away.
+// One batch under way gathers the next behind it, which is what makes a call cheap. More are for where Redis is far away.
 const (
-	maxBatch  = 128
-	fewFlying = 2
+	maxBatch  = 256
 	maxFlying = 16
 	farAway   = 1000 // microseconds since the last one left
 )
 
-// request is one caller of Allow, waiting.
-type request struct {
-	key      string
-	limit    *Limit
-	deadline time.Time
-	rider    *store.Call
-	done     sync.WaitGroup // until it is answered, or has a batch to fly
-	batch    int64          // number of the one that it is to fly; 0: another flies it
-	decision Decision
-	err      error
-}
-
-// batch is requests that ask in one call, under one limit. The first of them, the oldest, flies it. The types of this
-// file point at each other one way only, the other way by number: the interpreter does not get round a circle of types.
+// batch is requests under one limit that ask Redis in one call, each for one token. The first of them, the oldest, flies it.
+// Who is not its leader does next to nothing: the interpreter makes that the cost of a request.
 type batch struct {
-	number int64
-	limit  *Limit
-	leader *request
-	groups []*group
-	riders []*store.Call
-	sent   int64
+	number   int64
+	limit    *Limit
+	deadline time.Time // the leader's
+	entries  []*Entry  // of the requests, in their order
+	keys     []string  // and their names, as they go over the wire
+	asks     []string  // what the script is told: the limit, the terms of a lease, and what each asks for
+	ends     []int     // places of the asks that end a lease: they must not be made twice
+	riders   []*store.Call
+	takeoff  sync.WaitGroup // until it may leave
+	landing  sync.WaitGroup // until words and err are there
+
+	sent  int64 // when it left
+	heard int64 // answers until then
+
+	words []string // of the answer, for each request
+	err   error
 }
 
-// group is the requests of a batch for one key.
-type group struct {
-	key      string
-	entry    *entry
-	ask      string
-	ended    bool // the ask ends a lease: it must not be made twice
-	requests []*request
-}
-
-// dispatch answers the requests that need not ask any more, and sends batches off with the others, as long as more may
-// fly. mu is held.
-func (l *Limiter) dispatch(now int64) {
-	for len(l.queue) > 0 {
-		if l.flying >= maxFlying || l.flying >= fewFlying && now-l.flown < farAway {
-			return
-		}
-		b := l.gather(now)
-		if b == nil {
-			return
-		}
-		l.flying++
-		l.flown = now
-		l.batches[b.number] = b
-		b.leader.batch = b.number
-		b.leader.done.Done()
-	}
-}
-
-// gather makes a batch of what is in the queue: all requests under the limit of the first, but for keys that another batch
-// asks for. nil says that there are none. mu is held.
-func (l *Limiter) gather(now int64) *batch {
-	var b *batch
-	var rest []*request
-	for _, r := range l.queue {
-		e := l.known.get(r.key)
-		if verdict := spend(e, r.limit, now); verdict != 0 {
-			r.decision = decide(verdict)
-			r.done.Done()
-			continue
-		}
-		if e == nil {
-			e = &entry{bucket: fullBucket(r.limit, now)}
-			l.known.add(r.key, e)
-		}
-		if e.batch == 0 && b == nil {
-			l.last++
-			b = &batch{number: l.last, limit: r.limit, leader: r, sent: now}
-		}
-		if b == nil || !b.takes(r, e) {
-			rest = append(rest, r)
-		}
-	}
-	l.queue = rest
-	if b != nil {
-		for _, g := range b.groups {
-			g.word(now)
-		}
-	}
+// form makes an empty batch. mu is held.
+func (l *Limiter) form(limit *Limit, deadline time.Time) *batch {
+	l.last++
+	b := &batch{number: l.last, limit: limit, deadline: deadline, asks: []string{limit.word, leaseWord}}
+	b.takeoff.Add(1)
+	b.landing.Add(1)
+	l.forming[limit] = b
+	l.waiting = append(l.waiting, b)
 	return b
 }
 
-// takes adds the request to the batch, if it fits. The limiter's lock is held.
-func (b *batch) takes(r *request, e *entry) bool {
-	if b.limit != r.limit || e.batch != 0 && e.batch != b.number {
-		return false
-	}
-	if e.batch == 0 {
-		if len(b.groups) == maxBatch {
-			return false
+// join adds a request for the key. mu is held.
+func (l *Limiter) join(b *batch, key string, now int64) {
+	ask := askOne
+	e := l.Known.get(key)
+	if e == nil {
+		e = &Entry{Limit: b.limit, Spent: 1, asked: now}
+		e.at = now
+		l.Known.add(key, e)
+	} else {
+		if e.Limit != b.limit {
+			e.pass(b.limit)
 		}
-		e.batch = b.number
-		e.place = len(b.groups)
-		b.groups = append(b.groups, &group{key: r.key, entry: e})
+		word, ends := e.ask(b, now)
+		ask = word
+		if ends {
+			b.ends = append(b.ends, len(b.asks))
+		}
 	}
-	g := b.groups[e.place]
-	g.requests = append(g.requests, r)
-	if r.rider != nil && !b.carries(r.rider) {
-		b.riders = append(b.riders, r.rider)
+	if e.word == "" {
+		e.word = store.Word(l.Prefix + l.Name(key))
 	}
-	return true
-}
-
-// word puts what the group asks for into words. The limiter's lock is held.
-func (g *group) word(now int64) {
-	waiting := int64(len(g.requests))
-	ahead := g.entry.demand(waiting, now)
-	lease, unused := g.entry.endLease(now)
-	g.ask = digits(waiting) + " " + digits(ahead)
-	if lease != 0 {
-		g.ended = true
-		g.ask += " " + digits(lease) + " " + digits(unused)
+	b.entries = append(b.entries, e)
+	b.keys = append(b.keys, e.word)
+	b.asks = append(b.asks, ask)
+	if len(b.entries) == maxBatch {
+		delete(l.forming, b.limit)
 	}
 }
 
-// carries tells whether a rider of the same kind is on board already.
-func (b *batch) carries(rider *store.Call) bool {
+// carry takes a rider on board, unless one of its kind is. mu is held.
+func (b *batch) carry(rider *store.Call) {
 	for _, other := range b.riders {
 		if other.Script == rider.Script && other.Keys[0] == rider.Keys[0] {
-			return true
+			return
 		}
 	}
-	return false
+	b.riders = append(b.riders, rider)
 }
 
-// fly asks Redis for the whole batch, answers its requests, and sends off who has waited behind it.
-func (l *Limiter) fly(number int64) {
-	l.mu.Lock()
-	b := l.batches[number]
-	delete(l.batches, number)
-	heard := l.heard
-	l.mu.Unlock()
-	call := l.call(b)
+// dispatch lets batches leave that wait, as long as more may fly. mu is held.
+func (l *Limiter) dispatch(now int64) {
+	for len(l.waiting) > 0 && (l.flying == 0 || l.flying < maxFlying && now-l.flown >= farAway) {
+		b := l.waiting[0]
+		l.waiting = l.waiting[1:]
+		if l.forming[b.limit] == b {
+			delete(l.forming, b.limit)
+		}
+		l.flying++
+		l.flown = now
+		b.sent = now
+		b.heard = l.heard
+		b.takeoff.Done()
+	}
+}
 
-	l.Store.Run(append([]*store.Call{call}, b.riders...), b.leader.deadline)
+// fly asks Redis for the whole batch and hears its answer. It lets those leave that have waited behind it.
+func (l *Limiter) fly(b *batch) {
+	call := b.call()
+	l.Store.Run(append([]*store.Call{call}, b.riders...), b.deadline)
 	for _, rider := range b.riders {
 		rider.Finish()
 	}
-
-	answers, err := read(call, len(b.groups))
-	now := l.Now()
-	l.mu.Lock()
-	l.heard++
-	for i, g := range b.groups {
-		g.entry.batch = 0
-		if err == nil && answers[i].taken >= 0 {
-			l.learn(g.entry, b.limit, answers[i], b.sent, now, heard)
-			g.answer(answers[i], b.limit)
-		} else {
-			g.fail(err)
-		}
+	words := strings.Fields(call.Answer)
+	err := call.Err
+	if err == nil && len(words) != len(b.entries) {
+		err = errBadReply
 	}
+	now := l.Now()
+	l.Mu.Lock()
+	b.words, b.err = words, err
+	l.heard++
+	l.hear(b, now)
 	l.flying--
 	l.dispatch(now)
-	l.mu.Unlock()
-	for _, g := range b.groups {
-		for _, r := range g.requests {
-			if r != b.leader {
-				r.done.Done()
-			}
-		}
-	}
+	l.Mu.Unlock()
+	b.landing.Done()
 }
 
-// call puts the batch into one call.
-func (l *Limiter) call(b *batch) *store.Call {
-	call := &store.Call{Script: script, Keys: make([]string, 0, len(b.groups)), Args: make([]string, 0, 2+len(b.groups))}
-	call.Args = append(call.Args, b.limit.words, leaseWords)
-	for _, g := range b.groups {
-		call.Keys = append(call.Keys, l.Prefix+l.Name(g.key))
-		call.Args = append(call.Args, g.ask)
-		if g.ended {
-			// A lease must not be ended twice: what it gives back would be given twice.
-			call.Once = true
-			call.Again = func(c *store.Call) { endNothing(c, b) }
+// call returns the batch as one call.
+func (b *batch) call() *store.Call {
+	call := &store.Call{Script: script, Number: len(b.keys), Words: append(b.keys, b.asks...)}
+	if len(b.ends) > 0 {
+		// A lease must not be ended twice: what it gives back would be given twice.
+		call.Once = true
+		call.Again = func(c *store.Call) {
+			for _, place := range b.ends {
+				c.Words[c.Number+place] = askOne
+			}
 		}
 	}
 	return call
 }
 
-// endNothing makes a call that ends leases fit for a second try: they end by their time.
-func endNothing(c *store.Call, b *batch) {
-	for i, g := range b.groups {
-		if g.ended {
-			c.Args[2+i] = digits(int64(len(g.requests))) + " 0"
+// hear takes what the answer tells of each key. mu is held.
+func (l *Limiter) hear(b *batch, now int64) {
+	for i, e := range b.entries {
+		if b.err == nil {
+			word := b.words[i]
+			if isPlenty(word) && e.heard <= b.heard && e.Limit == b.limit {
+				e.told = word
+				e.at = now
+				e.heard = l.heard
+			} else {
+				l.learn(e, b, word, now)
+			}
+		}
+		if e.batch == b.number {
+			e.batch = 0
 		}
 	}
 }
 
-// fail tells the requests that there is no answer; without an error, that there is none for this key.
-func (g *group) fail(err error) {
-	if err == nil {
-		err = ErrNotABucket
+// decision returns what the answer says to the request at a place.
+func (b *batch) decision(place int) (Decision, error) {
+	if b.err != nil {
+		return Decision{}, b.err
 	}
-	for _, r := range g.requests {
-		r.err = err
+	word := b.words[place]
+	if isPlenty(word) {
+		return Decision{Allowed: true}, nil
 	}
-}
-
-// answer gives the tokens taken to the requests that came first.
-func (g *group) answer(a answer, limit *Limit) {
-	for i, r := range g.requests {
-		if int64(i) < a.taken {
-			r.decision = Decision{Allowed: true}
-		} else {
-			r.decision = Decision{RetryAfter: limit.retryAfter(a.level)}
-		}
+	a := read(word)
+	if a.taken < 0 {
+		return Decision{}, ErrNotABucket
 	}
+	if a.taken > 0 {
+		return Decision{Allowed: true}, nil
+	}
+	return Decision{RetryAfter: b.limit.retryAfter(a.level)}, nil
 }

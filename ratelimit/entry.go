@@ -1,90 +1,143 @@
 package ratelimit
 
-// entry is what this process knows of one key.
-type entry struct {
-	bucket       // the level that Redis told of, or the bucket itself while there is no Redis
-	heard  int64 // the number of the answer that told of it
+import (
+	"strings"
 
-	limit  *Limit // that the lease and the emptiness are of
-	tokens int64  // of the lease that are left
-	until  int64  // when the lease ends
-	lease  int64  // its number; 0: none
-	empty  int64  // until then the bucket is taken for empty
-	token  int64  // when it will have a token again
+	"github.com/resilient-gateway/resilience/internal/store"
+)
 
-	batch int64 // number of the one that asks for this key; 0: none does
-	place int   // of the key's group in it
-	asked int64 // when the last one left
-	spent int64 // tokens since then
-	usage int64 // tokens in the lease time before it
+// Entry is what this process knows of one key. It is guarded by its limiter's Mu. The first fields are all that most
+// requests need.
+type Entry struct {
+	Limit  *Limit // that the lease and the emptiness are of
+	Tokens int64  // of the lease that are left
+	Until  int64  // when the lease ends
+	Spent  int64  // tokens since Redis was last asked for this key
+	Empty  int64  // until then the bucket is taken for empty
+	Token  int64  // when it will have a token again
+
+	Refused int64 // requests, since the last note of it
+	Note    int64 // from then on another note is due
+
+	// The level that Redis told of, or the bucket itself while there is no Redis. Where told is not empty, it is the later
+	// word, not read yet: few are ever looked at.
+	bucket
+	told  string
+	heard int64 // the number of the answer that told of it
+
+	lease int64 // the lease's number; 0: none
+	word  string // that names the key to Redis, as it goes over the wire
+	batch int64  // number of the one that asks ahead for this key; 0: none does
+	asked int64  // when Redis was last asked
+	usage int64  // tokens in the lease time before that
 }
 
-// spend is Spend for one entry, which may be nil; what changes here changes there. The limiter's lock is held.
-func spend(e *entry, limit *Limit, now int64) int64 {
-	if e == nil || e.limit != limit {
+// spend is Spend for one entry, which may be nil. The limiter's lock is held.
+func spend(e *Entry, limit *Limit, now int64) int64 {
+	if e == nil || e.Limit != limit {
 		return 0
 	}
-	if e.tokens > 0 && now < e.until {
-		e.tokens--
-		e.spent++
+	if e.Tokens > 0 && now < e.Until {
+		e.Tokens--
+		e.Spent++
 		return 1
 	}
-	if now < e.empty {
-		return now - e.token
+	if now < e.Empty {
+		return now - e.Token
 	}
 	return 0
 }
 
-// demand returns how many tokens to ask for ahead of need, besides so many requests that wait: what the key used in the
-// lease time before, and of a large use a part, for what is left of a lease when its client goes elsewhere is lost to the
-// client, and one more call for so many tokens costs little. mu is held.
-func (e *entry) demand(waiting, now int64) int64 {
-	length := leaseTime.Microseconds()
+// know reads the level that Redis told of, or takes the bucket for full where it never did. mu is held.
+func (e *Entry) know() {
+	if e.told != "" {
+		e.level, e.period = read(e.told).level, e.Limit.period
+		e.told = ""
+	} else if e.period == 0 {
+		e.level, e.period = e.Limit.full, e.Limit.period
+	}
+}
+
+// pass makes the entry, which is to be asked for, one of another limit. mu is held.
+func (e *Entry) pass(limit *Limit) {
+	e.know()
+	e.Limit = limit
+	e.Empty = 0
+}
+
+// askOne is what a request asks for that is content with one token.
+var askOne = store.Word("1 0")
+
+// ask returns what to ask Redis for, for one request in a batch: a token, and some ahead of need, in exchange for the lease
+// that there is. It tells whether it ends that. One batch at a time asks ahead for a key. mu is held.
+func (e *Entry) ask(b *batch, now int64) (word string, ends bool) {
+	if e.batch != 0 {
+		e.Spent++
+		return askOne, false
+	}
+	if e.lease == 0 && e.usage == 0 && e.Spent <= 1 && now-e.asked > leaseMicros {
+		e.asked = now // as most keys are, where there are many
+		e.Spent = 1
+		return askOne, false
+	}
+	e.batch = b.number
+	words := "1 " + digits(e.demand(now))
+	if e.lease != 0 && now < e.Until {
+		ends = true
+		words += " " + digits(e.lease) + " " + digits(e.Tokens)
+	}
+	e.lease = 0
+	e.Tokens = 0
+	return store.Word(words), ends
+}
+
+// demand returns how many tokens to ask for ahead of need: what the key used in the lease time before, and of a large use a
+// part, for what is left of a lease when its client goes elsewhere is lost to the client, and one more call for so many
+// tokens costs little. mu is held.
+func (e *Entry) demand(now int64) int64 {
 	passed := now - e.asked
-	usage := e.spent
-	if passed < length {
-		usage += e.usage * (length - passed) / length
+	usage := e.Spent
+	if passed < leaseMicros {
+		usage += e.usage * (leaseMicros - passed) / leaseMicros
 	} else {
-		usage = e.spent * length / passed
+		usage = e.Spent * leaseMicros / passed
 	}
 	e.usage = usage
 	e.asked = now
-	e.spent = waiting
+	e.Spent = 1
 	if usage > smallUse {
 		return smallUse + (usage-smallUse)/largeUseShare
 	}
 	return usage
 }
 
-// endLease returns the lease to hand back, if there is one, and forgets it. mu is held.
-func (e *entry) endLease(now int64) (lease, unused int64) {
-	if e.lease != 0 && now < e.until {
-		lease = e.lease
-		unused = e.tokens
+// learn takes Redis's answer, which came now, to a batch. Redis gave it somewhere between the two: each time is counted from
+// the end that lets less through. Where the batch asked ahead for the key, the lease is its. mu is held.
+func (l *Limiter) learn(e *Entry, b *batch, word string, now int64) {
+	a := read(word)
+	if a.taken < 0 || e.Limit != b.limit {
+		return // a lease that nobody takes ends by its time
 	}
-	e.lease = 0
-	e.tokens = 0
-	return lease, unused
-}
-
-// learn takes Redis's answer, which came now, to a call that was sent at the time sent, when so many answers had been heard.
-// Redis gave it somewhere between the two: each time is counted from the end that lets less through. mu is held.
-func (l *Limiter) learn(e *entry, limit *Limit, a answer, sent, now, heardThen int64) {
+	e.know()
 	// Calls overtake each other: of two that were under way at once, the lower level is the later.
-	if e.heard <= heardThen || e.period != limit.period || e.level > a.level {
-		e.level, e.at, e.period = a.level, now, limit.period
+	if e.heard <= b.heard || e.level > a.level {
+		e.level, e.at = a.level, now
 	}
 	e.heard = l.heard
-	e.limit = limit
-	e.lease = a.lease
-	e.tokens = a.leased
-	e.until = sent + leaseTime.Microseconds()
-	e.empty = 0
-	if a.level < limit.period {
-		e.token = sent + limit.untilToken(a.level)
-		e.empty = e.token
-		if e.empty > sent+maxEmpty {
-			e.empty = sent + maxEmpty
+	if e.batch == b.number {
+		e.lease = a.lease
+		e.Tokens = a.leased
+		e.Until = b.sent + leaseMicros
+	}
+	e.Empty = 0
+	if a.level < b.limit.period {
+		e.Token = b.sent + b.limit.untilToken(a.level)
+		e.Empty = e.Token
+		if e.Empty > b.sent+maxEmpty {
+			e.Empty = b.sent + maxEmpty
 		}
 	}
 }
+
+// isPlenty tells of an answer that it says no more than that the token was taken and that more are left.
+func isPlenty(word string) bool { return strings.HasPrefix(word, "+") }

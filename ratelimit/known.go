@@ -5,23 +5,25 @@ const (
 	halfOfKeys = maxKeys / 2
 )
 
-// entries are the keys that this process knows, in two generations. What is asked for stays in the younger one.
-type entries struct {
-	young, old map[string]*entry
+// Known is the keys that this process knows, in two generations. What is asked for stays in the younger one. It is guarded
+// by its limiter's Mu.
+type Known struct {
+	Young map[string]*Entry
+	old   map[string]*Entry
 }
 
-func newEntries() *entries {
-	return &entries{young: map[string]*entry{}, old: map[string]*entry{}}
+func newKnown() *Known {
+	return &Known{Young: map[string]*Entry{}, old: map[string]*Entry{}}
 }
 
 // get returns the entry of a key, or nil.
-func (k *entries) get(key string) *entry {
-	if e := k.young[key]; e != nil {
+func (k *Known) get(key string) *Entry {
+	if e := k.Young[key]; e != nil {
 		return e
 	}
 	e := k.old[key]
-	if e != nil && len(k.young) < halfOfKeys {
-		k.young[key] = e
+	if e != nil && len(k.Young) < halfOfKeys {
+		k.Young[key] = e
 		delete(k.old, key)
 	}
 	return e
@@ -29,22 +31,22 @@ func (k *entries) get(key string) *entry {
 
 // add adds the entry of a key. It may forget those that were not asked for lately: with a Redis, that only means to ask
 // it again.
-func (k *entries) add(key string, e *entry) {
-	if len(k.young) >= halfOfKeys {
-		k.old = k.young
-		k.young = map[string]*entry{}
+func (k *Known) add(key string, e *Entry) {
+	if len(k.Young) >= halfOfKeys {
+		k.old = k.Young
+		k.Young = map[string]*Entry{}
 	}
-	k.young[key] = e
+	k.Young[key] = e
 }
 
 // addIfRoom adds the entry of a key, and forgets none but full buckets for it, which costs nobody anything. It tells
 // whether there was room.
-func (k *entries) addIfRoom(key string, e *entry, limit *Limit, now int64) bool {
-	if len(k.young) < halfOfKeys {
-		k.young[key] = e
+func (k *Known) addIfRoom(key string, e *Entry, limit *Limit, now int64) bool {
+	if len(k.Young) < halfOfKeys {
+		k.Young[key] = e
 		return true
 	}
-	if len(k.old) < halfOfKeys || dropFull(k.old, limit, now) || dropFull(k.young, limit, now) {
+	if len(k.old) < halfOfKeys || dropFull(k.old, limit, now) || dropFull(k.Young, limit, now) {
 		k.old[key] = e
 		return true
 	}
@@ -52,9 +54,10 @@ func (k *entries) addIfRoom(key string, e *entry, limit *Limit, now int64) bool 
 }
 
 // dropFull forgets full buckets among a few that the map's random order brings up, and tells whether there were any.
-func dropFull(some map[string]*entry, limit *Limit, now int64) bool {
+func dropFull(some map[string]*Entry, limit *Limit, now int64) bool {
 	seen, before := 0, len(some)
 	for key, e := range some {
+		e.know()
 		if e.batch == 0 && e.refilled(limit, now) >= limit.full {
 			delete(some, key)
 		}

@@ -4,6 +4,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/resilient-gateway/resilience/internal/store"
 )
 
 // Limit says how many tokens a bucket holds and how fast it fills. It belongs to the caller and travels with each call:
@@ -13,6 +15,7 @@ type Limit struct {
 	refill int64 // units a microsecond, which is tokens a period
 	period int64 // microseconds; a token is so many units
 	words  string
+	word   string // the same, as it goes over the wire
 }
 
 var (
@@ -29,7 +32,7 @@ func NewLimit(capacity, refill int64, period time.Duration) *Limit {
 	limitsMu.Lock()
 	defer limitsMu.Unlock()
 	if limits[words] == nil {
-		limits[words] = &Limit{full: capacity * micros, refill: refill, period: micros, words: words}
+		limits[words] = &Limit{full: capacity * micros, refill: refill, period: micros, words: words, word: store.Word(words)}
 	}
 	return limits[words]
 }

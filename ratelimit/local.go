@@ -4,18 +4,19 @@ package ratelimit
 // less what was taken here since, or full; what is left of a lease goes first. With no room left for another key, all
 // further ones share one bucket: a flood of keys must not make the limit void.
 func (l *Limiter) AllowLocal(key string, limit *Limit, now int64) Decision {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	e := l.known.get(key)
+	l.Mu.Lock()
+	defer l.Mu.Unlock()
+	e := l.Known.get(key)
 	if spend(e, limit, now) > 0 {
 		return Decision{Allowed: true}
 	}
 	if e == nil {
-		e = &entry{bucket: fullBucket(limit, now)}
-		if !l.known.addIfRoom(key, e, limit, now) {
+		e = &Entry{Limit: limit, bucket: fullBucket(limit, now)}
+		if !l.Known.addIfRoom(key, e, limit, now) {
 			e = l.share(e)
 		}
 	}
+	e.know()
 	taken, level := e.take(limit, 1, now)
 	if taken == 1 {
 		return Decision{Allowed: true}
@@ -24,7 +25,7 @@ func (l *Limiter) AllowLocal(key string, limit *Limit, now int64) Decision {
 }
 
 // share returns the bucket of all keys that there is no room for: the given one, if it is the first. mu is held.
-func (l *Limiter) share(first *entry) *entry {
+func (l *Limiter) share(first *Entry) *Entry {
 	if l.shared == nil {
 		l.shared = first
 	}

@@ -64,60 +64,54 @@ type Settings struct {
 type Limiter struct {
 	Settings
 
-	mu      sync.Mutex // guards what follows
-	known   *entries
-	shared  *entry           // for all keys that there is no room for
-	queue   []*request       // that have to ask, and are in no batch yet
-	batches map[int64]*batch // that their leaders have not taken off with yet
-	last    int64            // number of a batch
-	flying  int              // batches under way
-	flown   int64            // when the last one left
-	heard   int64            // answers so far
+	// Mu guards all that follows. It and Known are for a caller to whom Spend is too dear: calls are, in the interpreter.
+	Mu    sync.Mutex
+	Known *Known
+
+	shared  *Entry // for all keys that there is no room for
+	forming map[*Limit]*batch
+	waiting []*batch // to leave, those that still form too
+	last    int64    // number of a batch
+	flying  int      // batches under way
+	flown   int64    // when the last one left
+	heard   int64    // answers so far
 }
 
 // New returns a limiter. It asks Redis nothing.
 func New(settings Settings) *Limiter {
-	return &Limiter{Settings: settings, known: newEntries(), batches: map[int64]*batch{}}
+	return &Limiter{Settings: settings, Known: newKnown(), forming: map[*Limit]*batch{}}
 }
 
 // Spend decides from what is known here: 1 says that a token of a lease in hand was taken; 0 that Redis must be asked, with
-// Allow; a negative number that the bucket is empty, and will have a token in so many microseconds. It is all that most
-// requests need of the limiter, and therefore lean.
+// Allow; a negative number that the bucket is empty, and will have a token in so many microseconds.
 func (l *Limiter) Spend(key string, limit *Limit, now int64) int64 {
-	l.mu.Lock()
-	e := l.known.young[key]
-	if e == nil {
-		e = l.known.get(key)
-	}
-	// This is spend, written out: in the interpreter the call would cost more than what it does.
-	verdict := int64(0)
-	if e != nil && e.limit == limit {
-		if e.tokens > 0 && now < e.until {
-			e.tokens--
-			e.spent++
-			verdict = 1
-		} else if now < e.empty {
-			verdict = now - e.token
-		}
-	}
-	l.mu.Unlock()
-	return verdict
+	l.Mu.Lock()
+	defer l.Mu.Unlock()
+	return spend(l.Known.get(key), limit, now)
 }
 
 // Allow takes a token from the bucket of key, in Redis. Requests that wait at the same time share one call. rider, which
 // may be nil, is a call of somebody else's that goes the same way. The error, which comes by the deadline, wraps
 // store.ErrUnavailable, or is ErrNotABucket or the script's own.
 func (l *Limiter) Allow(key string, limit *Limit, now int64, deadline time.Time, rider *store.Call) (Decision, error) {
-	r := &request{key: key, limit: limit, deadline: deadline, rider: rider}
-	r.done.Add(1)
-	l.mu.Lock()
-	l.queue = append(l.queue, r)
-	l.dispatch(now)
-	l.mu.Unlock()
-	r.done.Wait()
-	if r.batch == 0 {
-		return r.decision, r.err
+	l.Mu.Lock()
+	b := l.forming[limit]
+	leads := b == nil
+	if leads {
+		b = l.form(limit, deadline)
 	}
-	l.fly(r.batch)
-	return r.decision, r.err
+	place := len(b.entries)
+	l.join(b, key, now)
+	if rider != nil {
+		b.carry(rider)
+	}
+	l.dispatch(now)
+	l.Mu.Unlock()
+	if leads {
+		b.takeoff.Wait()
+		l.fly(b)
+	} else {
+		b.landing.Wait()
+	}
+	return b.decision(place)
 }

@@ -216,27 +216,27 @@ func TestAllowLocal_memoryIsBounded(t *testing.T) {
 	require.False(t, l.AllowLocal(numbered(maxKeys+2), limit, 0).Allowed, "no room left: the others share one bucket")
 	require.True(t, l.AllowLocal(numbered(0), limit, 0).Allowed, "who was known before is not hurt")
 	require.False(t, l.AllowLocal(numbered(0), limit, 0).Allowed)
-	require.Equal(t, maxKeys, len(l.known.young)+len(l.known.old))
+	require.Equal(t, maxKeys, len(l.Known.Young)+len(l.Known.old))
 
 	require.True(t, l.AllowLocal(numbered(maxKeys+3), limit, 10*second).Allowed, "full buckets make room")
-	require.Less(t, len(l.known.young)+len(l.known.old), maxKeys)
+	require.Less(t, len(l.Known.Young)+len(l.Known.old), maxKeys)
 }
 
 func numbered(i int) string {
 	return string([]byte{byte(i), byte(i >> 8), byte(i >> 16)})
 }
 
-func TestEntries_withARedisTheOldOnesGo(t *testing.T) {
-	k := newEntries()
-	hot := &entry{}
+func TestKnown_withARedisTheOldOnesGo(t *testing.T) {
+	k := newKnown()
+	hot := &Entry{}
 	k.add("hot", hot)
 	for i := 0; i < 3*maxKeys; i++ {
-		k.add(numbered(i), &entry{})
+		k.add(numbered(i), &Entry{})
 		if i%1000 == 0 {
 			require.Same(t, hot, k.get("hot"), "what is asked for stays")
 		}
 	}
-	require.LessOrEqual(t, len(k.young)+len(k.old), maxKeys)
+	require.LessOrEqual(t, len(k.Young)+len(k.old), maxKeys)
 	require.Nil(t, k.get(numbered(0)))
 	require.NotNil(t, k.get(numbered(3*maxKeys-1)))
 }

@@ -13,6 +13,8 @@ const (
 	largeUseShare = 4  // of those beyond, one of so many is leased
 )
 
+const leaseMicros = int64(leaseTime / time.Microsecond)
+
 // take refills buckets by the time that has passed on Redis's clock and takes tokens from them, one bucket a key.
 //
 //	KEYS[i]      <keyPrefix>:{<name>}:bucket:<kind>:<key>
@@ -23,9 +25,10 @@ const (
 //	             fewer, or none; or
 //	             "asked ahead lease unused": and that lease is over, so many of its tokens were not used
 //
-//	answers      for each key: the tokens taken; the level of the bucket afterwards; the tokens leased; and where there
-//	             are any, the number of the lease; {-1 0 0} where the key holds something that is not a bucket: it is
-//	             left alone
+//	answers      for each key a word, "taken:level:leased" or "taken:level:leased:lease": the tokens taken; the level of the
+//	             bucket afterwards; the tokens leased; and where there are any, the number of the lease. It begins with
+//	             a + where all that were asked for were taken, another is left, and none are leased: most gateways need
+//	             to know no more. "-1:0:0" where the key holds something that is not a bucket: it is left alone
 //
 // A level counts in units of a token divided by the period in microseconds, so that a microsecond refills exactly
 // `refill` units and nothing is ever rounded. capacity x period stays below 2^53, as far as Lua's numbers are exact.
@@ -42,7 +45,7 @@ capacity, refill, period = tonumber(capacity), tonumber(refill), tonumber(period
 local leaseTime, minLeft, leaseShare, maxLeases = string.match(ARGV[2], '^(%d+) (%d+) (%d+) (%d+)$')
 leaseTime, minLeft, maxLeases = tonumber(leaseTime), tonumber(minLeft), tonumber(maxLeases)
 local exact = 2 ^ 53
-local answer, n = {}, 0
+local answer = {}
 
 local level, before, unit, leases, leased
 
@@ -122,52 +125,70 @@ local function save(key)
 	redis.call('SET', key, table.concat(words, ' '), 'PX', string.format('%.0f', idle))
 end
 
-for i, key in ipairs(KEYS) do
+local function ours(value)
 	level, before, unit, leases, leased = capacity * period, now, period, {}, 0
-	local value = redis.pcall('GET', key)
-	local ours = true
-	if type(value) == 'string' then
-		ours = load(value)
-	elseif type(value) == 'table' then
-		if string.sub(value.err, 1, 9) ~= 'WRONGTYPE' then
-			return value
-		end
-		ours = false
+	return not value or load(value)
+end
+
+local function takeFrom(key, ask)
+	local changed = settle()
+	local asked, ahead, lease, unused = string.match(ask, '^(%d+) (%d+) ?(%d*) ?(%d*)$')
+	if unused ~= '' then
+		giveBack(tonumber(lease), tonumber(unused))
+		changed = true
 	end
-	if not ours then
-		answer[n + 1], answer[n + 2], answer[n + 3] = '-1', '0', '0'
-		n = n + 3
+	asked = tonumber(asked)
+	local left = math.floor(level / period)
+	local taken = math.min(asked, left)
+	left = left - taken
+	local extra = 0
+	if ahead ~= '0' and left >= minLeft and #leases < maxLeases then
+		extra = math.min(tonumber(ahead), math.floor(left / leaseShare))
+	end
+	level = level - (taken + extra) * period
+	local word = string.format('%d:%.0f:%.0f', taken, level, extra)
+	if extra > 0 then
+		local deadline = now + leaseTime
+		if #leases > 0 then
+			deadline = math.max(deadline, leases[#leases][1] + 1)
+		end
+		leases[#leases + 1] = {deadline, extra}
+		leased = leased + extra
+		word = string.format('%s:%.0f', word, deadline)
+	elseif taken == asked and left > 0 then
+		word = '+' .. word
+	end
+	if changed or taken + extra > 0 then
+		save(key)
+	end
+	return word
+end
+
+-- The first token of a bucket that has no key: as most are where clients are many.
+local first, firstIdle, firstWord
+
+local function takeFirst(key)
+	if not first then
+		level = (capacity - 1) * period
+		first = string.format('%.0f %.0f %.0f', level, now, period)
+		firstIdle = string.format('%.0f', math.ceil(period / refill / 1000) + 1)
+		firstWord = string.format('%s1:%.0f:0', capacity > 1 and '+' or '', level)
+	end
+	redis.call('SET', key, first, 'PX', firstIdle)
+	return firstWord
+end
+
+for i, key in ipairs(KEYS) do
+	local value = redis.pcall('GET', key)
+	if type(value) == 'table' and string.sub(value.err, 1, 9) ~= 'WRONGTYPE' then
+		return value
+	end
+	if not value and ARGV[2 + i] == '1 0' then
+		answer[i] = takeFirst(key)
+	elseif type(value) ~= 'table' and ours(value) then
+		answer[i] = takeFrom(key, ARGV[2 + i])
 	else
-		local changed = settle()
-		local asked, ahead, lease, unused = string.match(ARGV[2 + i], '^(%d+) (%d+) ?(%d*) ?(%d*)$')
-		if unused ~= '' then
-			giveBack(tonumber(lease), tonumber(unused))
-			changed = true
-		end
-		local left = math.floor(level / period)
-		local taken = math.min(tonumber(asked), left)
-		left = left - taken
-		local extra = 0
-		if ahead ~= '0' and left >= minLeft and #leases < maxLeases then
-			extra = math.min(tonumber(ahead), math.floor(left / leaseShare))
-		end
-		level = level - (taken + extra) * period
-		answer[n + 1], answer[n + 2] = taken, string.format('%.0f', level)
-		answer[n + 3] = extra
-		n = n + 3
-		if extra > 0 then
-			local deadline = now + leaseTime
-			if #leases > 0 then
-				deadline = math.max(deadline, leases[#leases][1] + 1)
-			end
-			leases[#leases + 1] = {deadline, extra}
-			leased = leased + extra
-			n = n + 1
-			answer[n] = string.format('%.0f', deadline)
-		end
-		if changed or taken + extra > 0 then
-			save(key)
-		end
+		answer[i] = '-1:0:0'
 	end
 end
 return table.concat(answer, ' ')

@@ -13,7 +13,7 @@ import (
 
 // of is the safe name of a request's key.
 func of(c Criterion, r *http.Request) string {
-	return Name(New(c).Of(r))
+	return Name(New(c)(r))
 }
 
 // request comes from the address, for the host shop.example, with a header that is left out where its value is "-".

@@ -105,7 +105,7 @@ func (s *Server) Walk(scripts []string, steps []Step) [][]int64 {
 	for i, reply := range replies {
 		text, err := redis.String(reply, nil)
 		require.NoError(s.t, err, "step %d: %v", i, steps[i])
-		for _, word := range strings.Fields(text) {
+		for _, word := range strings.FieldsFunc(text, isGap) {
 			n, err := strconv.ParseInt(word, 10, 64)
 			require.NoError(s.t, err, "step %d: %v", i, steps[i])
 			answers[i] = append(answers[i], n)
@@ -113,3 +113,5 @@ func (s *Server) Walk(scripts []string, steps []Step) [][]int64 {
 	}
 	return answers
 }
+
+func isGap(r rune) bool { return r == ' ' || r == ':' }

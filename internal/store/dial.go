@@ -104,7 +104,7 @@ func (c *conn) roundTrip(calls []*Call, source bool, deadline time.Time) error {
 	if err := c.raw.SetWriteDeadline(deadline); err != nil {
 		return err
 	}
-	if _, err := c.raw.Write([]byte(strings.Join(lines, "\r\n"))); err != nil {
+	if _, err := c.raw.Write([]byte(strings.Join(lines, newline))); err != nil {
 		return err
 	}
 	for _, call := range calls {

@@ -8,20 +8,20 @@ import (
 	"strings"
 )
 
-// Script is a Lua script and the name that Redis knows it by. It does not change and may be shared. It answers with
-// integers in one string, between them a space: redigo, interpreted, reads a string in a fraction of the time that it
-// takes over an array.
+// Script is a Lua script and the name that Redis knows it by. It does not change and may be shared. It answers with one
+// string, of integers with a space between them: redigo, interpreted, reads a string in a fraction of the time that it takes
+// over an array.
 type Script struct {
-	byName   []string // the first words of the command that runs it, as they go over the wire
-	bySource []string
+	byName   string // the first words of the command that runs it, as they go over the wire
+	bySource string
 }
 
 // NewScript returns the script with the given Lua source.
 func NewScript(source string) *Script {
 	sum := sha1.Sum([]byte(source))
 	return &Script{
-		byName:   appendWord(appendWord(nil, "EVALSHA"), hex.EncodeToString(sum[:])),
-		bySource: appendWord(appendWord(nil, "EVAL"), source),
+		byName:   Word("EVALSHA") + newline + Word(hex.EncodeToString(sum[:])),
+		bySource: Word("EVAL") + newline + Word(source),
 	}
 }
 
@@ -30,6 +30,12 @@ type Call struct {
 	Script *Script
 	Keys   []string
 	Args   []string
+
+	// Words, where they are not nil, go in the place of Keys and Args, and Number of them are keys. They are as Word makes
+	// them: who has many, and the same ones again, need not have them made here each time. The answer to such a call is left
+	// in Answer as it came.
+	Words  []string
+	Number int
 
 	// Once forbids a second try on another connection: for calls that must not count twice. Where Again is set, there is
 	// one, for which Again makes the call fit.
@@ -40,7 +46,8 @@ type Call struct {
 	Then func(*Call)
 
 	// Reply holds the integers that the script answered with.
-	Reply []int64
+	Reply  []int64
+	Answer string
 	// Err is nil, an error wrapping ErrUnavailable, or the script's own error.
 	Err error
 }
@@ -58,26 +65,49 @@ func (c *Call) Finish() {
 	}
 }
 
-// appendTo appends the command to the lines that go over the wire.
-func (c *Call) appendTo(lines []string, source bool) []string {
-	lines = append(lines, "*"+strconv.Itoa(3+len(c.Keys)+len(c.Args)))
-	if source {
-		lines = append(lines, c.Script.bySource...)
-	} else {
-		lines = append(lines, c.Script.byName...)
+const newline = "\r\n"
+
+// heads are what goes before short words.
+var heads = makeHeads(256)
+
+func makeHeads(n int) []string {
+	made := make([]string, n)
+	for i := range made {
+		made[i] = "$" + strconv.Itoa(i) + newline
 	}
-	lines = appendWord(lines, strconv.Itoa(len(c.Keys)))
-	for _, key := range c.Keys {
-		lines = append(lines, "$"+strconv.Itoa(len(key)), key)
-	}
-	for _, arg := range c.Args {
-		lines = append(lines, "$"+strconv.Itoa(len(arg)), arg)
-	}
-	return lines
+	return made
 }
 
-func appendWord(lines []string, word string) []string {
-	return append(lines, "$"+strconv.Itoa(len(word)), word)
+// Word returns a word of a command as it goes over the wire, but for the end of its line.
+func Word(text string) string {
+	if len(text) < len(heads) {
+		return heads[len(text)] + text
+	}
+	return "$" + strconv.Itoa(len(text)) + newline + text
+}
+
+// appendTo appends the command to the lines that go over the wire.
+func (c *Call) appendTo(lines []string, source bool) []string {
+	words, number := c.Words, c.Number
+	if words == nil {
+		number = len(c.Keys)
+		words = appendWords(appendWords(nil, c.Keys), c.Args)
+	}
+	lines = append(lines, "*"+strconv.Itoa(3+len(words)))
+	if source {
+		lines = append(lines, c.Script.bySource)
+	} else {
+		lines = append(lines, c.Script.byName)
+	}
+	lines = append(lines, Word(strconv.Itoa(number)))
+	return append(lines, words...)
+}
+
+func appendWords(words []string, texts []string) []string {
+	for _, text := range texts {
+		words = append(words, Word(text))
+	}
+	return words
 }
 
 // read takes redigo's reply for the call's.
@@ -93,7 +123,11 @@ func (c *Call) read(reply interface{}, err error) {
 		c.Err = errBadReply
 		return
 	}
-	words := strings.Fields(string(text))
+	c.Answer = string(text)
+	if c.Words != nil {
+		return
+	}
+	words := strings.Fields(c.Answer)
 	numbers := make([]int64, len(words))
 	for i, word := range words {
 		number, err := strconv.ParseInt(word, 10, 64)
