@@ -139,39 +139,29 @@ func TestSecrets_aPasswordIsNeverTold(t *testing.T) {
 			require.Contains(t, s.events("redis is away")[1]["reason"], "WRONGPASS")
 			s.requireSilence()
 		})
-		for _, trouble := range []struct {
-			name   string
-			args   []string
-			redis  block
-			reason string
-		}{
-			{"it is wrong", []string{"--requirepass", "another"}, nil, "WRONGPASS"},
-			{"none is wanted", nil, nil, "without any password configured"},
-			{"the user may do nothing", []string{"--user", "default", "on", ">" + marked, "~*", "+auth"}, block{"username": "default"}, "NOPERM"},
-			{"there is no such user", []string{"--requirepass", marked}, block{"username": "nobody"}, "WRONGPASS"},
-			{"Redis speaks no TLS", []string{"--requirepass", marked}, block{"tls": block{"enabled": true}}, ""},
-		} {
-			t.Run(source.name+", where "+trouble.name, func(t *testing.T) {
-				server := redistest.Start(t, trouble.args...)
-				redis := redisWith(block{"address": server.Addr()})
-				maps.Copy(redis, trouble.redis)
-				s := startSpilling(t, both(redis), source.env...)
-				s.walk()
-				require.Eventually(t, func() bool { return len(s.events("redis is away")) == 1 }, 5*time.Second, 10*time.Millisecond)
-				require.Contains(t, s.events("redis is away")[0]["reason"], trouble.reason)
-				s.requireSilence()
-			})
-		}
-		t.Run(source.name+", where the configuration is wrong", func(t *testing.T) {
-			dynamic := t.TempDir()
+		t.Run(source.name+", where nothing works", func(t *testing.T) {
+			reasons := map[string]string{}
 			middlewares := block{}
+			add := func(name, reason string, more block) {
+				reasons[name] = reason
+				middlewares[name] = block{"plugin": block{"resilience": both(redisWith(more))}}
+			}
+			troubled := func(name, reason string, more block, args ...string) {
+				more["address"] = redistest.Start(t, args...).Addr()
+				add(name, reason, more)
+			}
+			troubled("wrong", "WRONGPASS", block{}, "--requirepass", "another")
+			troubled("needless", "without any password configured", block{})
+			troubled("rightless", "NOPERM", block{"username": "default"}, "--user", "default", "on", ">"+marked, "~*", "+auth")
+			troubled("unknown", "WRONGPASS", block{"username": "nobody"}, "--requirepass", marked)
+			troubled("plain", " ", block{"tls": block{"enabled": true}}, "--requirepass", marked)
 			for i, wrong := range []block{
 				{"adress": "127.0.0.1:1"}, {"address": "redis"}, {"address": "127.0.0.1:1", "db": "x", "timeout": "1"},
 				{"address": "127.0.0.1:1", "tls": block{"enabled": true, "ca": file}},
 				{"address": "127.0.0.1:1", "tls": block{"enabled": true, "cert": file, "key": file}},
 				{"address": "127.0.0.1:1", "password": "x"},
 			} {
-				middlewares[fmt.Sprint("wrong", i)] = block{"plugin": block{"resilience": both(redisWith(wrong))}}
+				add(fmt.Sprint("misread", i), "misread", wrong)
 			}
 			routers := block{}
 			for name := range middlewares {
@@ -179,15 +169,31 @@ func TestSecrets_aPasswordIsNeverTold(t *testing.T) {
 					"rule": "Path(`/" + name + "`)", "entryPoints": []string{"web"}, "middlewares": []string{name}, "service": "noop@internal",
 				}
 			}
+			dynamic := t.TempDir()
 			writeYAML(t, filepath.Join(dynamic, "wrong.yml"), block{"http": block{"routers": routers, "middlewares": middlewares}})
 			s := startSpillingFrom(t, dynamic, block{"health": block{}}, source.env...)
-			for name := range middlewares {
-				require.Equal(t, http.StatusNotFound, s.visit(s.url("/"+name)))
+			for name, reason := range reasons {
 				require.Equal(t, http.StatusOK, s.visit("http://"+s.api+"/api/http/middlewares/"+name+"@file"))
+				if reason == "misread" {
+					require.Equal(t, http.StatusNotFound, s.visit(s.url("/"+name)))
+					continue
+				}
+				require.Equal(t, passed, s.visit(s.url("/"+name)), "Redis is away, and limits are local")
+				require.Eventually(t, func() bool { return strings.Contains(s.whyAway(name), reason) }, 5*time.Second, 10*time.Millisecond, name)
 			}
 			s.requireSilence()
 		})
 	}
+}
+
+// whyAway returns what the log says of why a middleware's Redis is away.
+func (s *spilling) whyAway(name string) string {
+	for _, event := range s.events("redis is away") {
+		if event["middleware"] == name {
+			return event["reason"] + " "
+		}
+	}
+	return ""
 }
 
 // That one is told of in the documentation, and shows that the search finds what there is to be found.
