@@ -47,7 +47,7 @@ lint:
 test-compiled: redis
 	$(GO) test -race ./...
 	cd upstream && $(GO) test -race ./...
-	cd harness && $(GO) test ./dialect ./readme
+	cd harness && $(GO) test ./dialect ./readme ./criterion
 
 test-interpreted: redis
 	cd harness && $(GO) test -count=1 ./interpreted

@@ -10,6 +10,7 @@ require (
 	github.com/gomodule/redigo v1.9.3
 	github.com/resilient-gateway/resilience v0.0.0
 	github.com/stretchr/testify v1.11.1
+	github.com/traefik/traefik/v3 v3.7.9
 	github.com/traefik/yaegi v0.16.1
 	golang.org/x/crypto v0.52.0
 	golang.org/x/sys v0.45.0
@@ -291,7 +292,6 @@ require (
 	github.com/traefik/grpc-web v0.16.0 // indirect
 	github.com/traefik/paerser v0.2.2 // indirect
 	github.com/traefik/traefik/dynamic/ext v0.0.0-00010101000000-000000000000 // indirect
-	github.com/traefik/traefik/v3 v3.7.9 // indirect
 	github.com/transip/gotransip/v6 v6.27.1 // indirect
 	github.com/tufanbarisyildirim/gonginx v0.0.0-20250620092546-c3e307e36701 // indirect
 	github.com/twitchyliquid64/golang-asm v0.15.1 // indirect

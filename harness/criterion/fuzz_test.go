@@ -1,0 +1,81 @@
+// Package criterion holds our reading of who a request comes from against Traefik's own.
+package criterion
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"net/http"
+	"net/netip"
+	"testing"
+
+	"github.com/resilient-gateway/resilience/internal/clientkey"
+	"github.com/stretchr/testify/require"
+	"github.com/traefik/traefik/v3/pkg/ip"
+)
+
+var excluded = []string{"10.0.0.0/8", "192.0.2.1/32", "2001:db8::/32", "fe80::1/128"}
+
+// FuzzForwarded reads addresses and forwarded lists as Traefik's ipStrategy does, but for the one thing that the README
+// names: IPv4 addresses in an IPv6 dress are not one network.
+func FuzzForwarded(f *testing.F) {
+	f.Add("192.0.2.1:1234", "203.0.113.9, 10.0.0.1", 1, 64)
+	f.Add("[fe80::1%eth0]:1234", "2001:db8::1 ,\t198.51.100.1,,", 2, 128)
+	f.Add("[::ffff:10.0.0.1]:80", "::ffff:10.0.0.1,10.0.0.1", 3, 129)
+	f.Add("[::1]:1234", "a, b, 10.0.0.1:80, [2001:db8::1]", 4, 0)
+	f.Add("192.0.2.2:1", ",", 1, 1)
+	var prefixes []netip.Prefix
+	for _, text := range excluded {
+		prefixes = append(prefixes, netip.MustParsePrefix(text))
+	}
+	checker, err := ip.NewChecker(excluded)
+	require.NoError(f, err)
+	f.Fuzz(func(t *testing.T, remote, forwarded string, depth, subnet int) {
+		if depth < 1 || depth > 1000 || subnet < 0 || subnet > 200 {
+			return // no configuration has them
+		}
+		if _, err := netip.ParseAddrPort(remote); err != nil {
+			return // no connection comes from there
+		}
+		r := &http.Request{RemoteAddr: remote, Header: http.Header{"X-Forwarded-For": {forwarded}}}
+		var bits *int
+		if subnet > 0 {
+			bits = &subnet
+		}
+		for _, row := range []struct {
+			criterion clientkey.Criterion
+			theirs    ip.Strategy
+		}{
+			{clientkey.Criterion{IPv6Subnet: subnet}, &ip.RemoteAddrStrategy{IPv6Subnet: bits}},
+			{clientkey.Criterion{Depth: depth, IPv6Subnet: subnet}, &ip.DepthStrategy{Depth: depth, IPv6Subnet: bits}},
+			{clientkey.Criterion{Excluded: prefixes}, &ip.PoolStrategy{Checker: checker}},
+		} {
+			want := row.theirs.GetIP(r)
+			got := clientkey.New(row.criterion).Of(r)
+			if subnet > 0 && inDisguise(row.criterion, r) {
+				continue
+			}
+			require.Equal(t, keyOf(want), got, "%+v of %q, %q", row.criterion, remote, forwarded)
+		}
+	})
+}
+
+// inDisguise tells whether the address that is asked for is an IPv4 address written as an IPv6 one.
+func inDisguise(c clientkey.Criterion, r *http.Request) bool {
+	var whole ip.Strategy = &ip.RemoteAddrStrategy{}
+	if c.Depth > 0 {
+		whole = &ip.DepthStrategy{Depth: c.Depth}
+	}
+	address, err := netip.ParseAddr(whole.GetIP(r))
+	return err == nil && address.Is4In6()
+}
+
+func keyOf(address string) string {
+	switch {
+	case address == "":
+		return "none:"
+	case len(address) > 63:
+		sum := sha256.Sum256([]byte(address))
+		return "ip:" + hex.EncodeToString(sum[:])
+	}
+	return "ip:" + address
+}

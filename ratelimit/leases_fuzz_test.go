@@ -1,0 +1,123 @@
+//go:build !yaegi
+
+package ratelimit
+
+import (
+	"fmt"
+	"math/rand"
+	"testing"
+	"time"
+
+	"github.com/resilient-gateway/resilience/internal/store"
+	"github.com/stretchr/testify/require"
+)
+
+// modelStore is the model in the place of Redis. Calls take time both ways, and answers get lost.
+type modelStore struct {
+	model  *model
+	random *rand.Rand
+	clock  int64
+	at     int64 // when it last decided; 0: not since that was set
+}
+
+func (s *modelStore) Run(calls []*store.Call, _ time.Time) error {
+	s.clock += s.random.Int63n(2 * leaseTime.Microseconds() / 5)
+	s.at = s.clock
+	for _, call := range calls {
+		call.Reply, call.Err = s.answer(call), nil
+		if s.random.Intn(16) == 0 {
+			call.Reply, call.Err = nil, store.ErrUnavailable
+		}
+	}
+	s.clock += s.random.Int63n(2 * leaseTime.Microseconds() / 5)
+	return nil
+}
+
+func (s *modelStore) answer(call *store.Call) (reply []int64) {
+	var capacity, refill, period int64
+	fmt.Sscan(call.Args[0], &capacity, &refill, &period)
+	limit := NewLimit(capacity, refill, time.Duration(period)*time.Microsecond)
+	for i, key := range call.Keys {
+		var a ask
+		fmt.Sscan(call.Args[2+i], &a.asked, &a.ahead, &a.lease, &a.unused)
+		got := s.model.ask(key, limit, a, epoch+s.clock)
+		reply = append(reply, got.taken, got.level, got.leased)
+		if got.leased > 0 {
+			reply = append(reply, got.lease)
+		}
+	}
+	return reply
+}
+
+// FuzzLeases lets three gateways share a bucket of the model's, and holds what they admit to the promise: in every window
+// of time t, capacity + refill x t at the most, leases and lost answers and all. Each byte is a step.
+func FuzzLeases(f *testing.F) {
+	for seed := int64(0); seed < 8; seed++ {
+		steps := make([]byte, 400)
+		rand.New(rand.NewSource(seed)).Read(steps)
+		f.Add(seed, steps)
+	}
+	f.Fuzz(func(t *testing.T, seed int64, steps []byte) {
+		if len(steps) > 4000 {
+			steps = steps[:4000]
+		}
+		random := rand.New(rand.NewSource(seed))
+		limit := NewLimit(1+random.Int63n(2000), 1+random.Int63n(2000), time.Duration(1+random.Int63n(2000))*time.Millisecond)
+		shared := &modelStore{model: &model{buckets: map[string]*modelBucket{}}, random: random, clock: 1}
+		var gateways []*Limiter
+		for len(gateways) < 3 {
+			ahead := random.Int63n(1000000000) // each counts from a start of its own
+			gateways = append(gateways, New(Settings{
+				Store: shared, Name: func(key string) string { return key }, Now: func() int64 { return shared.clock + ahead },
+			}))
+		}
+		w := &window{limit: limit}
+		for _, step := range steps {
+			g := gateways[int(step/8)%len(gateways)]
+			switch step % 8 {
+			case 6:
+				shared.clock += random.Int63n(leaseTime.Microseconds())
+			case 7:
+				shared.clock += random.Int63n(2*limit.period/limit.refill + 2)
+			default:
+				shared.at = 0
+				if admitted(g, limit) {
+					at := shared.at
+					if at == 0 {
+						at = shared.clock // by what it knew
+					}
+					w.admit(t, at)
+				}
+			}
+		}
+	})
+}
+
+// admitted asks as a request does.
+func admitted(g *Limiter, limit *Limit) bool {
+	if verdict := g.Spend("key", limit, g.Now()); verdict != 0 {
+		return verdict > 0
+	}
+	decision, err := g.Allow("key", limit, g.Now(), time.Time{}, nil)
+	return err == nil && decision.Allowed
+}
+
+// window watches the windows that begin with any admission and end with the last one.
+type window struct {
+	limit *Limit
+	most  int64 // of the levels, in the limit's units, that the windows have come to
+	last  int64
+}
+
+// admit counts an admission. Decisions come in the order of their times, as the steps are taken one by one.
+func (w *window) admit(t testing.TB, at int64) {
+	if w.most > 0 {
+		w.most -= (at - w.last) * w.limit.refill
+	}
+	if w.most < 0 {
+		w.most = 0
+	}
+	w.most += w.limit.period
+	w.last = at
+	require.LessOrEqual(t, w.most, w.limit.full, "more than capacity + refill x t, at %d", at)
+}
