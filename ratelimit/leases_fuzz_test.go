@@ -12,25 +12,34 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// modelStore is the model in the place of Redis. Calls take time both ways, and answers get lost.
+// modelStore is the model in the place of Redis. Calls take time both ways, and with a lossy one answers get lost.
 type modelStore struct {
 	model  *model
 	random *rand.Rand
+	lossy  bool
 	clock  int64
 	at     int64 // when it last decided; 0: not since that was set
 }
 
 func (s *modelStore) Run(calls []*store.Call, _ time.Time) error {
-	s.clock += s.random.Int63n(2 * leaseTime.Microseconds() / 5)
+	s.pass()
 	s.at = s.clock
 	for _, call := range calls {
 		call.Reply, call.Err = s.answer(call), nil
-		if s.random.Intn(16) == 0 {
+		if s.lossy && s.random.Intn(16) == 0 {
 			call.Reply, call.Err = nil, store.ErrUnavailable
 		}
 	}
-	s.clock += s.random.Int63n(2 * leaseTime.Microseconds() / 5)
+	s.pass()
 	return nil
+}
+
+// pass lets some microseconds pass, and seldom a good part of a lease.
+func (s *modelStore) pass() {
+	if s.random.Intn(64) == 0 {
+		s.clock += upTo(s.random, 18)
+	}
+	s.clock += upTo(s.random, 5)
 }
 
 func (s *modelStore) answer(call *store.Call) (reply []int64) {
@@ -52,18 +61,18 @@ func (s *modelStore) answer(call *store.Call) (reply []int64) {
 // FuzzLeases lets three gateways share a bucket of the model's, and holds what they admit to the promise: in every window
 // of time t, capacity + refill x t at the most, leases and lost answers and all. Each byte is a step.
 func FuzzLeases(f *testing.F) {
-	for seed := int64(0); seed < 8; seed++ {
-		steps := make([]byte, 400)
+	for seed := int64(0); seed < 20; seed++ {
+		steps := make([]byte, 300)
 		rand.New(rand.NewSource(seed)).Read(steps)
 		f.Add(seed, steps)
 	}
 	f.Fuzz(func(t *testing.T, seed int64, steps []byte) {
-		if len(steps) > 4000 {
-			steps = steps[:4000]
+		if len(steps) > 1000 {
+			steps = steps[:1000]
 		}
 		random := rand.New(rand.NewSource(seed))
-		limit := NewLimit(1+random.Int63n(2000), 1+random.Int63n(2000), time.Duration(1+random.Int63n(2000))*time.Millisecond)
-		shared := &modelStore{model: &model{buckets: map[string]*modelBucket{}}, random: random, clock: 1}
+		limit := anyLimit(random)
+		shared := &modelStore{model: &model{buckets: map[string]*modelBucket{}}, random: random, lossy: random.Intn(4) == 0, clock: 1}
 		var gateways []*Limiter
 		for len(gateways) < 3 {
 			ahead := random.Int63n(1000000000) // each counts from a start of its own
@@ -75,22 +84,28 @@ func FuzzLeases(f *testing.F) {
 		for _, step := range steps {
 			g := gateways[int(step/8)%len(gateways)]
 			switch step % 8 {
+			case 3, 4:
+				w.ask(t, shared, g, upTo(random, 11))
+			case 5: // all of them, for all that there is
+				for _, g := range gateways {
+					w.ask(t, shared, g, 2000)
+				}
 			case 6:
 				shared.clock += random.Int63n(leaseTime.Microseconds())
 			case 7:
 				shared.clock += random.Int63n(2*limit.period/limit.refill + 2)
 			default:
-				shared.at = 0
-				if admitted(g, limit) {
-					at := shared.at
-					if at == 0 {
-						at = shared.clock // by what it knew
-					}
-					w.admit(t, at)
-				}
+				w.ask(t, shared, g, 1)
 			}
 		}
 	})
+}
+
+// anyLimit returns one of up to a thousand tokens, that fills up in anything from a part of a lease to some.
+func anyLimit(random *rand.Rand) *Limit {
+	capacity, refill := 1+random.Int63n(1000), 1+random.Int63n(1000)
+	fillsUpIn := leaseTime.Microseconds()/16 + upTo(random, 22)
+	return NewLimit(capacity, refill, time.Duration(fillsUpIn*refill/capacity+1)*time.Microsecond)
 }
 
 // admitted asks as a request does.
@@ -107,6 +122,21 @@ type window struct {
 	limit *Limit
 	most  int64 // of the levels, in the limit's units, that the windows have come to
 	last  int64
+}
+
+// ask sends so many requests, or fewer, up to one that is refused.
+func (w *window) ask(t testing.TB, shared *modelStore, g *Limiter, requests int64) {
+	for ; requests > 0; requests-- {
+		shared.at = 0
+		if !admitted(g, w.limit) {
+			return
+		}
+		at := shared.at
+		if at == 0 {
+			at = shared.clock // by what it knew
+		}
+		w.admit(t, at)
+	}
 }
 
 // admit counts an admission. Decisions come in the order of their times, as the steps are taken one by one.
