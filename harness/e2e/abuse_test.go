@@ -36,7 +36,8 @@ func startAbused(t *testing.T, trusting bool, server *redistest.Server, limits m
 	for name, limit := range limits {
 		plugin := block{"name": name, "rateLimit": limit}
 		if server != nil {
-			plugin["redis"] = redisBlock(server)
+			// What is tested here is what Redis decides, however busy the machine is.
+			plugin["redis"] = block{"address": server.Addr(), "timeout": "10s"}
 		}
 		middlewares[name] = block{"plugin": block{"resilience": plugin}}
 		routers[name] = block{
@@ -266,9 +267,9 @@ func floodOne(address, path string, first, keys, stride, together int, value fun
 
 // KEYS=1000000 takes some minutes.
 func TestAbuse_aFloodOfKeysTakesBoundedMemory(t *testing.T) {
-	keys := number(t, "KEYS", 80000)
 	plain := func(i int) string { return fmt.Sprint("client-", i) }
 	t.Run("in Redis, by expiry", func(t *testing.T) {
+		keys := number(t, "KEYS", 20000)
 		server := redistest.Start(t)
 		g := startAbused(t, false, server, map[string]block{
 			"flood": {"capacity": 10, "refillRate": 10, "refillPeriod": "1s", "sourceCriterion": byHeader()},
@@ -289,6 +290,7 @@ func TestAbuse_aFloodOfKeysTakesBoundedMemory(t *testing.T) {
 		require.Eventually(t, func() bool { return server.Int("DBSIZE") == 0 }, 5*time.Second, 50*time.Millisecond)
 	})
 	t.Run("in this process, by one bucket for those too many", func(t *testing.T) {
+		keys := number(t, "KEYS", 70000)
 		g := startAbused(t, false, nil, map[string]block{"flood": scarce(byHeader())})
 		require.Equal(t, map[int]int{passed: 1}, counted(t, g, "/flood", "X-Key", "victim"))
 		before := g.heap()
