@@ -54,6 +54,18 @@ type member struct {
 	settings string // all that the scope's other members should have alike
 }
 
+// generation is the handlers of one configuration, which Traefik cancels together.
+type generation struct {
+	done  <-chan struct{}
+	seats []seat // that they have in scopes
+	ended bool
+}
+
+type seat struct {
+	key      string
+	settings *settings
+}
+
 type storeEntry struct {
 	store  *store.Store
 	scopes int
@@ -66,6 +78,7 @@ type registry struct {
 	mu     sync.Mutex // guards what follows
 	scopes map[string]*scope
 	stores map[string]*storeEntry
+	latest *generation
 }
 
 func newRegistry(grace time.Duration) *registry {
@@ -91,18 +104,48 @@ func (g *registry) join(ctx context.Context, s *settings) *scope {
 	}
 	one.handlers++
 	lines := one.enter(ctx, parts, fmt.Sprintf("%s; %+v", parts, s.client), s.warnings)
+	begun := g.enrol(ctx, key, s)
 	g.mu.Unlock()
 	for _, line := range lines {
 		line()
 	}
-	context.AfterFunc(ctx, func() {
-		defer func() { recover() }()
-		time.AfterFunc(g.grace, func() {
+	if begun != nil {
+		// One for all handlers of a configuration: the interpreter keeps all that a function passed on was made among.
+		context.AfterFunc(ctx, func() {
 			defer func() { recover() }()
-			g.leave(key, s)
+			time.AfterFunc(g.grace, func() {
+				defer func() { recover() }()
+				g.end(begun)
+			})
 		})
-	})
+	}
 	return one
+}
+
+// enrol notes that the handler with this context has a seat in the scope. It returns the generation where this handler is
+// its first. The lock is held.
+func (g *registry) enrol(ctx context.Context, key string, s *settings) *generation {
+	done := ctx.Done()
+	if done == nil {
+		return nil // it is never cancelled
+	}
+	var begun *generation
+	if g.latest == nil || g.latest.ended || g.latest.done != done {
+		begun = &generation{done: done}
+		g.latest = begun
+	}
+	g.latest.seats = append(g.latest.seats, seat{key, s})
+	return begun
+}
+
+// end frees the seats of a generation.
+func (g *registry) end(one *generation) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	one.ended = true
+	for _, taken := range one.seats {
+		g.leave(taken.key, taken.settings)
+	}
 }
 
 // newScope makes a scope, and the store it needs if that is not there yet. The lock is held.
@@ -155,10 +198,9 @@ func (g *registry) useStore(s *settings) *store.Store {
 	return entry.store
 }
 
-// leave ends a handler's part in a scope; the last one takes the scope with it, and the last scope the store.
+// leave ends a handler's part in a scope; the last one takes the scope with it, and the last scope the store. The lock is
+// held.
 func (g *registry) leave(key string, s *settings) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
 	one := g.scopes[key]
 	one.handlers--
 	if one.handlers > 0 {

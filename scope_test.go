@@ -517,3 +517,23 @@ func TestLog_holdsNoSecret(t *testing.T) {
 	require.Equal(t, 0, log.count("s3cret"))
 	require.Equal(t, 0, log.count("right"))
 }
+
+func TestScope_theHandlersOfAConfigurationLeaveTogether(t *testing.T) {
+	g := newProcess(t, time.Hour)
+	ctx, cancel := context.WithCancel(context.Background())
+	for i := 0; i < 50; i++ {
+		newHandler(t, ctx, &upstream{}, &Config{Name: "name-" + strconv.Itoa(i%3), RateLimit: tokens("10")})
+	}
+	require.Len(t, g.latest.seats, 50)
+	first := g.latest
+	next, cancelNext := context.WithCancel(context.Background())
+	defer cancelNext()
+	newHandler(t, next, &upstream{}, &Config{Name: "name-0", RateLimit: tokens("10")})
+	require.Len(t, g.latest.seats, 1, "the next configuration has its own")
+
+	cancel()
+	g.end(first)
+	require.Equal(t, []int{1, 0}, sizesOf(g), "what the next one uses stays")
+	newHandler(t, ctx, &upstream{}, &Config{Name: "late", RateLimit: tokens("10")})
+	require.NotSame(t, first, g.latest, "one that comes late begins anew")
+}
