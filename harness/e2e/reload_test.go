@@ -247,7 +247,7 @@ func number(t *testing.T, variable string, byDefault int) int {
 
 // RELOADS=500 takes two minutes.
 func TestReload_manyUnderLoad(t *testing.T) {
-	reloads := number(t, "RELOADS", 150)
+	reloads := number(t, "RELOADS", 100)
 	t.Parallel() // it waits for long
 	up, server, next := startUpstream(t), redistest.Start(t), redistest.Start(t)
 	g := startReloadable(t, up, fifty(server))
