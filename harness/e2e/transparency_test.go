@@ -395,7 +395,7 @@ func TestTransparency_aGigabyteTakesNoMemory(t *testing.T) {
 		p.calm(t)
 		t.Run("down", func(t *testing.T) {
 			p.judge(t, succeeded, func() {
-				p.requireFlat(t, 32<<20, func() {
+				p.requireFlat(t, 64<<20, func() {
 					response, err := client.Get(p.url(fmt.Sprint("/proxy/download?bytes=", gigabyte)))
 					require.NoError(t, err)
 					defer response.Body.Close()
@@ -411,7 +411,7 @@ func TestTransparency_aGigabyteTakesNoMemory(t *testing.T) {
 		})
 		t.Run("up", func(t *testing.T) {
 			p.judge(t, succeeded, func() {
-				p.requireFlat(t, 32<<20, func() {
+				p.requireFlat(t, 64<<20, func() {
 					digest := sha256.New()
 					request, err := http.NewRequest(http.MethodPost, p.url("/proxy/upload"), io.TeeReader(pattern(gigabyte), digest))
 					require.NoError(t, err)
@@ -429,7 +429,7 @@ func TestTransparency_aSlowReaderIsWaitedFor(t *testing.T) {
 	const size = 64 << 20
 	bothWays(t, func(t *testing.T, p *pair) {
 		p.judge(t, succeeded, func() {
-			p.requireFlat(t, 16<<20, func() {
+			p.requireFlat(t, 32<<20, func() {
 				response, err := client.Get(p.url(fmt.Sprint("/proxy/download?bytes=", size)))
 				require.NoError(t, err)
 				defer response.Body.Close()
