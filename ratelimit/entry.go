@@ -25,7 +25,7 @@ type Entry struct {
 	told  string
 	heard int64 // the number of the answer that told of it
 
-	lease int64 // the lease's number; 0: none
+	lease int64  // the lease's number; 0: none
 	word  string // that names the key to Redis, as it goes over the wire
 	batch int64  // number of the one that asks ahead for this key; 0: none does
 	asked int64  // when Redis was last asked

@@ -3,18 +3,18 @@
 package ratelimit
 
 import (
-	"fmt"
 	"math/rand"
 	"testing"
 	"time"
 
+	"github.com/resilient-gateway/resilience/internal/bucketmodel"
 	"github.com/resilient-gateway/resilience/internal/store"
 	"github.com/stretchr/testify/require"
 )
 
 // modelStore is the model in the place of Redis. Calls take time both ways, and with a lossy one answers get lost.
 type modelStore struct {
-	model  *model
+	model  *bucketmodel.Model
 	random *rand.Rand
 	lossy  bool
 	clock  int64
@@ -25,9 +25,9 @@ func (s *modelStore) Run(calls []*store.Call, _ time.Time) error {
 	s.pass()
 	s.at = s.clock
 	for _, call := range calls {
-		call.Reply, call.Err = s.answer(call), nil
+		s.model.Serve(epoch+s.clock, call)
 		if s.lossy && s.random.Intn(16) == 0 {
-			call.Reply, call.Err = nil, store.ErrUnavailable
+			call.Answer, call.Err = "", store.ErrUnavailable
 		}
 	}
 	s.pass()
@@ -40,22 +40,6 @@ func (s *modelStore) pass() {
 		s.clock += upTo(s.random, 18)
 	}
 	s.clock += upTo(s.random, 5)
-}
-
-func (s *modelStore) answer(call *store.Call) (reply []int64) {
-	var capacity, refill, period int64
-	fmt.Sscan(call.Args[0], &capacity, &refill, &period)
-	limit := NewLimit(capacity, refill, time.Duration(period)*time.Microsecond)
-	for i, key := range call.Keys {
-		var a ask
-		fmt.Sscan(call.Args[2+i], &a.asked, &a.ahead, &a.lease, &a.unused)
-		got := s.model.ask(key, limit, a, epoch+s.clock)
-		reply = append(reply, got.taken, got.level, got.leased)
-		if got.leased > 0 {
-			reply = append(reply, got.lease)
-		}
-	}
-	return reply
 }
 
 // FuzzLeases lets three gateways share a bucket of the model's, and holds what they admit to the promise: in every window
@@ -72,7 +56,7 @@ func FuzzLeases(f *testing.F) {
 		}
 		random := rand.New(rand.NewSource(seed))
 		limit := anyLimit(random)
-		shared := &modelStore{model: &model{buckets: map[string]*modelBucket{}}, random: random, lossy: random.Intn(4) == 0, clock: 1}
+		shared := &modelStore{model: bucketmodel.New(), random: random, lossy: random.Intn(4) == 0, clock: 1}
 		var gateways []*Limiter
 		for len(gateways) < 3 {
 			ahead := random.Int63n(1000000000) // each counts from a start of its own

@@ -50,7 +50,7 @@ func FuzzForwarded(f *testing.F) {
 			{clientkey.Criterion{Excluded: prefixes}, &ip.PoolStrategy{Checker: checker}},
 		} {
 			want := row.theirs.GetIP(r)
-			got := clientkey.New(row.criterion).Of(r)
+			got := clientkey.New(row.criterion)(r)
 			if subnet > 0 && inDisguise(row.criterion, r) {
 				continue
 			}

@@ -62,8 +62,8 @@ func scarce(source block) block {
 
 func byHeader() block { return block{"requestHeaderName": "X-Key"} }
 
-// counted sends a request for each of the header's values, and counts the answers by their status.
-func counted(t *testing.T, g *traefik, path, header string, values ...string) map[int]int {
+// statuses sends a request for each of the header's values, and counts the answers by their status.
+func statuses(t *testing.T, g *traefik, path, header string, values ...string) map[int]int {
 	t.Helper()
 	counts := map[int]int{}
 	for _, value := range values {
@@ -100,7 +100,7 @@ func TestAbuse_aSpoofedForwardedForBuysNothing(t *testing.T) {
 	t.Run("of a stranger, whose own is not heeded", func(t *testing.T) {
 		g := startAbused(t, false, redistest.Start(t), limits)
 		for name := range limits {
-			require.Equal(t, fiveOfTwenty, counted(t, g, "/"+name, forwarded, rotating("198.51.100.%d")...), name)
+			require.Equal(t, fiveOfTwenty, statuses(t, g, "/"+name, forwarded, rotating("198.51.100.%d")...), name)
 		}
 	})
 	t.Run("through a load balancer, which tells who it had it from", func(t *testing.T) {
@@ -114,10 +114,10 @@ func TestAbuse_aSpoofedForwardedForBuysNothing(t *testing.T) {
 			{"in a network of its own", "/subnet", "2001:db8:0:1::%x"},
 			{"in a network of its own, written in another way", "/subnet", "2001:0DB8:0000:0002:%04x:0:0:1"},
 		} {
-			require.Equal(t, fiveOfTwenty, counted(t, g, row.path, forwarded, rotating(row.format)...), row.name)
+			require.Equal(t, fiveOfTwenty, statuses(t, g, row.path, forwarded, rotating(row.format)...), row.name)
 		}
-		require.Equal(t, map[int]int{passed: 20}, counted(t, g, "/subnet", forwarded, rotating("2001:db8:1:%x::1")...), "other networks")
-		require.Equal(t, map[int]int{passed: 20}, counted(t, g, "/subnet", forwarded, rotating("::ffff:198.51.100.%d")...),
+		require.Equal(t, map[int]int{passed: 20}, statuses(t, g, "/subnet", forwarded, rotating("2001:db8:1:%x::1")...), "other networks")
+		require.Equal(t, map[int]int{passed: 20}, statuses(t, g, "/subnet", forwarded, rotating("::ffff:198.51.100.%d")...),
 			"IPv4 clients are not one network")
 	})
 }
@@ -147,11 +147,11 @@ func TestAbuse_eachHostileKeyHasABucketOfItsOwn(t *testing.T) {
 			g := startAbused(t, false, server, map[string]block{"keys": scarce(byHeader())})
 			for range 2 {
 				for _, value := range hostile {
-					counted(t, g, "/keys", "X-Key", value, value)
+					statuses(t, g, "/keys", "X-Key", value, value)
 				}
 			}
 			for _, value := range hostile {
-				require.Equal(t, map[int]int{passed: 1, 429: 2}, counted(t, g, "/keys", "X-Key", value, value, value), "%.80q", value)
+				require.Equal(t, map[int]int{passed: 1, 429: 2}, statuses(t, g, "/keys", "X-Key", value, value, value), "%.80q", value)
 			}
 			requireCleanLog(t, g, "victim", "owned", "xxxxxxxx")
 			if server == nil {
@@ -292,14 +292,14 @@ func TestAbuse_aFloodOfKeysTakesBoundedMemory(t *testing.T) {
 	t.Run("in this process, by one bucket for those too many", func(t *testing.T) {
 		keys := number(t, "KEYS", 70000)
 		g := startAbused(t, false, nil, map[string]block{"flood": scarce(byHeader())})
-		require.Equal(t, map[int]int{passed: 1}, counted(t, g, "/flood", "X-Key", "victim"))
+		require.Equal(t, map[int]int{passed: 1}, statuses(t, g, "/flood", "X-Key", "victim"))
 		before := g.heap()
 		counts := flood(t, g, "/flood", keys, plain)
 		grown := g.heap() - before
 		t.Logf("%v; the gateway's heap grew by %d KB", counts, grown>>10)
 		require.Less(t, grown, int64(50<<20))
 		require.Equal(t, map[string]int{"418": 65535 + 5, "429": keys - 65535 - 5}, counts)
-		require.Equal(t, map[int]int{passed: 4, 429: 1}, counted(t, g, "/flood", "X-Key", "victim", "victim", "victim", "victim", "victim"))
+		require.Equal(t, map[int]int{passed: 4, 429: 1}, statuses(t, g, "/flood", "X-Key", "victim", "victim", "victim", "victim", "victim"))
 	})
 	t.Run("of 64 KB each", func(t *testing.T) {
 		server := redistest.Start(t)

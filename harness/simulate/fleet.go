@@ -36,7 +36,7 @@ func (s *shared) Run(calls []*store.Call, _ time.Time) error {
 	s.mu.Lock()
 	now := time.Since(s.begun).Microseconds()
 	for _, call := range calls {
-		call.Reply, call.Err = s.model.Run(now, call.Keys, call.Args), nil
+		s.model.Serve(now, call)
 		s.calls++
 	}
 	s.mu.Unlock()

@@ -3,10 +3,13 @@
 package bucketmodel
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/resilient-gateway/resilience/internal/store"
 )
 
 // Model is a Redis that holds buckets. It is not safe for concurrent use.
@@ -49,13 +52,17 @@ func (m *Model) Run(now int64, keys, args []string) []int64 {
 
 func numbers(words string) (all []int64) {
 	for _, word := range strings.Fields(words) {
-		n, err := strconv.ParseInt(word, 10, 64)
-		if err != nil {
-			panic("bucketmodel: the script takes numbers, not " + words)
-		}
-		all = append(all, n)
+		all = append(all, number(word))
 	}
 	return all
+}
+
+func number(word string) int64 {
+	n, err := strconv.ParseInt(word, 10, 64)
+	if err != nil {
+		panic("bucketmodel: the script takes numbers, not " + word)
+	}
+	return n
 }
 
 func (m *Model) take(key string, now int64, l limit, t terms, asked, ahead, ended, unused int64) []int64 {
@@ -162,4 +169,26 @@ func (b *bucket) leased() (sum int64) {
 		sum += lease.tokens
 	}
 	return sum
+}
+
+// Serve answers a limiter's call as Redis would at that time.
+func (m *Model) Serve(now int64, call *store.Call) {
+	var words []string
+	for _, word := range call.Words {
+		_, text, _ := strings.Cut(word, "\r\n")
+		words = append(words, text)
+	}
+	keys, args := words[:call.Number], words[call.Number:]
+	var answer []string
+	for i, key := range keys {
+		numbers := m.Run(now, []string{key}, []string{args[0], args[1], args[2+i]})
+		word := strings.Trim(strings.ReplaceAll(fmt.Sprint(numbers), " ", ":"), "[]")
+		asked, _, _ := strings.Cut(args[2+i], " ")
+		period := strings.Fields(args[0])[2]
+		if asked == strconv.FormatInt(numbers[0], 10) && numbers[2] == 0 && numbers[1] >= number(period) {
+			word = "+" + word
+		}
+		answer = append(answer, word)
+	}
+	call.Answer, call.Err = strings.Join(answer, " "), nil
 }
