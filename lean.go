@@ -8,16 +8,16 @@ import (
 
 // The handlers of this file answer most requests, and are all that most requests run. The interpreter makes every call of ours
 // dear, every value in a function, also in a branch not taken, and every field on the way to one; what a closure has captured
-// costs nothing. So each handler is one closure, written out, and what is rare is elsewhere. docs/performance.md has the figures.
+// costs nothing. So each handler is one closure, written out; what is rare is elsewhere, in functions, which cost half of what
+// methods do. docs/performance.md has the figures.
 
 // leanBoth limits and breaks.
 func (m *Middleware) leanBoth() http.HandlerFunc {
-	mu, known, limit, keyOf := &m.limiter.Mu, m.limiter.Known, m.limit, m.keyOf
+	mu, known, limit, keyOf, next := &m.limiter.Mu, m.limiter.Known, m.limit, m.keyOf, m.next
 	healthy := &m.breaker.View.Healthy
-	pass, refuse := m.pass, m.leanRefuse()
 	return func(w http.ResponseWriter, r *http.Request) {
 		now := int64(time.Since(start)) / 1000
-		if now >= healthy.Load() && !m.renews(w, r, now) {
+		if now >= healthy.Load() && !renews(m, w, r, now) {
 			return
 		}
 		key := keyOf(r)
@@ -25,20 +25,32 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 		e := known.Young[key]
 		if e == nil || e.Tokens <= 0 || now >= e.Until || e.Limit != limit {
 			mu.Unlock()
-			refuse(w, r, key, now)
+			refuse(m, w, r, key, now)
 			return
 		}
 		e.Tokens--
 		e.Spent++
 		mu.Unlock()
-		pass(w, r, now)
+
+		// From here on as in leanBreaker.
+		status := reflect.ValueOf(w).MethodByName("Status")
+		if !status.IsValid() {
+			passRecorded(m, w, r, now)
+			return
+		}
+		p := &passage{m: m, r: r, at: now}
+		defer land(p)
+		next.ServeHTTP(w, r)
+		p.finished = true
+		if code := status.Call(nil)[0].Int(); code >= 500 || healthy.Load() == 0 {
+			tell(p, code)
+		}
 	}
 }
 
 // leanLimiter limits.
 func (m *Middleware) leanLimiter() http.HandlerFunc {
 	mu, known, limit, keyOf, next := &m.limiter.Mu, m.limiter.Known, m.limit, m.keyOf, m.next
-	refuse := m.leanRefuse()
 	return func(w http.ResponseWriter, r *http.Request) {
 		now := int64(time.Since(start)) / 1000
 		key := keyOf(r)
@@ -46,7 +58,7 @@ func (m *Middleware) leanLimiter() http.HandlerFunc {
 		e := known.Young[key]
 		if e == nil || e.Tokens <= 0 || now >= e.Until || e.Limit != limit {
 			mu.Unlock()
-			refuse(w, r, key, now)
+			refuse(m, w, r, key, now)
 			return
 		}
 		e.Tokens--
@@ -58,18 +70,55 @@ func (m *Middleware) leanLimiter() http.HandlerFunc {
 
 // leanBreaker breaks.
 func (m *Middleware) leanBreaker() http.HandlerFunc {
-	healthy, pass := &m.breaker.View.Healthy, m.pass
+	next, healthy := m.next, &m.breaker.View.Healthy
 	return func(w http.ResponseWriter, r *http.Request) {
 		now := int64(time.Since(start)) / 1000
-		if now >= healthy.Load() && !m.renews(w, r, now) {
+		if now >= healthy.Load() && !renews(m, w, r, now) {
 			return
 		}
-		pass(w, r, now)
+		status := reflect.ValueOf(w).MethodByName("Status")
+		if !status.IsValid() {
+			passRecorded(m, w, r, now)
+			return
+		}
+		// Traefik's metrics or access log watch the answer already. A success is no news, unless others have failed since: it
+		// ends their row.
+		p := &passage{m: m, r: r, at: now}
+		defer land(p)
+		next.ServeHTTP(w, r)
+		p.finished = true
+		if code := status.Call(nil)[0].Int(); code >= 500 || healthy.Load() == 0 {
+			tell(p, code)
+		}
 	}
 }
 
+// passage is a request that passed at a time because the view of the breaker was healthy then.
+type passage struct {
+	m        *Middleware
+	r        *http.Request
+	at       int64
+	finished bool // the next handler has returned
+}
+
+// land tells the breaker of a passage that ended in a panic, which goes on.
+func land(p *passage) {
+	if !p.finished {
+		tell(p, 0)
+	}
+}
+
+func tell(p *passage, status int64) {
+	p.m.tell(p.r, p.m.breaker.Passed(p.at), int(status), p.finished, p.m.redis.Timeout)
+}
+
+// passRecorded has the next handler answer a passage, and records what it answers.
+func passRecorded(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
+	m.forward(w, r, m.breaker.Passed(now), m.redis.Timeout)
+}
+
 // renews tells whether a request may go on though the view of the breaker is not known to be healthy, or answers it.
-func (m *Middleware) renews(w http.ResponseWriter, r *http.Request, now int64) bool {
+func renews(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) bool {
 	if until := m.breaker.View.Open.Load(); now < until {
 		m.refuseOpen(w, until-now, now)
 		return false
@@ -81,41 +130,36 @@ func (m *Middleware) renews(w http.ResponseWriter, r *http.Request, now int64) b
 	return false
 }
 
-// leanRefuse returns what answers a request without a lease. Where the bucket is known to be empty that is a refusal, else Redis
-// is asked.
-func (m *Middleware) leanRefuse() func(w http.ResponseWriter, r *http.Request, key string, now int64) {
-	mu, known, limit, debug := &m.limiter.Mu, m.limiter.Known, m.limit, m.debug
-	return func(w http.ResponseWriter, r *http.Request, key string, now int64) {
-		mu.Lock()
-		e := known.Young[key]
-		if e == nil || now >= e.Empty || e.Limit != limit {
-			mu.Unlock()
-			m.serveAsking(w, r, key, now)
-			return
-		}
-		retryAfter := e.Token - now
-		e.Refused++
-		note := now >= e.Note
-		mu.Unlock()
-		header := w.Header()
-		header["Content-Type"] = contentType
-		header["Content-Length"] = tooMany.length
-		if retryAfter > 1000000 {
-			header["Retry-After"] = seconds(retryAfter)
-		} else {
-			header["Retry-After"] = oneSecond
-		}
-		w.WriteHeader(http.StatusTooManyRequests)
-		w.Write(tooMany.body)
-		if note || debug {
-			m.noteRefusal(key, now)
-		}
+// refuse answers a request without a lease. Where the bucket is known to be empty that is a refusal, else Redis is asked.
+func refuse(m *Middleware, w http.ResponseWriter, r *http.Request, key string, now int64) {
+	m.limiter.Mu.Lock()
+	e := m.limiter.Known.Young[key]
+	if e == nil || now >= e.Empty || e.Limit != m.limit {
+		m.limiter.Mu.Unlock()
+		consult(m, w, r, key, now)
+		return
+	}
+	retryAfter := e.Token - now
+	e.Refused++
+	note := now >= e.Note
+	m.limiter.Mu.Unlock()
+	header := w.Header()
+	header["Content-Type"] = contentType
+	header["Content-Length"] = tooMany.length
+	header["Retry-After"] = oneSecond
+	if retryAfter > 1000000 {
+		header["Retry-After"] = seconds(retryAfter)
+	}
+	w.WriteHeader(http.StatusTooManyRequests)
+	w.Write(tooMany.body)
+	if note || m.debug {
+		m.noteRefusal(key, now)
 	}
 }
 
-// serveAsking asks Redis for a token, and goes on from there. The circuit was healthy when the request arrived.
-func (m *Middleware) serveAsking(w http.ResponseWriter, r *http.Request, key string, now int64) {
-	verdict := m.take(key, now)
+// consult asks Redis for a token, and goes on from there. The circuit was healthy when the request arrived.
+func consult(m *Middleware, w http.ResponseWriter, r *http.Request, key string, now int64) {
+	verdict := take(m, key, now, nil)
 	if verdict <= 0 {
 		m.refuse(w, key, verdict, now)
 		return
@@ -124,47 +168,26 @@ func (m *Middleware) serveAsking(w http.ResponseWriter, r *http.Request, key str
 		m.next.ServeHTTP(w, r)
 		return
 	}
-	if later := sinceStart(time.Now()); later < m.breaker.View.Healthy.Load() {
-		m.pass(w, r, later)
+	later := int64(time.Since(start)) / 1000
+	if later < m.breaker.View.Healthy.Load() {
+		passOn(m, w, r, later)
 		return
 	}
 	m.try(w, r, now)
 }
 
-// passage is a request that passed at a time because the view of the breaker was healthy then.
-type passage struct {
-	r        *http.Request
-	at       int64
-	finished bool // the next handler has returned
-}
-
-// leanPass returns what has the next handler answer such a request. A success is no news, unless others have failed since: it
-// ends their row.
-func (m *Middleware) leanPass() func(w http.ResponseWriter, r *http.Request, now int64) {
-	next, healthy := m.next, &m.breaker.View.Healthy
-	land := func(p *passage) {
-		if !p.finished {
-			m.landed(p, 0)
-		}
+// passOn has the next handler answer a passage, as leanBreaker does.
+func passOn(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
+	status := reflect.ValueOf(w).MethodByName("Status")
+	if !status.IsValid() {
+		passRecorded(m, w, r, now)
+		return
 	}
-	return func(w http.ResponseWriter, r *http.Request, now int64) {
-		status := reflect.ValueOf(w).MethodByName("Status")
-		if !status.IsValid() {
-			m.forward(w, r, m.breaker.Passed(now), m.redis.Timeout)
-			return
-		}
-		// Traefik's metrics or access log watch the answer already.
-		p := &passage{r: r, at: now}
-		defer land(p)
-		next.ServeHTTP(w, r)
-		p.finished = true
-		if code := status.Call(nil)[0].Int(); code >= 500 || healthy.Load() == 0 {
-			m.landed(p, int(code))
-		}
+	p := &passage{m: m, r: r, at: now}
+	defer land(p)
+	m.next.ServeHTTP(w, r)
+	p.finished = true
+	if code := status.Call(nil)[0].Int(); code >= 500 || m.breaker.View.Healthy.Load() == 0 {
+		tell(p, code)
 	}
-}
-
-// landed tells the breaker what became of a passage.
-func (m *Middleware) landed(p *passage, status int) {
-	m.tell(p.r, m.breaker.Passed(p.at), status, p.finished, m.redis.Timeout)
 }

@@ -27,7 +27,6 @@ type Middleware struct {
 	*scope
 	next  http.Handler
 	keyOf func(*http.Request) string
-	pass  func(w http.ResponseWriter, r *http.Request, now int64) // where policy is not nil
 }
 
 // New returns the middleware for one router. It checks the configuration, and tells all that is wrong with it in one
@@ -47,7 +46,6 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 // handler returns what answers requests. Most need nobody's leave: the circuit is known to be closed, and a lease is in hand, or
 // it is known that there is no token. Those are answered in lean.go, all others here.
 func (m *Middleware) handler() http.Handler {
-	m.pass = m.leanPass()
 	switch {
 	case m.health != "":
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -77,9 +75,9 @@ func (m *Middleware) serve(w http.ResponseWriter, r *http.Request, now int64) {
 	}
 	if m.limit != nil {
 		key := m.keyOf(r)
-		verdict := m.limiter.Spend(key, m.limit, now)
+		verdict := ratelimit.Spend(m.limiter, key, m.limit, now)
 		if verdict == 0 {
-			verdict = m.take(key, now)
+			verdict = take(m, key, now, m.rider(now))
 		}
 		if verdict <= 0 {
 			m.refuse(w, key, verdict, now)
@@ -91,6 +89,14 @@ func (m *Middleware) serve(w http.ResponseWriter, r *http.Request, now int64) {
 		return
 	}
 	m.try(w, r, now)
+}
+
+// rider returns a call that refreshes the breaker's view, if it is due.
+func (m *Middleware) rider(now int64) *store.Call {
+	if m.policy == nil || now < m.breaker.View.Healthy.Load() {
+		return nil
+	}
+	return m.breaker.Rider(now, m.policy)
 }
 
 // refuse refuses a request for which there is no token.
@@ -124,38 +130,23 @@ func (m *Middleware) deadline(now int64) time.Time {
 	return start.Add(time.Duration(now)*time.Microsecond + m.redis.Timeout)
 }
 
-// take takes a token: from Redis, or while it is away as onError says. The verdict is positive where there was one, denied,
-// or less the microseconds until there is one.
-func (m *Middleware) take(key string, now int64) int64 {
-	if m.store != nil {
-		decision, err := m.takeShared(key, now, m.deadline(now))
+// take takes a token: from Redis, where rider goes the same way, or while it is away as onError says. The verdict is positive
+// where there was one, denied, or less the microseconds until there is one.
+func take(m *Middleware, key string, now int64, rider *store.Call) int64 {
+	if m.store != nil && !m.store.Away.Load() {
+		verdict, err := ratelimit.Allow(m.limiter, key, m.limit, now, m.redis.Timeout, rider)
 		if err == nil {
-			return decision.Verdict()
+			return verdict
 		}
-		if m.onError == onErrorAllow {
-			return 1
-		}
-		if m.onError == onErrorDeny {
-			return denied
-		}
-	}
-	return m.limiter.AllowLocal(key, m.limit, now).Verdict()
-}
-
-// takeShared takes a token from Redis, and has the breaker's view come along if it is due.
-func (m *Middleware) takeShared(key string, now int64, deadline time.Time) (ratelimit.Decision, error) {
-	if m.store.Down() {
-		return ratelimit.Decision{}, store.ErrUnavailable
-	}
-	var rider *store.Call
-	if m.policy != nil && now >= m.breaker.View.Healthy.Load() {
-		rider = m.breaker.Rider(now, m.policy)
-	}
-	decision, err := m.limiter.Allow(key, m.limit, now, deadline, rider)
-	if err != nil {
 		m.logTrouble(err)
 	}
-	return decision, err
+	if m.store != nil && m.onError == onErrorAllow {
+		return 1
+	}
+	if m.store != nil && m.onError == onErrorDeny {
+		return denied
+	}
+	return ratelimit.AllowLocal(m.limiter, key, m.limit, now)
 }
 
 // ask asks the breaker for a permit: Redis's, or while it is away as onError says. Where retryAfter is not 0 there is

@@ -161,7 +161,7 @@ func (g *registry) newScope(s *settings) *scope {
 	}
 	prefix := s.redis.KeyPrefix + ":{" + s.name + "}:"
 	clock := func() int64 { return sinceStart(time.Now()) }
-	limiter := ratelimit.Settings{Prefix: prefix + "bucket:", Name: clientkey.Name, Now: clock}
+	limiter := ratelimit.Settings{Prefix: prefix + "bucket:", Safe: clientkey.Harmless, Name: clientkey.Name, Now: clock}
 	keeper := breaker.Settings{
 		Key:     prefix + "breaker",
 		Timeout: s.redis.Timeout,

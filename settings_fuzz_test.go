@@ -67,7 +67,7 @@ func requireUsable(t *testing.T, s *settings) {
 	if s.limit != nil {
 		// The bucket's arithmetic holds: a full one lets a request pass at any time.
 		for _, now := range []int64{0, 1, time.Hour.Microseconds(), maxDuration.Microseconds()} {
-			require.True(t, newLimiter(s).AllowLocal("key", s.limit, now).Allowed)
+			require.Equal(t, int64(1), ratelimit.AllowLocal(newLimiter(s), "key", s.limit, now))
 		}
 	}
 }

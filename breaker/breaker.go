@@ -268,7 +268,7 @@ func (b *Breaker) run(call *store.Call, deadline time.Time) error {
 	if call.Err == nil && len(call.Reply) != 6 {
 		call.Err = errBadReply
 	}
-	call.Finish()
+	store.Finish(call)
 	return call.Err
 }
 

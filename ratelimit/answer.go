@@ -4,7 +4,6 @@ import (
 	"errors"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/resilient-gateway/resilience/internal/store"
 )
@@ -41,5 +40,3 @@ func read(word string) answer {
 	}
 	return answer{taken: numbers[0], level: numbers[1], leased: numbers[2], lease: numbers[3]}
 }
-
-func microseconds(n int64) time.Duration { return time.Duration(n) * time.Microsecond }

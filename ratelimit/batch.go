@@ -12,7 +12,7 @@ import (
 const (
 	maxBatch  = 256
 	maxFlying = 16
-	farAway   = 1000 // microseconds since the last one left
+	farAway   = 5000 // microseconds since the last one left
 )
 
 // batch is requests under one limit that ask Redis in one call, each for one token. The first of them, the oldest, flies it.
@@ -37,7 +37,7 @@ type batch struct {
 }
 
 // form makes an empty batch. mu is held.
-func (l *Limiter) form(limit *Limit, deadline time.Time) *batch {
+func form(l *Limiter, limit *Limit, deadline time.Time) *batch {
 	l.last++
 	b := &batch{number: l.last, limit: limit, deadline: deadline, asks: []string{limit.word, leaseWord}}
 	b.takeoff.Add(1)
@@ -48,25 +48,32 @@ func (l *Limiter) form(limit *Limit, deadline time.Time) *batch {
 }
 
 // join adds a request for the key. mu is held.
-func (l *Limiter) join(b *batch, key string, now int64) {
+func join(l *Limiter, b *batch, key string, now int64) {
 	ask := askOne
-	e := l.Known.get(key)
+	e := l.Known.Young[key]
+	if e == nil {
+		e = get(l.Known, key)
+	}
 	if e == nil {
 		e = &Entry{Limit: b.limit, Spent: 1, asked: now}
-		e.at = now
-		l.Known.add(key, e)
+		e.bucket.at = now
+		add(l.Known, key, e)
 	} else {
 		if e.Limit != b.limit {
-			e.pass(b.limit)
+			pass(e, b.limit)
 		}
-		word, ends := e.ask(b, now)
+		word, ends := askFor(e, b, now)
 		ask = word
 		if ends {
 			b.ends = append(b.ends, len(b.asks))
 		}
 	}
 	if e.word == "" {
-		e.word = store.Word(l.Prefix + l.Name(key))
+		name := key
+		if strings.Trim(key, l.Safe) != "" {
+			name = l.Name(key)
+		}
+		e.word = store.Word(l.Prefix + name)
 	}
 	b.entries = append(b.entries, e)
 	b.keys = append(b.keys, e.word)
@@ -77,7 +84,7 @@ func (l *Limiter) join(b *batch, key string, now int64) {
 }
 
 // carry takes a rider on board, unless one of its kind is. mu is held.
-func (b *batch) carry(rider *store.Call) {
+func carry(b *batch, rider *store.Call) {
 	for _, other := range b.riders {
 		if other.Script == rider.Script && other.Keys[0] == rider.Keys[0] {
 			return
@@ -87,7 +94,7 @@ func (b *batch) carry(rider *store.Call) {
 }
 
 // dispatch lets batches leave that wait, as long as more may fly. mu is held.
-func (l *Limiter) dispatch(now int64) {
+func dispatch(l *Limiter, now int64) {
 	for len(l.waiting) > 0 && (l.flying == 0 || l.flying < maxFlying && now-l.flown >= farAway) {
 		b := l.waiting[0]
 		l.waiting = l.waiting[1:]
@@ -103,11 +110,11 @@ func (l *Limiter) dispatch(now int64) {
 }
 
 // fly asks Redis for the whole batch and hears its answer. It lets those leave that have waited behind it.
-func (l *Limiter) fly(b *batch) {
-	call := b.call()
+func fly(l *Limiter, b *batch) {
+	call := callFor(b)
 	l.Store.Run(append([]*store.Call{call}, b.riders...), b.deadline)
 	for _, rider := range b.riders {
-		rider.Finish()
+		store.Finish(rider)
 	}
 	words := strings.Fields(call.Answer)
 	err := call.Err
@@ -118,15 +125,15 @@ func (l *Limiter) fly(b *batch) {
 	l.Mu.Lock()
 	b.words, b.err = words, err
 	l.heard++
-	l.hear(b, now)
+	hear(l, b, now)
 	l.flying--
-	l.dispatch(now)
+	dispatch(l, now)
 	l.Mu.Unlock()
 	b.landing.Done()
 }
 
-// call returns the batch as one call.
-func (b *batch) call() *store.Call {
+// callFor returns the batch as one call.
+func callFor(b *batch) *store.Call {
 	call := &store.Call{Script: script, Number: len(b.keys), Words: append(b.keys, b.asks...)}
 	if len(b.ends) > 0 {
 		// A lease must not be ended twice: what it gives back would be given twice.
@@ -141,16 +148,16 @@ func (b *batch) call() *store.Call {
 }
 
 // hear takes what the answer tells of each key. mu is held.
-func (l *Limiter) hear(b *batch, now int64) {
+func hear(l *Limiter, b *batch, now int64) {
 	for i, e := range b.entries {
 		if b.err == nil {
 			word := b.words[i]
-			if isPlenty(word) && e.heard <= b.heard && e.Limit == b.limit {
+			if word[0] == plenty && e.heard <= b.heard && e.Limit == b.limit {
 				e.told = word
-				e.at = now
+				e.bucket.at = now
 				e.heard = l.heard
 			} else {
-				l.learn(e, b, word, now)
+				learn(l, e, b, word, now)
 			}
 		}
 		if e.batch == b.number {
@@ -159,21 +166,17 @@ func (l *Limiter) hear(b *batch, now int64) {
 	}
 }
 
-// decision returns what the answer says to the request at a place.
-func (b *batch) decision(place int) (Decision, error) {
+// verdict returns what the answer says to the request at a place, as Allow does.
+func verdict(b *batch, place int) (int64, error) {
 	if b.err != nil {
-		return Decision{}, b.err
+		return 0, b.err
 	}
-	word := b.words[place]
-	if isPlenty(word) {
-		return Decision{Allowed: true}, nil
-	}
-	a := read(word)
+	a := read(b.words[place])
 	if a.taken < 0 {
-		return Decision{}, ErrNotABucket
+		return 0, ErrNotABucket
 	}
 	if a.taken > 0 {
-		return Decision{Allowed: true}, nil
+		return 1, nil
 	}
-	return Decision{RetryAfter: b.limit.retryAfter(a.level)}, nil
+	return refusal(b.limit, a.level), nil
 }

@@ -1,8 +1,6 @@
 package ratelimit
 
 import (
-	"strings"
-
 	"github.com/resilient-gateway/resilience/internal/store"
 )
 
@@ -21,9 +19,9 @@ type Entry struct {
 
 	// The level that Redis told of, or the bucket itself while there is no Redis. Where told is not empty, it is the later
 	// word, not read yet: few are ever looked at.
-	bucket
-	told  string
-	heard int64 // the number of the answer that told of it
+	bucket bucket
+	told   string
+	heard  int64 // the number of the answer that told of it
 
 	lease int64  // the lease's number; 0: none
 	word  string // that names the key to Redis, as it goes over the wire
@@ -49,18 +47,18 @@ func spend(e *Entry, limit *Limit, now int64) int64 {
 }
 
 // know reads the level that Redis told of, or takes the bucket for full where it never did. mu is held.
-func (e *Entry) know() {
+func know(e *Entry) {
 	if e.told != "" {
-		e.level, e.period = read(e.told).level, e.Limit.period
+		e.bucket.level, e.bucket.period = read(e.told).level, e.Limit.period
 		e.told = ""
-	} else if e.period == 0 {
-		e.level, e.period = e.Limit.full, e.Limit.period
+	} else if e.bucket.period == 0 {
+		e.bucket.level, e.bucket.period = e.Limit.full, e.Limit.period
 	}
 }
 
 // pass makes the entry, which is to be asked for, one of another limit. mu is held.
-func (e *Entry) pass(limit *Limit) {
-	e.know()
+func pass(e *Entry, limit *Limit) {
+	know(e)
 	e.Limit = limit
 	e.Empty = 0
 }
@@ -68,9 +66,9 @@ func (e *Entry) pass(limit *Limit) {
 // askOne is what a request asks for that is content with one token.
 var askOne = store.Word("1 0")
 
-// ask returns what to ask Redis for, for one request in a batch: a token, and some ahead of need, in exchange for the lease
+// askFor returns what to ask Redis for, for one request in a batch: a token, and some ahead of need, in exchange for the lease
 // that there is. It tells whether it ends that. One batch at a time asks ahead for a key. mu is held.
-func (e *Entry) ask(b *batch, now int64) (word string, ends bool) {
+func askFor(e *Entry, b *batch, now int64) (word string, ends bool) {
 	if e.batch != 0 {
 		e.Spent++
 		return askOne, false
@@ -81,7 +79,7 @@ func (e *Entry) ask(b *batch, now int64) (word string, ends bool) {
 		return askOne, false
 	}
 	e.batch = b.number
-	words := "1 " + digits(e.demand(now))
+	words := "1 " + digits(demand(e, now))
 	if e.lease != 0 && now < e.Until {
 		ends = true
 		words += " " + digits(e.lease) + " " + digits(e.Tokens)
@@ -94,7 +92,7 @@ func (e *Entry) ask(b *batch, now int64) (word string, ends bool) {
 // demand returns how many tokens to ask for ahead of need: what the key used in the lease time before, and of a large use a
 // part, for what is left of a lease when its client goes elsewhere is lost to the client, and one more call for so many
 // tokens costs little. mu is held.
-func (e *Entry) demand(now int64) int64 {
+func demand(e *Entry, now int64) int64 {
 	passed := now - e.asked
 	usage := e.Spent
 	if passed < leaseMicros {
@@ -113,15 +111,15 @@ func (e *Entry) demand(now int64) int64 {
 
 // learn takes Redis's answer, which came now, to a batch. Redis gave it somewhere between the two: each time is counted from
 // the end that lets less through. Where the batch asked ahead for the key, the lease is its. mu is held.
-func (l *Limiter) learn(e *Entry, b *batch, word string, now int64) {
+func learn(l *Limiter, e *Entry, b *batch, word string, now int64) {
 	a := read(word)
 	if a.taken < 0 || e.Limit != b.limit {
 		return // a lease that nobody takes ends by its time
 	}
-	e.know()
+	know(e)
 	// Calls overtake each other: of two that were under way at once, the lower level is the later.
-	if e.heard <= b.heard || e.level > a.level {
-		e.level, e.at = a.level, now
+	if e.heard <= b.heard || e.bucket.level > a.level {
+		e.bucket.level, e.bucket.at = a.level, now
 	}
 	e.heard = l.heard
 	if e.batch == b.number {
@@ -131,7 +129,7 @@ func (l *Limiter) learn(e *Entry, b *batch, word string, now int64) {
 	}
 	e.Empty = 0
 	if a.level < b.limit.period {
-		e.Token = b.sent + b.limit.untilToken(a.level)
+		e.Token = b.sent + untilToken(b.limit, a.level)
 		e.Empty = e.Token
 		if e.Empty > b.sent+maxEmpty {
 			e.Empty = b.sent + maxEmpty
@@ -139,5 +137,5 @@ func (l *Limiter) learn(e *Entry, b *batch, word string, now int64) {
 	}
 }
 
-// isPlenty tells of an answer that it says no more than that the token was taken and that more are left.
-func isPlenty(word string) bool { return strings.HasPrefix(word, "+") }
+// plenty begins an answer that says no more than that the token was taken, and that more are left.
+const plenty = '+'

@@ -34,8 +34,8 @@ func TestLimiter_aFloodOfKeysTakesBoundedMemory(t *testing.T) {
 		go func() {
 			defer done.Done()
 			for i := atomic.AddInt64(&next, 1); i <= keys; i = atomic.AddInt64(&next, 1) {
-				decision, err := l.Allow("header:"+digits(i), limit, l.Now(), time.Now().Add(20*time.Second), nil)
-				if err == nil && decision.Allowed {
+				verdict, err := Allow(l, "header:"+digits(i), limit, l.Now(), 20*time.Second, nil)
+				if err == nil && verdict > 0 {
 					atomic.AddInt64(&allowed, 1)
 				}
 			}

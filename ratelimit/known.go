@@ -17,7 +17,7 @@ func newKnown() *Known {
 }
 
 // get returns the entry of a key, or nil.
-func (k *Known) get(key string) *Entry {
+func get(k *Known, key string) *Entry {
 	if e := k.Young[key]; e != nil {
 		return e
 	}
@@ -31,7 +31,7 @@ func (k *Known) get(key string) *Entry {
 
 // add adds the entry of a key. It may forget those that were not asked for lately: with a Redis, that only means to ask
 // it again.
-func (k *Known) add(key string, e *Entry) {
+func add(k *Known, key string, e *Entry) {
 	if len(k.Young) >= halfOfKeys {
 		k.old = k.Young
 		k.Young = map[string]*Entry{}
@@ -41,7 +41,7 @@ func (k *Known) add(key string, e *Entry) {
 
 // addIfRoom adds the entry of a key, and forgets none but full buckets for it, which costs nobody anything. It tells
 // whether there was room.
-func (k *Known) addIfRoom(key string, e *Entry, limit *Limit, now int64) bool {
+func addIfRoom(k *Known, key string, e *Entry, limit *Limit, now int64) bool {
 	if len(k.Young) < halfOfKeys {
 		k.Young[key] = e
 		return true
@@ -57,8 +57,8 @@ func (k *Known) addIfRoom(key string, e *Entry, limit *Limit, now int64) bool {
 func dropFull(some map[string]*Entry, limit *Limit, now int64) bool {
 	seen, before := 0, len(some)
 	for key, e := range some {
-		e.know()
-		if e.batch == 0 && e.refilled(limit, now) >= limit.full {
+		know(e)
+		if e.batch == 0 && e.bucket.refilled(limit, now) >= limit.full {
 			delete(some, key)
 		}
 		seen++

@@ -94,11 +94,11 @@ func anyLimit(random *rand.Rand) *Limit {
 
 // admitted asks as a request does.
 func admitted(g *Limiter, limit *Limit) bool {
-	if verdict := g.Spend("key", limit, g.Now()); verdict != 0 {
+	if verdict := Spend(g, "key", limit, g.Now()); verdict != 0 {
 		return verdict > 0
 	}
-	decision, err := g.Allow("key", limit, g.Now(), time.Time{}, nil)
-	return err == nil && decision.Allowed
+	verdict, err := Allow(g, "key", limit, g.Now(), time.Second, nil)
+	return err == nil && verdict > 0
 }
 
 // window watches the windows that begin with any admission and end with the last one.

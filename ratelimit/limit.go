@@ -37,12 +37,15 @@ func NewLimit(capacity, refill int64, period time.Duration) *Limit {
 	return limits[words]
 }
 
-// retryAfter returns how long a bucket at the given level takes to hold one token.
-func (l *Limit) retryAfter(level int64) time.Duration {
-	return time.Duration(l.untilToken(level)) * time.Microsecond
+// refusal returns the verdict on a request for a bucket at a level that is no token: less the microseconds until it holds one.
+func refusal(l *Limit, level int64) int64 {
+	if until := untilToken(l, level); until > 0 {
+		return -until
+	}
+	return -1
 }
 
-func (l *Limit) untilToken(level int64) int64 {
+func untilToken(l *Limit, level int64) int64 {
 	missing := l.period - level
 	if missing <= 0 {
 		return 0

@@ -3,29 +3,35 @@ package ratelimit
 // AllowLocal takes a token from the bucket of key in this process. It starts from the level that Redis last told of,
 // less what was taken here since, or full; what is left of a lease goes first. With no room left for another key, all
 // further ones share one bucket: a flood of keys must not make the limit void.
-func (l *Limiter) AllowLocal(key string, limit *Limit, now int64) Decision {
+func AllowLocal(l *Limiter, key string, limit *Limit, now int64) int64 {
 	l.Mu.Lock()
-	defer l.Mu.Unlock()
-	e := l.Known.get(key)
+	verdict := allowLocal(l, key, limit, now)
+	l.Mu.Unlock()
+	return verdict
+}
+
+// allowLocal is AllowLocal. mu is held.
+func allowLocal(l *Limiter, key string, limit *Limit, now int64) int64 {
+	e := get(l.Known, key)
 	if spend(e, limit, now) > 0 {
-		return Decision{Allowed: true}
+		return 1
 	}
 	if e == nil {
 		e = &Entry{Limit: limit, bucket: fullBucket(limit, now)}
-		if !l.Known.addIfRoom(key, e, limit, now) {
-			e = l.share(e)
+		if !addIfRoom(l.Known, key, e, limit, now) {
+			e = share(l, e)
 		}
 	}
-	e.know()
-	taken, level := e.take(limit, 1, now)
+	know(e)
+	taken, level := e.bucket.take(limit, 1, now)
 	if taken == 1 {
-		return Decision{Allowed: true}
+		return 1
 	}
-	return Decision{RetryAfter: limit.retryAfter(level)}
+	return refusal(limit, level)
 }
 
 // share returns the bucket of all keys that there is no room for: the given one, if it is the first. mu is held.
-func (l *Limiter) share(first *Entry) *Entry {
+func share(l *Limiter, first *Entry) *Entry {
 	if l.shared == nil {
 		l.shared = first
 	}

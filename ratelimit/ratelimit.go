@@ -26,41 +26,17 @@ type Store interface {
 	Run(calls []*store.Call, deadline time.Time) error
 }
 
-// Decision is the answer to one request.
-type Decision struct {
-	Allowed    bool
-	RetryAfter time.Duration // where not allowed: until the bucket holds a token, if nobody else takes it
-}
-
-// decide returns the decision of a verdict of Spend that is not 0.
-func decide(verdict int64) Decision {
-	if verdict > 0 {
-		return Decision{Allowed: true}
-	}
-	return Decision{RetryAfter: microseconds(-verdict)}
-}
-
-// Verdict returns the decision as Spend does: 1, or less the microseconds until there is a token.
-func (d Decision) Verdict() int64 {
-	if d.Allowed {
-		return 1
-	}
-	if d.RetryAfter < time.Microsecond {
-		return -1
-	}
-	return -d.RetryAfter.Microseconds()
-}
-
 // Settings of a limiter.
 type Settings struct {
 	Store  Store               // nil: there is AllowLocal only
 	Prefix string              // of a bucket's key in Redis
-	Name   func(string) string // what the key of a bucket in Redis goes on with, for a key of ours
+	Safe   string              // bytes that a key may go on with in Redis as they are
+	Name   func(string) string // what it goes on with for a key of ours that has others
 	Now    func() int64        // microseconds that only ever grow
 }
 
-// Limiter decides for all keys of one name. It is safe for concurrent use; no lock is held while Redis works. The times
-// of its methods are those of its Now.
+// Limiter decides for all keys of one name. It is safe for concurrent use; no lock is held while Redis works. The times that
+// its functions take are those of its Now.
 type Limiter struct {
 	Settings
 
@@ -82,36 +58,43 @@ func New(settings Settings) *Limiter {
 	return &Limiter{Settings: settings, Known: newKnown(), forming: map[*Limit]*batch{}}
 }
 
+// What follows are functions, not methods: in the interpreter a call of a method costs four times that of a function.
+
 // Spend decides from what is known here: 1 says that a token of a lease in hand was taken; 0 that Redis must be asked, with
 // Allow; a negative number that the bucket is empty, and will have a token in so many microseconds.
-func (l *Limiter) Spend(key string, limit *Limit, now int64) int64 {
+func Spend(l *Limiter, key string, limit *Limit, now int64) int64 {
 	l.Mu.Lock()
-	defer l.Mu.Unlock()
-	return spend(l.Known.get(key), limit, now)
+	verdict := spend(get(l.Known, key), limit, now)
+	l.Mu.Unlock()
+	return verdict
 }
 
-// Allow takes a token from the bucket of key, in Redis. Requests that wait at the same time share one call. rider, which
-// may be nil, is a call of somebody else's that goes the same way. The error, which comes by the deadline, wraps
-// store.ErrUnavailable, or is ErrNotABucket or the script's own.
-func (l *Limiter) Allow(key string, limit *Limit, now int64, deadline time.Time, rider *store.Call) (Decision, error) {
+// Allow takes a token from the bucket of key, in Redis: 1 says that there was one, a negative number that there will be one in
+// so many microseconds, if nobody else takes it. Requests that wait at the same time share one call. rider, which may be nil,
+// is a call of somebody else's that goes the same way. The error, which comes within the timeout, wraps store.ErrUnavailable,
+// or is ErrNotABucket or the script's own.
+func Allow(l *Limiter, key string, limit *Limit, now int64, timeout time.Duration, rider *store.Call) (int64, error) {
 	l.Mu.Lock()
 	b := l.forming[limit]
 	leads := b == nil
 	if leads {
-		b = l.form(limit, deadline)
+		b = form(l, limit, time.Now().Add(timeout))
 	}
 	place := len(b.entries)
-	l.join(b, key, now)
+	join(l, b, key, now)
 	if rider != nil {
-		b.carry(rider)
+		carry(b, rider)
 	}
-	l.dispatch(now)
+	dispatch(l, now)
 	l.Mu.Unlock()
 	if leads {
 		b.takeoff.Wait()
-		l.fly(b)
+		fly(l, b)
 	} else {
 		b.landing.Wait()
 	}
-	return b.decision(place)
+	if b.err == nil && b.words[place][0] == plenty {
+		return 1, nil
+	}
+	return verdict(b, place)
 }

@@ -31,14 +31,22 @@ func newStore(t *testing.T, address string) *store.Store {
 	return s
 }
 
-func allow(t *testing.T, l *Limiter, key string, limit *Limit) Decision {
+func allow(t *testing.T, l *Limiter, key string, limit *Limit) int64 {
 	now := l.Now()
-	if verdict := l.Spend(key, limit, now); verdict != 0 {
-		return decide(verdict)
+	if verdict := Spend(l, key, limit, now); verdict != 0 {
+		return verdict
 	}
-	decision, err := l.Allow(key, limit, now, time.Now().Add(5*time.Second), nil)
+	verdict, err := Allow(l, key, limit, now, 5*time.Second, nil)
 	require.NoError(t, err)
-	return decision
+	return verdict
+}
+
+func allowed(t *testing.T, l *Limiter, key string, limit *Limit) bool {
+	return allow(t, l, key, limit) > 0
+}
+
+func allowedLocal(l *Limiter, key string, limit *Limit, now int64) bool {
+	return AllowLocal(l, key, limit, now) > 0
 }
 
 func TestLimiter_burstThenRefill(t *testing.T) {
@@ -47,12 +55,10 @@ func TestLimiter_burstThenRefill(t *testing.T) {
 	limit := NewLimit(3, 1, time.Hour)
 
 	for i := 0; i < 3; i++ {
-		require.Equal(t, Decision{Allowed: true}, allow(t, l, "ip:a", limit))
+		require.Equal(t, int64(1), allow(t, l, "ip:a", limit))
 	}
-	refused := allow(t, l, "ip:a", limit)
-	require.False(t, refused.Allowed)
-	require.InDelta(t, time.Hour.Seconds(), refused.RetryAfter.Seconds(), 5)
-	require.True(t, allow(t, l, "ip:b", limit).Allowed, "another client has a bucket of its own")
+	require.InDelta(t, -3600*second, allow(t, l, "ip:a", limit), float64(5*second))
+	require.True(t, allowed(t, l, "ip:b", limit), "another client has a bucket of its own")
 	require.Equal(t, int64(2), server.Int("EXISTS", prefix+"ip:a", prefix+"ip:b"))
 }
 
@@ -87,10 +93,10 @@ func TestLimiter_exactUnderContention(t *testing.T) {
 func askTenTimes(l *Limiter, limit *Limit, allowed, failed *int64, done *sync.WaitGroup) {
 	defer done.Done()
 	for i := 0; i < 10; i++ {
-		decision, err := l.Allow("ip:a", limit, 0, time.Now().Add(20*time.Second), nil)
+		verdict, err := Allow(l, "ip:a", limit, 0, 20*time.Second, nil)
 		if err != nil {
 			atomic.AddInt64(failed, 1)
-		} else if decision.Allowed {
+		} else if verdict > 0 {
 			atomic.AddInt64(allowed, 1)
 		}
 	}
@@ -118,10 +124,10 @@ func TestLimiter_eachVerdictBelongsToItsKey(t *testing.T) {
 
 func askForKey(l *Limiter, key string, limit *Limit, allowed, failed *int64, done *sync.WaitGroup) {
 	defer done.Done()
-	decision, err := l.Allow(key, limit, 0, time.Now().Add(20*time.Second), nil)
+	verdict, err := Allow(l, key, limit, 0, 20*time.Second, nil)
 	if err != nil {
 		atomic.AddInt64(failed, 1)
-	} else if decision.Allowed {
+	} else if verdict > 0 {
 		atomic.AddInt64(allowed, 1)
 	}
 }
@@ -131,10 +137,10 @@ func TestLimiter_eachCallHasItsOwnLimit(t *testing.T) {
 	l := newLimiter(newStore(t, server.Addr()))
 	wide, narrow := NewLimit(10, 1, time.Hour), NewLimit(2, 1, time.Hour)
 
-	require.True(t, allow(t, l, "ip:a", wide).Allowed)
-	require.True(t, allow(t, l, "ip:a", narrow).Allowed)
-	require.True(t, allow(t, l, "ip:a", wide).Allowed)
-	require.False(t, allow(t, l, "ip:a", wide).Allowed, "the narrow one has cut the bucket")
+	require.True(t, allowed(t, l, "ip:a", wide))
+	require.True(t, allowed(t, l, "ip:a", narrow))
+	require.True(t, allowed(t, l, "ip:a", wide))
+	require.False(t, allowed(t, l, "ip:a", wide), "the narrow one has cut the bucket")
 }
 
 func TestLimiter_aKeyThatIsNotABucketIsAnErrorOfItsOwn(t *testing.T) {
@@ -144,10 +150,10 @@ func TestLimiter_aKeyThatIsNotABucketIsAnErrorOfItsOwn(t *testing.T) {
 	l := newLimiter(newStore(t, server.Addr()))
 	limit := NewLimit(1, 1, time.Hour)
 	for _, key := range []string{"ip:list", "ip:text"} {
-		_, err := l.Allow(key, limit, 0, time.Now().Add(5*time.Second), nil)
+		_, err := Allow(l, key, limit, 0, 5*time.Second, nil)
 		require.ErrorIs(t, err, ErrNotABucket)
 	}
-	require.True(t, allow(t, l, "ip:good", limit).Allowed)
+	require.True(t, allowed(t, l, "ip:good", limit))
 }
 
 func TestLimiter_carriesARider(t *testing.T) {
@@ -156,14 +162,14 @@ func TestLimiter_carriesARider(t *testing.T) {
 	learnt := int64(0)
 	rider := &store.Call{Script: store.NewScript(`return '42'`), Keys: []string{"test:{name}:other"}}
 	rider.Then = func(c *store.Call) { learnt = c.Reply[0] }
-	_, err := l.Allow("ip:a", NewLimit(1, 1, time.Hour), 0, time.Now().Add(5*time.Second), rider)
+	_, err := Allow(l, "ip:a", NewLimit(1, 1, time.Hour), 0, 5*time.Second, rider)
 	require.NoError(t, err)
 	require.Equal(t, int64(42), learnt)
 }
 
 func TestLimiter_withoutRedisAnErrorComesInTime(t *testing.T) {
 	l := newLimiter(newStore(t, "127.0.0.1:"+redistest.FreePort(t)))
-	_, err := l.Allow("ip:a", NewLimit(1, 1, time.Hour), 0, time.Now().Add(time.Second), nil)
+	_, err := Allow(l, "ip:a", NewLimit(1, 1, time.Hour), 0, time.Second, nil)
 	require.ErrorIs(t, err, store.ErrUnavailable)
 }
 
@@ -171,22 +177,20 @@ func TestAllowLocal_steps(t *testing.T) {
 	l := New(Settings{})
 	limit := NewLimit(2, 1, time.Second)
 	rows := []struct {
-		name       string
-		at         int64
-		allowed    bool
-		retryAfter time.Duration
+		name    string
+		at      int64
+		verdict int64
 	}{
-		{"first of two", 0, true, 0},
-		{"second of two", 0, true, 0},
-		{"none left", 0, false, time.Second},
-		{"half a second later", second / 2, false, time.Second / 2},
-		{"a microsecond short", second - 1, false, time.Microsecond},
-		{"one again", second, true, 0},
+		{"first of two", 0, 1},
+		{"second of two", 0, 1},
+		{"none left", 0, -second},
+		{"half a second later", second / 2, -second / 2},
+		{"a microsecond short", second - 1, -1},
+		{"one again", second, 1},
 	}
 	for _, row := range rows {
-		decision := l.AllowLocal("ip:a", limit, row.at)
-		require.Equal(t, row.allowed, decision.Allowed, row.name)
-		require.Equal(t, row.retryAfter, decision.RetryAfter, row.name)
+		verdict := AllowLocal(l, "ip:a", limit, row.at)
+		require.Equal(t, row.verdict, verdict, row.name)
 	}
 }
 
@@ -195,30 +199,30 @@ func TestAllowLocal_goesOnFromWhatRedisSaidLast(t *testing.T) {
 	l := newLimiter(newStore(t, server.Addr()))
 	limit := NewLimit(5, 1, time.Hour)
 	for i := 0; i < 3; i++ {
-		require.True(t, allow(t, l, "ip:a", limit).Allowed)
+		require.True(t, allowed(t, l, "ip:a", limit))
 	}
-	require.True(t, l.AllowLocal("ip:a", limit, 0).Allowed)
-	require.True(t, l.AllowLocal("ip:a", limit, 0).Allowed)
-	require.False(t, l.AllowLocal("ip:a", limit, 0).Allowed)
-	require.True(t, allow(t, l, "ip:a", limit).Allowed, "Redis has two left, and rules")
-	require.True(t, l.AllowLocal("ip:a", limit, 0).Allowed)
-	require.False(t, l.AllowLocal("ip:a", limit, 0).Allowed, "no fresh bucket at each flap")
+	require.True(t, allowedLocal(l, "ip:a", limit, 0))
+	require.True(t, allowedLocal(l, "ip:a", limit, 0))
+	require.False(t, allowedLocal(l, "ip:a", limit, 0))
+	require.True(t, allowed(t, l, "ip:a", limit), "Redis has two left, and rules")
+	require.True(t, allowedLocal(l, "ip:a", limit, 0))
+	require.False(t, allowedLocal(l, "ip:a", limit, 0), "no fresh bucket at each flap")
 }
 
 func TestAllowLocal_memoryIsBounded(t *testing.T) {
 	l := New(Settings{})
 	limit := NewLimit(2, 1, time.Second)
 	for i := 0; i < maxKeys; i++ {
-		require.True(t, l.AllowLocal(numbered(i), limit, 0).Allowed)
+		require.True(t, allowedLocal(l, numbered(i), limit, 0))
 	}
-	require.True(t, l.AllowLocal(numbered(maxKeys), limit, 0).Allowed)
-	require.True(t, l.AllowLocal(numbered(maxKeys+1), limit, 0).Allowed)
-	require.False(t, l.AllowLocal(numbered(maxKeys+2), limit, 0).Allowed, "no room left: the others share one bucket")
-	require.True(t, l.AllowLocal(numbered(0), limit, 0).Allowed, "who was known before is not hurt")
-	require.False(t, l.AllowLocal(numbered(0), limit, 0).Allowed)
+	require.True(t, allowedLocal(l, numbered(maxKeys), limit, 0))
+	require.True(t, allowedLocal(l, numbered(maxKeys+1), limit, 0))
+	require.False(t, allowedLocal(l, numbered(maxKeys+2), limit, 0), "no room left: the others share one bucket")
+	require.True(t, allowedLocal(l, numbered(0), limit, 0), "who was known before is not hurt")
+	require.False(t, allowedLocal(l, numbered(0), limit, 0))
 	require.Equal(t, maxKeys, len(l.Known.Young)+len(l.Known.old))
 
-	require.True(t, l.AllowLocal(numbered(maxKeys+3), limit, 10*second).Allowed, "full buckets make room")
+	require.True(t, allowedLocal(l, numbered(maxKeys+3), limit, 10*second), "full buckets make room")
 	require.Less(t, len(l.Known.Young)+len(l.Known.old), maxKeys)
 }
 
@@ -229,14 +233,14 @@ func numbered(i int) string {
 func TestKnown_withARedisTheOldOnesGo(t *testing.T) {
 	k := newKnown()
 	hot := &Entry{}
-	k.add("hot", hot)
+	add(k, "hot", hot)
 	for i := 0; i < 3*maxKeys; i++ {
-		k.add(numbered(i), &Entry{})
+		add(k, numbered(i), &Entry{})
 		if i%1000 == 0 {
-			require.Same(t, hot, k.get("hot"), "what is asked for stays")
+			require.Same(t, hot, get(k, "hot"), "what is asked for stays")
 		}
 	}
 	require.LessOrEqual(t, len(k.Young)+len(k.old), maxKeys)
-	require.Nil(t, k.get(numbered(0)))
-	require.NotNil(t, k.get(numbered(3*maxKeys-1)))
+	require.Nil(t, get(k, numbered(0)))
+	require.NotNil(t, get(k, numbered(3*maxKeys-1)))
 }

@@ -97,7 +97,7 @@ func (g *gateway) restart(redis *shared) {
 func (f *fleet) ask(g *gateway) {
 	const key = "client"
 	start := time.Since(f.redis.begun).Microseconds()
-	verdict := g.limiter.Spend(key, f.limit, g.now())
+	verdict := ratelimit.Spend(g.limiter, key, f.limit, g.now())
 	if verdict > 0 {
 		g.admit(start, start)
 	}
@@ -106,11 +106,11 @@ func (f *fleet) ask(g *gateway) {
 	}
 	limiter := g.limiter
 	f.asking.Go(func() {
-		decision, err := limiter.Allow(key, f.limit, g.now(), time.Now().Add(time.Second), nil)
+		verdict, err := ratelimit.Allow(limiter, key, f.limit, g.now(), time.Second, nil)
 		if err != nil {
 			panic(err) // this Redis never fails
 		}
-		if decision.Allowed && limiter == g.limiter {
+		if verdict > 0 && limiter == g.limiter {
 			g.admit(start, time.Since(f.redis.begun).Microseconds())
 		}
 	})

@@ -167,8 +167,8 @@ func hash(text string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// harmless is letters, digits and the marks of addresses and host names.
-const harmless = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.:-_"
+// Harmless is letters, digits and the marks of addresses and host names: a key of nothing else is its own Name.
+const Harmless = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.:-_"
 
-// safe tells whether there is nothing in the text but what is harmless. A loop would say so too, interpreted byte by byte.
-func safe(text string) bool { return strings.Trim(text, harmless) == "" }
+// safe tells whether there is nothing in the text but what is Harmless. A loop would say so too, interpreted byte by byte.
+func safe(text string) bool { return strings.Trim(text, Harmless) == "" }

@@ -1,20 +1,27 @@
 package store
 
 import (
+	"bufio"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/gomodule/redigo/redis"
 )
 
+// maxReply is more than the scripts answer with, in bytes.
+const maxReply = 1 << 20
+
 // conn is one connection to Redis, used by one goroutine at a time.
 type conn struct {
-	raw   net.Conn   // commands are written to it directly: redigo, interpreted, writes them byte by byte
-	redis redis.Conn // replies are read by it
+	redis  redis.Conn // that greets
+	raw    net.Conn   // that runs scripts: redigo, interpreted, writes byte by byte, and takes long to read
+	reader *bufio.Reader
 	// fresh is set until the connection has answered once: only one that worked before can have died idle.
 	fresh bool
 }
@@ -37,7 +44,7 @@ func dial(settings Settings) (*conn, error) {
 		raw.SetDeadline(time.Time{})
 		raw = secure
 	}
-	c := &conn{raw: raw, redis: redis.NewConn(raw, settings.Timeout, settings.Timeout), fresh: true}
+	c := &conn{raw: raw, redis: redis.NewConn(raw, settings.Timeout, settings.Timeout), reader: bufio.NewReader(raw), fresh: true}
 	if err := c.greet(settings, deadline); err != nil {
 		c.redis.Close()
 		return nil, err
@@ -78,8 +85,8 @@ func (c *conn) expectOK(deadline time.Time, command string, args ...interface{})
 
 // run sends the calls in one round trip, and once more in full those whose script Redis has not got. An error means that
 // the connection is of no more use; calls that have their answer by then keep it.
-func (c *conn) run(calls []*Call, deadline time.Time) error {
-	if err := c.roundTrip(calls, false, deadline); err != nil {
+func run(c *conn, calls []*Call, deadline time.Time) error {
+	if err := roundTrip(c, calls, false, deadline); err != nil {
 		return err
 	}
 	var unknown []*Call
@@ -91,33 +98,54 @@ func (c *conn) run(calls []*Call, deadline time.Time) error {
 	if len(unknown) == 0 {
 		return nil
 	}
-	return c.roundTrip(unknown, true, deadline)
+	return roundTrip(c, unknown, true, deadline)
 }
 
-func (c *conn) roundTrip(calls []*Call, source bool, deadline time.Time) error {
+func roundTrip(c *conn, calls []*Call, source bool, deadline time.Time) error {
 	var lines []string
 	for _, call := range calls {
-		call.pend()
-		lines = call.appendTo(lines, source)
+		pend(call)
+		lines = appendTo(lines, call, source)
 	}
 	lines = append(lines, "")
-	if err := c.raw.SetWriteDeadline(deadline); err != nil {
+	if err := c.raw.SetDeadline(deadline); err != nil {
 		return err
 	}
 	if _, err := c.raw.Write([]byte(strings.Join(lines, newline))); err != nil {
 		return err
 	}
 	for _, call := range calls {
-		left := time.Until(deadline)
-		if left < time.Millisecond {
-			left = time.Millisecond
-		}
-		reply, err := redis.ReceiveWithTimeout(c.redis, left)
-		if err != nil && c.redis.Err() != nil {
+		if err := receive(c, call); err != nil {
 			return err
 		}
 		c.fresh = false
-		call.read(reply, err)
 	}
+	return nil
+}
+
+// receive reads the reply to a call. Of the replies there are, our scripts make two, a string and an error: these few lines
+// read them for a fifth of what redigo takes, interpreted. An error means that the connection is of no more use.
+func receive(c *conn, call *Call) error {
+	line, err := c.reader.ReadString('\n')
+	if err != nil {
+		return err
+	}
+	if len(line) < 3 || !strings.HasSuffix(line, newline) {
+		return errBadReply
+	}
+	text := line[1 : len(line)-len(newline)]
+	if line[0] == '-' {
+		call.Err = errors.New(text)
+		return nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || line[0] != '$' || n < 0 || n > maxReply {
+		return errBadReply
+	}
+	reply := make([]byte, n+len(newline))
+	if _, err := io.ReadFull(c.reader, reply); err != nil {
+		return err
+	}
+	read(call, string(reply[:n]))
 	return nil
 }

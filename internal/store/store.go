@@ -12,6 +12,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -59,12 +60,14 @@ type Store struct {
 	// notify is told, outside of any lock, when the store goes down (with the reason) and when it is back (with nil).
 	notify func(reason error)
 
-	mu      sync.Mutex // guards what follows
+	// Away tells whether the store is marked down, without a call of ours.
+	Away atomic.Bool
+
+	mu      sync.Mutex // guards what follows, and each change of Away
 	changed *sync.Cond // idle has grown, a dial has ended, a wait is over, or down has changed
 	idle    []*conn
 	dials   int
 	waiting int
-	down    bool
 	closed  bool
 	retry   time.Duration
 }
@@ -77,11 +80,7 @@ func New(settings Settings, notify func(reason error)) *Store {
 }
 
 // Down tells whether the store is marked down.
-func (s *Store) Down() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.down
-}
+func (s *Store) Down() bool { return s.Away.Load() }
 
 // Close lets the store's connections go. Calls that still come are served, each on a connection of its own.
 func (s *Store) Close() {
@@ -107,9 +106,9 @@ func (s *Store) Run(calls []*Call, deadline time.Time) (err error) {
 		}
 	}()
 	for _, call := range calls {
-		call.pend()
+		pend(call)
 	}
-	err = s.try(calls, deadline)
+	err = try(s, calls, deadline)
 	if err != nil {
 		return s.fail(calls, err)
 	}
@@ -136,16 +135,16 @@ func (s *Store) fail(calls []*Call, err error) error {
 	return err
 }
 
-func (s *Store) try(calls []*Call, deadline time.Time) error {
+func try(s *Store, calls []*Call, deadline time.Time) error {
 	for {
-		c, err := s.acquire(deadline)
+		c, err := acquire(s, deadline)
 		if err != nil {
 			return err
 		}
 		sent := time.Now()
-		err = c.run(calls, deadline)
+		err = run(c, calls, deadline)
 		if err == nil {
-			s.release(c)
+			release(s, c)
 			return nil
 		}
 		// Whatever failed, an answer may still be under way on this connection: it is never used again.
@@ -185,12 +184,12 @@ func isTimeout(err error) bool {
 }
 
 // acquire returns a connection: an idle one, or one dialled beside this request, which waits no longer than the deadline.
-func (s *Store) acquire(deadline time.Time) (*conn, error) {
+func acquire(s *Store, deadline time.Time) (*conn, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var timer *time.Timer
 	for {
-		if s.down {
+		if s.Away.Load() {
 			return nil, ErrUnavailable
 		}
 		if last := len(s.idle) - 1; last >= 0 {
@@ -235,7 +234,7 @@ func (s *Store) dial() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.dials--
-	if err == nil && (s.down || s.closed && s.waiting == 0) {
+	if err == nil && (s.Away.Load() || s.closed && s.waiting == 0) {
 		c.redis.Close() // nobody is left to take it
 	} else if err == nil {
 		s.idle = append(s.idle, c)
@@ -254,9 +253,9 @@ func (s *Store) tryDial() (c *conn, err error) {
 	return dial(s.settings)
 }
 
-func (s *Store) release(c *conn) {
+func release(s *Store, c *conn) {
 	s.mu.Lock()
-	keep := !s.closed && !s.down && len(s.idle) < maxIdle
+	keep := !s.closed && !s.Away.Load() && len(s.idle) < maxIdle
 	if keep {
 		s.idle = append(s.idle, c)
 		s.changed.Signal()
@@ -281,11 +280,11 @@ func (s *Store) dropIdle() {
 // markDown notes that Redis is away and starts the retries, unless they run already.
 func (s *Store) markDown(reason error) {
 	s.mu.Lock()
-	if s.down {
+	if s.Away.Load() {
 		s.mu.Unlock()
 		return
 	}
-	s.down = true
+	s.Away.Store(true)
 	s.retry = minRetry
 	time.AfterFunc(jitter(s.retry), s.check)
 	s.changed.Broadcast()
@@ -310,9 +309,9 @@ func (s *Store) check() {
 		s.mu.Unlock()
 		return
 	}
-	s.down = false
+	s.Away.Store(false)
 	s.mu.Unlock()
-	s.release(c)
+	release(s, c)
 	s.notify(nil)
 }
 
@@ -328,7 +327,7 @@ func (s *Store) tryCheck() (c *conn, err error) {
 		return nil, err
 	}
 	call := &Call{Script: check, Keys: []string{s.settings.KeyPrefix + ":check"}, Args: []string{fmt.Sprint(checkTime)}}
-	err = c.run([]*Call{call}, time.Now().Add(s.settings.Timeout))
+	err = run(c, []*Call{call}, time.Now().Add(s.settings.Timeout))
 	if err == nil {
 		err = call.Err
 	}

@@ -3,9 +3,9 @@
 package store
 
 import (
+	"bufio"
 	"io"
 	"net"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -13,9 +13,6 @@ import (
 	"github.com/gomodule/redigo/redis"
 	"github.com/stretchr/testify/require"
 )
-
-// tooLong is a length that redigo makes room for before it knows better; a Redis does not lie so.
-var tooLong = regexp.MustCompile(`[$*][0-9]{6}`)
 
 // FuzzReplies has three calls answered with anything. Each call must have either an answer of integers or an error, or else
 // the connection must be given up; and none may have the answer of another.
@@ -31,16 +28,13 @@ func FuzzReplies(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, reply []byte) {
-		if tooLong.Match(reply) {
-			return
-		}
 		ours, theirs := net.Pipe()
 		go answer(theirs, reply)
-		c := &conn{raw: ours, redis: redis.NewConn(ours, time.Second, time.Second), fresh: true}
+		c := &conn{raw: ours, redis: redis.NewConn(ours, time.Second, time.Second), reader: bufio.NewReader(ours), fresh: true}
 		defer c.redis.Close()
 		calls := []*Call{{Script: sum}, {Script: sum}, {Script: sum}}
 		begun := time.Now()
-		err := c.run(calls, begun.Add(200*time.Millisecond))
+		err := run(c, calls, begun.Add(200*time.Millisecond))
 		require.Less(t, time.Since(begun), 2*time.Second)
 		for i, call := range calls {
 			require.True(t, call.Reply == nil || call.Err == nil, "call %d", i)
