@@ -21,8 +21,8 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// counted is one client under one limit, on a route of its own, and what the upstream saw of it.
-type counted struct {
+// tenant is one client under one limit, on a route of its own, and what the upstream saw of it.
+type tenant struct {
 	name           string
 	capacity, rate int // tokens; tokens a second
 
@@ -37,12 +37,12 @@ type arrival struct {
 	at time.Time
 }
 
-func newCounted(capacity, rate int) *counted {
-	return &counted{name: fmt.Sprintf("limit-%d-%d", capacity, rate), capacity: capacity, rate: rate, sent: map[int]time.Time{}}
+func newTenant(capacity, rate int) *tenant {
+	return &tenant{name: fmt.Sprintf("limit-%d-%d", capacity, rate), capacity: capacity, rate: rate, sent: map[int]time.Time{}}
 }
 
 // ServeHTTP is the upstream.
-func (c *counted) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
+func (c *tenant) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
 	at := time.Now()
 	id, err := strconv.Atoi(r.Header.Get("X-Id"))
 	if err != nil {
@@ -54,7 +54,7 @@ func (c *counted) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
 }
 
 // ask sends one request through a gateway. Whether it is answered does not matter: the upstream counts.
-func (c *counted) ask(web string) {
+func (c *tenant) ask(web string) {
 	c.mu.Lock()
 	id := len(c.sent)
 	c.sent[id] = time.Now()
@@ -69,7 +69,7 @@ func (c *counted) ask(web string) {
 }
 
 // spans are the requests that were let through: each decided between when it was sent and when the upstream saw it.
-func (c *counted) spans(begun time.Time) []window.Span {
+func (c *tenant) spans(begun time.Time) []window.Span {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var spans []window.Span
@@ -82,7 +82,7 @@ func (c *counted) spans(begun time.Time) []window.Span {
 }
 
 // seenFrom is how many requests the upstream saw in so long, and how many were sent.
-func (c *counted) seenFrom(from time.Time, length time.Duration) (seen, sent int) {
+func (c *tenant) seenFrom(from time.Time, length time.Duration) (seen, sent int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, a := range c.seen {
@@ -99,7 +99,7 @@ func (c *counted) seenFrom(from time.Time, length time.Duration) (seen, sent int
 }
 
 // pace asks so many times a second for so long, at even intervals, the gateways in turn. It waits for no answer.
-func (c *counted) pace(perSecond int, length time.Duration, gateways []*traefik) {
+func (c *tenant) pace(perSecond int, length time.Duration, gateways []*traefik) {
 	var done sync.WaitGroup
 	begun := time.Now()
 	for i := range int(length.Seconds() * float64(perSecond)) {
@@ -110,7 +110,7 @@ func (c *counted) pace(perSecond int, length time.Duration, gateways []*traefik)
 }
 
 // together has each do its part at once, and waits for all.
-func together(all []*counted, part func(*counted)) {
+func together(all []*tenant, part func(*tenant)) {
 	var done sync.WaitGroup
 	for _, c := range all {
 		done.Go(func() { part(c) })
@@ -118,8 +118,8 @@ func together(all []*counted, part func(*counted)) {
 	done.Wait()
 }
 
-// startCounted starts a fleet with a route, a limit and an upstream for each.
-func startCounted(t *testing.T, gateways int, redis string, all ...*counted) (fleet []*traefik, another func() *traefik) {
+// startTenants starts a fleet with a route, a limit and an upstream for each.
+func startTenants(t *testing.T, gateways int, redis string, all ...*tenant) (fleet []*traefik, another func() *traefik) {
 	t.Helper()
 	handlers := http.NewServeMux()
 	handlers.HandleFunc("/health", func(http.ResponseWriter, *http.Request) {})
@@ -160,7 +160,7 @@ func startCounted(t *testing.T, gateways int, redis string, all ...*counted) (fl
 }
 
 // spend leaves so many tokens in the bucket of the one client, as if the others had been let through just now.
-func (c *counted) spend(t *testing.T, server *redistest.Server, left int, begun time.Time) window.Span {
+func (c *tenant) spend(t *testing.T, server *redistest.Server, left int, begun time.Time) window.Span {
 	t.Helper()
 	start := time.Since(begun).Microseconds()
 	server.Do("EVAL", `local t = redis.call('TIME')
@@ -173,8 +173,8 @@ func TestPromise_neverMoreInAnyWindow(t *testing.T) {
 	for _, size := range []int{1, 2, 4} {
 		t.Run(fmt.Sprint(size, " gateways"), func(t *testing.T) {
 			server := redistest.Start(t)
-			all := []*counted{newCounted(1, 20), newCounted(10, 100), newCounted(1000, 300), newCounted(100000, 400)}
-			fleet, another := startCounted(t, size, server.Addr(), all...)
+			all := []*tenant{newTenant(1, 20), newTenant(10, 100), newTenant(1000, 300), newTenant(100000, 400)}
+			fleet, another := startTenants(t, size, server.Addr(), all...)
 			var mu sync.Mutex // guards fleet
 			begun := time.Now()
 			// A bucket of 100,000 would take half a minute to empty.
@@ -184,7 +184,7 @@ func TestPromise_neverMoreInAnyWindow(t *testing.T) {
 			var stopped atomic.Bool
 			var asking sync.WaitGroup
 			asking.Go(func() {
-				together(all, func(c *counted) {
+				together(all, func(c *tenant) {
 					var workers sync.WaitGroup
 					for i := range 8 {
 						workers.Go(func() {
@@ -232,13 +232,13 @@ func TestPromise_neverMoreInAnyWindow(t *testing.T) {
 func TestPromise_theWholeLimitCanBeUsed(t *testing.T) {
 	const length = 5 * time.Second
 	server := redistest.Start(t)
-	exact := []*counted{newCounted(100, 200), newCounted(2000, 500)}
-	greedy := []*counted{newCounted(101, 200), newCounted(600, 400)}
-	fleet, _ := startCounted(t, 4, server.Addr(), slices.Concat(exact, greedy)...)
+	exact := []*tenant{newTenant(100, 200), newTenant(2000, 500)}
+	greedy := []*tenant{newTenant(101, 200), newTenant(600, 400)}
+	fleet, _ := startTenants(t, 4, server.Addr(), slices.Concat(exact, greedy)...)
 
 	t.Run("by a client that asks at its rate", func(t *testing.T) {
 		begun := time.Now()
-		together(exact, func(c *counted) { c.pace(c.rate, length, fleet) })
+		together(exact, func(c *tenant) { c.pace(c.rate, length, fleet) })
 		for _, c := range exact {
 			seen, sent := c.seenFrom(begun, time.Minute)
 			t.Logf("%s: %d of %d", c.name, seen, sent)
@@ -249,7 +249,7 @@ func TestPromise_theWholeLimitCanBeUsed(t *testing.T) {
 	t.Run("by a client that asks for more", func(t *testing.T) {
 		begun := time.Now()
 		// Three seconds empty the buckets; what counts is what comes after.
-		together(greedy, func(c *counted) { c.pace(2*c.rate, length+3*time.Second, fleet) })
+		together(greedy, func(c *tenant) { c.pace(2*c.rate, length+3*time.Second, fleet) })
 		for _, c := range greedy {
 			seen, sent := c.seenFrom(begun.Add(2500*time.Millisecond), length)
 			limit := float64(c.rate) * length.Seconds()
@@ -266,14 +266,14 @@ func TestPromise_redisFarAwayIsNotFelt(t *testing.T) {
 	delay, err := gateway.StartDelay(server.Addr(), 20*time.Millisecond)
 	require.NoError(t, err)
 	t.Cleanup(delay.Stop)
-	near, far := newCounted(1000000, 100000), newCounted(1000000, 100001)
-	one, _ := startCounted(t, 1, server.Addr(), near)
-	other, _ := startCounted(t, 1, delay.Address, far)
+	near, far := newTenant(1000000, 100000), newTenant(1000000, 100001)
+	one, _ := startTenants(t, 1, server.Addr(), near)
+	other, _ := startTenants(t, 1, delay.Address, far)
 
 	// Turn by turn: what else the machine does meets both alike.
-	times := map[*counted][]time.Duration{}
+	times := map[*tenant][]time.Duration{}
 	for range 1500 {
-		for c, g := range map[*counted]*traefik{near: one[0], far: other[0]} {
+		for c, g := range map[*tenant]*traefik{near: one[0], far: other[0]} {
 			begun := time.Now()
 			c.ask(g.web)
 			times[c] = append(times[c], time.Since(begun))
