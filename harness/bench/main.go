@@ -32,6 +32,7 @@ func main() {
 	delays := flag.String("redis-delay", "0s", "added to each round trip to Redis, one case each, with commas")
 	short := flag.Bool("short", false, "workloads a and d only, in three rounds, and fail where a loose bound is passed")
 	plot := flag.String("svg", "", "file for a plot of the first case")
+	from := flag.String("from", "", "file with samples of before: measures nothing, and only draws the plot")
 	flag.StringVar(&b.json, "json", "", "file for all samples")
 	flag.StringVar(&b.root, "root", "..", "root of the project")
 	flag.IntVar(&b.rounds, "rounds", 7, "rounds; each measures every contender once")
@@ -44,7 +45,11 @@ func main() {
 	}
 	settings, err := settings(*static, *gogc, *delays)
 	if err == nil {
-		err = b.run(settings, *names)
+		if *from != "" {
+			err = b.report.read(*from)
+		} else {
+			err = b.run(settings, *names)
+		}
 	}
 	if err == nil && *plot != "" {
 		err = drawCase(b.report.Cases[0], *plot)

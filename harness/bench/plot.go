@@ -16,6 +16,10 @@ var palette = map[contender]color.Color{
 	ours:    color.RGBA{R: 0x1f, G: 0x6f, B: 0xb4, A: 0xff},
 }
 
+var shortTitles = map[string]string{
+	"a": "hot client", "b": "Zipf", "c": "uniform", "c256": "uniform", "d": "flood", "e": "circuit open", "f": "two gateways",
+}
+
 // drawCase writes the CPU of a request as an SVG: a group of bars for each workload, whiskers from the least to the most.
 func drawCase(c *oneCase, path string) error {
 	p := plot.New()
@@ -32,7 +36,7 @@ func drawCase(c *oneCase, path string) error {
 	const width = 15
 	var names []string
 	for _, r := range c.Results {
-		names = append(names, r.Workload.Name+": "+r.Workload.short)
+		names = append(names, r.Workload.Name+": "+shortTitles[r.Workload.Name])
 	}
 	top := 0.0
 	for i, bar := range bars {

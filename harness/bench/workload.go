@@ -15,7 +15,6 @@ type workload struct {
 	Gateways    int    `json:"gateways"`
 	Connections int    `json:"connections"`
 
-	short   string // title
 	clients clients
 	refused float64 // share of the answers, at the least; 0: none at all
 	open    bool    // the circuit is opened first
@@ -23,31 +22,31 @@ type workload struct {
 
 var workloads = []workload{
 	{
-		Name: "a", short: "hot client", Title: "one hot client", Capacity: 1000000, Rate: 1000000, Period: "1s", Gateways: 1, Connections: 16,
+		Name: "a", Title: "one hot client", Capacity: 1000000, Rate: 1000000, Period: "1s", Gateways: 1, Connections: 16,
 		clients: hot,
 	},
 	{
-		Name: "b", short: "Zipf", Title: "10,000 clients, Zipf", Capacity: 10000, Rate: 10000, Period: "1s", Gateways: 1, Connections: 16,
+		Name: "b", Title: "10,000 clients, Zipf", Capacity: 10000, Rate: 10000, Period: "1s", Gateways: 1, Connections: 16,
 		clients: zipf,
 	},
 	{
-		Name: "c", short: "uniform", Title: "200,000 clients, uniform", Capacity: 10000, Rate: 1, Period: "1m", Gateways: 1, Connections: 64,
+		Name: "c", Title: "200,000 clients, uniform", Capacity: 10000, Rate: 1, Period: "1m", Gateways: 1, Connections: 64,
 		clients: uniform,
 	},
 	{
-		Name: "c256", short: "uniform", Title: "200,000 clients, uniform, 256 connections", Capacity: 10000, Rate: 1, Period: "1m", Gateways: 1, Connections: 256,
+		Name: "c256", Title: "200,000 clients, uniform, 256 connections", Capacity: 10000, Rate: 1, Period: "1m", Gateways: 1, Connections: 256,
 		clients: uniform,
 	},
 	{
-		Name: "d", short: "flood", Title: "a flood, nearly all refused", Capacity: 100, Rate: 10, Period: "1s", Gateways: 1, Connections: 16,
+		Name: "d", Title: "a flood, nearly all refused", Capacity: 100, Rate: 10, Period: "1s", Gateways: 1, Connections: 16,
 		clients: hot, refused: 0.97,
 	},
 	{
-		Name: "e", short: "circuit open", Title: "circuit open", Capacity: 1000000, Rate: 1000000, Period: "1s", Gateways: 1, Connections: 16,
+		Name: "e", Title: "circuit open", Capacity: 1000000, Rate: 1000000, Period: "1s", Gateways: 1, Connections: 16,
 		clients: hot, refused: 1, open: true,
 	},
 	{
-		Name: "f", short: "two gateways", Title: "two gateways, 10,000 clients, Zipf", Capacity: 10000, Rate: 10000, Period: "1s", Gateways: 2, Connections: 16,
+		Name: "f", Title: "two gateways, 10,000 clients, Zipf", Capacity: 10000, Rate: 10000, Period: "1s", Gateways: 2, Connections: 16,
 		clients: zipf,
 	},
 }
