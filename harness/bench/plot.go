@@ -45,8 +45,8 @@ func drawCase(c *oneCase, path string) error {
 		w := whiskers{offset: offset}
 		for x, r := range c.Results {
 			who := bar
-			if bar == builtin {
-				who = r.Workload.rival()
+			if _, alone := r.Medians[builtinOpen]; bar == builtin && alone {
+				who = builtinOpen
 			}
 			f := r.Medians[who]["cpu"]
 			values = append(values, f.Median)
@@ -65,6 +65,7 @@ func drawCase(c *oneCase, path string) error {
 	}
 	p.Y.Max = top * 1.3
 	p.NominalX(names...)
+	p.X.Min, p.X.Max = -0.6, float64(len(names))-0.4
 	if err := p.Save(vg.Points(760), vg.Points(340), path); err != nil {
 		return fmt.Errorf("the plot: %w", err)
 	}
