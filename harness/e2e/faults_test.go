@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -16,7 +14,6 @@ import (
 	"github.com/resilient-gateway/resilience/harness/wire"
 	"github.com/resilient-gateway/resilience/internal/redistest"
 	"github.com/stretchr/testify/require"
-	"gopkg.in/yaml.v3"
 )
 
 const (
@@ -237,10 +234,7 @@ func (r *faulty) times(message string) int {
 func TestFaults(t *testing.T) {
 	up := startUpstream(t)
 	var rows []*faulty
-	routers, middlewares := block{}, block{
-		"ok":   block{"replacePath": block{"path": "/ok"}},
-		"fail": block{"replacePath": block{"path": "/fail"}},
-	}
+	middlewares := map[string]block{}
 	for i, f := range faults {
 		r := &faulty{fault: f, t: t, path: fmt.Sprint("row", i), server: redistest.Start(t, f.args...)}
 		if slices.Contains(f.args, "--requirepass") {
@@ -251,27 +245,14 @@ func TestFaults(t *testing.T) {
 		t.Cleanup(w.Close)
 		r.wire = w
 		for kind, plugin := range r.middlewares() {
-			name := r.path + "-" + kind
-			middlewares[name] = block{"plugin": block{"resilience": plugin}}
-			for path, rewrite := range map[string]string{"": "ok", "/fail": "fail"} {
-				routers[name+rewrite] = block{
-					"rule": "Path(`/" + r.path + "/" + kind + path + "`)", "entryPoints": []string{"web"},
-					"middlewares": []string{name, rewrite}, "service": "upstream",
-				}
-			}
+			middlewares[r.path+"-"+kind] = plugin
 		}
 		rows = append(rows, r)
 	}
-	routers["plain"] = block{"rule": "Path(`/plain`)", "entryPoints": []string{"web"}, "middlewares": []string{"ok"}, "service": "upstream"}
-	folder := t.TempDir()
-	writeDynamic(t, folder, limit(block{"capacity": 1}))
-	content, err := yaml.Marshal(block{"http": block{"routers": routers, "middlewares": middlewares}})
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(filepath.Join(folder, "rows.yml"), content, 0o644))
-	g := startTraefik(t, options{upstream: up, dynamic: folder, env: []string{"TEST_REDIS_PASSWORD=right"}, change: func(static map[string]any) {
-		delete(static, "accessLog") // the log is searched all the time
-	}})
-
+	g := startTraefik(t, options{
+		upstream: up, dynamic: writeRows(t, middlewares), env: []string{"TEST_REDIS_PASSWORD=right"},
+		change: func(static map[string]any) { delete(static, "accessLog") }, // the log is searched all the time
+	})
 	t.Cleanup(client.CloseIdleConnections) // Traefik would wait for them
 	var plain load
 	stop := make(chan struct{})
@@ -293,13 +274,13 @@ func TestFaults(t *testing.T) {
 func (r *faulty) run() {
 	t := r.t
 	isOpen := func() bool {
-		r.g.get("/" + r.path + "/open/fail")
+		r.g.get("/" + r.path + "-open/fail")
 		return r.server.Hash("resilience:{" + r.path + "-open}:breaker")["state"] == "open"
 	}
 	require.Eventually(t, isOpen, 5*time.Second, 10*time.Millisecond)
 	begun := time.Now()
 	full := 0
-	for r.g.get("/"+r.path+"/scarce").status == http.StatusOK {
+	for r.g.get("/"+r.path+"-scarce").status == http.StatusOK {
 		full++
 	}
 	require.GreaterOrEqual(t, full, scarceCapacity)
@@ -311,10 +292,10 @@ func (r *faulty) run() {
 		pause = 10 * time.Millisecond // a fresh bucket must be seen to run dry
 	}
 	for range 2 {
-		clients.Go(func() { r.load.ask(r.g, "/"+r.path+"/", "scarce", pause, stop) })
+		clients.Go(func() { r.load.ask(r.g, "/"+r.path+"-", "scarce", pause, stop) })
 	}
-	clients.Go(func() { r.load.ask(r.g, "/"+r.path+"/", "plenty", 50*time.Millisecond, stop) })
-	clients.Go(func() { r.load.ask(r.g, "/"+r.path+"/", "open", 100*time.Millisecond, stop) })
+	clients.Go(func() { r.load.ask(r.g, "/"+r.path+"-", "plenty", 50*time.Millisecond, stop) })
+	clients.Go(func() { r.load.ask(r.g, "/"+r.path+"-", "open", 100*time.Millisecond, stop) })
 	halt := sync.OnceFunc(func() { close(stop); clients.Wait() })
 	defer halt()
 

@@ -152,6 +152,39 @@ func writeDynamic(t *testing.T, folder string, plugin block) {
 	}
 }
 
+// writeRows writes the dynamic files of a gateway with many middlewares and returns their folder. /<name> is a route to
+// the upstream's /ok through the middleware of that name, /plain one without any, and below both, /fail and /slow are
+// routes to those.
+func writeRows(t *testing.T, plugins map[string]block) string {
+	t.Helper()
+	routers, middlewares := block{}, block{}
+	for _, path := range []string{"ok", "fail", "slow"} {
+		middlewares[path] = block{"replacePath": block{"path": "/" + path}}
+		below := "/" + path
+		if path == "ok" {
+			below = ""
+		}
+		route := func(name string, middlewares ...string) {
+			routers[name+"-"+path] = block{
+				"rule": "Path(`/" + name + below + "`)", "entryPoints": []string{"web"}, "middlewares": middlewares, "service": "upstream",
+			}
+		}
+		route("plain", path)
+		for name := range plugins {
+			route(name, name, path)
+		}
+	}
+	for name, plugin := range plugins {
+		middlewares[name] = block{"plugin": block{"resilience": plugin}}
+	}
+	folder := t.TempDir()
+	writeDynamic(t, folder, block{"rateLimit": block{"capacity": 1}})
+	content, err := yaml.Marshal(block{"http": block{"routers": routers, "middlewares": middlewares}})
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(folder, "rows.yml"), content, 0o644))
+	return folder
+}
+
 // reply is an answer, read whole.
 type reply struct {
 	status int
