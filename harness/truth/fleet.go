@@ -89,7 +89,6 @@ type fleet struct {
 	redis   *redistest.Server
 	origin  *origin
 	members []*member
-	env     []string
 }
 
 func startFleet(t testing.TB, root string, gateways int, seed uint64) *fleet {

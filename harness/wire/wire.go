@@ -9,6 +9,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/resilient-gateway/resilience/harness/gateway"
 )
 
 // mode is what happens to what is sent.
@@ -67,11 +69,12 @@ func (l *link) judge(patience time.Duration) bool {
 func New(target string, patience time.Duration) (*Wire, error) {
 	w := &Wire{target: target, patience: patience, links: map[*link]bool{}, seen: Seen{Errors: map[string]int{}}}
 	w.changed = sync.NewCond(&w.mu)
-	if err := w.listen("127.0.0.1:0"); err != nil {
+	address, err := gateway.FreeAddress() // which no outgoing connection takes while it is refused
+	if err != nil {
 		return nil, err
 	}
-	w.address = w.listener.Addr().String()
-	return w, nil
+	w.address = address
+	return w, w.listen(address)
 }
 
 // Addr returns the host and port for clients.
