@@ -4,12 +4,13 @@ SHELL := /bin/bash
 GO ?= go
 export CGO_ENABLED
 
-.PHONY: help run test ci test-deploy bench bench-short bench-binary simulate bundle traefik upstream redis lint test-compiled test-interpreted test-e2e test-simulation fuzz clean
+.PHONY: help run test ci soak test-deploy bench bench-short bench-binary simulate bundle traefik upstream redis lint test-compiled test-interpreted test-e2e test-simulation fuzz clean
 
 help:
 	@echo 'make run      the whole gateway on 127.0.0.1:$${PORT:-5000}'
 	@echo 'make test     every test: compiled with -race, interpreted, end to end'
 	@echo 'make ci       make test, and what else belongs to a submission'
+	@echo 'make soak     ten minutes of a fleet under faults, and a report'
 	@echo 'make bench    what the plugin costs beside the built-in limiter and breaker'
 	@echo 'make bundle   dist/plugins-local: the plugin as Traefik loads it'
 	@echo 'make traefik  dist/bin/traefik: the pinned version'
@@ -47,7 +48,7 @@ lint:
 test-compiled: redis
 	$(GO) test -race ./...
 	cd upstream && $(GO) test -race ./...
-	cd harness && $(GO) test ./dialect ./readme ./criterion
+	cd harness && $(GO) test ./dialect ./readme ./criterion ./wire ./truth
 
 test-interpreted: redis
 	cd harness && $(GO) test -count=1 ./interpreted
@@ -61,9 +62,16 @@ test-simulation:
 fuzz: redis
 	.ci/fuzz
 
+# A fleet under faults of every kind, held against what is promised. SOAK="-length 1h -seed 7" for another length, or to see
+# a failure again.
+SOAK ?= -length 10m
+soak: redis bundle traefik
+	cd harness && $(GO) test -count=1 -timeout 0 -v ./soak $(SOAK)
+
 ci: test test-deploy
 	@.ci/part fuzz              $(MAKE) --no-print-directory fuzz
 	@.ci/part bench             $(MAKE) --no-print-directory bench-short
+	@.ci/part soak              $(MAKE) --no-print-directory soak SOAK='-length 125s -gap 1500ms -faults 10'
 
 # Every way to deploy it, tried for real.
 test-deploy:

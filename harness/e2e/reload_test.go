@@ -158,7 +158,7 @@ func wrong(i int, id string, r reply) string {
 }
 
 // load is clients that ask all the time, and note what was answered wrongly.
-type load struct {
+type traffic struct {
 	stop chan struct{}
 	done sync.WaitGroup
 
@@ -167,8 +167,8 @@ type load struct {
 	wrong    []string
 }
 
-func startLoad(g *traefik, clients int) *load {
-	l := &load{stop: make(chan struct{})}
+func startLoad(g *traefik, clients int) *traffic {
+	l := &traffic{stop: make(chan struct{})}
 	for c := range clients {
 		l.done.Go(func() {
 			for n := 0; ; n++ {
@@ -185,7 +185,7 @@ func startLoad(g *traefik, clients int) *load {
 	return l
 }
 
-func (l *load) note(wrong string) {
+func (l *traffic) note(wrong string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.requests++
@@ -195,7 +195,7 @@ func (l *load) note(wrong string) {
 }
 
 // end stops the clients, and requires that no answer was wrong.
-func (l *load) end(t *testing.T) {
+func (l *traffic) end(t *testing.T) {
 	t.Helper()
 	close(l.stop)
 	l.done.Wait()

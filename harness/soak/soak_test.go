@@ -17,6 +17,7 @@ var (
 	gap      = flag.Duration("gap", 3*time.Second, "between one fault and the next, about")
 	gateways = flag.Int("gateways", 2, "how many")
 	clients  = flag.Int("clients", 12, "how many")
+	faults   = flag.Int("faults", 1, "how many there must be at least")
 	seed     = flag.Uint64("seed", 0, "of what is left to chance; 0: another each time")
 )
 
@@ -33,4 +34,12 @@ func TestSoak(t *testing.T) {
 	})
 	t.Logf("the soak's report\n%s", report)
 	require.Empty(t, report.Wrong)
+	survived := 0
+	for _, n := range report.Faults {
+		survived += n
+	}
+	require.GreaterOrEqual(t, survived, *faults, "faults")
+	for _, what := range []string{"buckets", "openings of a closed circuit", "half-open circuits", "refusals"} {
+		require.Positive(t, report.Judged[what], "%s: none was judged", what)
+	}
 }

@@ -21,7 +21,9 @@ import (
 )
 
 const (
-	timeout = 250 * time.Millisecond // redis.timeout of every middleware
+	timeout        = 250 * time.Millisecond // redis.timeout of every middleware
+	maxConnections = 20                     // 16 that are kept and 4 that are being made
+
 	settled = 300 * time.Millisecond // after a change was logged, until it holds for requests under way, too
 )
 
@@ -91,9 +93,9 @@ type fleet struct {
 	members []*member
 }
 
-func startFleet(t testing.TB, root string, gateways int, seed uint64) *fleet {
+func startFleet(t testing.TB, root string, gateways int) *fleet {
 	f := &fleet{t: t, h: &history{begun: time.Now()}, redis: redistest.Start(t)}
-	f.origin = startOrigin(t, f.h, seed)
+	f.origin = startOrigin(t, f.h)
 	for i := range gateways {
 		w, err := wire.New(f.redis.Addr(), timeout+50*time.Millisecond)
 		require.NoError(t, err)
@@ -151,6 +153,7 @@ func (f *fleet) dynamic(redis string) string {
 		middlewares[name] = block{"plugin": block{"resilience": plugin}}
 		routers[name] = block{"rule": "PathPrefix(`/" + name + "`)", "entryPoints": []string{"web"}, "middlewares": []string{name}, "service": "upstream"}
 	}
+	routers[string(plain)] = block{"rule": "Path(`/plain`)", "entryPoints": []string{"web"}, "service": "upstream"}
 	content, err := yaml.Marshal(block{"http": block{"routers": routers, "middlewares": middlewares, "services": block{
 		"upstream": block{"loadBalancer": block{"servers": []block{{"url": "http://" + f.origin.address}}}},
 	}}})
@@ -160,10 +163,11 @@ func (f *fleet) dynamic(redis string) string {
 	return folder
 }
 
-// figures are what a gateway's own metrics say of it.
-type figures struct{ goroutines, files, memory float64 }
+// figures are what a gateway's own metrics say of it, memory in MB, and its connections to Redis.
+type figures struct{ goroutines, files, memory, connections float64 }
 
 func (m *member) figures() (f figures) {
+	f.connections = float64(m.wire.Seen().Open)
 	response, err := http.Get("http://" + m.api + "/metrics")
 	if err != nil {
 		return f
@@ -190,7 +194,12 @@ func (m *member) figures() (f figures) {
 }
 
 func (f figures) String() string {
-	return fmt.Sprintf("%.0f goroutines, %.0f files, %.0f MB", f.goroutines, f.files, f.memory)
+	return fmt.Sprintf("%.0f goroutines, %.0f files, %.0f MB, %.0f connections to Redis", f.goroutines, f.files, f.memory, f.connections)
+}
+
+// grown tells whether there is more than what a gateway that is in use a little longer needs.
+func (f figures) grown(first figures) bool {
+	return f.goroutines > first.goroutines+50 || f.files > first.files+50 || f.memory > 1.5*first.memory || f.connections > maxConnections
 }
 
 // origin is the upstream. It writes down what reaches it.
@@ -198,11 +207,11 @@ type origin struct {
 	address string
 	h       *history
 
-	mu      sync.Mutex // guards failing
-	failing bool
+	mu      sync.Mutex   // guards failing
+	failing map[int]bool // for requests of these gateways
 }
 
-func startOrigin(t testing.TB, h *history, seed uint64) *origin {
+func startOrigin(t testing.TB, h *history) *origin {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	o := &origin{address: listener.Addr().String(), h: h}
@@ -212,16 +221,19 @@ func startOrigin(t testing.TB, h *history, seed uint64) *origin {
 	return o
 }
 
-func (o *origin) fail(failing bool) {
+func (o *origin) fail(gateways ...int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.failing = failing
+	o.failing = map[int]bool{}
+	for _, g := range gateways {
+		o.failing[g] = true
+	}
 }
 
-func (o *origin) fails() bool {
+func (o *origin) fails(gateway int) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.failing
+	return o.failing[gateway]
 }
 
 func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -242,7 +254,7 @@ func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	case <-time.After(wait):
 	}
-	if o.fails() {
+	if o.fails(number) {
 		p.status = http.StatusInternalServerError
 	} else if r.Header.Get("X-Missing") != "" {
 		p.status = http.StatusNotFound

@@ -14,19 +14,20 @@ const (
 	scarce  kind = "scarce"  // a small limit, whose clients always want more
 	plenty  kind = "plenty"  // a limit that is served by leases
 	circuit kind = "circuit" // a circuit breaker
+	plain   kind = "plain"   // nothing of ours
 )
 
 // limits are those of the two kinds that have one: tokens, and tokens a second.
 var limits = map[kind]limit{
-	scarce: {capacity: 60, rate: 10},
-	plenty: {capacity: 600, rate: 150},
+	scarce: {capacity: 30, rate: 2},
+	plenty: {capacity: 250, rate: 30},
 }
 
 type limit struct{ capacity, rate float64 }
 
 // The circuit breaker's settings: one failure opens it.
 const (
-	resetTimeout = 1500 * time.Millisecond
+	resetTimeout = time.Second
 	probeTimeout = time.Second
 	successes    = 2
 	maxProbes    = 2
@@ -69,6 +70,17 @@ type history struct {
 	answers  []answer
 	clouds   []span
 	losses   []time.Duration // of what Redis kept
+
+	judged map[string]int   // how often there was something to judge
+	spare  map[kind]float64 // tokens that were promised and not given, when they were fewest
+}
+
+// judges counts one more of what was judged.
+func (h *history) judges(what string) {
+	if h.judged == nil {
+		h.judged = map[string]int{}
+	}
+	h.judged[what]++
 }
 
 func (h *history) now() time.Duration { return time.Since(h.begun) }
@@ -95,4 +107,16 @@ func (h *history) lose() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.losses = append(h.losses, h.now())
+}
+
+// slowest returns how long the slowest answer of a kind took since.
+func (h *history) slowest(k kind, since time.Duration) (slowest time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, a := range h.answers {
+		if a.kind == k && a.sent+a.took > since && !h.dead(a) {
+			slowest = max(slowest, a.took)
+		}
+	}
+	return slowest
 }

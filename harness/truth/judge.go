@@ -9,8 +9,9 @@ import (
 // What the machine may add to a time that is promised: it is shared, and its clocks are read on the other side of a
 // connection.
 const (
-	jitter  = 300 * time.Millisecond // between a verdict and the upstream's seeing of it
-	longest = 150 * time.Millisecond // that the circuit's upstream takes, at the most
+	jitter  = 300 * time.Millisecond                    // between a verdict and the upstream's seeing of it
+	longest = 150 * time.Millisecond                    // that the circuit's upstream takes, at the most
+	memory  = resetTimeout + probeTimeout + time.Second // after a failure, until the circuit is closed if there was no other
 )
 
 // judge returns everything in the history that breaks a promise. Nothing is added to it any more.
@@ -31,18 +32,23 @@ func (h *history) judgeLimits() []string {
 		kind kind
 		key  string
 	}
-	byKey := map[name][]time.Duration{}
+	byKey := map[name][]passage{}
 	for _, p := range h.passages {
-		if p.kind != circuit {
+		if _, limited := limits[p.kind]; limited {
 			k := name{p.kind, p.key}
-			byKey[k] = append(byKey[k], p.at)
+			byKey[k] = append(byKey[k], p)
 		}
 	}
 	var wrong []string
-	for k, times := range byKey {
+	h.spare = map[kind]float64{}
+	for k, passages := range byKey {
 		l := limits[k.kind]
-		b := bucket{limit: l, level: l.capacity, least: l.capacity}
-		b.walk(times, h.changes())
+		b := newBucket(l)
+		b.walk(passages, h.changes())
+		h.judges("buckets")
+		if spare, judged := h.spare[k.kind]; !judged || b.least < spare {
+			h.spare[k.kind] = b.least
+		}
 		if slack := l.rate*jitter.Seconds() + 1; b.least < -slack {
 			wrong = append(wrong, fmt.Sprintf("%s, key %s: %.0f more than promised, at %s", k.kind, k.key, -b.least, b.when))
 		}
@@ -52,17 +58,22 @@ func (h *history) judgeLimits() []string {
 
 // change is a moment at which what is promised changes.
 type change struct {
-	at     time.Duration
-	clouds int  // so many more gateways are on their own
-	fresh  bool // a full bucket is allowed
+	at      time.Duration
+	gateway int
+	alone   bool // from then on the gateway is under a cloud
+	joins   bool // or no more
+	fresh   bool // a full bucket is allowed
 }
 
 // changes returns what the clouds and the losses allow. A gateway under a cloud has a bucket of its own, which starts from
 // what it knew; one that was started under it starts with a full one.
 func (h *history) changes() []change {
 	var all []change
-	for _, c := range h.clouds {
-		all = append(all, change{at: c.from, clouds: 1, fresh: c.reborn}, change{at: c.to, clouds: -1})
+	for _, c := range merge(h.clouds) {
+		all = append(all, change{at: c.from, gateway: c.gateway, alone: true}, change{at: c.to, gateway: c.gateway, joins: true})
+		if c.reborn {
+			all = append(all, change{at: c.from, fresh: true})
+		}
 	}
 	for _, at := range h.losses {
 		all = append(all, change{at: at, fresh: true})
@@ -71,45 +82,80 @@ func (h *history) changes() []change {
 	return all
 }
 
+// merge makes one cloud of those of a gateway that meet.
+func merge(clouds []span) []span {
+	sorted := append([]span{}, clouds...)
+	sort.Slice(sorted, func(i, j int) bool { return sorted[i].from < sorted[j].from })
+	last := map[int]int{} // of a gateway, in merged
+	var merged []span
+	for _, c := range sorted {
+		i, known := last[c.gateway]
+		if known && c.from <= merged[i].to {
+			merged[i].to = max(merged[i].to, c.to)
+			merged[i].reborn = merged[i].reborn || c.reborn
+			continue
+		}
+		last[c.gateway] = len(merged)
+		merged = append(merged, c)
+	}
+	return merged
+}
+
 // bucket is what is promised for one key.
 type bucket struct {
 	limit
 	at     time.Duration
-	level  float64
-	clouds int
+	level  float64      // of all buckets there are: Redis's, and those of gateways under a cloud
+	shared float64      // of Redis's alone, which does not hear of what passes under a cloud
+	alone  map[int]bool // the gateways under one
 	least  float64
 	when   time.Duration // of the least
 }
 
+func newBucket(l limit) *bucket {
+	return &bucket{limit: l, level: l.capacity, shared: l.capacity, least: l.capacity, alone: map[int]bool{}}
+}
+
 func (b *bucket) pass(at time.Duration) {
-	refilled := b.level + b.rate*float64(1+b.clouds)*(at-b.at).Seconds()
-	b.level = max(b.level, min(b.capacity, refilled)) // what a change allowed on top stays
+	refill := b.rate * (at - b.at).Seconds()
+	b.shared = min(b.capacity, max(0, b.shared)+refill)
+	b.level = max(b.level, min(b.capacity, b.level+refill*float64(1+len(b.alone)))) // what a change allowed on top stays
 	b.at = at
+}
+
+func (b *bucket) take(p passage) {
+	b.pass(p.at)
+	b.level--
+	if !b.alone[p.gateway] {
+		b.shared--
+	}
+	if b.level < b.least {
+		b.least, b.when = b.level, p.at
+	}
 }
 
 func (b *bucket) change(c change) {
 	b.pass(c.at)
-	b.clouds += c.clouds
-	if c.clouds > 0 {
-		// The gateway's own bucket: at the level that it knew of, a second ago at the most.
-		b.level += min(b.capacity, max(0, b.level)+b.rate)
-	}
-	if c.fresh {
+	switch {
+	case c.alone:
+		b.alone[c.gateway] = true
+		// The gateway's own bucket: at the level that it knew of, a second ago at the most, before another took a lease.
+		b.level += min(b.capacity, max(0, b.shared)+b.rate+b.capacity/8)
+	case c.joins:
+		delete(b.alone, c.gateway)
+	case c.fresh:
 		b.level += b.capacity
+		b.shared = b.capacity
 	}
 }
 
-func (b *bucket) walk(times []time.Duration, changes []change) {
-	for _, at := range times {
-		for len(changes) > 0 && changes[0].at <= at {
+func (b *bucket) walk(passages []passage, changes []change) {
+	for _, p := range passages {
+		for len(changes) > 0 && changes[0].at <= p.at {
 			b.change(changes[0])
 			changes = changes[1:]
 		}
-		b.pass(at)
-		b.level--
-		if b.level < b.least {
-			b.least, b.when = b.level, at
-		}
+		b.take(p)
 	}
 }
 
@@ -139,9 +185,10 @@ func (h *history) judgeOpening() []string {
 	}
 	var wrong []string
 	for _, f := range all {
-		if f.status != 500 || !counts(f, all) || !h.clear(f.done-2*time.Second, f.done+resetTimeout) {
+		if f.status != 500 || !h.clear(f.done-500*time.Millisecond, f.done+resetTimeout) || !h.counts(f, all) {
 			continue
 		}
+		h.judges("openings")
 		refused, over := f.done+100*time.Millisecond+jitter/2, f.done+resetTimeout-longest-jitter/2
 		for _, p := range all {
 			if p.at > refused && p.at < over {
@@ -156,20 +203,28 @@ func (h *history) judgeOpening() []string {
 	return wrong
 }
 
-// counts tells whether a failure must have opened the circuit: not where a success may have closed it between the
-// failed request's sending and its answer, which is then late.
-func counts(f passage, all []passage) bool {
+// counts tells whether a failure must have opened the circuit, or found it open. Not where a success may have closed it
+// between the failed request's sending and its answer, which is then late; where there was no failure for long, it was
+// closed before.
+func (h *history) counts(f passage, all []passage) bool {
+	closed := h.clear(f.done-memory, f.done)
+	closes := false
 	for _, p := range all {
+		if p.status == 500 && p.done >= f.done-memory && p.done < f.done {
+			closed = false
+		}
 		if p.status == 200 && p.done >= f.at && p.done <= f.done {
-			return false
+			closes = true
 		}
 	}
-	return true
+	if closed {
+		h.judges("openings of a closed circuit")
+	}
+	return closed || !closes
 }
 
 // mostProbes returns when the most of them were under way, after the circuit had opened and until it could close.
 func (h *history) mostProbes(opened time.Duration, all []passage) (when time.Duration, most int) {
-	closed := 0
 	type event struct {
 		at time.Duration
 		n  int
@@ -189,12 +244,13 @@ func (h *history) mostProbes(opened time.Duration, all []passage) (when time.Dur
 		}
 	}
 	sort.Slice(done, func(i, j int) bool { return done[i] < done[j] })
-	if closed+successes <= len(done) {
+	if successes <= len(done) {
 		end = min(end, done[successes-1])
 	}
 	if !h.clear(opened, min(end, opened+time.Minute)) {
 		return 0, 0
 	}
+	h.judges("half-open circuits")
 	sort.Slice(events, func(i, j int) bool {
 		return events[i].at < events[j].at || events[i].at == events[j].at && events[i].n < events[j].n
 	})
@@ -213,7 +269,6 @@ func (h *history) mostProbes(opened time.Duration, all []passage) (when time.Dur
 
 // judgeRefusals: only the upstream's faults count. An open circuit has a failure of the upstream behind it.
 func (h *history) judgeRefusals() []string {
-	const memory = resetTimeout + probeTimeout + time.Second
 	var failures []time.Duration
 	for _, p := range h.passages {
 		if p.kind == circuit && p.status == 500 {
@@ -226,6 +281,7 @@ func (h *history) judgeRefusals() []string {
 		if a.kind != circuit || !a.open {
 			continue
 		}
+		h.judges("refusals")
 		until := a.sent + a.took
 		i := sort.Search(len(failures), func(i int) bool { return failures[i] > a.sent-memory })
 		if i < len(failures) && failures[i] <= until || !h.clear(a.sent-memory, until) {
@@ -239,17 +295,35 @@ func (h *history) judgeRefusals() []string {
 
 // judgeAnswers: never in the way. There is no answer but those that there should be.
 func (h *history) judgeAnswers() []string {
-	var wrong []string
+	var wrong, late []string
 	for _, a := range h.answers {
 		switch {
-		case a.status == 200, a.kind != circuit && a.status == 429:
+		case h.dead(a) && (a.status == 0 || a.status == 404): // 404: before a new one has its routes
+		case a.took > timeout+longest+jitter && a.took > h.mayTake(a):
+			late = append(late, fmt.Sprintf("gateway %d took %s to answer %d to a %s request at %s", a.gateway, a.took, a.status, a.kind, a.sent))
+		case a.status == 200, a.status == 429 && (a.kind == scarce || a.kind == plenty):
 		case a.kind == circuit && (a.status == 404 || a.status == 500 || a.open):
-		case (a.status == 0 || a.status == 404) && h.dead(a): // 404: before a new one has its routes
 		default:
 			wrong = append(wrong, fmt.Sprintf("gateway %d answered %d to a %s request at %s", a.gateway, a.status, a.kind, a.sent))
 		}
 	}
+	// One in a thousand is the machine's: a fault without a remedy delays one in ten.
+	if len(late) > len(h.answers)/1000 {
+		wrong = append(wrong, late...)
+	}
 	return wrong
+}
+
+// mayTake returns how long an answer may take: a time-out, and what the machine takes, of which requests to the same
+// gateway that we have no part in tell.
+func (h *history) mayTake(a answer) time.Duration {
+	machine := time.Duration(0)
+	for _, b := range h.answers {
+		if b.kind == plain && b.gateway == a.gateway && b.sent < a.sent+a.took+time.Second && b.sent+b.took > a.sent-time.Second {
+			machine = max(machine, b.took)
+		}
+	}
+	return timeout + longest + jitter + machine
 }
 
 // dead tells whether the gateway was killed while it had the request, or was not there yet.

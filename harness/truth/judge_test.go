@@ -43,19 +43,22 @@ func TestJudge(t *testing.T) {
 		h     history
 		wrong int
 	}{
-		{"a full bucket and its refill", history{passages: join(many(60, s, 0), many(50, s, 100*ms))}, 0},
-		{"a second bucket", history{passages: join(many(60, s, 0), many(60, 2*s, 0))}, 1},
-		{"a second bucket after a loss", history{passages: join(many(60, s, 0), many(60, 2*s, 0)), losses: []time.Duration{1500 * ms}}, 0},
-		{"a third one after one loss", history{passages: join(many(60, s, 0), many(60, 2*s, 0), many(60, 3*s, 0)), losses: []time.Duration{1500 * ms}}, 1},
-		{"twice the rate under a cloud", history{passages: join(many(60, s, 0), many(60, 1100*ms, 50*ms)), clouds: []span{{from: s, to: 5 * s}}}, 0},
-		{"a fresh bucket under a cloud", history{passages: join(many(60, s, 0), many(60, 1500*ms, 0)), clouds: []span{{from: s + ms, to: 5 * s}}}, 1},
-		{"a fresh bucket of a gateway that was born under it", history{passages: join(many(60, s, 0), many(60, 1500*ms, 0)),
+		{"a full bucket and its refill", history{passages: join(many(30, s, 0), many(15, s, 500*ms))}, 0},
+		{"a second bucket", history{passages: join(many(30, s, 0), many(30, 2*s, 0))}, 1},
+		{"a second bucket after a loss", history{passages: join(many(30, s, 0), many(30, 2*s, 0)), losses: []time.Duration{1500 * ms}}, 0},
+		{"a third one after one loss", history{passages: join(many(30, s, 0), many(30, 2*s, 0), many(30, 3*s, 0)), losses: []time.Duration{1500 * ms}}, 1},
+		{"twice the rate under a cloud", history{passages: join(many(30, s, 0), many(25, 1100*ms, 250*ms)), clouds: []span{{from: s, to: 8 * s}}}, 0},
+		{"a fresh bucket under a cloud", history{passages: join(many(30, s, 0), many(30, 1500*ms, 0)), clouds: []span{{from: s + ms, to: 5 * s}}}, 1},
+		{"what Redis had left, after a cloud under which it heard of nothing", history{
+			passages: join(many(20, s, 0), many(10, 3*s, 0), many(16, 7*s, 0), many(18, 9*s, 0)),
+			clouds:   []span{{from: 2 * s, to: 6 * s}, {from: 8 * s, to: 10 * s}}}, 0},
+		{"a fresh bucket of a gateway that was born under it", history{passages: join(many(30, s, 0), many(30, 1500*ms, 0)),
 			clouds: []span{{from: s + ms, to: 5 * s, reborn: true}}}, 0},
 
-		{"refused after a failure", history{passages: []passage{through(5*s, 10*ms, 500), through(5*s+100*ms, 10*ms, 500), through(6600*ms, 10*ms, 200)}}, 0},
+		{"refused after a failure", history{passages: []passage{through(5*s, 10*ms, 500), through(5*s+100*ms, 10*ms, 500), through(6100*ms, 10*ms, 200)}}, 0},
 		{"not refused", history{passages: []passage{through(5*s, 10*ms, 500), through(5500*ms, 10*ms, 200)}}, 1},
 		{"not refused, under a cloud", history{passages: []passage{through(5*s, 10*ms, 500), through(5500*ms, 10*ms, 200)}, clouds: []span{{from: 4 * s, to: 6 * s}}}, 0},
-		{"a failure that was late", history{passages: []passage{through(5*s, 100*ms, 500), through(5*s, 50*ms, 200), through(5500*ms, 10*ms, 200)}}, 0},
+		{"a failure that was late", history{passages: []passage{through(3*s, 10*ms, 500), through(5*s, 100*ms, 500), through(5*s, 50*ms, 200), through(5500*ms, 10*ms, 200)}}, 0},
 		{"two probes", history{passages: []passage{through(5*s, 10*ms, 500), through(7*s, 100*ms, 200), through(7*s, 100*ms, 200)}}, 0},
 		{"three probes", history{passages: []passage{through(5*s, 10*ms, 500), through(7*s, 100*ms, 200), through(7*s, 100*ms, 200), through(7*s, 100*ms, 200)}}, 1},
 		{"a third when it is closed", history{passages: []passage{through(5*s, 10*ms, 500), through(7*s, 100*ms, 200), through(7*s, 100*ms, 200),
@@ -66,6 +69,8 @@ func TestJudge(t *testing.T) {
 		{"a refusal long after", history{passages: []passage{through(5*s, 10*ms, 500)}, answers: []answer{refused(10 * s)}}, 1},
 
 		{"an error of ours", history{answers: []answer{{kind: scarce, sent: s, status: 503}}}, 1},
+		{"a slow answer of many", history{answers: []answer{{kind: scarce, sent: s, took: s, status: 200}}}, 1},
+		{"a slow answer of a slow machine", history{answers: []answer{{kind: scarce, sent: s, took: s, status: 200}, {kind: plain, sent: s, took: s, status: 200}}}, 0},
 		{"no answer", history{answers: []answer{{kind: scarce, sent: s}}}, 1},
 		{"no answer of a dead gateway", history{answers: []answer{{kind: scarce, sent: s}}, clouds: []span{{from: 0, to: 2 * s, reborn: true}}}, 0},
 	}

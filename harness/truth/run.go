@@ -26,16 +26,17 @@ type Options struct {
 
 // Report is what came of a run.
 type Report struct {
-	Seed      uint64
-	Length    time.Duration
-	Answers   map[string]int // by kind and status
-	Slowest   time.Duration
-	Faults    map[string]int // survived, by name
-	Upstreams int            // failures of the upstream that opened the circuit or kept it open
-	Returns   time.Duration  // the longest that a gateway took to be back after the end of a fault
-	Before    []string       // figures of each gateway after its start, and at the end
-	After     []string
-	Wrong     []string
+	Seed    uint64
+	Length  time.Duration
+	Answers map[string]int // by kind and status
+	Slowest time.Duration
+	Faults  map[string]int // survived, by name
+	Judged  map[string]int // what there was to judge
+	Spare   string         // tokens that the promise left
+	Returns time.Duration  // the longest that a gateway took to be back after the end of a fault
+	before  []figures      // of each gateway after its start, and at the end
+	after   []figures
+	Wrong   []string
 }
 
 // String returns the report as a text.
@@ -53,10 +54,11 @@ func (r *Report) String() string {
 	fmt.Fprintf(&b, "requests        %d: %v\n", requests, r.Answers)
 	fmt.Fprintf(&b, "slowest         %s\n", r.Slowest.Round(time.Millisecond))
 	fmt.Fprintf(&b, "faults survived %d: %v\n", faults, r.Faults)
-	fmt.Fprintf(&b, "upstream failed %d times\n", r.Upstreams)
+	fmt.Fprintf(&b, "judged          %v\n", r.Judged)
+	fmt.Fprintf(&b, "tokens to spare %s\n", r.Spare)
 	fmt.Fprintf(&b, "back            after %s at the most\n", r.Returns.Round(time.Millisecond))
-	for i := range r.Before {
-		fmt.Fprintf(&b, "gateway %d       first %s; last %s\n", i, r.Before[i], r.After[i])
+	for i := range r.before {
+		fmt.Fprintf(&b, "gateway %d       first %s; last %s\n", i, r.before[i], r.after[i])
 	}
 	fmt.Fprintf(&b, "wrong answers   %d\n", len(r.Wrong))
 	for _, line := range r.Wrong {
@@ -68,22 +70,24 @@ func (r *Report) String() string {
 // Run runs a fleet for so long, lets go wrong what can, and judges what happened.
 func Run(t testing.TB, o Options) *Report {
 	t.Helper()
-	f := startFleet(t, o.Root, o.Gateways, o.Seed)
+	f := startFleet(t, o.Root, o.Gateways)
 	r := &Report{Seed: o.Seed, Length: o.Length, Faults: map[string]int{}, Answers: map[string]int{}}
 	stop := make(chan struct{})
-	var clients, others sync.WaitGroup
+	var clients sync.WaitGroup
 	for c := range o.Clients {
 		clients.Go(func() { f.ask(rand.New(rand.NewPCG(o.Seed, uint64(c)+10)), stop) })
 	}
-	others.Go(func() { f.failUpstream(rand.New(rand.NewPCG(o.Seed, 1)), stop) })
 
 	time.Sleep(2 * time.Second)
 	for _, m := range f.members {
-		r.Before = append(r.Before, m.figures().String())
+		r.before = append(r.before, m.figures())
 	}
 	d := &driver{fleet: f, random: rand.New(rand.NewPCG(o.Seed, 2)), report: r}
-	for f.h.now() < o.Length {
+	for i := 0; f.h.now() < o.Length; i++ {
 		time.Sleep(o.Gap/2 + time.Duration(d.random.Int64N(int64(o.Gap))))
+		if i%3 == 1 {
+			d.open()
+		}
 		d.once()
 		if o.Progress != nil {
 			o.Progress(d.last)
@@ -92,9 +96,11 @@ func Run(t testing.TB, o Options) *Report {
 	time.Sleep(2 * time.Second)
 	close(stop)
 	clients.Wait()
-	others.Wait()
 	for _, m := range f.members {
-		r.After = append(r.After, m.figures().String())
+		r.after = append(r.after, m.figures())
+		if last := r.after[m.number]; last.grown(r.before[m.number]) {
+			r.Wrong = append(r.Wrong, fmt.Sprintf("gateway %d has grown to %s", m.number, last))
+		}
 		if n := m.wire.Seen().Reused; n > 0 {
 			r.Wrong = append(r.Wrong, fmt.Sprintf("gateway %d used a connection that had failed %d times again", m.number, n))
 		}
@@ -104,6 +110,8 @@ func Run(t testing.TB, o Options) *Report {
 	}
 	f.count(r)
 	r.Wrong = append(r.Wrong, f.h.judge()...)
+	r.Judged = f.h.judged
+	r.Spare = fmt.Sprintf("%s %.1f, %s %.1f", scarce, f.h.spare[scarce], plenty, f.h.spare[plenty])
 	return r
 }
 
@@ -111,34 +119,22 @@ func Run(t testing.TB, o Options) *Report {
 func (f *fleet) count(r *Report) {
 	for _, a := range f.h.answers {
 		r.Answers[fmt.Sprint(a.kind, " ", a.status)]++
-		if a.status != 0 {
+		if a.status != 0 && a.kind != plain && !f.h.dead(a) {
 			r.Slowest = max(r.Slowest, a.took)
-		}
-	}
-	for _, p := range f.h.passages {
-		if p.kind == circuit && p.status == http.StatusInternalServerError {
-			r.Upstreams++
 		}
 	}
 }
 
-// failUpstream has the upstream fail now and then.
-func (f *fleet) failUpstream(random *rand.Rand, stop chan struct{}) {
-	pause := func(from, to time.Duration) bool {
-		select {
-		case <-stop:
-			return false
-		case <-time.After(from + time.Duration(random.Int64N(int64(to-from)))):
-			return true
-		}
+// some returns the numbers of all gateways, or of one.
+func (f *fleet) some(random *rand.Rand) []int {
+	var all []int
+	for _, m := range f.members {
+		all = append(all, m.number)
 	}
-	for pause(3*time.Second, 6*time.Second) {
-		f.origin.fail(true)
-		if !pause(200*time.Millisecond, 2*time.Second) {
-			return
-		}
-		f.origin.fail(false)
+	if i := random.IntN(2 * len(all)); i < len(all) {
+		return all[i : i+1]
 	}
+	return all
 }
 
 // ask is one client: one request after the other, of every kind, to every gateway.
@@ -157,14 +153,18 @@ var client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}}
 
 func (f *fleet) askOnce(random *rand.Rand) {
 	a := answer{kind: scarce, gateway: random.IntN(len(f.members))}
-	header := http.Header{"X-Gateway": {fmt.Sprint(a.gateway)}, "X-Key": {fmt.Sprint("key", random.IntN(3))}}
+	header := http.Header{"X-Gateway": {fmt.Sprint(a.gateway)}, "X-Key": {"key"}}
 	patience := 30 * time.Second
 	hasty := false
 	switch random.IntN(10) {
-	case 0, 1, 2:
-		a.kind = plenty
-		header.Set("X-Key", "key")
-	case 3, 4, 5, 6:
+	case 9:
+		a.kind = plain
+	case 0, 1, 5, 6:
+		// By turns as much as there is, and nothing: leases are given only while there are tokens left.
+		if f.h.now()/(6*time.Second)%2 == 0 {
+			a.kind = plenty
+		}
+	case 2, 3, 4:
 		a.kind = circuit
 		wait := time.Duration(random.IntN(int(longest/time.Millisecond)-50)) * time.Millisecond
 		switch random.IntN(8) {

@@ -46,7 +46,7 @@ type Seen struct {
 	Open     int            // of them, now
 	MostOpen int            // at once, since Watch
 	Replies  int            // pieces sent on to clients
-	Reused   int            // pieces that a client sent on a connection which had failed it
+	Reused   int            // pieces that a client sent on a connection whose answer it had given up
 	Errors   map[string]int // error replies by their first word
 }
 
@@ -55,17 +55,10 @@ type link struct {
 	client, server *net.TCPConn
 	pending        []byte    // sent by the client while nothing passes
 	waiting        time.Time // since when a piece is held, in either direction
-	failed         bool      // it kept its client waiting for longer than that has patience
 }
 
-// judge tells whether the connection has failed its client. The wire's lock is held.
-func (l *link) judge(patience time.Duration) bool {
-	l.failed = l.failed || !l.waiting.IsZero() && time.Since(l.waiting) > patience
-	return l.failed
-}
-
-// New returns a proxy before the target. A client has patience for so long, and must not use a connection again that
-// took longer.
+// New returns a proxy before the target. A client has patience with an answer for so long, and must then give the
+// connection up, too.
 func New(target string, patience time.Duration) (*Wire, error) {
 	w := &Wire{target: target, patience: patience, links: map[*link]bool{}, seen: Seen{Errors: map[string]int{}}}
 	w.changed = sync.NewCond(&w.mu)
@@ -157,7 +150,7 @@ func (w *Wire) pump(l *link, from, to *net.TCPConn, pass func(l *link, piece []b
 func (w *Wire) request(l *link, piece []byte) ([]byte, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if l.judge(w.patience) {
+	if !l.waiting.IsZero() && time.Since(l.waiting) > w.patience {
 		w.seen.Reused++
 	}
 	// Read on, to see when the client gives up.
@@ -176,8 +169,7 @@ func (l *link) begin() {
 }
 
 // arrive sends on what was held. The wire's lock is held.
-func (l *link) arrive(patience time.Duration) {
-	l.judge(patience)
+func (l *link) arrive() {
 	l.waiting = time.Time{}
 	if len(l.pending) > 0 {
 		l.server.Write(l.pending)
@@ -197,7 +189,7 @@ func (w *Wire) reply(l *link, piece []byte) ([]byte, bool) {
 		w.mu.Unlock()
 		time.Sleep(delay)
 		w.mu.Lock()
-		l.arrive(w.patience)
+		l.arrive()
 	}
 	for w.mode == held && !w.closed {
 		l.begin()
@@ -216,7 +208,7 @@ func (w *Wire) set(m mode, delay time.Duration) {
 	w.mode, w.delay = m, delay
 	if m != held {
 		for l := range w.links {
-			l.arrive(w.patience)
+			l.arrive()
 		}
 	}
 	w.changed.Broadcast()
