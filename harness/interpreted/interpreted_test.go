@@ -2,6 +2,7 @@
 package interpreted
 
 import (
+	"go/build/constraint"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -49,11 +50,25 @@ func bundleWithTests(t *testing.T, root string) (goPath string) {
 		for _, file := range files {
 			content, err := os.ReadFile(file)
 			require.NoError(t, err)
+			if !isForInterpreter(t, string(content)) {
+				continue
+			}
 			target := filepath.Join(goPath, "src", module, name, filepath.Base(file))
 			require.NoError(t, os.WriteFile(target, content, 0o644))
 		}
 	}
 	return goPath
+}
+
+// isForInterpreter tells what the file's //go:build line says: the interpreter itself knows only the older // +build.
+func isForInterpreter(t *testing.T, content string) bool {
+	line, _, _ := strings.Cut(content, "\n")
+	if !constraint.IsGoBuild(line) {
+		return true
+	}
+	expression, err := constraint.Parse(line)
+	require.NoError(t, err)
+	return expression.Eval(func(tag string) bool { return tag == "yaegi" })
 }
 
 type test struct {
@@ -63,7 +78,7 @@ type test struct {
 
 // load interprets a package with its tests and returns them in the order of their names.
 func load(t *testing.T, goPath, path string) []test {
-	i := interp.New(interp.Options{GoPath: goPath, Env: os.Environ(), BuildTags: []string{"yaegi"}})
+	i := interp.New(interp.Options{GoPath: goPath, Env: os.Environ()})
 	require.NoError(t, i.Use(stdlib.Symbols))
 	require.NoError(t, i.Use(compiled))
 	require.NoError(t, i.EvalTest(path))
