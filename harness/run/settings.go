@@ -18,6 +18,7 @@ type settings struct {
 	upstream    string // host and port of the dummy one; empty where upstreamURL is another's
 	upstreamURL string
 	variables   []variable
+	collector   []variable
 }
 
 // variable is one of the middleware's settings.
@@ -37,6 +38,9 @@ var defaults = []variable{
 	{"CIRCUIT_BREAKER_HALF_OPEN_SUCCESS_THRESHOLD", "2"},
 }
 
+// collector is how the image, too, has Go collect garbage.
+var collector = []variable{{"GOGC", "400"}, {"GOMEMLIMIT", "512MiB"}}
+
 func read(getenv func(string) string) (*settings, error) {
 	value := func(name, byDefault string) string {
 		if text := getenv(name); text != "" {
@@ -51,6 +55,9 @@ func read(getenv func(string) string) (*settings, error) {
 	s := &settings{web: "127.0.0.1:" + port, api: apiAddress}
 	for _, v := range defaults {
 		s.variables = append(s.variables, variable{v.name, value(v.name, v.value)})
+	}
+	for _, v := range collector {
+		s.collector = append(s.collector, variable{v.name, value(v.name, v.value)})
 	}
 	if host := getenv("REDIS_HOST"); host != "" {
 		s.redis = net.JoinHostPort(host, value("REDIS_PORT", "6379"))
@@ -89,7 +96,7 @@ func (s *settings) env() []string {
 	if s.ownRedis {
 		env = append(env, "REDIS_PASSWORD=", "REDIS_DB=0")
 	}
-	for _, v := range s.variables {
+	for _, v := range append(s.collector, s.variables...) {
 		env = append(env, v.name+"="+v.value)
 	}
 	return env

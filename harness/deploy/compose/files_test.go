@@ -127,6 +127,27 @@ func TestComposeFiles(t *testing.T) {
 	require.NotContains(t, read(t, "docker-compose.prod.yml"), "docker.sock")
 }
 
+// TestMemory: garbage may gather, and is collected before the kernel would kill for it.
+func TestMemory(t *testing.T) {
+	require.Contains(t, read(t, "Dockerfile"), "\nENV GOGC=400 GOMEMLIMIT=512MiB\n")
+	for file, limit := range map[string]any{"docker-compose.yml": nil, "docker-compose.prod.yml": "512M"} {
+		var stack struct {
+			Services map[string]struct {
+				Environment map[string]string
+				Deploy      struct {
+					Resources struct{ Limits map[string]any }
+				}
+			}
+		}
+		require.NoError(t, yaml.Unmarshal([]byte(read(t, file)), &stack))
+		gateway := stack.Services["proxy-service"]
+		require.Equal(t, "400", gateway.Environment["GOGC"], file)
+		require.Equal(t, limit, gateway.Deploy.Resources.Limits["memory"], file)
+		own := map[any]string{nil: "512MiB", "512M": "460MiB"}[limit] // nine tenths of the limit
+		require.Equal(t, own, gateway.Environment["GOMEMLIMIT"], file)
+	}
+}
+
 // TestStaticConfigurations: the one for Compose differs from traefik.yml in its provider only.
 func TestStaticConfigurations(t *testing.T) {
 	var files, labels map[string]any
