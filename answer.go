@@ -59,13 +59,13 @@ func answerUnavailable(w http.ResponseWriter) { unavailable.write(w, oneSecond) 
 // refuseLimited refuses a request for so many microseconds.
 func (m *Middleware) refuseLimited(w http.ResponseWriter, key string, retryAfter, now int64) {
 	tooMany.write(w, seconds(retryAfter))
-	m.logRefusal("rate limit exceeded", key, now)
+	m.logRefusal("rate limit exceeded", key, 0, now)
 }
 
 // refuseOpen refuses a request for so many microseconds.
 func (m *Middleware) refuseOpen(w http.ResponseWriter, retryAfter, now int64) {
 	circuitOpen.write(w, seconds(retryAfter))
-	m.logRefusal("circuit open", "", now)
+	m.logRefusal("circuit open", "", 0, now)
 }
 
 // seconds returns whole seconds for microseconds, rounded up, at least 1, as a header's value.
@@ -76,21 +76,11 @@ func seconds(microseconds int64) []string {
 	return []string{strconv.FormatInt((microseconds+999999)/1000000, 10)}
 }
 
-// noteRefusal logs a refusal that the limiter's entry of the key says is worth a note.
-func (m *Middleware) noteRefusal(key string, now int64) {
-	m.limiter.Mu.Lock()
-	if e := m.limiter.Known.Young[key]; e != nil {
-		e.Note = now + time.Minute.Microseconds()
-	}
-	m.limiter.Mu.Unlock()
-	m.logRefusal("rate limit exceeded", key, now)
-}
-
-// logRefusal logs the first refusal of a client in a minute, or where debug is on all of them.
-func (m *Middleware) logRefusal(reason, key string, now int64) {
+// logRefusal logs the first refusal of a client in a minute, or where debug is on all of them. So many before it never came here.
+func (m *Middleware) logRefusal(reason, key string, skipped int, now int64) {
 	before, due := m.refusals.due(reason+key, now)
 	if due || m.debug {
-		m.writeRefusal(reason, key, before, due)
+		m.writeRefusal(reason, key, before+skipped, due)
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"reflect"
 	"time"
+
+	"github.com/resilient-gateway/resilience/ratelimit"
 )
 
 // The handlers of this file answer most requests, and are all that most requests run. The interpreter makes every call of ours
@@ -13,23 +15,26 @@ import (
 
 // leanBoth limits and breaks.
 func (m *Middleware) leanBoth() http.HandlerFunc {
-	mu, known, limit, keyOf, next := &m.limiter.Mu, m.limiter.Known, m.limit, m.keyOf, m.next
-	healthy := &m.breaker.View.Healthy
+	mu, hand, limit, next, healthy := &m.limiter.Mu, m.hand, m.limit, m.next, &m.breaker.View.Healthy
+	ofHeader, ofOther, header := m.client.Header != "", m.ofOther(), http.CanonicalHeaderKey(m.client.Header)
 	return func(w http.ResponseWriter, r *http.Request) {
 		now := int64(time.Since(start)) / 1000
 		if now >= healthy.Load() && !renews(m, w, r, now) {
 			return
 		}
-		key := keyOf(r)
+		raw := r.RemoteAddr
+		if ofHeader {
+			raw = r.Header.Get(header)
+		} else if ofOther {
+			raw = rawOf(m, r)
+		}
 		mu.Lock()
-		e := known.Young[key]
+		e := hand.Held[raw]
 		if e == nil || e.Tokens <= 0 || now >= e.Until || e.Limit != limit {
-			mu.Unlock()
-			refuse(m, w, r, key, now)
+			short(m, w, r, raw, e, now)
 			return
 		}
 		e.Tokens--
-		e.Spent++
 		mu.Unlock()
 
 		// From here on as in leanBreaker.
@@ -50,23 +55,41 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 
 // leanLimiter limits.
 func (m *Middleware) leanLimiter() http.HandlerFunc {
-	mu, known, limit, keyOf, next := &m.limiter.Mu, m.limiter.Known, m.limit, m.keyOf, m.next
+	mu, hand, limit, next := &m.limiter.Mu, m.hand, m.limit, m.next
+	ofHeader, ofOther, header := m.client.Header != "", m.ofOther(), http.CanonicalHeaderKey(m.client.Header)
 	return func(w http.ResponseWriter, r *http.Request) {
 		now := int64(time.Since(start)) / 1000
-		key := keyOf(r)
+		raw := r.RemoteAddr
+		if ofHeader {
+			raw = r.Header.Get(header)
+		} else if ofOther {
+			raw = rawOf(m, r)
+		}
 		mu.Lock()
-		e := known.Young[key]
+		e := hand.Held[raw]
 		if e == nil || e.Tokens <= 0 || now >= e.Until || e.Limit != limit {
-			mu.Unlock()
-			refuse(m, w, r, key, now)
+			short(m, w, r, raw, e, now)
 			return
 		}
 		e.Tokens--
-		e.Spent++
 		mu.Unlock()
 		next.ServeHTTP(w, r)
 	}
 }
+
+// rawOf returns what the key of a request is made of, where that is one string, or else the key.
+func rawOf(m *Middleware, r *http.Request) string {
+	if m.client.Header != "" {
+		return r.Header.Get(m.client.Header)
+	}
+	if m.client.OfConnection() {
+		return r.RemoteAddr
+	}
+	return m.keyOf(r)
+}
+
+// ofOther tells whether the key of a request is made of more than one header or its address.
+func (m *Middleware) ofOther() bool { return m.client.Header == "" && !m.client.OfConnection() }
 
 // leanBreaker breaks.
 func (m *Middleware) leanBreaker() http.HandlerFunc {
@@ -130,18 +153,21 @@ func renews(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) bo
 	return false
 }
 
-// refuse answers a request without a lease. Where the bucket is known to be empty that is a refusal, else Redis is asked.
-func refuse(m *Middleware, w http.ResponseWriter, r *http.Request, key string, now int64) {
-	m.limiter.Mu.Lock()
-	e := m.limiter.Known.Young[key]
+// short answers a request without a lease. Where the bucket is known to be empty that is a refusal, else Redis is asked. e, which
+// may be nil, is what the hand holds. The limiter's lock is held, and given back.
+func short(m *Middleware, w http.ResponseWriter, r *http.Request, raw string, e *ratelimit.Entry, now int64) {
 	if e == nil || now >= e.Empty || e.Limit != m.limit {
 		m.limiter.Mu.Unlock()
-		consult(m, w, r, key, now)
+		consult(m, w, r, raw, now)
 		return
 	}
 	retryAfter := e.Token - now
+	note, refused := now >= e.Note, e.Refused
 	e.Refused++
-	note := now >= e.Note
+	if note {
+		e.Note = now + noteEvery
+		e.Refused = 0
+	}
 	m.limiter.Mu.Unlock()
 	header := w.Header()
 	header["Content-Type"] = contentType
@@ -153,13 +179,15 @@ func refuse(m *Middleware, w http.ResponseWriter, r *http.Request, key string, n
 	w.WriteHeader(http.StatusTooManyRequests)
 	w.Write(tooMany.body)
 	if note || m.debug {
-		m.noteRefusal(key, now)
+		m.logRefusal("rate limit exceeded", m.keyOf(r), int(refused), now)
 	}
 }
 
-// consult asks Redis for a token, and goes on from there. The circuit was healthy when the request arrived.
-func consult(m *Middleware, w http.ResponseWriter, r *http.Request, key string, now int64) {
-	verdict := take(m, key, now, nil)
+// consult asks Redis for a token, unless more is known than the hand holds, and goes on from there. The circuit was healthy when
+// the request arrived.
+func consult(m *Middleware, w http.ResponseWriter, r *http.Request, raw string, now int64) {
+	key := m.keyOf(r)
+	verdict := take(m, raw, key, now, nil)
 	if verdict <= 0 {
 		m.refuse(w, key, verdict, now)
 		return

@@ -27,6 +27,7 @@ type Middleware struct {
 	*scope
 	next  http.Handler
 	keyOf func(*http.Request) string
+	hand  *ratelimit.Hand
 }
 
 // New returns the middleware for one router. It checks the configuration, and tells all that is wrong with it in one
@@ -39,7 +40,7 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 	if err != nil {
 		return nil, err
 	}
-	m := &Middleware{settings: settings, scope: join(ctx, settings), next: next, keyOf: clientkey.New(settings.client)}
+	m := &Middleware{settings: settings, scope: join(ctx, settings), next: next, keyOf: clientkey.New(settings.client), hand: ratelimit.NewHand()}
 	return m.handler(), nil
 }
 
@@ -75,10 +76,7 @@ func (m *Middleware) serve(w http.ResponseWriter, r *http.Request, now int64) {
 	}
 	if m.limit != nil {
 		key := m.keyOf(r)
-		verdict := ratelimit.Spend(m.limiter, key, m.limit, now)
-		if verdict == 0 {
-			verdict = take(m, key, now, m.rider(now))
-		}
+		verdict := take(m, rawOf(m, r), key, now, m.rider(now))
 		if verdict <= 0 {
 			m.refuse(w, key, verdict, now)
 			return
@@ -130,11 +128,11 @@ func (m *Middleware) deadline(now int64) time.Time {
 	return start.Add(time.Duration(now)*time.Microsecond + m.redis.Timeout)
 }
 
-// take takes a token: from Redis, where rider goes the same way, or while it is away as onError says. The verdict is positive
+// take takes a token: of a lease, from Redis, where rider goes the same way, or while it is away as onError says. The verdict is positive
 // where there was one, denied, or less the microseconds until there is one.
-func take(m *Middleware, key string, now int64, rider *store.Call) int64 {
+func take(m *Middleware, raw, key string, now int64, rider *store.Call) int64 {
 	if m.store != nil && !m.store.Away.Load() {
-		verdict, err := ratelimit.Allow(m.limiter, key, m.limit, now, m.redis.Timeout, rider)
+		verdict, err := ratelimit.Allow(m.limiter, m.hand, raw, key, m.limit, now, m.redis.Timeout, rider)
 		if err == nil {
 			return verdict
 		}

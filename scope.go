@@ -18,6 +18,9 @@ import (
 // the old ones go on answering until it has.
 const grace = 30 * time.Second
 
+// noteEvery is how often the refusals of one client are logged, microseconds.
+const noteEvery = int64(time.Minute / time.Microsecond)
+
 // The interpreter lives as long as Traefik, and so does this: middlewares come and go with each reload, what they share
 // must not.
 var (
@@ -154,7 +157,7 @@ func (g *registry) newScope(s *settings) *scope {
 	one := &scope{
 		log:      log,
 		debug:    log.Debugs(),
-		refusals: newSampler(time.Minute.Microseconds()),
+		refusals: newSampler(noteEvery),
 		failures: newSampler(time.Second.Microseconds()),
 		troubles: newSampler(time.Second.Microseconds()),
 		warned:   map[string]bool{},

@@ -47,17 +47,13 @@ func form(l *Limiter, limit *Limit, deadline time.Time) *batch {
 	return b
 }
 
-// join adds a request for the key. mu is held.
-func join(l *Limiter, b *batch, key string, now int64) {
+// join adds a request for the key, whose entry is nil where there is none. mu is held.
+func join(l *Limiter, b *batch, key string, e *Entry, now int64) {
 	ask := askOne
-	e := l.Known.Young[key]
 	if e == nil {
-		e = get(l.Known, key)
-	}
-	if e == nil {
-		e = &Entry{Limit: b.limit, Spent: 1, asked: now}
+		e = &Entry{Limit: b.limit, asks: 1, asked: now}
 		e.bucket.at = now
-		add(l.Known, key, e)
+		add(l.known, key, e)
 	} else {
 		if e.Limit != b.limit {
 			pass(e, b.limit)

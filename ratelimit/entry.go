@@ -10,7 +10,6 @@ type Entry struct {
 	Limit  *Limit // that the lease and the emptiness are of
 	Tokens int64  // of the lease that are left
 	Until  int64  // when the lease ends
-	Spent  int64  // tokens since Redis was last asked for this key
 	Empty  int64  // until then the bucket is taken for empty
 	Token  int64  // when it will have a token again
 
@@ -23,10 +22,13 @@ type Entry struct {
 	told   string
 	heard  int64 // the number of the answer that told of it
 
-	lease int64  // the lease's number; 0: none
+	lease  int64 // number of the lease; 0: none
+	leased int64 // tokens that it had
+
 	word  string // that names the key to Redis, as it goes over the wire
 	batch int64  // number of the one that asks ahead for this key; 0: none does
-	asked int64  // when Redis was last asked
+	asked int64  // when Redis was last asked ahead
+	asks  int64  // requests since then that asked for themselves, and that one
 	usage int64  // tokens in the lease time before that
 }
 
@@ -37,7 +39,6 @@ func spend(e *Entry, limit *Limit, now int64) int64 {
 	}
 	if e.Tokens > 0 && now < e.Until {
 		e.Tokens--
-		e.Spent++
 		return 1
 	}
 	if now < e.Empty {
@@ -70,12 +71,12 @@ var askOne = store.Word("1 0")
 // that there is. It tells whether it ends that. One batch at a time asks ahead for a key. mu is held.
 func askFor(e *Entry, b *batch, now int64) (word string, ends bool) {
 	if e.batch != 0 {
-		e.Spent++
+		e.asks++
 		return askOne, false
 	}
-	if e.lease == 0 && e.usage == 0 && e.Spent <= 1 && now-e.asked > leaseMicros {
+	if e.lease == 0 && e.usage == 0 && e.asks <= 1 && now-e.asked > leaseMicros {
 		e.asked = now // as most keys are, where there are many
-		e.Spent = 1
+		e.asks = 1
 		return askOne, false
 	}
 	e.batch = b.number
@@ -85,6 +86,7 @@ func askFor(e *Entry, b *batch, now int64) (word string, ends bool) {
 		words += " " + digits(e.lease) + " " + digits(e.Tokens)
 	}
 	e.lease = 0
+	e.leased = 0
 	e.Tokens = 0
 	return store.Word(words), ends
 }
@@ -94,15 +96,16 @@ func askFor(e *Entry, b *batch, now int64) (word string, ends bool) {
 // tokens costs little. mu is held.
 func demand(e *Entry, now int64) int64 {
 	passed := now - e.asked
-	usage := e.Spent
+	spent := e.asks + e.leased - e.Tokens
+	usage := spent
 	if passed < leaseMicros {
 		usage += e.usage * (leaseMicros - passed) / leaseMicros
 	} else {
-		usage = e.Spent * leaseMicros / passed
+		usage = spent * leaseMicros / passed
 	}
 	e.usage = usage
 	e.asked = now
-	e.Spent = 1
+	e.asks = 1
 	if usage > smallUse {
 		return smallUse + (usage-smallUse)/largeUseShare
 	}
@@ -124,6 +127,7 @@ func learn(l *Limiter, e *Entry, b *batch, word string, now int64) {
 	e.heard = l.heard
 	if e.batch == b.number {
 		e.lease = a.lease
+		e.leased = a.leased
 		e.Tokens = a.leased
 		e.Until = b.sent + leaseMicros
 	}

@@ -5,25 +5,24 @@ const (
 	halfOfKeys = maxKeys / 2
 )
 
-// Known is the keys that this process knows, in two generations. What is asked for stays in the younger one. It is guarded
-// by its limiter's Mu.
-type Known struct {
-	Young map[string]*Entry
-	old   map[string]*Entry
+// known is the keys that this process knows, in two generations. What is asked for stays in the younger one. The limiter's lock
+// guards it.
+type known struct {
+	young, old map[string]*Entry
 }
 
-func newKnown() *Known {
-	return &Known{Young: map[string]*Entry{}, old: map[string]*Entry{}}
+func newKnown() *known {
+	return &known{young: map[string]*Entry{}, old: map[string]*Entry{}}
 }
 
 // get returns the entry of a key, or nil.
-func get(k *Known, key string) *Entry {
-	if e := k.Young[key]; e != nil {
+func get(k *known, key string) *Entry {
+	if e := k.young[key]; e != nil {
 		return e
 	}
 	e := k.old[key]
-	if e != nil && len(k.Young) < halfOfKeys {
-		k.Young[key] = e
+	if e != nil && len(k.young) < halfOfKeys {
+		k.young[key] = e
 		delete(k.old, key)
 	}
 	return e
@@ -31,22 +30,22 @@ func get(k *Known, key string) *Entry {
 
 // add adds the entry of a key. It may forget those that were not asked for lately: with a Redis, that only means to ask
 // it again.
-func add(k *Known, key string, e *Entry) {
-	if len(k.Young) >= halfOfKeys {
-		k.old = k.Young
-		k.Young = map[string]*Entry{}
+func add(k *known, key string, e *Entry) {
+	if len(k.young) >= halfOfKeys {
+		k.old = k.young
+		k.young = map[string]*Entry{}
 	}
-	k.Young[key] = e
+	k.young[key] = e
 }
 
 // addIfRoom adds the entry of a key, and forgets none but full buckets for it, which costs nobody anything. It tells
 // whether there was room.
-func addIfRoom(k *Known, key string, e *Entry, limit *Limit, now int64) bool {
-	if len(k.Young) < halfOfKeys {
-		k.Young[key] = e
+func addIfRoom(k *known, key string, e *Entry, limit *Limit, now int64) bool {
+	if len(k.young) < halfOfKeys {
+		k.young[key] = e
 		return true
 	}
-	if len(k.old) < halfOfKeys || dropFull(k.old, limit, now) || dropFull(k.Young, limit, now) {
+	if len(k.old) < halfOfKeys || dropFull(k.old, limit, now) || dropFull(k.young, limit, now) {
 		k.old[key] = e
 		return true
 	}

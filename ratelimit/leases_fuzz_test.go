@@ -94,10 +94,7 @@ func anyLimit(random *rand.Rand) *Limit {
 
 // admitted asks as a request does.
 func admitted(g *Limiter, limit *Limit) bool {
-	if verdict := Spend(g, "key", limit, g.Now()); verdict != 0 {
-		return verdict > 0
-	}
-	verdict, err := Allow(g, "key", limit, g.Now(), time.Second, nil)
+	verdict, err := Allow(g, NewHand(), "key", "key", limit, g.Now(), time.Second, nil)
 	return err == nil && verdict > 0
 }
 

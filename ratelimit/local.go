@@ -12,13 +12,13 @@ func AllowLocal(l *Limiter, key string, limit *Limit, now int64) int64 {
 
 // allowLocal is AllowLocal. mu is held.
 func allowLocal(l *Limiter, key string, limit *Limit, now int64) int64 {
-	e := get(l.Known, key)
+	e := get(l.known, key)
 	if spend(e, limit, now) > 0 {
 		return 1
 	}
 	if e == nil {
 		e = &Entry{Limit: limit, bucket: fullBucket(limit, now)}
-		if !addIfRoom(l.Known, key, e, limit, now) {
+		if !addIfRoom(l.known, key, e, limit, now) {
 			e = share(l, e)
 		}
 	}

@@ -40,10 +40,8 @@ type Settings struct {
 type Limiter struct {
 	Settings
 
-	// Mu guards all that follows. It and Known are for a caller to whom Spend is too dear: calls are, in the interpreter.
-	Mu    sync.Mutex
-	Known *Known
-
+	Mu      sync.Mutex // guards what follows, and each Hand
+	known   *known
 	shared  *Entry // for all keys that there is no room for
 	forming map[*Limit]*batch
 	waiting []*batch // to leave, those that still form too
@@ -53,35 +51,60 @@ type Limiter struct {
 	heard   int64    // answers so far
 }
 
+// Hand is a caller's short way to the entries that it needs most, those that hold a lease or are known to be empty: by whatever
+// tells it whose they are before it has made a key. A token of a lease in hand may be taken, under the limiter's Mu, without a
+// call, which the interpreter makes dear.
+type Hand struct {
+	Held map[string]*Entry
+}
+
+// maxHeld is how many entries a hand holds.
+const maxHeld = 4096
+
+// NewHand returns an empty hand.
+func NewHand() *Hand { return &Hand{Held: map[string]*Entry{}} }
+
 // New returns a limiter. It asks Redis nothing.
 func New(settings Settings) *Limiter {
-	return &Limiter{Settings: settings, Known: newKnown(), forming: map[*Limit]*batch{}}
+	return &Limiter{Settings: settings, known: newKnown(), forming: map[*Limit]*batch{}}
 }
 
 // What follows are functions, not methods: in the interpreter a call of a method costs four times that of a function.
 
-// Spend decides from what is known here: 1 says that a token of a lease in hand was taken; 0 that Redis must be asked, with
-// Allow; a negative number that the bucket is empty, and will have a token in so many microseconds.
-func Spend(l *Limiter, key string, limit *Limit, now int64) int64 {
+// Spend decides from what is in the hand: 1 says that a token of a lease was taken; 0 that Allow must be asked; a negative number
+// that the bucket is empty, and will have a token in so many microseconds.
+func Spend(l *Limiter, hand *Hand, raw string, limit *Limit, now int64) int64 {
 	l.Mu.Lock()
-	verdict := spend(get(l.Known, key), limit, now)
+	verdict := spend(hand.Held[raw], limit, now)
 	l.Mu.Unlock()
 	return verdict
 }
 
-// Allow takes a token from the bucket of key, in Redis: 1 says that there was one, a negative number that there will be one in
-// so many microseconds, if nobody else takes it. Requests that wait at the same time share one call. rider, which may be nil,
-// is a call of somebody else's that goes the same way. The error, which comes within the timeout, wraps store.ErrUnavailable,
-// or is ErrNotABucket or the script's own.
-func Allow(l *Limiter, key string, limit *Limit, now int64, timeout time.Duration, rider *store.Call) (int64, error) {
+// Allow takes a token from the bucket of key: 1 says that there was one, a negative number that there will be one in so many
+// microseconds, if nobody else takes it. What is known here is told at once, and held in the hand as raw from then on. Else it
+// asks Redis. Requests that wait at the same time share one call. rider, which may be nil, is a call of somebody else's that
+// goes the same way. The error, which comes within the timeout, wraps store.ErrUnavailable, or is ErrNotABucket or the script's
+// own.
+func Allow(l *Limiter, hand *Hand, raw, key string, limit *Limit, now int64, timeout time.Duration, rider *store.Call) (int64, error) {
 	l.Mu.Lock()
+	e := l.known.young[key]
+	if e == nil {
+		e = get(l.known, key)
+	}
+	if e != nil {
+		if known := spend(e, limit, now); known != 0 {
+			hold(hand, raw, e)
+			l.Mu.Unlock()
+			return known, nil
+		}
+	}
 	b := l.forming[limit]
 	leads := b == nil
 	if leads {
 		b = form(l, limit, time.Now().Add(timeout))
 	}
 	place := len(b.entries)
-	join(l, b, key, now)
+	join(l, b, key, e, now)
 	if rider != nil {
 		carry(b, rider)
 	}
@@ -97,4 +120,12 @@ func Allow(l *Limiter, key string, limit *Limit, now int64, timeout time.Duratio
 		return 1, nil
 	}
 	return verdict(b, place)
+}
+
+// hold puts an entry in the hand. mu is held.
+func hold(hand *Hand, raw string, e *Entry) {
+	if len(hand.Held) == maxHeld {
+		hand.Held = map[string]*Entry{} // what is still needed comes back
+	}
+	hand.Held[raw] = e
 }

@@ -32,11 +32,7 @@ func newStore(t *testing.T, address string) *store.Store {
 }
 
 func allow(t *testing.T, l *Limiter, key string, limit *Limit) int64 {
-	now := l.Now()
-	if verdict := Spend(l, key, limit, now); verdict != 0 {
-		return verdict
-	}
-	verdict, err := Allow(l, key, limit, now, 5*time.Second, nil)
+	verdict, err := Allow(l, NewHand(), key, key, limit, l.Now(), 5*time.Second, nil)
 	require.NoError(t, err)
 	return verdict
 }
@@ -93,7 +89,7 @@ func TestLimiter_exactUnderContention(t *testing.T) {
 func askTenTimes(l *Limiter, limit *Limit, allowed, failed *int64, done *sync.WaitGroup) {
 	defer done.Done()
 	for i := 0; i < 10; i++ {
-		verdict, err := Allow(l, "ip:a", limit, 0, 20*time.Second, nil)
+		verdict, err := Allow(l, NewHand(), "ip:a", "ip:a", limit, 0, 20*time.Second, nil)
 		if err != nil {
 			atomic.AddInt64(failed, 1)
 		} else if verdict > 0 {
@@ -124,7 +120,7 @@ func TestLimiter_eachVerdictBelongsToItsKey(t *testing.T) {
 
 func askForKey(l *Limiter, key string, limit *Limit, allowed, failed *int64, done *sync.WaitGroup) {
 	defer done.Done()
-	verdict, err := Allow(l, key, limit, 0, 20*time.Second, nil)
+	verdict, err := Allow(l, NewHand(), key, key, limit, 0, 20*time.Second, nil)
 	if err != nil {
 		atomic.AddInt64(failed, 1)
 	} else if verdict > 0 {
@@ -150,7 +146,7 @@ func TestLimiter_aKeyThatIsNotABucketIsAnErrorOfItsOwn(t *testing.T) {
 	l := newLimiter(newStore(t, server.Addr()))
 	limit := NewLimit(1, 1, time.Hour)
 	for _, key := range []string{"ip:list", "ip:text"} {
-		_, err := Allow(l, key, limit, 0, 5*time.Second, nil)
+		_, err := Allow(l, NewHand(), key, key, limit, 0, 5*time.Second, nil)
 		require.ErrorIs(t, err, ErrNotABucket)
 	}
 	require.True(t, allowed(t, l, "ip:good", limit))
@@ -162,14 +158,14 @@ func TestLimiter_carriesARider(t *testing.T) {
 	learnt := int64(0)
 	rider := &store.Call{Script: store.NewScript(`return '42'`), Keys: []string{"test:{name}:other"}}
 	rider.Then = func(c *store.Call) { learnt = c.Reply[0] }
-	_, err := Allow(l, "ip:a", NewLimit(1, 1, time.Hour), 0, 5*time.Second, rider)
+	_, err := Allow(l, NewHand(), "ip:a", "ip:a", NewLimit(1, 1, time.Hour), 0, 5*time.Second, rider)
 	require.NoError(t, err)
 	require.Equal(t, int64(42), learnt)
 }
 
 func TestLimiter_withoutRedisAnErrorComesInTime(t *testing.T) {
 	l := newLimiter(newStore(t, "127.0.0.1:"+redistest.FreePort(t)))
-	_, err := Allow(l, "ip:a", NewLimit(1, 1, time.Hour), 0, time.Second, nil)
+	_, err := Allow(l, NewHand(), "ip:a", "ip:a", NewLimit(1, 1, time.Hour), 0, time.Second, nil)
 	require.ErrorIs(t, err, store.ErrUnavailable)
 }
 
@@ -220,10 +216,10 @@ func TestAllowLocal_memoryIsBounded(t *testing.T) {
 	require.False(t, allowedLocal(l, numbered(maxKeys+2), limit, 0), "no room left: the others share one bucket")
 	require.True(t, allowedLocal(l, numbered(0), limit, 0), "who was known before is not hurt")
 	require.False(t, allowedLocal(l, numbered(0), limit, 0))
-	require.Equal(t, maxKeys, len(l.Known.Young)+len(l.Known.old))
+	require.Equal(t, maxKeys, len(l.known.young)+len(l.known.old))
 
 	require.True(t, allowedLocal(l, numbered(maxKeys+3), limit, 10*second), "full buckets make room")
-	require.Less(t, len(l.Known.Young)+len(l.Known.old), maxKeys)
+	require.Less(t, len(l.known.young)+len(l.known.old), maxKeys)
 }
 
 func numbered(i int) string {
@@ -240,7 +236,7 @@ func TestKnown_withARedisTheOldOnesGo(t *testing.T) {
 			require.Same(t, hot, get(k, "hot"), "what is asked for stays")
 		}
 	}
-	require.LessOrEqual(t, len(k.Young)+len(k.old), maxKeys)
+	require.LessOrEqual(t, len(k.young)+len(k.old), maxKeys)
 	require.Nil(t, get(k, numbered(0)))
 	require.NotNil(t, get(k, numbered(3*maxKeys-1)))
 }

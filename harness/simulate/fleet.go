@@ -63,6 +63,7 @@ type gateway struct {
 	begun   time.Time // on its own clock, which shares no zero with the others'
 	drift   float64   // and is a little fast or slow
 	limiter *ratelimit.Limiter
+	hand    *ratelimit.Hand
 
 	mu       sync.Mutex    // guards admitted
 	admitted []window.Span // of the one client
@@ -88,6 +89,7 @@ func (g *gateway) now() int64 { return int64(float64(time.Since(g.begun).Microse
 
 // restart makes the gateway forget all.
 func (g *gateway) restart(redis *shared) {
+	g.hand = ratelimit.NewHand()
 	g.limiter = ratelimit.New(ratelimit.Settings{
 		Store: redis, Prefix: "bucket:", Name: func(key string) string { return key }, Now: g.now,
 	})
@@ -97,16 +99,16 @@ func (g *gateway) restart(redis *shared) {
 func (f *fleet) ask(g *gateway) {
 	const key = "client"
 	start := time.Since(f.redis.begun).Microseconds()
-	verdict := ratelimit.Spend(g.limiter, key, f.limit, g.now())
+	verdict := ratelimit.Spend(g.limiter, g.hand, key, f.limit, g.now())
 	if verdict > 0 {
 		g.admit(start, start)
 	}
 	if verdict != 0 {
 		return
 	}
-	limiter := g.limiter
+	limiter, hand := g.limiter, g.hand
 	f.asking.Go(func() {
-		verdict, err := ratelimit.Allow(limiter, key, f.limit, g.now(), time.Second, nil)
+		verdict, err := ratelimit.Allow(limiter, hand, key, key, f.limit, g.now(), time.Second, nil)
 		if err != nil {
 			panic(err) // this Redis never fails
 		}

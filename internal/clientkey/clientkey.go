@@ -34,6 +34,11 @@ type Criterion struct {
 	Host       bool
 }
 
+// OfConnection tells whether the key depends on nothing but the request's RemoteAddr.
+func (c Criterion) OfConnection() bool {
+	return c.Depth == 0 && len(c.Excluded) == 0 && c.Header == "" && !c.Host
+}
+
 // New returns the function that tells where a request comes from by a criterion: its key, "<kind>:<key>". What the client
 // sent is in it as it came, unless it is long: Name makes it safe. It is safe for concurrent use.
 //
@@ -53,7 +58,7 @@ func New(c Criterion) func(*http.Request) string {
 			return kindHeader + values[0]
 		}
 	}
-	if c.Depth == 0 && len(c.Excluded) == 0 && c.IPv6Subnet == 0 && !c.Host {
+	if c.OfConnection() && c.IPv6Subnet == 0 {
 		return func(r *http.Request) string {
 			// An IPv4 address and a port: an IPv6 address has a colon earlier.
 			colon := strings.IndexByte(r.RemoteAddr, ':')
