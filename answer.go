@@ -62,12 +62,6 @@ func (m *Middleware) refuseLimited(w http.ResponseWriter, key string, retryAfter
 	m.logRefusal("rate limit exceeded", key, 0, now)
 }
 
-// refuseOpen refuses a request for so many microseconds.
-func (m *Middleware) refuseOpen(w http.ResponseWriter, retryAfter, now int64) {
-	circuitOpen.write(w, seconds(retryAfter))
-	m.logRefusal("circuit open", "", 0, now)
-}
-
 // seconds returns whole seconds for microseconds, rounded up, at least 1, as a header's value.
 func seconds(microseconds int64) []string {
 	if microseconds <= 1000000 {

@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"time"
 
+	"github.com/resilient-gateway/resilience/internal/clientkey"
 	"github.com/resilient-gateway/resilience/ratelimit"
 )
 
@@ -31,11 +32,18 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 		mu.Lock()
 		e := hand.Held[raw]
 		if e == nil || e.Tokens <= 0 || now >= e.Until || e.Limit != limit {
-			short(m, w, r, raw, e, now)
-			return
+			if e != nil && now < e.Empty && e.Limit == limit {
+				refuseEmpty(m, w, r, e, now)
+				return
+			}
+			mu.Unlock()
+			if now = consult(m, w, r, raw, now); now < 0 {
+				return
+			}
+		} else {
+			e.Tokens--
+			mu.Unlock()
 		}
-		e.Tokens--
-		mu.Unlock()
 
 		// From here on as in leanBreaker.
 		status := reflect.ValueOf(w).MethodByName("Status")
@@ -68,11 +76,18 @@ func (m *Middleware) leanLimiter() http.HandlerFunc {
 		mu.Lock()
 		e := hand.Held[raw]
 		if e == nil || e.Tokens <= 0 || now >= e.Until || e.Limit != limit {
-			short(m, w, r, raw, e, now)
-			return
+			if e != nil && now < e.Empty && e.Limit == limit {
+				refuseEmpty(m, w, r, e, now)
+				return
+			}
+			mu.Unlock()
+			if now = consult(m, w, r, raw, now); now < 0 {
+				return
+			}
+		} else {
+			e.Tokens--
+			mu.Unlock()
 		}
-		e.Tokens--
-		mu.Unlock()
 		next.ServeHTTP(w, r)
 	}
 }
@@ -143,7 +158,7 @@ func passRecorded(m *Middleware, w http.ResponseWriter, r *http.Request, now int
 // renews tells whether a request may go on though the view of the breaker is not known to be healthy, or answers it.
 func renews(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) bool {
 	if until := m.breaker.View.Open.Load(); now < until {
-		m.refuseOpen(w, until-now, now)
+		refuseOpen(m, w, until-now, now)
 		return false
 	}
 	if m.breaker.Renew(now, m.policy) {
@@ -153,14 +168,25 @@ func renews(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) bo
 	return false
 }
 
-// short answers a request without a lease. Where the bucket is known to be empty that is a refusal, else Redis is asked. e, which
-// may be nil, is what the hand holds. The limiter's lock is held, and given back.
-func short(m *Middleware, w http.ResponseWriter, r *http.Request, raw string, e *ratelimit.Entry, now int64) {
-	if e == nil || now >= e.Empty || e.Limit != m.limit {
-		m.limiter.Mu.Unlock()
-		consult(m, w, r, raw, now)
-		return
+// refuseOpen refuses a request for so many microseconds, for which the circuit is known to be open.
+func refuseOpen(m *Middleware, w http.ResponseWriter, retryAfter, now int64) {
+	header := w.Header()
+	header["Content-Type"] = contentType
+	header["Content-Length"] = circuitOpen.length
+	header["Retry-After"] = oneSecond
+	if retryAfter > 1000000 {
+		header["Retry-After"] = seconds(retryAfter)
 	}
+	w.WriteHeader(http.StatusServiceUnavailable)
+	w.Write(circuitOpen.body)
+	if now >= m.openNote.Load() || m.debug {
+		m.openNote.Store(now + noteEvery)
+		m.logRefusal("circuit open", "", 0, now)
+	}
+}
+
+// refuseEmpty refuses a request whose bucket is known to be empty. The limiter's lock is held, and given back.
+func refuseEmpty(m *Middleware, w http.ResponseWriter, r *http.Request, e *ratelimit.Entry, now int64) {
 	retryAfter := e.Token - now
 	note, refused := now >= e.Note, e.Refused
 	e.Refused++
@@ -183,39 +209,27 @@ func short(m *Middleware, w http.ResponseWriter, r *http.Request, raw string, e 
 	}
 }
 
-// consult asks Redis for a token, unless more is known than the hand holds, and goes on from there. The circuit was healthy when
-// the request arrived.
-func consult(m *Middleware, w http.ResponseWriter, r *http.Request, raw string, now int64) {
-	key := m.keyOf(r)
+// consult asks Redis for a token for a request that arrived at the time now under a healthy circuit, if there is one. It returns
+// the time at which the request may pass, or -1 where it is answered.
+func consult(m *Middleware, w http.ResponseWriter, r *http.Request, raw string, now int64) int64 {
+	key := ""
+	if m.client.Header != "" {
+		key = clientkey.OfHeader(raw)
+	} else {
+		key = m.keyOf(r)
+	}
 	verdict := take(m, raw, key, now, nil)
 	if verdict <= 0 {
 		m.refuse(w, key, verdict, now)
-		return
+		return -1
 	}
 	if m.policy == nil {
-		m.next.ServeHTTP(w, r)
-		return
+		return now
 	}
 	later := int64(time.Since(start)) / 1000
 	if later < m.breaker.View.Healthy.Load() {
-		passOn(m, w, r, later)
-		return
+		return later
 	}
 	m.try(w, r, now)
-}
-
-// passOn has the next handler answer a passage, as leanBreaker does.
-func passOn(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
-	status := reflect.ValueOf(w).MethodByName("Status")
-	if !status.IsValid() {
-		passRecorded(m, w, r, now)
-		return
-	}
-	p := &passage{m: m, r: r, at: now}
-	defer land(p)
-	m.next.ServeHTTP(w, r)
-	p.finished = true
-	if code := status.Call(nil)[0].Int(); code >= 500 || m.breaker.View.Healthy.Load() == 0 {
-		tell(p, code)
-	}
+	return -1
 }

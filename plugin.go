@@ -70,7 +70,7 @@ func (m *Middleware) serve(w http.ResponseWriter, r *http.Request, now int64) {
 	}
 	if m.policy != nil {
 		if retryAfter, refused := m.breaker.Refuses(now); refused {
-			m.refuseOpen(w, retryAfter.Microseconds(), now)
+			refuseOpen(m, w, retryAfter.Microseconds(), now)
 			return
 		}
 	}
@@ -114,7 +114,7 @@ func (m *Middleware) try(w http.ResponseWriter, r *http.Request, now int64) {
 		return
 	}
 	if retryAfter > 0 {
-		m.refuseOpen(w, retryAfter.Microseconds(), now)
+		refuseOpen(m, w, retryAfter.Microseconds(), now)
 		return
 	}
 	m.forward(w, r, permit, time.Until(m.deadline(now)))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/resilient-gateway/resilience/breaker"
@@ -41,6 +42,7 @@ type scope struct {
 	log      *logging.Logger
 	debug    bool
 	refusals *sampler
+	openNote *atomic.Int64 // when a refusal by an open circuit is to be logged again
 	failures *sampler
 	troubles *sampler
 
@@ -158,6 +160,7 @@ func (g *registry) newScope(s *settings) *scope {
 		log:      log,
 		debug:    log.Debugs(),
 		refusals: newSampler(noteEvery),
+		openNote: &atomic.Int64{},
 		failures: newSampler(time.Second.Microseconds()),
 		troubles: newSampler(time.Second.Microseconds()),
 		warned:   map[string]bool{},

@@ -53,7 +53,11 @@ func join(l *Limiter, b *batch, key string, e *Entry, now int64) {
 	if e == nil {
 		e = &Entry{Limit: b.limit, asks: 1, asked: now}
 		e.bucket.at = now
-		add(l.known, key, e)
+		if len(l.known.young) < halfOfKeys {
+			l.known.young[key] = e
+		} else {
+			add(l.known, key, e)
+		}
 	} else {
 		if e.Limit != b.limit {
 			pass(e, b.limit)

@@ -41,22 +41,10 @@ func (c Criterion) OfConnection() bool {
 
 // New returns the function that tells where a request comes from by a criterion: its key, "<kind>:<key>". What the client
 // sent is in it as it came, unless it is long: Name makes it safe. It is safe for concurrent use.
-//
-// The usual cases are functions of their own, with no more in them than they need: the interpreter makes every value in a
-// function dear, also in a branch not taken.
 func New(c Criterion) func(*http.Request) string {
 	if c.Header != "" {
 		name := http.CanonicalHeaderKey(c.Header)
-		return func(r *http.Request) string {
-			values := r.Header[name]
-			if len(values) == 0 || values[0] == "" {
-				return kindNone
-			}
-			if len(values[0]) > maxLength {
-				return key(kindHeader, values[0])
-			}
-			return kindHeader + values[0]
-		}
+		return func(r *http.Request) string { return OfHeader(r.Header.Get(name)) }
 	}
 	if c.OfConnection() && c.IPv6Subnet == 0 {
 		return func(r *http.Request) string {
@@ -69,6 +57,14 @@ func New(c Criterion) func(*http.Request) string {
 		}
 	}
 	return func(r *http.Request) string { return c.of(r) }
+}
+
+// OfHeader returns the key of a request with such a value of the header.
+func OfHeader(value string) string {
+	if value == "" || len(value) > maxLength {
+		return key(kindHeader, value)
+	}
+	return kindHeader + value
 }
 
 func (c *Criterion) of(r *http.Request) string {
