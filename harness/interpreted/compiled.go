@@ -54,6 +54,7 @@ var compiled = interp.Exports{
 	},
 	"github.com/resilient-gateway/resilience/internal/redistest/redistest": {
 		"FreePort": reflect.ValueOf(redistest.FreePort),
+		"Late":     reflect.ValueOf(redistest.Late),
 		"Server":   reflect.ValueOf((*redistest.Server)(nil)),
 		"Start":    reflect.ValueOf(redistest.Start),
 		"Step":     reflect.ValueOf((*redistest.Step)(nil)),
