@@ -95,7 +95,7 @@ type options struct {
 	upstream *upstream
 	plugin   block
 	env      []string
-	dynamic  string // folder, if neither
+	dynamic  string // folder; default: ours, with patience
 	change   func(static map[string]any)
 	workDir  string // that holds plugins-local; default: dist
 	panics   bool   // a handler below the middleware does, on purpose
@@ -109,9 +109,13 @@ func startTraefik(t *testing.T, o options) *traefik {
 		env = append(env, "UPSTREAM_URL="+o.upstream.url())
 	}
 	dynamic := o.dynamic
-	if o.plugin != nil {
+	switch {
+	case o.plugin != nil:
 		dynamic = t.TempDir()
 		writeDynamic(t, dynamic, o.plugin)
+	case dynamic == "":
+		dynamic = t.TempDir()
+		writePatient(t, dynamic)
 	}
 	starter := &gateway.Traefik{
 		Root: root(t), Dir: t.TempDir(), WorkDir: o.workDir, Web: g.web, API: g.api, Dynamic: dynamic, Env: env, Log: g.log,
@@ -150,6 +154,18 @@ func writeDynamic(t *testing.T, folder string, plugin block) {
 		}
 		require.NoError(t, os.WriteFile(filepath.Join(folder, filepath.Base(file)), content, 0o644))
 	}
+}
+
+// writePatient writes our dynamic files into a folder as they are, but for redis.timeout.
+func writePatient(t *testing.T, folder string) {
+	t.Helper()
+	writeDynamic(t, folder, nil)
+	const key = "passwordEnv: REDIS_PASSWORD\n"
+	content, err := os.ReadFile(filepath.Join(root(t), "dynamic", "middlewares.yml"))
+	require.NoError(t, err)
+	require.Contains(t, string(content), key)
+	changed := strings.Replace(string(content), key, key+"            timeout: "+patience+"\n", 1)
+	require.NoError(t, os.WriteFile(filepath.Join(folder, "middlewares.yml"), []byte(changed), 0o644))
 }
 
 // writeRows writes the dynamic files of a gateway with many middlewares and returns their folder. /<name> is a route to
@@ -244,13 +260,17 @@ func getJSON(t *testing.T, url string, target any) {
 	require.NoError(t, json.NewDecoder(response.Body).Decode(target))
 }
 
+// patience is the redis.timeout where a test is not about it: with the default, a busy machine would have a gateway limit by
+// itself now and then, which is as it should be, and not what the test asks for.
+const patience = "5s"
+
 // redisEnv is the environment that makes our dynamic files use the server.
 func redisEnv(server *redistest.Server) []string {
 	return []string{"REDIS_HOST=127.0.0.1", "REDIS_PORT=" + server.Port()}
 }
 
 func redisBlock(server *redistest.Server) block {
-	return block{"address": server.Addr()}
+	return block{"address": server.Addr(), "timeout": patience}
 }
 
 // events returns the lines of the log with this message, as fields.
