@@ -131,25 +131,6 @@ func (m *Middleware) leanBreaker() http.HandlerFunc {
 	}
 }
 
-// passage is a request that passed at a time because the view of the breaker was healthy then.
-type passage struct {
-	m        *Middleware
-	r        *http.Request
-	at       int64
-	finished bool // the next handler has returned
-}
-
-// land tells the breaker of a passage that ended in a panic, which goes on.
-func land(p *passage) {
-	if !p.finished {
-		tell(p, 0)
-	}
-}
-
-func tell(p *passage, status int64) {
-	p.m.tell(p.r, p.m.breaker.Passed(p.at), int(status), p.finished, p.m.redis.Timeout)
-}
-
 // passRecorded has the next handler answer a passage, and records what it answers.
 func passRecorded(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
 	m.forward(w, r, m.breaker.Passed(now), m.redis.Timeout)
