@@ -23,20 +23,24 @@ func TestPromoted(t *testing.T) {
 	set := token.NewFileSet()
 	imports := importer.ForCompiler(set, "source", nil)
 	for _, folder := range folders {
-		files, err := filepath.Glob(filepath.Join("../..", folder, "*.go"))
-		require.NoError(t, err)
-		var trees []*ast.File
-		for _, file := range files {
-			if strings.HasSuffix(file, "_test.go") {
-				continue
-			}
-			tree, err := parser.ParseFile(set, file, nil, 0)
-			require.NoError(t, err)
-			trees = append(trees, tree)
-		}
-		require.NotEmpty(t, trees, folder)
-		require.Empty(t, misread(t, set, imports, trees...))
+		require.Empty(t, misread(t, set, imports, sources(t, set, folder)...))
 	}
+}
+
+// sources reads the files of a folder that are interpreted, in the order of their names.
+func sources(t *testing.T, set *token.FileSet, folder string) (trees []*ast.File) {
+	files, err := filepath.Glob(filepath.Join("../..", folder, "*.go"))
+	require.NoError(t, err)
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		tree, err := parser.ParseFile(set, file, nil, 0)
+		require.NoError(t, err)
+		trees = append(trees, tree)
+	}
+	require.NotEmpty(t, trees, folder)
+	return trees
 }
 
 // TestPromoted_isSeen shows the check what it must refuse, and what not.
