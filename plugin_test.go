@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/resilient-gateway/resilience/internal/redistest"
+	"github.com/resilient-gateway/resilience/internal/statuswriter"
 	"github.com/stretchr/testify/require"
 )
 
@@ -444,22 +445,13 @@ func TestBreaker_countsAnAnswerToHEADWhoseStreamHasEnded(t *testing.T) {
 	}
 }
 
-// capture is a writer that knows its status, as Traefik's own is where its metrics or its access log are on.
-type capture struct {
-	*httptest.ResponseRecorder
-	status int
-}
-
-func (c *capture) WriteHeader(status int) {
-	if status >= 200 && c.status == 0 {
-		c.status = status
-	}
-	c.ResponseRecorder.WriteHeader(status)
-}
-
-func (c *capture) Status() int { return c.status }
-
 func TestBreaker_countsTheSameWhereTraefikKnowsTheStatus(t *testing.T) {
+	limits := []struct {
+		name  string
+		limit *RateLimitConfig
+	}{
+		{"no limit", nil}, {"a limit too low for leases", tokens("90")}, {"a lease", tokens("100000")},
+	}
 	for _, place := range places(t) {
 		for _, row := range []struct {
 			name     string
@@ -474,16 +466,20 @@ func TestBreaker_countsTheSameWhereTraefikKnowsTheStatus(t *testing.T) {
 			{"early hints, then 502", hintsThen(502), true},
 			{"a panic", http.HandlerFunc(nil), true},
 		} {
-			place, row := place, row
-			t.Run(row.name+", "+place.name, func(t *testing.T) {
-				newProcess(t, 0)
-				handler, up := newGateway(t, &Config{Redis: place.redis, CircuitBreaker: failures("1")})
-				require.Equal(t, 200, get(handler))
-				up.will(row.answer)
-				panicOf(handler, &capture{ResponseRecorder: httptest.NewRecorder()}, httptest.NewRequest("GET", "/", nil))
-				up.will(nil)
-				require.Equal(t, row.failures, get(handler) == 503)
-			})
+			for _, of := range limits {
+				place, row, of := place, row, of
+				t.Run(row.name+", "+of.name+", "+place.name, func(t *testing.T) {
+					newProcess(t, 0)
+					handler, up := newGateway(t, &Config{Redis: place.redis, RateLimit: of.limit, CircuitBreaker: failures("1")})
+					for i := 0; i < 5; i++ {
+						require.Equal(t, 200, get(handler))
+					}
+					up.will(row.answer)
+					panicOf(handler, statuswriter.New(), httptest.NewRequest("GET", "/", nil))
+					up.will(nil)
+					require.Equal(t, row.failures, get(handler) == 503)
+				})
+			}
 		}
 	}
 }

@@ -5,12 +5,13 @@ import (
 
 	"github.com/resilient-gateway/resilience/internal/bucketmodel"
 	"github.com/resilient-gateway/resilience/internal/redistest"
+	"github.com/resilient-gateway/resilience/internal/statuswriter"
 	"github.com/stretchr/testify/require"
 	"github.com/traefik/yaegi/interp"
 )
 
-// compiled is what the tests use that the interpreter cannot run: testify, the servers that they start, and the
-// model that a script is held against.
+// compiled is what the tests use that the interpreter cannot run: testify, the servers that they start, the
+// model that a script is held against, and a writer such as Traefik's.
 var compiled = interp.Exports{
 	"github.com/stretchr/testify/require/require": {
 		"Contains":        reflect.ValueOf(require.Contains),
@@ -58,5 +59,8 @@ var compiled = interp.Exports{
 		"Server":   reflect.ValueOf((*redistest.Server)(nil)),
 		"Start":    reflect.ValueOf(redistest.Start),
 		"Step":     reflect.ValueOf((*redistest.Step)(nil)),
+	},
+	"github.com/resilient-gateway/resilience/internal/statuswriter/statuswriter": {
+		"New": reflect.ValueOf(statuswriter.New),
 	},
 }
