@@ -16,7 +16,7 @@ import (
 
 // leanBoth limits and breaks.
 func (m *Middleware) leanBoth() http.HandlerFunc {
-	mu, hand, limit, next, healthy := &m.limiter.Mu, m.hand, m.limit, m.next, &m.breaker.View.Healthy
+	mu, hand, next, healthy := &m.limiter.Mu, m.hand, m.next, &m.breaker.View.Healthy
 	ofHeader, ofOther, header := m.client.Header != "", m.ofOther(), http.CanonicalHeaderKey(m.client.Header)
 	return func(w http.ResponseWriter, r *http.Request) {
 		now := int64(time.Since(start)) / 1000
@@ -31,8 +31,8 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 		}
 		mu.Lock()
 		e := hand.Held[raw]
-		if e == nil || e.Tokens <= 0 || now >= e.Until || e.Limit != limit {
-			if e != nil && now < e.Empty && e.Limit == limit {
+		if e == nil || e.Tokens <= 0 || now >= e.Until {
+			if e != nil && now < e.Empty {
 				refuseEmpty(m, w, r, e, now)
 				return
 			}
@@ -63,7 +63,7 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 
 // leanLimiter limits.
 func (m *Middleware) leanLimiter() http.HandlerFunc {
-	mu, hand, limit, next := &m.limiter.Mu, m.hand, m.limit, m.next
+	mu, hand, next := &m.limiter.Mu, m.hand, m.next
 	ofHeader, ofOther, header := m.client.Header != "", m.ofOther(), http.CanonicalHeaderKey(m.client.Header)
 	return func(w http.ResponseWriter, r *http.Request) {
 		now := int64(time.Since(start)) / 1000
@@ -75,8 +75,8 @@ func (m *Middleware) leanLimiter() http.HandlerFunc {
 		}
 		mu.Lock()
 		e := hand.Held[raw]
-		if e == nil || e.Tokens <= 0 || now >= e.Until || e.Limit != limit {
-			if e != nil && now < e.Empty && e.Limit == limit {
+		if e == nil || e.Tokens <= 0 || now >= e.Until {
+			if e != nil && now < e.Empty {
 				refuseEmpty(m, w, r, e, now)
 				return
 			}

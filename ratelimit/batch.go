@@ -60,7 +60,8 @@ func join(l *Limiter, b *batch, key string, e *Entry, now int64) {
 		}
 	} else {
 		if e.Limit != b.limit {
-			pass(e, b.limit)
+			e = pass(e, b.limit)
+			l.known.young[key] = e
 		}
 		word, ends := askFor(e, b, now)
 		ask = word

@@ -7,7 +7,7 @@ import (
 // Entry is what this process knows of one key. It is guarded by its limiter's Mu. The first fields are all that most
 // requests need.
 type Entry struct {
-	Limit  *Limit // that the lease and the emptiness are of
+	Limit  *Limit // that it is all under; a hand holds none of another than its own
 	Tokens int64  // of the lease that are left
 	Until  int64  // when the lease ends
 	Empty  int64  // until then the bucket is taken for empty
@@ -57,11 +57,17 @@ func know(e *Entry) {
 	}
 }
 
-// pass makes the entry, which is to be asked for, one of another limit. mu is held.
-func pass(e *Entry, limit *Limit) {
+// pass makes another entry for a key that is to be asked for under another limit. The old one has nothing to give any more to the
+// hands that hold it. mu is held.
+func pass(e *Entry, limit *Limit) *Entry {
 	know(e)
-	e.Limit = limit
+	other := *e
+	other.Limit = limit
+	other.Empty = 0
+	other.batch = 0
+	e.Tokens = 0
 	e.Empty = 0
+	return &other
 }
 
 // askOne is what a request asks for that is content with one token.
