@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/resilient-gateway/resilience/internal/clientkey"
+	"github.com/resilient-gateway/resilience/internal/store"
 	"github.com/resilient-gateway/resilience/ratelimit"
 )
 
@@ -199,7 +200,13 @@ func consult(m *Middleware, w http.ResponseWriter, r *http.Request, raw string, 
 	} else {
 		key = m.keyOf(r)
 	}
-	verdict := take(m, raw, key, now, nil)
+	verdict, err := int64(0), store.ErrUnavailable
+	if m.store != nil && !m.store.Away.Load() {
+		verdict, err = ratelimit.Allow(m.limiter, m.hand, raw, key, m.limit, now, m.redis.Timeout, nil)
+	}
+	if err != nil {
+		verdict = takeAlone(m, key, now, err)
+	}
 	if verdict <= 0 {
 		m.refuse(w, key, verdict, now)
 		return -1

@@ -128,21 +128,29 @@ func (m *Middleware) deadline(now int64) time.Time {
 	return start.Add(time.Duration(now)*time.Microsecond + m.redis.Timeout)
 }
 
-// take takes a token: of a lease, from Redis, where rider goes the same way, or while it is away as onError says. The verdict is positive
-// where there was one, denied, or less the microseconds until there is one.
+// take takes a token: of a lease, from Redis, where rider goes the same way, or while it is away as onError says. The verdict is
+// positive where there was one, denied, or less the microseconds until there is one.
 func take(m *Middleware, raw, key string, now int64, rider *store.Call) int64 {
-	if m.store != nil && !m.store.Away.Load() {
-		verdict, err := ratelimit.Allow(m.limiter, m.hand, raw, key, m.limit, now, m.redis.Timeout, rider)
-		if err == nil {
-			return verdict
+	if m.store == nil || m.store.Away.Load() {
+		return takeAlone(m, key, now, store.ErrUnavailable)
+	}
+	verdict, err := ratelimit.Allow(m.limiter, m.hand, raw, key, m.limit, now, m.redis.Timeout, rider)
+	if err != nil {
+		return takeAlone(m, key, now, err)
+	}
+	return verdict
+}
+
+// takeAlone is take without Redis, which could not be asked for this reason, or which there is none of.
+func takeAlone(m *Middleware, key string, now int64, reason error) int64 {
+	if m.store != nil {
+		m.logTrouble(reason)
+		if m.onError == onErrorAllow {
+			return 1
 		}
-		m.logTrouble(err)
-	}
-	if m.store != nil && m.onError == onErrorAllow {
-		return 1
-	}
-	if m.store != nil && m.onError == onErrorDeny {
-		return denied
+		if m.onError == onErrorDeny {
+			return denied
+		}
 	}
 	return ratelimit.AllowLocal(m.limiter, key, m.limit, now)
 }

@@ -37,9 +37,9 @@ type batch struct {
 }
 
 // form makes an empty batch. mu is held.
-func form(l *Limiter, limit *Limit, deadline time.Time) *batch {
+func form(l *Limiter, limit *Limit, timeout time.Duration) *batch {
 	l.last++
-	b := &batch{number: l.last, limit: limit, deadline: deadline, asks: []string{limit.word, leaseWord}}
+	b := &batch{number: l.last, limit: limit, deadline: time.Now().Add(timeout), asks: []string{limit.word, leaseWord}}
 	b.takeoff.Add(1)
 	b.landing.Add(1)
 	l.forming[limit] = b
@@ -47,41 +47,44 @@ func form(l *Limiter, limit *Limit, deadline time.Time) *batch {
 	return b
 }
 
-// join adds a request for the key, whose entry is nil where there is none. mu is held.
-func join(l *Limiter, b *batch, key string, e *Entry, now int64) {
-	ask := askOne
+// find returns the entry of a key that is not among the young ones: an old one, or a new one that has asked for nothing yet.
+// mu is held.
+func find(l *Limiter, key string, limit *Limit, now int64) *Entry {
+	e := get(l.known, key)
 	if e == nil {
-		e = &Entry{Limit: b.limit, asks: 1, asked: now}
-		e.bucket.at = now
-		if len(l.known.young) < halfOfKeys {
-			l.known.young[key] = e
-		} else {
-			add(l.known, key, e)
-		}
-	} else {
-		if e.Limit != b.limit {
-			e = pass(e, b.limit)
-			l.known.young[key] = e
-		}
-		word, ends := askFor(e, b, now)
-		ask = word
-		if ends {
-			b.ends = append(b.ends, len(b.asks))
-		}
+		e = newEntry(l, key, limit, now)
+		add(l.known, key, e)
 	}
-	if e.word == "" {
-		name := key
-		if strings.Trim(key, l.Safe) != "" {
-			name = l.Name(key)
-		}
-		e.word = store.Word(l.Prefix + name)
+	return e
+}
+
+// newEntry returns an entry of which nothing is known, so that its bucket is taken for full.
+func newEntry(l *Limiter, key string, limit *Limit, now int64) *Entry {
+	e := &Entry{Limit: limit, asked: now}
+	e.bucket.at = now
+	if l.Store == nil {
+		return e
 	}
-	b.entries = append(b.entries, e)
-	b.keys = append(b.keys, e.word)
-	b.asks = append(b.asks, ask)
-	if len(b.entries) == maxBatch {
-		delete(l.forming, b.limit)
+	name := key
+	if strings.Trim(key, l.Safe) != "" {
+		name = l.Name(key)
 	}
+	e.word = store.Word(l.Prefix + name)
+	return e
+}
+
+// askAgain returns what a request in the batch asks for, for a key of which something is known, and the entry that the answer is
+// for. mu is held.
+func askAgain(l *Limiter, b *batch, key string, e *Entry, now int64) (*Entry, string) {
+	if e.Limit != b.limit {
+		e = pass(e, b.limit)
+		l.known.young[key] = e
+	}
+	ask, ends := askFor(e, b, now)
+	if ends {
+		b.ends = append(b.ends, len(b.asks))
+	}
+	return e, ask
 }
 
 // carry takes a rider on board, unless one of its kind is. mu is held.

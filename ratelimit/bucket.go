@@ -1,15 +1,11 @@
 package ratelimit
 
 // bucket is a token bucket in this process: what the script keeps in Redis, with the same arithmetic, on this process's
-// clock. fullBucket makes one; the zero value is not a bucket.
+// clock. The zero value is not a bucket.
 type bucket struct {
 	level  int64 // in units of a token / period
 	at     int64 // the time of that level, microseconds
 	period int64 // that the level counts in, microseconds
-}
-
-func fullBucket(limit *Limit, now int64) bucket {
-	return bucket{level: limit.full, at: now, period: limit.period}
 }
 
 // refilled returns the level at the time now, in the units of the given limit.

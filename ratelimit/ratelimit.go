@@ -89,28 +89,42 @@ func Allow(l *Limiter, hand *Hand, raw, key string, limit *Limit, now int64, tim
 	l.Mu.Lock()
 	e := l.known.young[key]
 	if e == nil {
-		e = get(l.known, key)
+		e = find(l, key, limit, now)
 	}
-	if e != nil {
-		if known := spend(e, limit, now); known != 0 {
+	ask := askOne
+	if e.asks == 0 {
+		e.asks = 1 // and nothing is known of it
+	} else {
+		known := spend(e, limit, now)
+		if known != 0 {
 			hold(hand, raw, e)
 			l.Mu.Unlock()
 			return known, nil
 		}
+		ask = ""
 	}
 	b := l.forming[limit]
-	leads := b == nil
-	if leads {
-		b = form(l, limit, time.Now().Add(timeout))
+	if b == nil {
+		b = form(l, limit, timeout)
+	}
+	if ask == "" {
+		e, ask = askAgain(l, b, key, e, now)
 	}
 	place := len(b.entries)
-	join(l, b, key, e, now)
+	b.entries = append(b.entries, e)
+	b.keys = append(b.keys, e.word)
+	b.asks = append(b.asks, ask)
 	if rider != nil {
 		carry(b, rider)
 	}
-	dispatch(l, now)
+	if place == maxBatch-1 {
+		delete(l.forming, limit)
+	}
+	if place == 0 || now-l.flown >= farAway {
+		dispatch(l, now)
+	}
 	l.Mu.Unlock()
-	if leads {
+	if place == 0 { // it leads
 		b.takeoff.Wait()
 		fly(l, b)
 	} else {

@@ -37,6 +37,10 @@ func askStep(key string, limit *Limit, a ask, at int64) redistest.Step {
 	return redistest.Step{At: epoch + at, Keys: []string{key}, Args: []string{limit.words, leaseWords, a.words()}}
 }
 
+func fullBucket(limit *Limit, now int64) bucket {
+	return bucket{level: limit.full, at: now, period: limit.period}
+}
+
 func TestScript_steps(t *testing.T) {
 	server := redistest.Start(t)
 	type row struct {
