@@ -124,7 +124,7 @@ func roundTrip(c *conn, calls []*Call, source bool, deadline time.Time) error {
 }
 
 // receive reads the reply to a call. Of the replies there are, our scripts make two, a string and an error: these few lines
-// read them for a fifth of what redigo takes, interpreted. An error means that the connection is of no more use.
+// read them in one function, where redigo takes a method for each step. An error means that the connection is of no more use.
 func receive(c *conn, call *Call) error {
 	line, err := c.reader.ReadString('\n')
 	if err != nil {
