@@ -106,7 +106,7 @@ func (b *Breaker) Passed(at int64) Permit {
 
 // show brings the view up to date. mu is held.
 func (b *Breaker) show() {
-	healthy, open := int64(0), int64(0)
+	healthy, refuses := int64(0), int64(0)
 	if b.machine.state == closed && b.machine.failures == 0 {
 		if b.Store == nil {
 			healthy = math.MaxInt64
@@ -114,15 +114,15 @@ func (b *Breaker) show() {
 			healthy = b.asked + fresh
 		}
 	}
-	if b.Store == nil || !b.ours {
-		open = b.machine.deadline // of no other state
+	if b.machine.state == open && (b.Store == nil || !b.ours) {
+		refuses = b.machine.deadline
 	}
 	if b.machine.generation != b.shown {
 		b.shown = b.machine.generation
 		b.entered = b.Now()
 	}
 	b.View.Healthy.Store(healthy)
-	b.View.Open.Store(open)
+	b.View.Open.Store(refuses)
 }
 
 // Renew tells whether the view, which has just become too old to be used as it is, may be used all the same: until it is

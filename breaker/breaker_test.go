@@ -124,6 +124,31 @@ func TestBreaker_aViewIsRefreshedInTime(t *testing.T) {
 	require.Equal(t, int64(3), atomic.LoadInt64(&g.calls), "before the request goes on")
 }
 
+// A request may have been slower on its way than the refresh that another has made since.
+func TestBreaker_theViewIsOpenOnlyWhileTheCircuitIs(t *testing.T) {
+	server := redistest.Start(t)
+	g := newGateway(t, server.Addr())
+	policy := NewPolicy(2, time.Minute, 1, 1, time.Hour)
+	early := g.clock()
+	step := func(state string) {
+		t.Helper()
+		require.Equal(t, state == "open", g.View.Open.Load() > early, state)
+	}
+	permit, _ := g.allow(t, policy)
+	step("closed")
+	g.done(permit, Failure, policy)
+	step("closed, with a failure")
+	g.done(permit, Failure, policy)
+	step("open")
+	g.pass(time.Minute)
+	server.Do("HSET", key, "deadline", 1)
+	early = g.clock()
+	permit, _ = g.allow(t, policy)
+	step("half-open")
+	g.done(permit, Success, policy)
+	step("closed again")
+}
+
 func TestBreaker_openForOneIsOpenForAll(t *testing.T) {
 	server := redistest.Start(t)
 	policy := NewPolicy(3, time.Hour, 2, 2, time.Minute)
