@@ -48,7 +48,7 @@ func startPing(t *testing.T, server *redistest.Server) *traefik {
 			"ping":   block{"rule": "Path(`/ping`)", "entryPoints": []string{"web"}, "middlewares": []string{"limit"}, "service": "ping@internal"},
 		},
 		"middlewares": block{"limit": block{"plugin": block{"resilience": block{
-			"redis": block{"address": server.Addr(), "timeout": "5s"},
+			"redis": redisBlock(server),
 			"rateLimit": block{
 				"capacity": 100000, "refillRate": 1, "refillPeriod": "1h", "sourceCriterion": block{"requestHeaderName": "X-Client"},
 			},

@@ -58,7 +58,7 @@ func TestRedis_passwordAndDatabase(t *testing.T) {
 	server.Login("", "pa55 word")
 	g := startTraefik(t, options{
 		upstream: startUpstream(t),
-		plugin:   both(block{"address": server.Addr(), "timeout": patience, "passwordEnv": "TEST_REDIS_PASSWORD", "db": 3}),
+		plugin:   both(block{"address": server.Addr(), "timeout": patience, "dialTimeout": patience, "passwordEnv": "TEST_REDIS_PASSWORD", "db": 3}),
 		env:      []string{"TEST_REDIS_PASSWORD=pa55 word"},
 	})
 	server.InDatabase(3)
@@ -74,7 +74,7 @@ func TestRedis_aUserThatMayOnlyDoWhatWeDo(t *testing.T) {
 	require.NoError(t, os.WriteFile(file, []byte("s3cret\n"), 0o600))
 	g := startTraefik(t, options{
 		upstream: startUpstream(t),
-		plugin:   both(block{"address": server.Addr(), "timeout": patience, "username": "gateway", "passwordFile": file}),
+		plugin:   both(block{"address": server.Addr(), "timeout": patience, "dialTimeout": patience, "username": "gateway", "passwordFile": file}),
 	})
 	requireShared(t, g, server.Do)
 
@@ -96,7 +96,7 @@ func TestRedis_overTLS(t *testing.T) {
 	redistest.Start(t, "--tls-port", port, "--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", ca,
 		"--tls-auth-clients", "yes", "--requirepass", "s3cret")
 	tls := block{"enabled": true, "ca": ca, "cert": cert, "key": key}
-	plugin := both(block{"address": "127.0.0.1:" + port, "timeout": patience, "passwordEnv": "TEST_REDIS_PASSWORD", "tls": tls})
+	plugin := both(block{"address": "127.0.0.1:" + port, "timeout": patience, "dialTimeout": patience, "passwordEnv": "TEST_REDIS_PASSWORD", "tls": tls})
 	env := []string{"TEST_REDIS_PASSWORD=s3cret"}
 	up := startUpstream(t)
 	g := startTraefik(t, options{upstream: up, plugin: plugin, env: env})

@@ -119,7 +119,7 @@ func TestSecrets_aPasswordIsNeverTold(t *testing.T) {
 		t.Run(source.name+", where all is well, and where Redis goes", func(t *testing.T) {
 			server := redistest.Start(t, "--requirepass", marked)
 			server.Login("", marked)
-			s := startSpilling(t, both(redisWith(block{"address": server.Addr(), "timeout": patience})), source.env...)
+			s := startSpilling(t, both(redisWith(block{"address": server.Addr(), "timeout": patience, "dialTimeout": patience})), source.env...)
 			s.walk()
 			require.Equal(t, int64(1), server.Int("EXISTS", breakerKey), "the password was used")
 			server.Kill()

@@ -156,7 +156,7 @@ func writeDynamic(t *testing.T, folder string, plugin block) {
 	}
 }
 
-// writePatient writes our dynamic files into a folder as they are, but for redis.timeout.
+// writePatient writes our dynamic files into a folder as they are, but with patience for Redis.
 func writePatient(t *testing.T, folder string) {
 	t.Helper()
 	writeDynamic(t, folder, nil)
@@ -164,7 +164,7 @@ func writePatient(t *testing.T, folder string) {
 	content, err := os.ReadFile(filepath.Join(root(t), "dynamic", "middlewares.yml"))
 	require.NoError(t, err)
 	require.Contains(t, string(content), key)
-	changed := strings.Replace(string(content), key, key+"            timeout: "+patience+"\n", 1)
+	changed := strings.Replace(string(content), key, key+"            timeout: "+patience+"\n            dialTimeout: "+patience+"\n", 1)
 	require.NoError(t, os.WriteFile(filepath.Join(folder, "middlewares.yml"), []byte(changed), 0o644))
 }
 
@@ -260,8 +260,8 @@ func getJSON(t *testing.T, url string, target any) {
 	require.NoError(t, json.NewDecoder(response.Body).Decode(target))
 }
 
-// patience is the redis.timeout where a test is not about it: with the default, a busy machine would have a gateway limit by
-// itself now and then, which is as it should be, and not what the test asks for.
+// patience is redis.timeout and redis.dialTimeout where a test is not about them: with the defaults, a busy machine would have
+// a gateway limit by itself now and then, which is as it should be, and not what the test asks for.
 const patience = "5s"
 
 // redisEnv is the environment that makes our dynamic files use the server.
@@ -270,7 +270,7 @@ func redisEnv(server *redistest.Server) []string {
 }
 
 func redisBlock(server *redistest.Server) block {
-	return block{"address": server.Addr(), "timeout": patience}
+	return block{"address": server.Addr(), "timeout": patience, "dialTimeout": patience}
 }
 
 // events returns the lines of the log with this message, as fields.
