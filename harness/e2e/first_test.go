@@ -153,7 +153,7 @@ func TestOnlyTheUpstreamsFaultsCount(t *testing.T) {
 
 func TestAClosedPortCounts(t *testing.T) {
 	up := startUpstream(t)
-	g := startTraefik(t, options{upstream: up, plugin: block{"circuitBreaker": block{"failureThreshold": 3, "resetTimeout": "300ms"}}})
+	g := startTraefik(t, options{upstream: up, plugin: block{"circuitBreaker": block{"failureThreshold": 3, "resetTimeout": "1h"}}})
 	up.process.Stop()
 	for range 3 {
 		require.Equal(t, http.StatusBadGateway, g.get("/proxy/health").status, "the upstream's, also when it is down")

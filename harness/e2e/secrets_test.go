@@ -59,7 +59,7 @@ func (s *spilling) walk() {
 		s.visit(s.url("/proxy/fail"))
 	}
 	s.visit(s.url("/proxy/ok"))
-	time.Sleep(250 * time.Millisecond)
+	time.Sleep(bothReset + 50*time.Millisecond)
 	for range 25 {
 		s.visit(s.url("/proxy/ok"))
 	}
