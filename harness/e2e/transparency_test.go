@@ -155,10 +155,12 @@ func talk(t *testing.T, address string, steps ...step) string {
 	return got.String()
 }
 
-// varying is what differs between any two answers.
-var varying = regexp.MustCompile(`(?m)^(Date): .*$|("remoteAddr"):"[^"]*"`)
+// varying is what differs between any two answers: of 400 on the route without us, three said twice to go on.
+var varying = regexp.MustCompile(`(?m)^(Date): .*$|("remoteAddr"):"[^"]*"|(HTTP/1.1 100 Continue\r\n\r\n)+`)
 
-func masked(answer string) string { return varying.ReplaceAllString(answer, "$1$2") }
+func masked(answer string) string {
+	return varying.ReplaceAllString(answer, "$1$2$3")
+}
 
 // requireSame shows no more of two long texts than where they begin to differ.
 func requireSame(t *testing.T, want, got string) {
