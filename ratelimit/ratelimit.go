@@ -58,8 +58,11 @@ type Hand struct {
 	Held map[string]*Entry
 }
 
-// maxHeld is how many entries a hand holds.
-const maxHeld = 4096
+// A hand holds so many entries, and none by a longer raw: clients choose those.
+const (
+	maxHeld = 4096
+	maxRaw  = 128
+)
 
 // NewHand returns an empty hand.
 func NewHand() *Hand { return &Hand{Held: map[string]*Entry{}} }
@@ -138,6 +141,9 @@ func Allow(l *Limiter, hand *Hand, raw, key string, limit *Limit, now int64, tim
 
 // hold puts an entry in the hand. mu is held.
 func hold(hand *Hand, raw string, e *Entry) {
+	if len(raw) > maxRaw {
+		return
+	}
 	if len(hand.Held) == maxHeld {
 		hand.Held = map[string]*Entry{} // what is still needed comes back
 	}

@@ -1,6 +1,7 @@
 package ratelimit
 
 import (
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -239,4 +240,43 @@ func TestKnown_withARedisTheOldOnesGo(t *testing.T) {
 	require.LessOrEqual(t, len(k.young)+len(k.old), maxKeys)
 	require.Nil(t, get(k, numbered(0)))
 	require.NotNil(t, get(k, numbered(3*maxKeys-1)))
+}
+
+func TestHand_isBounded(t *testing.T) {
+	hand := NewHand()
+	for i := 0; i < 3*maxHeld; i++ {
+		hold(hand, numbered(i), &Entry{})
+		require.LessOrEqual(t, len(hand.Held), maxHeld)
+	}
+	require.Contains(t, hand.Held, numbered(3*maxHeld-1))
+	long := strings.Repeat("x", maxRaw)
+	hold(hand, long+"x", &Entry{})
+	require.NotContains(t, hand.Held, long+"x", "a client may send 64 KB")
+	hold(hand, long, &Entry{})
+	require.Contains(t, hand.Held, long)
+}
+
+func TestHand_holdsNothingOfAnotherLimit(t *testing.T) {
+	server := redistest.Start(t)
+	l := newLimiter(newStore(t, server.Addr()))
+	wide, narrow := NewLimit(1000, 1, time.Hour), NewLimit(2, 1, time.Hour)
+	hand := NewHand()
+	ask := func(limit *Limit) int64 {
+		if verdict := Spend(l, hand, "raw", limit, l.Now()); verdict != 0 {
+			return verdict
+		}
+		verdict, err := Allow(l, hand, "raw", "ip:a", limit, l.Now(), 5*time.Second, nil)
+		require.NoError(t, err)
+		return verdict
+	}
+	for i := 0; i < 100 && (hand.Held["raw"] == nil || hand.Held["raw"].Tokens == 0); i++ {
+		require.Equal(t, int64(1), ask(wide))
+	}
+	held := hand.Held["raw"]
+	require.NotNil(t, held)
+	require.Greater(t, held.Tokens, int64(0), "a lease")
+	verdict, err := Allow(l, NewHand(), "raw", "ip:a", narrow, l.Now(), 5*time.Second, nil)
+	require.NoError(t, err)
+	require.Equal(t, int64(1), verdict)
+	require.Zero(t, held.Tokens, "the other limit has taken the key over, lease and all")
 }
