@@ -32,7 +32,12 @@ func drawCase(c *oneCase, path string) error {
 	p.Legend.Padding = vg.Points(3)
 	p.BackgroundColor = color.White
 	p.Add(plotter.NewGrid())
-	bars := []contender{none, noop, builtin, ours}
+	var bars []contender
+	for _, bar := range []contender{none, noop, builtin, ours} {
+		if _, measured := c.Results[0].Medians[bar]; measured || bar == builtin {
+			bars = append(bars, bar)
+		}
+	}
 	const width = 15
 	var names []string
 	for _, r := range c.Results {
@@ -40,7 +45,7 @@ func drawCase(c *oneCase, path string) error {
 	}
 	top := 0.0
 	for i, bar := range bars {
-		offset := vg.Points((float64(i) - 1.5) * width)
+		offset := vg.Points((float64(i) - float64(len(bars)-1)/2) * width)
 		var values plotter.Values
 		w := whiskers{offset: offset}
 		for x, r := range c.Results {
