@@ -135,7 +135,7 @@ func learn(l *Limiter, e *Entry, b *batch, word string, now int64) {
 		e.lease = a.lease
 		e.leased = a.leased
 		e.Tokens = a.leased
-		e.Until = b.sent + leaseMicros
+		e.Until = b.sent + leaseMicros - slowClock
 	}
 	e.Empty = 0
 	if a.level < b.limit.period {

@@ -280,3 +280,20 @@ func TestHand_holdsNothingOfAnotherLimit(t *testing.T) {
 	require.Equal(t, int64(1), verdict)
 	require.Zero(t, held.Tokens, "the other limit has taken the key over, lease and all")
 }
+
+// A clock that is 2,000 ppm slow counts 499 ms while Redis counts half a second.
+func TestHand_leaseEndsEarlyForASlowClock(t *testing.T) {
+	server := redistest.Start(t)
+	l := newLimiter(newStore(t, server.Addr()))
+	limit := NewLimit(1000, 1, time.Hour)
+	const ends = 499 * second / 1000
+	for i := 0; i < 100; i++ {
+		require.Equal(t, int64(1), allow(t, l, "ip:a", limit))
+		if e := get(l.known, "ip:a"); e.Tokens > 0 {
+			require.LessOrEqual(t, e.Until, l.Now()+ends)
+			require.Equal(t, int64(0), spend(e, limit, e.Until), "its last microseconds are not for it")
+			return
+		}
+	}
+	require.Fail(t, "no lease")
+}

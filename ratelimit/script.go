@@ -13,7 +13,11 @@ const (
 	largeUseShare = 4  // of those beyond, one of so many is leased
 )
 
-const leaseMicros = int64(leaseTime / time.Microsecond)
+// In microseconds.
+const (
+	leaseMicros = int64(leaseTime / time.Microsecond)
+	slowClock   = 1000 // by so much a gateway ends a lease early: its clock may be slow, by 2,000 ppm
+)
 
 // take refills buckets by the time that has passed on Redis's clock and takes tokens from them, one bucket a key.
 //
