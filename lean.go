@@ -12,7 +12,7 @@ import (
 
 // The handlers of this file answer most requests, and are all that most requests run. The interpreter makes every call of ours
 // dear, every value in a function, also in a branch not taken, and every field on the way to one; what a closure has captured
-// costs nothing. So each handler is one closure, written out; what is rare is elsewhere, in functions, which cost half of what
+// costs nothing. So each handler is one closure, written out; what is rare is elsewhere, in functions, which cost a quarter of what
 // methods do. docs/performance.md has the figures.
 
 // leanBoth limits and breaks.
