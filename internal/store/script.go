@@ -16,12 +16,27 @@ type Script struct {
 
 // NewScript returns the script with the given Lua source.
 func NewScript(source string) *Script {
+	source = begin + source + end
 	sum := sha1.Sum([]byte(source))
 	return &Script{
-		byName:   Word("EVALSHA") + newline + Word(hex.EncodeToString(sum[:])),
-		bySource: Word("EVAL") + newline + Word(source),
+		byName:   Word("EVALSHA") + newline + Word(hex.EncodeToString(sum[:])) + newline,
+		bySource: Word("EVAL") + newline + Word(source) + newline,
 	}
 }
+
+// What goes around a script makes a line of the string that it answers with: one step reads that, where a string whose length
+// goes before it takes three.
+const (
+	begin = "local function script()\n"
+	end   = `
+end
+local answer = script()
+if type(answer) == 'string' then
+	return {ok = answer}
+end
+return answer
+`
+)
 
 // Call is one run of a script. Store.Run fills in Reply and Err; until it has returned the call belongs to it.
 type Call struct {
@@ -31,7 +46,7 @@ type Call struct {
 
 	// Words, where they are not nil, go in the place of Keys and Args, and Number of them are keys. They are as Word makes
 	// them: who has many, and the same ones again, need not have them made here each time. The answer to such a call is left
-	// in Answer as it came.
+	// in Answer as it came, with the end of its line.
 	Words  []string
 	Number int
 
@@ -67,12 +82,29 @@ func Finish(c *Call) {
 const newline = "\r\n"
 
 // heads are what goes before short words.
-var heads = makeHeads(256)
+var heads = makeHeads("$", 0, 256)
 
-func makeHeads(n int) []string {
+// maxWords is more than a call of ours has.
+const maxWords = 1023
+
+// counts are how a command with so many words begins, besides the three that each has.
+var counts = makeHeads("*", 3, maxWords+1)
+
+func makeHeads(kind string, from, n int) []string {
 	made := make([]string, n)
 	for i := range made {
-		made[i] = "$" + strconv.Itoa(i) + newline
+		made[i] = kind + strconv.Itoa(from+i) + newline
+	}
+	return made
+}
+
+// numbers are the words for small numbers, with the ends of their lines.
+var numbers = makeNumbers(len(counts))
+
+func makeNumbers(n int) []string {
+	made := make([]string, n)
+	for i := range made {
+		made[i] = Word(strconv.Itoa(i)) + newline
 	}
 	return made
 }
@@ -85,25 +117,28 @@ func Word(text string) string {
 	return "$" + strconv.Itoa(len(text)) + newline + text
 }
 
-// appendTo appends the command to the lines that go over the wire.
-func appendTo(lines []string, c *Call, source bool) []string {
-	words, number := c.Words, c.Number
+// command returns the call as it goes over the wire. Without keys and arguments it ends in an empty line, which Redis passes
+// over.
+func command(c *Call, source bool) string {
+	words := c.Words
 	if words == nil {
-		number = len(c.Keys)
-		words = appendWords(appendWords(nil, c.Keys), c.Args)
+		words = wordsOf(c)
 	}
-	lines = append(lines, "*"+strconv.Itoa(3+len(words)))
+	head := c.Script.byName
 	if source {
-		lines = append(lines, c.Script.bySource)
-	} else {
-		lines = append(lines, c.Script.byName)
+		head = c.Script.bySource
 	}
-	lines = append(lines, Word(strconv.Itoa(number)))
-	return append(lines, words...)
+	return "*" + strconv.Itoa(3+len(words)) + newline + head + Word(strconv.Itoa(c.Number)) + newline + strings.Join(words, newline) + newline
 }
 
-func appendWords(words []string, texts []string) []string {
-	for _, text := range texts {
+// wordsOf makes words of Keys and Args.
+func wordsOf(c *Call) []string {
+	c.Number = len(c.Keys)
+	words := make([]string, 0, len(c.Keys)+len(c.Args))
+	for _, text := range c.Keys {
+		words = append(words, Word(text))
+	}
+	for _, text := range c.Args {
 		words = append(words, Word(text))
 	}
 	return words

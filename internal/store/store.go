@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand"
-	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -65,7 +64,8 @@ type Store struct {
 
 	mu      sync.Mutex // guards what follows, and each change of Away
 	changed *sync.Cond // idle has grown, a dial has ended, a wait is over, or down has changed
-	idle    []*conn
+	idle    []*conn    // none while the store is marked down
+	room    int        // how many idle may hold: none while the store is marked down, or closed
 	dials   int
 	waiting int
 	closed  bool
@@ -74,7 +74,7 @@ type Store struct {
 
 // New returns the store for the given settings. It does not dial: the first call does.
 func New(settings Settings, notify func(reason error)) *Store {
-	s := &Store{settings: settings, notify: notify}
+	s := &Store{settings: settings, notify: notify, room: maxIdle}
 	s.changed = sync.NewCond(&s.mu)
 	return s
 }
@@ -85,102 +85,11 @@ func (s *Store) Down() bool { return s.Away.Load() }
 // Close lets the store's connections go. Calls that still come are served, each on a connection of its own.
 func (s *Store) Close() {
 	s.mu.Lock()
-	idle := s.idle
-	s.idle = nil
+	idle := takeIdle(s)
+	s.room = 0
 	s.closed = true
 	s.mu.Unlock()
-	for _, c := range idle {
-		c.redis.Close()
-	}
-}
-
-// Run sends the calls in one round trip and returns when each has its Reply or Err, at the deadline at the latest. The
-// error it returns, which wraps ErrUnavailable, is also that of every call that got no answer.
-func (s *Store) Run(calls []*Call, deadline time.Time) (err error) {
-	defer func() {
-		// An interpreter that stumbles over redigo must cost no more than a Redis that is away.
-		if trouble := recover(); trouble != nil {
-			err = fmt.Errorf("panic: %v", trouble)
-			s.markDown(err)
-			err = s.fail(calls, err)
-		}
-	}()
-	for _, call := range calls {
-		pend(call)
-	}
-	err = try(s, calls, deadline)
-	if err != nil {
-		return s.fail(calls, err)
-	}
-	for _, call := range calls {
-		if call.Err != nil && away(call.Err.Error()) {
-			s.markDown(call.Err)
-			call.Err = fmt.Errorf("%w: %s", ErrUnavailable, call.Err.Error())
-			err = call.Err
-		}
-	}
-	return err
-}
-
-// fail gives every unanswered call the error.
-func (s *Store) fail(calls []*Call, err error) error {
-	if !errors.Is(err, ErrUnavailable) {
-		err = fmt.Errorf("%w: %s", ErrUnavailable, err.Error())
-	}
-	for _, call := range calls {
-		if call.Err == errPending {
-			call.Err = err
-		}
-	}
-	return err
-}
-
-func try(s *Store, calls []*Call, deadline time.Time) error {
-	for {
-		c, err := acquire(s, deadline)
-		if err != nil {
-			return err
-		}
-		sent := time.Now()
-		err = run(c, calls, deadline)
-		if err == nil {
-			release(s, c)
-			return nil
-		}
-		// Whatever failed, an answer may still be under way on this connection: it is never used again.
-		c.redis.Close()
-		if isTimeout(err) {
-			// A call that was late already when it was sent says nothing about Redis.
-			if deadline.Sub(sent) >= s.settings.Timeout/2 {
-				s.markDown(err)
-			}
-			return err
-		}
-		if c.fresh || !mayRunAgain(calls) {
-			s.markDown(err)
-			return err
-		}
-		s.dropIdle()
-		for _, call := range calls {
-			if call.Again != nil {
-				call.Again(call)
-			}
-		}
-	}
-}
-
-func mayRunAgain(calls []*Call) bool {
-	for _, call := range calls {
-		if call.Once && call.Again == nil {
-			return false
-		}
-	}
-	return true
-}
-
-func isTimeout(err error) bool {
-	var netErr net.Error
-	return errors.As(err, &netErr) && netErr.Timeout()
+	hangUp(idle)
 }
 
 // acquire returns a connection: an idle one, or one dialled beside this request, which waits no longer than the deadline.
@@ -194,7 +103,6 @@ func acquire(s *Store, deadline time.Time) (*conn, error) {
 		}
 		if last := len(s.idle) - 1; last >= 0 {
 			c := s.idle[last]
-			s.idle[last] = nil
 			s.idle = s.idle[:last]
 			return c, nil
 		}
@@ -253,9 +161,15 @@ func (s *Store) tryDial() (c *conn, err error) {
 	return dial(s.settings)
 }
 
+// release takes back a connection that has answered.
 func release(s *Store, c *conn) {
 	s.mu.Lock()
-	keep := !s.closed && !s.Away.Load() && len(s.idle) < maxIdle
+	releaseLocked(s, c)
+}
+
+// releaseLocked is release with mu held, which it unlocks.
+func releaseLocked(s *Store, c *conn) {
+	keep := len(s.idle) < s.room
 	if keep {
 		s.idle = append(s.idle, c)
 		s.changed.Signal()
@@ -266,15 +180,25 @@ func release(s *Store, c *conn) {
 	}
 }
 
-// dropIdle closes the idle connections: where one has died idle, they all have.
-func (s *Store) dropIdle() {
-	s.mu.Lock()
+// takeIdle empties idle. mu is held.
+func takeIdle(s *Store) []*conn {
 	idle := s.idle
 	s.idle = nil
-	s.mu.Unlock()
-	for _, c := range idle {
+	return idle
+}
+
+func hangUp(conns []*conn) {
+	for _, c := range conns {
 		c.redis.Close()
 	}
+}
+
+// dropIdle closes the idle connections: where one has died idle, they all have.
+func dropIdle(s *Store) {
+	s.mu.Lock()
+	idle := takeIdle(s)
+	s.mu.Unlock()
+	hangUp(idle)
 }
 
 // markDown notes that Redis is away and starts the retries, unless they run already.
@@ -285,11 +209,13 @@ func (s *Store) markDown(reason error) {
 		return
 	}
 	s.Away.Store(true)
+	idle := takeIdle(s)
+	s.room = 0
 	s.retry = minRetry
 	time.AfterFunc(jitter(s.retry), s.check)
 	s.changed.Broadcast()
 	s.mu.Unlock()
-	s.dropIdle()
+	hangUp(idle)
 	s.notify(reason)
 }
 
@@ -310,6 +236,9 @@ func (s *Store) check() {
 		return
 	}
 	s.Away.Store(false)
+	if !s.closed {
+		s.room = maxIdle
+	}
 	s.mu.Unlock()
 	release(s, c)
 	s.notify(nil)

@@ -15,24 +15,23 @@ import (
 )
 
 // FuzzReplies has three calls answered with anything. Each call must have either an answer of integers or an error, or else
-// the connection must be given up; and none may have the answer of another.
+// the connection must be given up; and none may have the answer of another. To one call alone, which Run makes itself, the
+// replies are what they are to run.
 func FuzzReplies(f *testing.F) {
 	for _, seed := range []string{
-		"$3\r\n1 2\r\n$1\r\n3\r\n$0\r\n\r\n",
-		"$1\r\n1\r\n-NOSCRIPT No matching script.\r\n$1\r\n3\r\n",
+		"+1 2\r\n+3\r\n+\r\n",
+		"+1\r\n-NOSCRIPT No matching script.\r\n+3\r\n",
 		"-LOADING Redis is loading the dataset in memory\r\n-ERR x\r\n-\r\n",
 		"+OK\r\n:1\r\n$-1\r\n",
-		"*2\r\n$1\r\n1\r\n*-1\r\n*0\r\n$20\r\n9223372036854775808 \r\n",
-		"$1\r\n1\r\n", "$5\r\n1", "$-2\r\n", "*x\r\n", "HTTP/1.1 400 Bad Request\r\n\r\n", "", "\r\n", "_\r\n#t\r\n,1\r\n",
+		"*2\r\n+1\r\n*-1\r\n*0\r\n+9223372036854775808 \r\n",
+		"-NOSCRIPT No matching script.\r\n+3\r\n",
+		"+1\r\n", "+1", "+1\n", "$1\r\n1\r\n", "*x\r\n", "HTTP/1.1 400 Bad Request\r\n\r\n", "", "\n", "\r\n", "_\r\n#t\r\n,1\r\n",
 	} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, reply []byte) {
-		ours, theirs := net.Pipe()
-		go answer(theirs, reply)
-		c := &conn{raw: ours, redis: redis.NewConn(ours, time.Second, time.Second), reader: bufio.NewReader(ours), fresh: true}
-		defer c.redis.Close()
 		calls := []*Call{{Script: sum}, {Script: sum}, {Script: sum}}
+		c := answering(t, reply)
 		begun := time.Now()
 		err := run(c, calls, begun.Add(200*time.Millisecond))
 		require.Less(t, time.Since(begun), 2*time.Second)
@@ -40,12 +39,41 @@ func FuzzReplies(f *testing.F) {
 			require.True(t, call.Reply == nil || call.Err == nil, "call %d", i)
 			require.False(t, err == nil && call.Err == errPending, "call %d", i)
 		}
-		if strings.HasPrefix(string(reply), "$1\r\n1\r\n$1\r\n2\r\n$1\r\n3\r\n") {
+		if strings.HasPrefix(string(reply), "+1\r\n+2\r\n+3\r\n") {
 			for i, call := range calls {
 				require.Equal(t, []int64{int64(i) + 1}, call.Reply)
 			}
 		}
+
+		if strings.Contains(string(reply), "NOSCRIPT") {
+			return // whether the second round trip comes before the end of the connection is chance
+		}
+		alone, same := &Call{Script: sum}, &Call{Script: sum}
+		s := New(Settings{}, nil)
+		s.Away.Store(true) // so that no failure is news
+		s.idle = []*conn{answering(t, reply)}
+		s.Run([]*Call{alone}, time.Now().Add(200*time.Millisecond))
+		if run(answering(t, reply), []*Call{same}, time.Now().Add(200*time.Millisecond)) != nil {
+			require.ErrorIs(t, alone.Err, ErrUnavailable)
+			return
+		}
+		require.Equal(t, same.Reply, alone.Reply)
+		require.Equal(t, same.Answer, alone.Answer)
+		if same.Err == nil {
+			require.NoError(t, alone.Err)
+		} else {
+			require.ErrorContains(t, alone.Err, same.Err.Error())
+		}
 	})
+}
+
+// answering returns a connection on which anything is answered with the reply.
+func answering(t *testing.T, reply []byte) *conn {
+	ours, theirs := net.Pipe()
+	go answer(theirs, reply)
+	c := &conn{raw: ours, redis: redis.NewConn(ours, time.Second, time.Second), reader: bufio.NewReader(ours), fresh: true}
+	t.Cleanup(func() { c.redis.Close() })
+	return c
 }
 
 // answer writes the reply while it reads what is asked, and hangs up.

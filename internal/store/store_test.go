@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"strconv"
 	"sync"
 	"testing"
@@ -104,6 +105,38 @@ func TestStore_runsManyCallsInOneRoundTrip(t *testing.T) {
 	require.ErrorIs(t, calls[3].Err, errBadReply)
 	require.Equal(t, []int64{6}, calls[4].Reply)
 	require.False(t, s.Down())
+}
+
+func TestStore_sendsACallOfVeryManyWords(t *testing.T) {
+	server := redistest.Start(t)
+	s, _ := open(t, Settings{Address: server.Addr()})
+	count := NewScript(`return KEYS[1] .. ' ' .. #KEYS .. ' ' .. #ARGV`)
+	for _, words := range []int{2, 9, 10, maxWords - 1, maxWords, maxWords + 1, 2 * maxWords} {
+		call := &Call{Script: count, Number: words / 2}
+		for i := 0; i < words; i++ {
+			call.Words = append(call.Words, Word(strconv.Itoa(i)))
+		}
+		for i := 0; i < 2; i++ {
+			require.NoError(t, s.Run([]*Call{call}, time.Now().Add(time.Second)))
+			require.Equal(t, fmt.Sprintf("0 %d %d\r\n", words/2, words-words/2), call.Answer)
+		}
+	}
+}
+
+func TestStore_isDownWhenTheInterpreterStumbles(t *testing.T) {
+	server := redistest.Start(t)
+	s, n := open(t, Settings{Address: server.Addr()})
+	s.idle = append(s.idle, &conn{})
+	call := &Call{Script: sum, Args: []string{"1", "1"}}
+	require.ErrorIs(t, s.Run([]*Call{call}, time.Now().Add(time.Second)), ErrUnavailable)
+	require.ErrorIs(t, call.Err, ErrUnavailable)
+	n.await(t, 1)
+	require.ErrorContains(t, n.get(0), "panic")
+
+	require.Eventually(t, isUp(s), 2*time.Second, 5*time.Millisecond)
+	answer, err := add(s, "2", "2")
+	require.NoError(t, err)
+	require.Equal(t, int64(4), answer)
 }
 
 func TestStore_logsIn(t *testing.T) {

@@ -1,0 +1,68 @@
+package store
+
+import (
+	"io"
+	"strings"
+	"time"
+)
+
+// Run sends the calls in one round trip and returns when each has its Reply or Err, at the deadline at the latest. The
+// error it returns, which wraps ErrUnavailable, is also that of every call that got no answer.
+//
+// Most runs are one call on an idle connection, which the script answers with a string. That is written out here: interpreted,
+// each call of a function costs, and each value in a function, whether it is used or not. All else goes on in runAll or goOn.
+func (s *Store) Run(calls []*Call, deadline time.Time) (err error) {
+	defer func() {
+		if trouble := recover(); trouble != nil {
+			err = stumble(s, calls, trouble)
+		}
+	}()
+	if len(calls) != 1 {
+		return runAll(s, calls, deadline)
+	}
+	call := calls[0]
+	call.Err = errPending
+	words := call.Words
+	if words == nil {
+		words = wordsOf(call)
+	}
+	if len(words) > maxWords {
+		return runAll(s, calls, deadline)
+	}
+	var c *conn
+	s.mu.Lock()
+	if last := len(s.idle) - 1; last >= 0 {
+		c = s.idle[last]
+		s.idle = s.idle[:last]
+	}
+	s.mu.Unlock()
+	if c == nil {
+		return runAll(s, calls, deadline)
+	}
+
+	sent := time.Now()
+	c.raw.SetDeadline(deadline) // where it cannot, nor can what follows
+	_, err = io.WriteString(c.raw, counts[len(words)]+call.Script.byName+numbers[call.Number]+strings.Join(words, newline)+newline)
+	if err != nil {
+		return goOn(s, c, calls, "", err, sent, deadline)
+	}
+	line, err := c.reader.ReadString('\n')
+	if err != nil || line[0] != '+' {
+		return goOn(s, c, calls, line, err, sent, deadline)
+	}
+	c.fresh = false
+	call.Err = nil
+	call.Answer = line[1:]
+	if call.Words == nil {
+		read(call, line[1:])
+	}
+
+	s.mu.Lock()
+	if s.waiting > 0 || len(s.idle) >= s.room {
+		releaseLocked(s, c)
+		return nil
+	}
+	s.idle = append(s.idle, c)
+	s.mu.Unlock()
+	return nil
+}
