@@ -12,8 +12,10 @@ var errBadReply = errors.New("ratelimit: the script's answer is not one")
 
 var (
 	script     = store.NewScript(take)
-	leaseWords = digits(leaseTime.Microseconds()) + " " + digits(minLeft) + " " + digits(leaseShare) + " " + digits(maxLeases)
+	leaseWords = digits(longMicros) + " " + digits(minLeft) + " " + digits(leaseShare) + " " + digits(maxLeases)
 	leaseWord  = store.Word(leaseWords)
+	leaseSpan  = " " + digits(leaseMicros) // in an ask
+	longSpan   = " " + digits(longMicros)
 )
 
 // answer is the script's for one key.

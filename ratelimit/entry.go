@@ -24,12 +24,14 @@ type Entry struct {
 
 	lease  int64 // number of the lease; 0: none
 	leased int64 // tokens that it had
+	lasts  int64 // how long it lasts here, from when it was asked for
 
 	word  string // that names the key to Redis, as it goes over the wire
 	batch int64  // number of the one that asks ahead for this key; 0: none does
 	asked int64  // when Redis was last asked ahead
 	asks  int64  // requests since then that asked for themselves, and that one
-	usage int64  // tokens in the lease time before that
+	usage int64  // tokens in the time of a short lease before that
+	used  int64  // and in that of a long one, where the limit has such
 }
 
 // spend is Spend for one entry, which may be nil. The limiter's lock is held.
@@ -75,20 +77,20 @@ var askOne = store.Word("1 0")
 
 // askFor returns what to ask Redis for, for one request in a batch: a token, and some ahead of need, in exchange for the lease
 // that there is. It tells whether it ends that. One batch at a time asks ahead for a key. mu is held.
-func askFor(e *Entry, b *batch, now int64) (word string, ends bool) {
+func askFor(e *Entry, b *batch, now int64) (string, bool) {
 	if e.batch != 0 {
 		e.asks++
 		return askOne, false
 	}
-	if e.lease == 0 && e.usage == 0 && e.asks <= 1 && now-e.asked > leaseMicros {
+	if e.lease == 0 && e.usage == 0 && e.asks <= 1 && now-e.asked > e.Limit.forgets {
 		e.asked = now // as most keys are, where there are many
 		e.asks = 1
 		return askOne, false
 	}
 	e.batch = b.number
-	words := "1 " + digits(demand(e, now))
-	if e.lease != 0 && now < e.Until {
-		ends = true
+	words := "1 " + demand(e, now)
+	ends := e.lease != 0 && now < e.Until // not a named result: the interpreter does not clear those
+	if ends {
 		words += " " + digits(e.lease) + " " + digits(e.Tokens)
 	}
 	e.lease = 0
@@ -97,12 +99,15 @@ func askFor(e *Entry, b *batch, now int64) (word string, ends bool) {
 	return store.Word(words), ends
 }
 
-// demand returns how many tokens to ask for ahead of need: what the key used in the lease time before, and of a large use a
-// part, for what is left of a lease when its client goes elsewhere is lost to the client, and one more call for so many
-// tokens costs little. mu is held.
-func demand(e *Entry, now int64) int64 {
+// demand returns how many tokens to ask for ahead of need, and for how long. It is twice what the key used in the time of a long
+// lease, and two, for use varies; or as many as may be leased for so long. If that is fewer than for a short lease, it is what the
+// key used in the time of that, and of a large use a part, for what is left of a lease when its client goes elsewhere is lost to
+// the client, and one more call for so many tokens costs little. mu is held.
+func demand(e *Entry, now int64) string {
 	passed := now - e.asked
 	spent := e.asks + e.leased - e.Tokens
+	e.asked = now
+	e.asks = 1
 	usage := spent
 	if passed < leaseMicros {
 		usage += e.usage * (leaseMicros - passed) / leaseMicros
@@ -110,12 +115,36 @@ func demand(e *Entry, now int64) int64 {
 		usage = spent * leaseMicros / passed
 	}
 	e.usage = usage
-	e.asked = now
-	e.asks = 1
 	if usage > smallUse {
-		return smallUse + (usage-smallUse)/largeUseShare
+		usage = smallUse + (usage-smallUse)/largeUseShare
 	}
-	return usage
+	if e.Limit.few > 0 && passed <= quiet {
+		few := demandLong(e, spent, passed)
+		if few >= usage {
+			e.lasts = longLasts
+			return digits(few) + longSpan
+		}
+	}
+	if usage == 0 {
+		return "0"
+	}
+	e.lasts = leaseLasts
+	return digits(usage) + leaseSpan
+}
+
+// demandLong is demand for a long lease. mu is held.
+func demandLong(e *Entry, spent, passed int64) int64 {
+	if passed < longMicros {
+		spent += e.used * (longMicros - passed) / longMicros
+	} else {
+		spent = spent * longMicros / passed
+	}
+	e.used = spent
+	spent = 2*spent + 2
+	if spent > e.Limit.few {
+		return e.Limit.few
+	}
+	return spent
 }
 
 // learn takes Redis's answer, which came now, to a batch. Redis gave it somewhere between the two: each time is counted from
@@ -135,7 +164,7 @@ func learn(l *Limiter, e *Entry, b *batch, word string, now int64) {
 		e.lease = a.lease
 		e.leased = a.leased
 		e.Tokens = a.leased
-		e.Until = b.sent + leaseMicros - slowClock
+		e.Until = b.sent + e.lasts
 	}
 	e.Empty = 0
 	if a.level < b.limit.period {

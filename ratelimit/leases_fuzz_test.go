@@ -75,7 +75,7 @@ func FuzzLeases(f *testing.F) {
 					w.ask(t, shared, g, 2000)
 				}
 			case 6:
-				shared.clock += random.Int63n(leaseTime.Microseconds())
+				shared.clock += upTo(random, 22) // as long as a long lease
 			case 7:
 				shared.clock += random.Int63n(2*limit.period/limit.refill + 2)
 			default:
@@ -88,7 +88,7 @@ func FuzzLeases(f *testing.F) {
 // anyLimit returns one of up to a thousand tokens, that fills up in anything from a part of a lease to some.
 func anyLimit(random *rand.Rand) *Limit {
 	capacity, refill := 1+random.Int63n(1000), 1+random.Int63n(1000)
-	fillsUpIn := leaseTime.Microseconds()/16 + upTo(random, 22)
+	fillsUpIn := leaseMicros/16 + upTo(random, 22)
 	return NewLimit(capacity, refill, time.Duration(fillsUpIn*refill/capacity+1)*time.Microsecond)
 }
 

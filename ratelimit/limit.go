@@ -16,6 +16,9 @@ type Limit struct {
 	period int64 // microseconds; a token is so many units
 	words  string
 	word   string // the same, as it goes over the wire
+
+	few     int64 // tokens that may be leased for long; 0: none
+	forgets int64 // microseconds after which a key is taken for one that is seldom seen
 }
 
 var (
@@ -33,8 +36,19 @@ func NewLimit(capacity, refill int64, period time.Duration) *Limit {
 	defer limitsMu.Unlock()
 	if limits[words] == nil {
 		limits[words] = &Limit{full: capacity * micros, refill: refill, period: micros, words: words, word: store.Word(words)}
+		termsOf(limits[words])
 	}
 	return limits[words]
+}
+
+// termsOf sets which leases may be long: those whose tokens the bucket gets back in a small part of the time, if they are lost.
+func termsOf(l *Limit) {
+	l.few = int64(float64(l.refill) / float64(l.period) * float64(longMicros) / longShare)
+	l.forgets = quiet
+	if l.few < leastLong {
+		l.few = 0
+		l.forgets = leaseMicros
+	}
 }
 
 // refusal returns the verdict on a request for a bucket at a level that is no token: less the microseconds until it holds one.

@@ -37,6 +37,7 @@ func walk(random *rand.Rand, n int) (steps []redistest.Step, answers [][]int64) 
 		}
 		if random.Intn(2) == 0 {
 			a.ahead = upTo(random, 14)
+			a.length = length(random)
 		}
 		if len(answers) > 0 && random.Intn(3) == 0 {
 			ended := answers[len(answers)-1-random.Intn(len(answers))%16]
@@ -67,11 +68,11 @@ func upTo(random *rand.Rand, bits int) int64 {
 func pause(random *rand.Rand, limit *Limit) int64 {
 	switch random.Intn(20) {
 	case 16, 17:
-		return random.Int63n(leaseTime.Microseconds())
+		return random.Int63n(leaseMicros)
 	case 18:
-		return random.Int63n(3 * leaseTime.Microseconds())
+		return random.Int63n(2 * longMicros)
 	case 19:
-		return -random.Int63n(3 * leaseTime.Microseconds())
+		return -random.Int63n(2 * longMicros)
 	case 0:
 		return random.Int63n(2*limit.full/limit.refill + 2)
 	case 1:
@@ -80,6 +81,17 @@ func pause(random *rand.Rand, limit *Limit) int64 {
 		return 0
 	}
 	return random.Int63n(2*limit.period/limit.refill + 2)
+}
+
+// length is that of a lease: a long one, a short one, or any.
+func length(random *rand.Rand) int64 {
+	switch random.Intn(3) {
+	case 0:
+		return leaseMicros
+	case 1:
+		return longMicros
+	}
+	return 1 + random.Int63n(longMicros)
 }
 
 // agree walks the model and the script, and requires that they answer alike at every step.

@@ -281,19 +281,85 @@ func TestHand_holdsNothingOfAnotherLimit(t *testing.T) {
 	require.Zero(t, held.Tokens, "the other limit has taken the key over, lease and all")
 }
 
-// A clock that is 2,000 ppm slow counts 499 ms while Redis counts half a second.
+// A clock that is 2,000 ppm slow counts 499 ms while Redis counts half a second, and 3.992 s while it counts four.
 func TestHand_leaseEndsEarlyForASlowClock(t *testing.T) {
 	server := redistest.Start(t)
 	l := newLimiter(newStore(t, server.Addr()))
-	limit := NewLimit(1000, 1, time.Hour)
-	const ends = 499 * second / 1000
-	for i := 0; i < 100; i++ {
-		require.Equal(t, int64(1), allow(t, l, "ip:a", limit))
-		if e := get(l.known, "ip:a"); e.Tokens > 0 {
-			require.LessOrEqual(t, e.Until, l.Now()+ends)
-			require.Equal(t, int64(0), spend(e, limit, e.Until), "its last microseconds are not for it")
-			return
-		}
+	rows := []struct {
+		name  string
+		limit *Limit
+		ends  int64
+	}{
+		{"short", NewLimit(1000, 1, time.Hour), 499 * second / 1000},
+		{"long", NewLimit(1000, 1000, time.Second), 3992 * second / 1000},
 	}
-	require.Fail(t, "no lease")
+	for _, row := range rows {
+		found := false
+		for i := 0; i < 100 && !found; i++ {
+			before := l.Now()
+			require.Equal(t, int64(1), allow(t, l, row.name, row.limit))
+			if e := get(l.known, row.name); e.Tokens > 0 {
+				require.GreaterOrEqual(t, e.Until, before+row.ends, row.name)
+				require.LessOrEqual(t, e.Until, l.Now()+row.ends, row.name)
+				require.Equal(t, int64(0), spend(e, row.limit, e.Until), "%s: its last microseconds are not for it", row.name)
+				found = true
+			}
+		}
+		require.True(t, found, "%s: no lease", row.name)
+	}
+}
+
+func TestAskFor_asksAheadForWhatIsLikelyToBeUsed(t *testing.T) {
+	slow, fast := NewLimit(10000, 1, time.Minute), NewLimit(10000, 10000, time.Second)
+	middle := NewLimit(1000, 64, time.Second)
+	rows := []struct {
+		name              string
+		limit             *Limit
+		passed            int64 // since it asked
+		asks, usage, used int64
+		leased, left      int64
+		words             string
+	}{
+		{"the second time", fast, 9 * second, 1, 0, 0, 0, 0, "1 2 4000000"},
+		{"the second time, soon", fast, second, 1, 0, 0, 0, 0, "1 4 4000000"},
+		{"the second time, late", fast, 11 * second, 1, 0, 0, 0, 0, "1 0"},
+		{"the second time, little comes back", slow, second, 1, 0, 0, 0, 0, "1 0"},
+		{"the second time, little comes back, soon", slow, second / 4, 1, 0, 0, 0, 0, "1 1 500000"},
+		{"a lease in use", fast, 2 * second, 1, 0, 4, 10, 3, "1 22 4000000 7 3"},
+		{"a lease that is over", fast, 8 * second, 1, 0, 4, 10, 3, "1 10 4000000"},
+		{"one that is long over", fast, 3600 * second, 1, 0, 4, 10, 3, "1 0"},
+		{"as many as may be leased for long", fast, second, 1, 400, 1000, 999, 0, "1 625 4000000 7 0"},
+		{"more than that", fast, second / 4, 1, 5000, 9999, 2000, 0, "1 1137 500000 7 0"},
+		{"few may be leased for long", middle, second, 1, 0, 2, 4, 0, "1 4 4000000 7 0"},
+		{"less than for a short time", middle, second, 1, 0, 20, 19, 0, "1 10 500000 7 0"},
+		{"little comes back", slow, second / 4, 1, 100, 0, 100, 0, "1 49 500000 7 0"},
+		{"little comes back, and it is over", slow, second, 1, 100, 0, 100, 50, "1 18 500000"},
+	}
+	for _, row := range rows {
+		const now = 5000 * second
+		e := &Entry{Limit: row.limit, asks: row.asks, usage: row.usage, used: row.used, asked: now - row.passed}
+		if row.leased > 0 {
+			e.lease, e.leased, e.Tokens, e.Until = 7, row.leased, row.left, e.asked+longLasts
+			if row.limit == slow {
+				e.Until = e.asked + leaseLasts
+			}
+		}
+		word, ends := askFor(e, &batch{number: 3, limit: row.limit}, now)
+		require.Equal(t, store.Word(row.words), word, row.name)
+		require.Equal(t, strings.Count(row.words, " ") == 4, ends, row.name)
+	}
+}
+
+func TestNewLimit_fewMayBeLeasedForLong(t *testing.T) {
+	rows := []struct {
+		refill int64
+		period time.Duration
+		few    int64
+	}{
+		{1, time.Minute, 0}, {63, time.Second, 0}, {64, time.Second, 4}, {3840, time.Minute, 4}, {1000, time.Second, 62},
+		{10000, time.Second, 625}, {1000000000, time.Microsecond, 62500000000000},
+	}
+	for _, row := range rows {
+		require.Equal(t, row.few, NewLimit(10, row.refill, row.period).few, "%d in %s", row.refill, row.period)
+	}
 }

@@ -5,9 +5,12 @@ import "time"
 // A lease is tokens taken ahead of need, for a gateway to spend without asking.
 const (
 	leaseTime  = 500 * time.Millisecond // that a gateway may spend them in
+	longTime   = 4 * time.Second        // and that for few tokens:
+	longShare  = 64                     // of those that the bucket gets back in that time, one of so many at the most
+	leastLong  = 4                      // where that is fewer than so many, no lease is long
 	minLeft    = 100                    // tokens a bucket must have left for any to be leased
 	leaseShare = 8                      // of the tokens left, one of so many is leased at the most
-	maxLeases  = 64                     // of one bucket, under way at once
+	maxLeases  = 48                     // of one bucket, under way at once
 
 	smallUse      = 16 // tokens a lease time that are leased whole
 	largeUseShare = 4  // of those beyond, one of so many is leased
@@ -16,18 +19,23 @@ const (
 // In microseconds.
 const (
 	leaseMicros = int64(leaseTime / time.Microsecond)
-	slowClock   = 1000 // by so much a gateway ends a lease early: its clock may be slow, by 2,000 ppm
+	longMicros  = int64(longTime / time.Microsecond)
+	quiet       = 10000000 // a key that was not asked for in so long is like a new one
+
+	// A gateway ends a lease early, for its clock may be slow, by 2,000 ppm.
+	leaseLasts = leaseMicros - leaseMicros/500
+	longLasts  = longMicros - longMicros/500
 )
 
 // take refills buckets by the time that has passed on Redis's clock and takes tokens from them, one bucket a key.
 //
 //	KEYS[i]      <keyPrefix>:{<name>}:bucket:<kind>:<key>
 //	ARGV[1]      "capacity refill period": tokens, tokens per period, microseconds
-//	ARGV[2]      "lease minimum share most": how long a lease is, microseconds; when there is none, and how large the
-//	             largest is: the tokens that must be left, and the part of them; how many a bucket may have
-//	ARGV[2+i]    "asked ahead", tokens: as many of those asked for as there are are taken; those ahead are leased, or
-//	             fewer, or none; or
-//	             "asked ahead lease unused": and that lease is over, so many of its tokens were not used
+//	ARGV[2]      "longest minimum share most": how long the longest lease is, microseconds; when there is none, and how
+//	             large the largest is: the tokens that must be left, and the part of them; how many a bucket may have
+//	ARGV[2+i]    "asked 0", tokens: as many of those asked for as there are are taken; or
+//	             "asked ahead length": and those ahead are leased for so many microseconds, or fewer, or none; or
+//	             "asked ahead length lease unused": and that lease is over, so many of its tokens were not used
 //
 //	answers      for each key a word, "taken:level:leased" or "taken:level:leased:lease": the tokens taken; the level of the
 //	             bucket afterwards; the tokens leased; and where there are any, the number of the lease. It begins with
@@ -37,17 +45,17 @@ const (
 // A level counts in units of a token divided by the period in microseconds, so that a microsecond refills exactly
 // `refill` units and nothing is ever rounded. capacity x period stays below 2^53, as far as Lua's numbers are exact.
 //
-// The value of a key is "level time period" and, for each lease, " deadline:tokens". time is Redis's clock at that
-// level; a lease's deadline, on the same clock, is also its number. Refill stops where the level and the tokens leased
-// make the capacity, so that what is let through in any time t is at most capacity + refill x t, leases and all. A bucket
-// that nothing was ever taken from, or that had the time to fill up, has no key. A clock that was set back refills
-// nothing: time starts anew there, and no lease is longer than it was.
+// The value of a key is "level time period" and, for each lease, " deadline:tokens", the first to end first. time is Redis's
+// clock at that level; a lease's deadline, on the same clock, is also its number: a later microsecond where that one is taken.
+// Refill stops where the level and the tokens leased make the capacity, so that what is let through in any time t is at most
+// capacity + refill x t, leases and all. A bucket that nothing was ever taken from, or that had the time to fill up, has no
+// key. A clock that was set back refills nothing: time starts anew there, and no lease is longer than the longest.
 const take = `local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local capacity, refill, period = string.match(ARGV[1], '^(%d+) (%d+) (%d+)$')
 capacity, refill, period = tonumber(capacity), tonumber(refill), tonumber(period)
-local leaseTime, minLeft, leaseShare, maxLeases = string.match(ARGV[2], '^(%d+) (%d+) (%d+) (%d+)$')
-leaseTime, minLeft, maxLeases = tonumber(leaseTime), tonumber(minLeft), tonumber(maxLeases)
+local longest, minLeft, leaseShare, maxLeases = string.match(ARGV[2], '^(%d+) (%d+) (%d+) (%d+)$')
+longest, minLeft, maxLeases = tonumber(longest), tonumber(minLeft), tonumber(maxLeases)
 local exact = 2 ^ 53
 local answer = {}
 
@@ -91,9 +99,7 @@ local function settle()
 	local kept = {}
 	for _, lease in ipairs(leases) do
 		if lease[1] > now then
-			if lease[1] > now + leaseTime + maxLeases then
-				lease[1] = now + leaseTime
-			end
+			lease[1] = math.min(lease[1], now + longest + maxLeases)
 			kept[#kept + 1] = lease
 		else
 			refillUntil(lease[1])
@@ -121,7 +127,7 @@ local function save(key)
 	local words = {string.format('%.0f %.0f %.0f', level, now, period)}
 	local idle = math.ceil((capacity * period - level) / refill / 1000) + 1
 	if #leases > 0 then
-		idle = idle + math.ceil(leaseTime / 1000)
+		idle = idle + math.ceil((leases[#leases][1] - now) / 1000)
 		for _, lease in ipairs(leases) do
 			words[#words + 1] = string.format('%.0f:%.0f', lease[1], lease[2])
 		end
@@ -136,7 +142,7 @@ end
 
 local function takeFrom(key, ask)
 	local changed = settle()
-	local asked, ahead, lease, unused = string.match(ask, '^(%d+) (%d+) ?(%d*) ?(%d*)$')
+	local asked, ahead, length, lease, unused = string.match(ask, '^(%d+) (%d+) ?(%d*) ?(%d*) ?(%d*)$')
 	if unused ~= '' then
 		giveBack(tonumber(lease), tonumber(unused))
 		changed = true
@@ -152,11 +158,14 @@ local function takeFrom(key, ask)
 	level = level - (taken + extra) * period
 	local word = string.format('%d:%.0f:%.0f', taken, level, extra)
 	if extra > 0 then
-		local deadline = now + leaseTime
-		if #leases > 0 then
-			deadline = math.max(deadline, leases[#leases][1] + 1)
+		local deadline, place = now + tonumber(length), 1
+		while leases[place] and leases[place][1] <= deadline do
+			if leases[place][1] == deadline then
+				deadline = deadline + 1
+			end
+			place = place + 1
 		end
-		leases[#leases + 1] = {deadline, extra}
+		table.insert(leases, place, {deadline, extra})
 		leased = leased + extra
 		word = string.format('%s:%.0f', word, deadline)
 	elseif taken == asked and left > 0 then

@@ -22,11 +22,15 @@ func step(key string, limit *Limit, asked, at int64) redistest.Step {
 // ask is what a gateway asks for a key.
 type ask struct {
 	asked, ahead  int64
+	length        int64 // of the lease
 	lease, unused int64 // lease 0: none ends
 }
 
 func (a ask) words() string {
 	words := digits(a.asked) + " " + digits(a.ahead)
+	if a.ahead != 0 || a.lease != 0 {
+		words += " " + digits(a.length)
+	}
 	if a.lease != 0 {
 		words += " " + digits(a.lease) + " " + digits(a.unused)
 	}

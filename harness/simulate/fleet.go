@@ -28,6 +28,7 @@ type shared struct {
 	model  *bucketmodel.Model
 	random *rand.Rand
 	calls  int
+	keys   int // that they asked for
 }
 
 // Run implements ratelimit.Store.
@@ -38,6 +39,7 @@ func (s *shared) Run(calls []*store.Call, _ time.Time) error {
 	for _, call := range calls {
 		s.model.Serve(now, call)
 		s.calls++
+		s.keys += call.Number
 	}
 	s.mu.Unlock()
 	time.Sleep(s.way())
@@ -95,9 +97,8 @@ func (g *gateway) restart(redis *shared) {
 	})
 }
 
-// ask has the client ask a gateway once, and comes back at once: who has to wait for Redis does so beside.
-func (f *fleet) ask(g *gateway) {
-	const key = "client"
+// ask has a client ask a gateway once, and comes back at once: who has to wait for Redis does so beside.
+func (f *fleet) ask(g *gateway, key string) {
 	start := time.Since(f.redis.begun).Microseconds()
 	verdict := ratelimit.Spend(g.limiter, g.hand, key, f.limit, g.now())
 	if verdict > 0 {

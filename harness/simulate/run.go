@@ -63,7 +63,7 @@ func run(c client, l limit, gateways int, length time.Duration, seed int64) outc
 				allowedLate++
 			}
 		}
-		f.ask(f.gateways[c.picks(random, gateways, at)])
+		f.ask(f.gateways[c.picks(random, gateways, at)], "client")
 	}
 	f.asking.Wait()
 	o.Calls = f.redis.calls

@@ -23,7 +23,8 @@ func New() *Model { return &Model{buckets: map[string]*bucket{}} }
 // limit and terms are the first two words of the script's arguments.
 type (
 	limit struct{ capacity, refill, period int64 }
-	terms struct{ length, minimum, share, most int64 }
+	terms struct{ longest, minimum, share, most int64 }
+	ask   struct{ asked, ahead, length, ended, unused int64 }
 )
 
 // bucket is the value of a key, gone when the key would have expired.
@@ -41,11 +42,12 @@ func (m *Model) Run(now int64, keys, args []string) []int64 {
 	words := numbers(args[0])
 	l := limit{capacity: words[0], refill: words[1], period: words[2]}
 	words = numbers(args[1])
-	t := terms{length: words[0], minimum: words[1], share: words[2], most: words[3]}
+	t := terms{longest: words[0], minimum: words[1], share: words[2], most: words[3]}
 	var answer []int64
 	for i, key := range keys {
-		words := append(numbers(args[2+i]), 0, 0)
-		answer = append(answer, m.take(key, now, l, t, words[0], words[1], words[2], words[3])...)
+		words := append(numbers(args[2+i]), 0, 0, 0)
+		a := ask{asked: words[0], ahead: words[1], length: words[2], ended: words[3], unused: words[4]}
+		answer = append(answer, m.take(key, now, l, t, a)...)
 	}
 	return answer
 }
@@ -65,7 +67,7 @@ func number(word string) int64 {
 	return n
 }
 
-func (m *Model) take(key string, now int64, l limit, t terms, asked, ahead, ended, unused int64) []int64 {
+func (m *Model) take(key string, now int64, l limit, t terms, a ask) []int64 {
 	b := &bucket{level: l.capacity * l.period, at: now, period: l.period}
 	if kept := m.buckets[key]; kept != nil && kept.due > now {
 		// A copy: where nothing is taken nothing is written, not even the time.
@@ -75,32 +77,27 @@ func (m *Model) take(key string, now int64, l limit, t terms, asked, ahead, ende
 		delete(m.buckets, key)
 	}
 	changed := b.settle(now, l, t)
-	if ended != 0 {
-		b.end(ended, unused, l)
+	if a.ended != 0 {
+		b.end(a.ended, a.unused, l)
 		changed = true
 	}
 	left := b.level / l.period
-	taken := min(asked, left)
+	taken := min(a.asked, left)
 	left -= taken
 	leased := int64(0)
 	if left >= t.minimum && int64(len(b.leases)) < t.most {
-		leased = min(ahead, left/t.share)
+		leased = min(a.ahead, left/t.share)
 	}
 	b.level -= (taken + leased) * l.period
 	answer := []int64{taken, b.level, leased}
 	if leased > 0 {
-		deadline := now + t.length
-		if n := len(b.leases); n > 0 {
-			deadline = max(deadline, b.leases[n-1].deadline+1)
-		}
-		b.leases = append(b.leases, lease{deadline, leased})
-		answer = append(answer, deadline)
+		answer = append(answer, b.lease(now+a.length, leased))
 	}
 	if changed || taken+leased > 0 {
 		missing := l.capacity*l.period - b.level
 		idle := (missing+1000*l.refill-1)/(1000*l.refill) + 1
 		if len(b.leases) > 0 {
-			idle += t.length / 1000
+			idle += (b.leases[len(b.leases)-1].deadline - now + 999) / 1000
 		}
 		b.due = now + idle*1000
 		m.buckets[key] = b
@@ -128,9 +125,7 @@ func (b *bucket) settle(now int64, l limit, t terms) (setBack bool) {
 			leased -= lease.tokens
 			continue
 		}
-		if lease.deadline > now+t.length+t.most {
-			lease.deadline = now + t.length
-		}
+		lease.deadline = min(lease.deadline, now+t.longest+t.most)
 		kept = append(kept, lease)
 	}
 	b.leases = kept
@@ -149,6 +144,19 @@ func (b *bucket) refill(time, leased int64, l limit) {
 		b.level = min(full, b.level+passed*l.refill)
 	}
 	b.at = max(b.at, time)
+}
+
+// lease adds a lease, among those that end before and after it, and returns its deadline: one that no other has.
+func (b *bucket) lease(deadline, tokens int64) int64 {
+	place := 0
+	for place < len(b.leases) && b.leases[place].deadline <= deadline {
+		if b.leases[place].deadline == deadline {
+			deadline++
+		}
+		place++
+	}
+	b.leases = slices.Insert(b.leases, place, lease{deadline, tokens})
+	return deadline
 }
 
 // end ends a lease: its tokens that were not used go back.

@@ -1,0 +1,78 @@
+package simulate
+
+import (
+	"math"
+	"math/rand"
+	"sort"
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/resilient-gateway/resilience/ratelimit"
+	"github.com/stretchr/testify/require"
+)
+
+// crowd is many clients, all far below their limit: 5,500 requests a second of all together, at random times.
+type crowd struct {
+	clients int
+	skew    float64 // of a Zipf distribution; 0: uniform
+}
+
+// TestCrowd holds how many of a crowd's requests have to ask Redis, in the three seconds after the first, and later.
+func TestCrowd(t *testing.T) {
+	zipf, uniform := crowd{10000, 1.1}, crowd{200000, 0}
+	rows := []struct {
+		name        string
+		crowd       crowd
+		limit       *ratelimit.Limit
+		gateways    int
+		soon, later float64 // the most that may ask
+	}{
+		{"Zipf", zipf, ratelimit.NewLimit(10000, 10000, time.Second), 1, 0.22, 0.17},
+		{"Zipf", zipf, ratelimit.NewLimit(10000, 10000, time.Second), 2, 0.28, 0.22},
+		{"Zipf, 100 a second", zipf, ratelimit.NewLimit(1000, 100, time.Second), 1, 0.3, 0.29},
+		{"uniform", uniform, ratelimit.NewLimit(10000, 1, time.Minute), 1, 1, 1},
+	}
+	for _, row := range rows {
+		t.Run(row.name+", "+strconv.Itoa(row.gateways)+" gateways", func(t *testing.T) {
+			var soon, later float64
+			synctest.Test(t, func(*testing.T) {
+				soon, later = row.crowd.ask(row.gateways, row.limit)
+			})
+			t.Logf("%.3f of the requests ask Redis at first, %.3f later", soon, later)
+			require.LessOrEqual(t, soon, row.soon)
+			require.LessOrEqual(t, later, row.later)
+		})
+	}
+}
+
+// ask has the crowd ask a fleet for 16 s, and returns the share of its requests that Redis heard of: from the first second to the
+// fourth, and after the eighth.
+func (c crowd) ask(gateways int, limit *ratelimit.Limit) (soon, later float64) {
+	f := newFleet(gateways, limit, 1)
+	random := rand.New(rand.NewSource(2))
+	sums := make([]float64, c.clients)
+	sum := 0.0
+	for i := range sums {
+		sum += math.Pow(float64(i+1), -c.skew)
+		sums[i] = sum
+	}
+	begun := time.Now()
+	asked, heard := map[int]int{}, map[int]int{} // until a second
+	for n := 0; ; n++ {
+		second := int(time.Since(begun) / time.Second)
+		if _, known := asked[second]; !known {
+			f.asking.Wait()
+			asked[second], heard[second] = n, f.redis.keys
+		}
+		if second == 16 {
+			break
+		}
+		client := sort.SearchFloat64s(sums, random.Float64()*sum)
+		f.ask(f.gateways[random.Intn(gateways)], strconv.Itoa(client))
+		time.Sleep(time.Duration(random.ExpFloat64() * float64(time.Second) / 5500))
+	}
+	share := func(from, to int) float64 { return float64(heard[to]-heard[from]) / float64(asked[to]-asked[from]) }
+	return share(1, 4), share(8, 16)
+}
