@@ -8,6 +8,7 @@ import (
 
 	"github.com/resilient-gateway/resilience/internal/clientkey"
 	"github.com/resilient-gateway/resilience/internal/store"
+	"github.com/resilient-gateway/resilience/ratelimit"
 )
 
 // The bodies of our own answers.
@@ -31,6 +32,10 @@ var (
 	circuitOpen = newAnswer(http.StatusServiceUnavailable, openBody)
 	unavailable = newAnswer(http.StatusServiceUnavailable, unavailableBody)
 
+	// Of the two that many requests get, side by side: interpreted, a field costs.
+	limitedText, limitedLength = tooMany.body, tooMany.length
+	openText, openLength       = circuitOpen.body, circuitOpen.length
+
 	contentType = []string{"application/json"}
 	oneSecond   = []string{"1"}
 )
@@ -39,7 +44,8 @@ func newAnswer(status int, body string) *ownAnswer {
 	return &ownAnswer{status: status, length: []string{strconv.Itoa(len(body))}, body: []byte(body)}
 }
 
-// write writes the answer. retryAfter is the header's value; nil: none.
+// write writes the answer. retryAfter is the header's value; nil: none. To find the length costs the server
+// more than it costs to tell.
 func (a *ownAnswer) write(w http.ResponseWriter, retryAfter []string) {
 	header := w.Header()
 	header["Content-Type"] = contentType
@@ -62,6 +68,20 @@ func (m *Middleware) refuseLimited(w http.ResponseWriter, key string, retryAfter
 	m.logRefusal("rate limit exceeded", key, 0, now)
 }
 
+// waits are values of Retry-After up to an hour, made ready, by the seconds.
+var (
+	waits      = makeWaits(3600)
+	readyWaits = int64(len(waits))
+)
+
+func makeWaits(most int64) [][]string {
+	made := [][]string{oneSecond} // 0 is told as 1
+	for n := int64(1); n <= most; n++ {
+		made = append(made, []string{strconv.FormatInt(n, 10)})
+	}
+	return made
+}
+
 // seconds returns whole seconds for microseconds, rounded up, at least 1, as a header's value.
 func seconds(microseconds int64) []string {
 	if microseconds <= 1000000 {
@@ -76,6 +96,26 @@ func (m *Middleware) logRefusal(reason, key string, skipped int, now int64) {
 	if due || m.debug {
 		m.writeRefusal(reason, key, before+skipped, due)
 	}
+}
+
+// noteOpen logs a refusal by an open circuit, the first in a minute, or where debug is on all of them.
+func (m *Middleware) noteOpen(now int64) {
+	if now >= m.openNote.Load() || m.debug {
+		m.openNote.Store(now + noteEvery)
+		m.logRefusal("circuit open", "", 0, now)
+	}
+}
+
+// noteEmpty logs a refusal that its entry calls for. The limiter's lock is held, and given back meanwhile.
+func (m *Middleware) noteEmpty(r *http.Request, e *ratelimit.Entry, now int64) {
+	before := int(e.Refused - 1)
+	e.Refused = 0
+	if !m.debug {
+		e.Note = now + noteEvery
+	}
+	m.mu.Unlock()
+	m.logRefusal("rate limit exceeded", m.keyOf(r), before, now)
+	m.mu.Lock()
 }
 
 func (m *Middleware) writeRefusal(reason, key string, before int, due bool) {

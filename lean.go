@@ -12,41 +12,49 @@ import (
 
 // The handlers of this file answer most requests, and are all that most requests run. The interpreter makes every call of ours
 // dear, every value in a function, also in a branch not taken, and every field on the way to one; what a closure has captured
-// costs nothing. So each handler is one closure, written out; what is rare is elsewhere, in functions, which cost a quarter of what
-// methods do. docs/performance.md has the figures.
+// costs nothing. So each handler is one closure, written out, though they repeat each other; each way off it is a function, which
+// costs a quarter of what a method does. docs/performance.md has the figures.
 
 // leanBoth limits and breaks.
 func (m *Middleware) leanBoth() http.HandlerFunc {
-	mu, hand, next, healthy := &m.limiter.Mu, m.hand, m.next, &m.breaker.View.Healthy
-	ofHeader, ofOther, header := m.client.Header != "", m.ofOther(), http.CanonicalHeaderKey(m.client.Header)
+	mu, held, next, healthy, news := m.mu, m.hand.Held, m.next, &m.breaker.View.Healthy, m.news
+	ofHeader, ofConnection, header := m.client.Header != "", m.client.OfConnection(), http.CanonicalHeaderKey(m.client.Header)
 	return func(w http.ResponseWriter, r *http.Request) {
-		now := int64(time.Since(start)) / 1000
-		if now >= healthy.Load() && !renews(m, w, r, now) {
+		until := healthy.Load()
+		if until < 0 {
+			refuseAgain(w, until)
 			return
 		}
-		raw := r.RemoteAddr
-		if ofHeader {
-			raw = r.Header.Get(header)
-		} else if ofOther {
-			raw = rawOf(m, r)
+		now := int64(time.Since(start)) / 1000
+		if now >= until {
+			unhealthy(m, w, r, now)
+			return
 		}
+		var e *ratelimit.Entry
 		mu.Lock()
-		e := hand.Held[raw]
-		if e == nil || e.Tokens <= 0 || now >= e.Until {
-			if e != nil && now < e.Empty {
-				refuseEmpty(m, w, r, e, now)
-				return
-			}
-			mu.Unlock()
-			if now = consult(m, w, r, raw, now); now < 0 {
-				return
-			}
+		if ofHeader {
+			e = held[r.Header.Get(header)]
+		} else if ofConnection {
+			e = held[r.RemoteAddr]
 		} else {
-			e.Tokens--
-			mu.Unlock()
+			e = held[rawOf(m, r)]
 		}
+		if e == nil {
+			consult(m, w, r, now)
+			return
+		}
+		if e.Tokens <= 0 {
+			emptyHanded(m, w, r, e, now)
+			return
+		}
+		if now >= e.Until {
+			emptyHanded(m, w, r, e, now)
+			return
+		}
+		e.Tokens--
+		mu.Unlock()
 
-		// From here on as in leanBreaker.
+		// From here on as in pass.
 		status := reflect.ValueOf(w).MethodByName("Status")
 		if !status.IsValid() {
 			passRecorded(m, w, r, now)
@@ -56,41 +64,71 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 		defer land(p)
 		next.ServeHTTP(w, r)
 		p.finished = true
-		if code := status.Call(nil)[0].Int(); code >= 500 || healthy.Load() == 0 {
-			tell(p, code)
+		if status.Call(nil)[0].Int() >= news.Load() {
+			tell(p, w)
 		}
 	}
 }
 
 // leanLimiter limits.
 func (m *Middleware) leanLimiter() http.HandlerFunc {
-	mu, hand, next := &m.limiter.Mu, m.hand, m.next
-	ofHeader, ofOther, header := m.client.Header != "", m.ofOther(), http.CanonicalHeaderKey(m.client.Header)
+	mu, held, next := m.mu, m.hand.Held, m.next
+	ofHeader, ofConnection, header := m.client.Header != "", m.client.OfConnection(), http.CanonicalHeaderKey(m.client.Header)
 	return func(w http.ResponseWriter, r *http.Request) {
 		now := int64(time.Since(start)) / 1000
-		raw := r.RemoteAddr
-		if ofHeader {
-			raw = r.Header.Get(header)
-		} else if ofOther {
-			raw = rawOf(m, r)
-		}
+		var e *ratelimit.Entry
 		mu.Lock()
-		e := hand.Held[raw]
-		if e == nil || e.Tokens <= 0 || now >= e.Until {
-			if e != nil && now < e.Empty {
-				refuseEmpty(m, w, r, e, now)
-				return
-			}
-			mu.Unlock()
-			if now = consult(m, w, r, raw, now); now < 0 {
-				return
-			}
+		if ofHeader {
+			e = held[r.Header.Get(header)]
+		} else if ofConnection {
+			e = held[r.RemoteAddr]
 		} else {
-			e.Tokens--
-			mu.Unlock()
+			e = held[rawOf(m, r)]
 		}
+		if e == nil {
+			consult(m, w, r, now)
+			return
+		}
+		if e.Tokens <= 0 {
+			emptyHanded(m, w, r, e, now)
+			return
+		}
+		if now >= e.Until {
+			emptyHanded(m, w, r, e, now)
+			return
+		}
+		e.Tokens--
+		mu.Unlock()
 		next.ServeHTTP(w, r)
 	}
+}
+
+// leanBreaker breaks.
+func (m *Middleware) leanBreaker() http.HandlerFunc {
+	healthy := &m.breaker.View.Healthy
+	return func(w http.ResponseWriter, r *http.Request) {
+		until := healthy.Load()
+		if until < 0 {
+			refuseAgain(w, until)
+			return
+		}
+		now := int64(time.Since(start)) / 1000
+		if now >= until {
+			unhealthy(m, w, r, now)
+			return
+		}
+		pass(m, w, r, now)
+	}
+}
+
+// refuseAgain refuses a request for less so many seconds.
+func refuseAgain(w http.ResponseWriter, wait int64) {
+	header := w.Header()
+	header["Content-Type"] = contentType
+	header["Content-Length"] = openLength
+	header["Retry-After"] = waits[-wait]
+	w.WriteHeader(http.StatusServiceUnavailable)
+	w.Write(openText)
 }
 
 // rawOf returns what the key of a request is made of, where that is one string, or else the key.
@@ -104,96 +142,56 @@ func rawOf(m *Middleware, r *http.Request) string {
 	return m.keyOf(r)
 }
 
-// ofOther tells whether the key of a request is made of more than one header or its address.
-func (m *Middleware) ofOther() bool { return m.client.Header == "" && !m.client.OfConnection() }
-
-// leanBreaker breaks.
-func (m *Middleware) leanBreaker() http.HandlerFunc {
-	next, healthy := m.next, &m.breaker.View.Healthy
-	return func(w http.ResponseWriter, r *http.Request) {
-		now := int64(time.Since(start)) / 1000
-		if now >= healthy.Load() && !renews(m, w, r, now) {
-			return
-		}
-		status := reflect.ValueOf(w).MethodByName("Status")
-		if !status.IsValid() {
-			passRecorded(m, w, r, now)
-			return
-		}
-		// Traefik's metrics or access log watch the answer already. A success is no news, unless others have failed since: it
-		// ends their row.
-		p := &passage{m: m, r: r, at: now}
-		defer land(p)
-		next.ServeHTTP(w, r)
-		p.finished = true
-		if code := status.Call(nil)[0].Int(); code >= 500 || healthy.Load() == 0 {
-			tell(p, code)
-		}
+// unhealthy answers a request though the view of the breaker is not known to be healthy: it refuses it where the circuit is known
+// to be open.
+func unhealthy(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
+	until := m.open.Load()
+	if now < until {
+		refuseOpen(m, w, until, now)
+		return
 	}
-}
-
-// passRecorded has the next handler answer a passage, and records what it answers.
-func passRecorded(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
-	m.forward(w, r, m.breaker.Passed(now), m.redis.Timeout)
-}
-
-// renews tells whether a request may go on though the view of the breaker is not known to be healthy, or answers it.
-func renews(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) bool {
-	if until := m.breaker.View.Open.Load(); now < until {
-		refuseOpen(m, w, until-now, now)
-		return false
-	}
-	if m.breaker.Renew(now, m.policy) {
-		return true
-	}
+	m.breaker.Renew(now, m.policy)
 	m.serve(w, r, now)
-	return false
 }
 
-// refuseOpen refuses a request for so many microseconds, for which the circuit is known to be open.
-func refuseOpen(m *Middleware, w http.ResponseWriter, retryAfter, now int64) {
-	header := w.Header()
-	header["Content-Type"] = contentType
-	header["Content-Length"] = circuitOpen.length
-	header["Retry-After"] = oneSecond
-	if retryAfter > 1000000 {
-		header["Retry-After"] = seconds(retryAfter)
-	}
-	w.WriteHeader(http.StatusServiceUnavailable)
-	w.Write(circuitOpen.body)
-	if now >= m.openNote.Load() || m.debug {
-		m.openNote.Store(now + noteEvery)
-		m.logRefusal("circuit open", "", 0, now)
+// refuseOpen refuses a request, for the circuit is known to be open until then. The next ones are refused with the same words.
+func refuseOpen(m *Middleware, w http.ResponseWriter, until, now int64) {
+	circuitOpen.write(w, seconds(until-now))
+	m.noteOpen(now)
+	if until-now < readyWaits*1000000 && !m.debug {
+		m.breaker.Refuse(now)
 	}
 }
 
-// refuseEmpty refuses a request whose bucket is known to be empty. The limiter's lock is held, and given back.
-func refuseEmpty(m *Middleware, w http.ResponseWriter, r *http.Request, e *ratelimit.Entry, now int64) {
-	retryAfter := e.Token - now
-	note, refused := now >= e.Note, e.Refused
+// emptyHanded answers a request whose lease is used up or over. The limiter's lock is held, and given back.
+func emptyHanded(m *Middleware, w http.ResponseWriter, r *http.Request, e *ratelimit.Entry, now int64) {
+	if now >= e.Empty {
+		consult(m, w, r, now)
+		return
+	}
+	wait := (e.Token - now + 999999) / 1000000
 	e.Refused++
-	if note {
-		e.Note = now + noteEvery
-		e.Refused = 0
+	if now >= e.Note {
+		m.noteEmpty(r, e, now)
 	}
-	m.limiter.Mu.Unlock()
+	m.mu.Unlock()
 	header := w.Header()
 	header["Content-Type"] = contentType
-	header["Content-Length"] = tooMany.length
-	header["Retry-After"] = oneSecond
-	if retryAfter > 1000000 {
-		header["Retry-After"] = seconds(retryAfter)
+	header["Content-Length"] = limitedLength
+	if wait < readyWaits {
+		header["Retry-After"] = waits[wait]
+	} else {
+		header["Retry-After"] = seconds(wait * 1000000)
 	}
 	w.WriteHeader(http.StatusTooManyRequests)
-	w.Write(tooMany.body)
-	if note || m.debug {
-		m.logRefusal("rate limit exceeded", m.keyOf(r), int(refused), now)
-	}
+	w.Write(limitedText)
 }
 
-// consult asks Redis for a token for a request that arrived at the time now under a healthy circuit, if there is one. It returns
-// the time at which the request may pass, or -1 where it is answered.
-func consult(m *Middleware, w http.ResponseWriter, r *http.Request, raw string, now int64) int64 {
+// consult asks Redis for a token for a request that arrived at the time now under a healthy circuit, and answers it. The limiter's
+// lock is held, and given back.
+func consult(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
+	m.mu.Unlock()
+	raw := rawOf(m, r)
 	key := ""
 	if m.client.Header != "" {
 		key = clientkey.OfHeader(raw)
@@ -209,15 +207,16 @@ func consult(m *Middleware, w http.ResponseWriter, r *http.Request, raw string, 
 	}
 	if verdict <= 0 {
 		m.refuse(w, key, verdict, now)
-		return -1
+		return
 	}
 	if m.policy == nil {
-		return now
+		m.next.ServeHTTP(w, r)
+		return
 	}
 	later := int64(time.Since(start)) / 1000
 	if later < m.breaker.View.Healthy.Load() {
-		return later
+		pass(m, w, r, later)
+		return
 	}
 	m.try(w, r, now)
-	return -1
 }

@@ -11,6 +11,8 @@ import (
 	"errors"
 	"math"
 	"net/http"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/resilient-gateway/resilience/breaker"
@@ -28,6 +30,11 @@ type Middleware struct {
 	next  http.Handler
 	keyOf func(*http.Request) string
 	hand  *ratelimit.Hand
+
+	// Of the limiter and the breaker, side by side: interpreted, each dot on the way to a field costs.
+	mu   *sync.Mutex
+	open *atomic.Int64
+	news *atomic.Int64
 }
 
 // New returns the middleware for one router. It checks the configuration, and tells all that is wrong with it in one
@@ -40,7 +47,11 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 	if err != nil {
 		return nil, err
 	}
-	m := &Middleware{settings: settings, scope: join(ctx, settings), next: next, keyOf: clientkey.New(settings.client), hand: ratelimit.NewHand()}
+	scope := join(ctx, settings)
+	m := &Middleware{
+		settings: settings, scope: scope, next: next, keyOf: clientkey.New(settings.client), hand: ratelimit.NewHand(),
+		mu: &scope.limiter.Mu, open: &scope.breaker.View.Open, news: &scope.breaker.View.News,
+	}
 	return m.handler(), nil
 }
 
@@ -70,7 +81,7 @@ func (m *Middleware) serve(w http.ResponseWriter, r *http.Request, now int64) {
 	}
 	if m.policy != nil {
 		if retryAfter, refused := m.breaker.Refuses(now); refused {
-			refuseOpen(m, w, retryAfter.Microseconds(), now)
+			refuseOpen(m, w, now+retryAfter.Microseconds(), now)
 			return
 		}
 	}
@@ -114,7 +125,7 @@ func (m *Middleware) try(w http.ResponseWriter, r *http.Request, now int64) {
 		return
 	}
 	if retryAfter > 0 {
-		refuseOpen(m, w, retryAfter.Microseconds(), now)
+		refuseOpen(m, w, now+retryAfter.Microseconds(), now)
 		return
 	}
 	m.forward(w, r, permit, time.Until(m.deadline(now)))

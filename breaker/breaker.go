@@ -89,8 +89,11 @@ func New(settings Settings) *Breaker {
 // View is what a request may read of a breaker without a call of its methods, which the interpreter makes dear. The times are
 // microseconds by the breaker's Now.
 type View struct {
-	Healthy atomic.Int64 // until then the circuit is known to be closed, and to have seen no failures; 0: it is not
+	// Healthy is until when the circuit is known to be closed, and to have seen no failures; 0: it is not. Less than 0: it is open,
+	// and requests are to come again after so many seconds.
+	Healthy atomic.Int64
 	Open    atomic.Int64 // until then the circuit is known to be open; 0: it is not
+	News    atomic.Int64 // the least status that the breaker is to be told of: 500, or 0 where a success is news too
 }
 
 // Passed returns the permit of a request that passed at the time at because the view said so. It counts for nothing if the
@@ -121,8 +124,34 @@ func (b *Breaker) show() {
 		b.shown = b.machine.generation
 		b.entered = b.Now()
 	}
+	news := int64(0)
+	if healthy > 0 {
+		news = 500
+	}
+	b.View.News.Store(news)
 	b.View.Healthy.Store(healthy)
 	b.View.Open.Store(refuses)
+}
+
+// Refuse has the view say that the circuit is open and after how many seconds to come again, until that number changes.
+func (b *Breaker) Refuse(now int64) {
+	b.mu.Lock()
+	left := b.View.Open.Load() - now
+	if left > 0 && b.View.Healthy.Load() == 0 {
+		b.View.Healthy.Store(-(left + 999999) / 1000000)
+		time.AfterFunc(time.Duration((left-1)%1000000+1)*time.Microsecond, b.refuseNoMore)
+	}
+	b.mu.Unlock()
+}
+
+// refuseNoMore ends what Refuse began: Open is to be asked.
+func (b *Breaker) refuseNoMore() {
+	defer func() { recover() }()
+	b.mu.Lock()
+	if b.View.Healthy.Load() < 0 {
+		b.View.Healthy.Store(0)
+	}
+	b.mu.Unlock()
 }
 
 // Renew tells whether the view, which has just become too old to be used as it is, may be used all the same: until it is

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/resilient-gateway/resilience/internal/redistest"
+	"github.com/stretchr/testify/require"
 )
 
 func TestOpen(t *testing.T) {
@@ -48,4 +49,32 @@ func TestOpen(t *testing.T) {
 			walk(t, server, policy, append(append([]event{}, opened...), row.events...))
 		})
 	}
+}
+
+// The view names the seconds until that number is another, and then has to be told again.
+func TestView_refusesUntilTheSecondsChange(t *testing.T) {
+	now := int64(0)
+	b := New(Settings{Now: func() int64 { return now }})
+	policy := NewPolicy(1, 1500*time.Millisecond, 2, 2, 10*time.Second)
+	permit, _, err := b.Allow(policy, now, time.Time{})
+	require.NoError(t, err)
+	b.Refuse(now)
+	require.Positive(t, b.View.Healthy.Load(), "it is not open")
+	b.Done(permit, Failure, policy, time.Second)
+	require.Equal(t, 1500*1000, int(b.View.Open.Load()))
+
+	now = 400 * 1000
+	b.Refuse(now)
+	require.Equal(t, -2, int(b.View.Healthy.Load()), "1.1 s are left: two seconds")
+	require.Eventually(t, func() bool { return b.View.Healthy.Load() == 0 }, 5*time.Second, time.Millisecond)
+	now = 500 * 1000
+	b.Refuse(now)
+	require.Equal(t, -1, int(b.View.Healthy.Load()), "one second is left")
+	now = 1500 * 1000
+	_, retryAfter, err := b.Allow(policy, now, time.Time{})
+	require.NoError(t, err)
+	require.Zero(t, retryAfter, "its time is over")
+	require.Zero(t, b.View.Healthy.Load(), "half-open")
+	b.Refuse(now)
+	require.Zero(t, b.View.Healthy.Load())
 }

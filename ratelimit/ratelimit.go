@@ -55,7 +55,7 @@ type Limiter struct {
 // tells it whose they are before it has made a key. A token of a lease in hand may be taken, under the limiter's Mu, without a
 // call, which the interpreter makes dear.
 type Hand struct {
-	Held map[string]*Entry
+	Held map[string]*Entry // the same map always
 }
 
 // A hand holds so many entries, and none by a longer raw: clients choose those.
@@ -140,13 +140,25 @@ func Allow(l *Limiter, hand *Hand, raw, key string, limit *Limit, now int64, tim
 	return verdict(b, place)
 }
 
+// drop takes some out of a full hand: those that are still needed come back. Held stays the map that it was.
+func drop(hand *Hand) {
+	dropped := 0
+	for raw := range hand.Held {
+		delete(hand.Held, raw)
+		dropped++
+		if dropped == maxHeld/64 {
+			break
+		}
+	}
+}
+
 // hold puts an entry in the hand. mu is held.
 func hold(hand *Hand, raw string, e *Entry) {
 	if len(raw) > maxRaw {
 		return
 	}
-	if len(hand.Held) == maxHeld {
-		hand.Held = map[string]*Entry{} // what is still needed comes back
+	if len(hand.Held) >= maxHeld {
+		drop(hand)
 	}
 	hand.Held[raw] = e
 }
