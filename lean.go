@@ -17,8 +17,8 @@ import (
 
 // leanBoth limits and breaks.
 func (m *Middleware) leanBoth() http.HandlerFunc {
-	mu, held, next, healthy, news := m.mu, m.hand.Held, m.next, &m.breaker.View.Healthy, m.news
-	ofHeader, ofConnection, header := m.client.Header != "", m.client.OfConnection(), http.CanonicalHeaderKey(m.client.Header)
+	mu, held, next, healthy, news := m.mu, m.hand.Held, m.next, m.healthy, m.news
+	ofHeader, ofConnection, header := m.header != "", m.client.OfConnection(), m.header
 	return func(w http.ResponseWriter, r *http.Request) {
 		until := healthy.Load()
 		if until < 0 {
@@ -73,7 +73,7 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 // leanLimiter limits.
 func (m *Middleware) leanLimiter() http.HandlerFunc {
 	mu, held, next := m.mu, m.hand.Held, m.next
-	ofHeader, ofConnection, header := m.client.Header != "", m.client.OfConnection(), http.CanonicalHeaderKey(m.client.Header)
+	ofHeader, ofConnection, header := m.header != "", m.client.OfConnection(), m.header
 	return func(w http.ResponseWriter, r *http.Request) {
 		now := int64(time.Since(start)) / 1000
 		var e *ratelimit.Entry
@@ -105,7 +105,7 @@ func (m *Middleware) leanLimiter() http.HandlerFunc {
 
 // leanBreaker breaks.
 func (m *Middleware) leanBreaker() http.HandlerFunc {
-	healthy := &m.breaker.View.Healthy
+	healthy := m.healthy
 	return func(w http.ResponseWriter, r *http.Request) {
 		until := healthy.Load()
 		if until < 0 {
@@ -190,32 +190,39 @@ func emptyHanded(m *Middleware, w http.ResponseWriter, r *http.Request, e *ratel
 // consult asks Redis for a token for a request that arrived at the time now under a healthy circuit, and answers it. The limiter's
 // lock is held, and given back.
 func consult(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
-	m.mu.Unlock()
-	raw := rawOf(m, r)
-	key := ""
-	if m.client.Header != "" {
+	raw, key := "", ""
+	if m.header != "" {
+		raw = r.Header.Get(m.header)
 		key = clientkey.OfHeader(raw)
 	} else {
+		raw = rawOf(m, r)
 		key = m.keyOf(r)
 	}
-	verdict, err := int64(0), store.ErrUnavailable
-	if m.store != nil && !m.store.Away.Load() {
-		verdict, err = ratelimit.Allow(m.limiter, m.hand, raw, key, m.limit, now, m.redis.Timeout, nil)
+	if m.away.Load() {
+		m.mu.Unlock()
+		proceed(m, w, r, key, takeAlone(m, key, now, store.ErrUnavailable), now)
+		return
 	}
+	verdict, err := ratelimit.Allow(m.hand, raw, key, now, nil)
 	if err != nil {
 		verdict = takeAlone(m, key, now, err)
 	}
+	later := int64(time.Since(start)) / 1000
+	if verdict > 0 && later < m.healthy.Load() {
+		pass(m, w, r, later)
+		return
+	}
+	proceed(m, w, r, key, verdict, now)
+}
+
+// proceed answers a request that arrived at the time now, when the verdict of the limiter is there.
+func proceed(m *Middleware, w http.ResponseWriter, r *http.Request, key string, verdict, now int64) {
 	if verdict <= 0 {
 		m.refuse(w, key, verdict, now)
 		return
 	}
 	if m.policy == nil {
 		m.next.ServeHTTP(w, r)
-		return
-	}
-	later := int64(time.Since(start)) / 1000
-	if later < m.breaker.View.Healthy.Load() {
-		pass(m, w, r, later)
 		return
 	}
 	m.try(w, r, now)

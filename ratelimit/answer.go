@@ -12,7 +12,7 @@ var errBadReply = errors.New("ratelimit: the script's answer is not one")
 
 var (
 	script     = store.NewScript(take)
-	leaseWords = digits(longMicros) + " " + digits(minLeft) + " " + digits(leaseShare) + " " + digits(maxLeases)
+	leaseWords = digits(longMicros) + " " + digits(minLeft) + " " + digits(leaseShare) + " " + digits(maxLeases) + " " + digits(nearlyFull)
 	leaseWord  = store.Word(leaseWords)
 	leaseSpan  = " " + digits(leaseMicros) // in an ask
 	longSpan   = " " + digits(longMicros)

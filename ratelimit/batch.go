@@ -15,76 +15,60 @@ const (
 	farAway   = 5000 // microseconds since the last one left
 )
 
-// batch is requests under one limit that ask Redis in one call, each for one token. The first of them, the oldest, flies it.
+// batch is requests under one limit that ask Redis in one call, each for one token. The first of them, the oldest, leads it.
 // Who is not its leader does next to nothing: the interpreter makes that the cost of a request.
 type batch struct {
 	number   int64
 	limit    *Limit
 	deadline time.Time // the leader's
-	entries  []*Entry  // of the requests, in their order
-	keys     []string  // and their names, as they go over the wire
-	asks     []string  // what the script is told: the limit, the terms of a lease, and what each asks for
+	keys     []string  // of the requests, in their order
+	asks     []string  // what they ask for, as it goes over the wire; of those at the end that ask for a token only there is none
 	ends     []int     // places of the asks that end a lease: they must not be made twice
+	ahead    []*Entry  // of the keys that it asks ahead for
 	riders   []*store.Call
-	takeoff  sync.WaitGroup // until it may leave
-	landing  sync.WaitGroup // until words and err are there
+	takeoff  sync.WaitGroup // until it may leave, where it has to wait
+	landing  sync.WaitGroup // until what follows is there
 
 	sent  int64 // when it left
 	heard int64 // answers until then
 
-	words []string // of the answer, for each request
+	plain bool     // each request has its token
+	words []string // else, of the answer, for each
 	err   error
 }
 
 // form makes an empty batch. mu is held.
-func form(l *Limiter, limit *Limit, timeout time.Duration) *batch {
+func form(hand *Hand) *batch {
+	l := hand.limiter
 	l.last++
-	b := &batch{number: l.last, limit: limit, deadline: time.Now().Add(timeout), asks: []string{limit.word, leaseWord}}
-	b.takeoff.Add(1)
+	b := &batch{number: l.last, limit: hand.limit, deadline: time.Now().Add(hand.timeout)}
 	b.landing.Add(1)
-	l.forming[limit] = b
-	l.waiting = append(l.waiting, b)
+	l.forming[hand.limit] = b
 	return b
 }
 
-// find returns the entry of a key that is not among the young ones: an old one, or a new one that has asked for nothing yet.
-// mu is held.
-func find(l *Limiter, key string, limit *Limit, now int64) *Entry {
-	e := get(l.known, key)
-	if e == nil {
-		e = newEntry(l, key, limit, now)
-		add(l.known, key, e)
-	}
-	return e
-}
-
-// newEntry returns an entry of which nothing is known, so that its bucket is taken for full.
-func newEntry(l *Limiter, key string, limit *Limit, now int64) *Entry {
-	e := &Entry{Limit: limit, asked: now}
-	e.bucket.at = now
-	if l.Store == nil {
-		return e
-	}
-	name := key
-	if strings.Trim(key, l.Safe) != "" {
-		name = l.Name(key)
-	}
-	e.word = store.Word(l.Prefix + name)
-	return e
-}
-
-// askAgain returns what a request in the batch asks for, for a key of which something is known, and the entry that the answer is
-// for. mu is held.
-func askAgain(l *Limiter, b *batch, key string, e *Entry, now int64) (*Entry, string) {
+// askAgain adds what the next request of the batch asks for, for a key of which something is known. mu is held.
+func askAgain(l *Limiter, b *batch, key string, e *Entry, now int64) {
 	if e.Limit != b.limit {
 		e = pass(e, b.limit)
 		l.known.young[key] = e
 	}
 	ask, ends := askFor(e, b, now)
-	if ends {
-		b.ends = append(b.ends, len(b.asks))
+	if e.batch == b.number {
+		b.ahead = append(b.ahead, e)
 	}
-	return e, ask
+	if ask == askOne {
+		return
+	}
+	place := len(b.keys)
+	for len(b.asks) < place {
+		b.asks = append(b.asks, askOne)
+	}
+	b.asks = append(b.asks, ask)
+	e.place = place
+	if ends {
+		b.ends = append(b.ends, place)
+	}
 }
 
 // carry takes a rider on board, unless one of its kind is. mu is held.
@@ -97,85 +81,183 @@ func carry(b *batch, rider *store.Call) {
 	b.riders = append(b.riders, rider)
 }
 
+// hurry closes a batch that is full, and lets those leave that have waited for long. mu is held.
+func hurry(l *Limiter, b *batch, now int64) {
+	if len(b.keys) == maxBatch && l.forming[b.limit] == b {
+		delete(l.forming, b.limit)
+	}
+	dispatch(l, now)
+}
+
 // dispatch lets batches leave that wait, as long as more may fly. mu is held.
 func dispatch(l *Limiter, now int64) {
-	for len(l.waiting) > 0 && (l.flying == 0 || l.flying < maxFlying && now-l.flown >= farAway) {
+	for len(l.waiting) > 0 && (l.flying == 0 || l.flying < maxFlying && now >= l.due) {
 		b := l.waiting[0]
 		l.waiting = l.waiting[1:]
-		if l.forming[b.limit] == b {
-			delete(l.forming, b.limit)
-		}
-		l.flying++
-		l.flown = now
-		b.sent = now
-		b.heard = l.heard
+		depart(l, b, now)
 		b.takeoff.Done()
 	}
 }
 
-// fly asks Redis for the whole batch and hears its answer. It lets those leave that have waited behind it.
-func fly(l *Limiter, b *batch) {
-	call := callFor(b)
-	l.Store.Run(append([]*store.Call{call}, b.riders...), b.deadline)
-	for _, rider := range b.riders {
-		store.Finish(rider)
+// depart lets a batch leave. mu is held.
+func depart(l *Limiter, b *batch, now int64) {
+	if l.forming[b.limit] == b {
+		delete(l.forming, b.limit)
 	}
-	words := strings.Fields(call.Answer)
-	err := call.Err
-	if err == nil && len(words) != len(b.entries) {
-		err = errBadReply
+	l.flying++
+	l.due = now + farAway
+	b.sent = now
+	b.heard = l.heard
+}
+
+// lead asks Redis for the whole batch, when it may leave, and hears its answer. It lets those leave that have waited behind it. mu
+// is held, and given back.
+func lead(l *Limiter, b *batch, now int64) {
+	if l.flying == 0 {
+		depart(l, b, now)
+		l.Mu.Unlock()
+	} else {
+		b.takeoff.Add(1)
+		l.waiting = append(l.waiting, b)
+		dispatch(l, now)
+		l.Mu.Unlock()
+		b.takeoff.Wait()
 	}
-	now := l.Now()
+	call := callFor(l, b)
+	if b.riders == nil {
+		l.Store.Run([]*store.Call{call}, b.deadline)
+	} else {
+		runAll(l, b, call)
+	}
+	now = l.Now()
 	l.Mu.Lock()
-	b.words, b.err = words, err
-	l.heard++
-	hear(l, b, now)
+	land(l, b, call, now)
 	l.flying--
-	dispatch(l, now)
+	if len(l.waiting) > 0 {
+		dispatch(l, now)
+	}
 	l.Mu.Unlock()
 	b.landing.Done()
 }
 
+// runAll runs the call, and the riders with it.
+func runAll(l *Limiter, b *batch, call *store.Call) {
+	l.Store.Run(append([]*store.Call{call}, b.riders...), b.deadline)
+	for _, rider := range b.riders {
+		store.Finish(rider)
+	}
+}
+
 // callFor returns the batch as one call.
-func callFor(b *batch) *store.Call {
-	call := &store.Call{Script: script, Number: len(b.keys), Words: append(b.keys, b.asks...)}
-	if len(b.ends) > 0 {
-		// A lease must not be ended twice: what it gives back would be given twice.
-		call.Once = true
-		call.Again = func(c *store.Call) {
-			for _, place := range b.ends {
-				c.Words[c.Number+place] = askOne
+func callFor(l *Limiter, b *batch) *store.Call {
+	words := make([]string, 0, len(b.keys)+len(b.asks)+2)
+	if strings.Trim(strings.Join(b.keys, ""), l.Safe) != "" {
+		words = appendNames(words, l, b.keys)
+	} else {
+		heads, most := l.heads, len(l.heads)
+		for _, key := range b.keys {
+			if len(key) >= most {
+				words = appendNames(words, l, []string{key})
+				continue
 			}
+			words = append(words, heads[len(key)]+key)
 		}
+	}
+	words = append(words, b.limit.word, leaseWord)
+	if b.asks != nil {
+		words = append(words, b.asks...)
+	}
+	call := &store.Call{Script: script, Number: len(b.keys), Words: words}
+	if b.ends != nil {
+		endOnce(call, b)
 	}
 	return call
 }
 
-// hear takes what the answer tells of each key. mu is held.
-func hear(l *Limiter, b *batch, now int64) {
-	for i, e := range b.entries {
-		if b.err == nil {
-			word := b.words[i]
-			if word[0] == plenty && e.heard <= b.heard && e.Limit == b.limit {
-				e.told = word
-				e.bucket.at = now
-				e.heard = l.heard
-			} else {
-				learn(l, e, b, word, now)
-			}
+// endOnce has the call end no lease twice: what one gives back would be given twice.
+func endOnce(call *store.Call, b *batch) {
+	call.Once = true
+	call.Again = func(c *store.Call) {
+		for _, place := range b.ends {
+			c.Words[c.Number+2+place] = askOne
 		}
+	}
+}
+
+// appendNames appends the names of keys that may hold anything.
+func appendNames(words []string, l *Limiter, keys []string) []string {
+	for _, key := range keys {
+		if strings.Trim(key, l.Safe) != "" {
+			key = l.Name(key)
+		}
+		words = append(words, store.Word(l.Prefix+key))
+	}
+	return words
+}
+
+// headsOf returns what goes before a key of so many bytes, where the prefix goes before it.
+func headsOf(prefix string) []string {
+	heads := []string{}
+	blank := strings.Repeat(" ", 100)
+	for n := range blank {
+		word := store.Word(prefix + blank[:n])
+		heads = append(heads, word[:len(word)-n])
+	}
+	return heads
+}
+
+// land takes the answer to a batch, which came now. mu is held.
+func land(l *Limiter, b *batch, call *store.Call, now int64) {
+	l.heard++
+	b.err = call.Err
+	if b.err == nil && strings.Count(call.Answer, plenty) == len(b.keys) {
+		b.plain = true
+	} else {
+		hear(l, b, call, now)
+	}
+	for _, e := range b.ahead {
 		if e.batch == b.number {
 			e.batch = 0
+		}
+	}
+	if len(l.known.young) >= halfOfKeys {
+		l.known.old = l.known.young
+		l.known.young = map[string]*Entry{}
+	}
+}
+
+// hear takes what the answer tells of each key. mu is held.
+func hear(l *Limiter, b *batch, call *store.Call, now int64) {
+	b.words = strings.Fields(call.Answer)
+	if b.err == nil && len(b.words) != len(b.keys) {
+		b.err = errBadReply
+	}
+	if b.err != nil {
+		return
+	}
+	for i, word := range b.words {
+		if word == plenty {
+			continue
+		}
+		if e := get(l.known, b.keys[i]); e != nil {
+			learn(l, e, b, i, now)
 		}
 	}
 }
 
 // verdict returns what the answer says to the request at a place, as Allow does.
 func verdict(b *batch, place int) (int64, error) {
+	if b.plain {
+		return 1, nil
+	}
 	if b.err != nil {
 		return 0, b.err
 	}
-	a := read(b.words[place])
+	word := b.words[place]
+	if word == plenty {
+		return 1, nil
+	}
+	a := read(word)
 	if a.taken < 0 {
 		return 0, ErrNotABucket
 	}

@@ -16,22 +16,19 @@ type Entry struct {
 	Refused int64 // requests, since the last note of it
 	Note    int64 // from then on another note is due
 
-	// The level that Redis told of, or the bucket itself while there is no Redis. Where told is not empty, it is the later
-	// word, not read yet: few are ever looked at.
-	bucket bucket
-	told   string
-	heard  int64 // the number of the answer that told of it
+	bucket bucket // as Redis told of it, or the bucket itself while there is no Redis
+	heard  int64  // the number of the answer that told of it
 
 	lease  int64 // number of the lease; 0: none
 	leased int64 // tokens that it had
 	lasts  int64 // how long it lasts here, from when it was asked for
 
-	word  string // that names the key to Redis, as it goes over the wire
-	batch int64  // number of the one that asks ahead for this key; 0: none does
-	asked int64  // when Redis was last asked ahead
-	asks  int64  // requests since then that asked for themselves, and that one
-	usage int64  // tokens in the time of a short lease before that
-	used  int64  // and in that of a long one, where the limit has such
+	batch int64 // number of the one that asks ahead for this key; 0: none does
+	place int   // in it
+	asked int64 // when Redis was last asked ahead
+	asks  int64 // requests since then that asked for themselves, and that one
+	usage int64 // tokens in the time of a short lease before that
+	used  int64 // and in that of a long one, where the limit has such
 }
 
 // spend is Spend for one entry, which may be nil. The limiter's lock is held.
@@ -49,12 +46,9 @@ func spend(e *Entry, limit *Limit, now int64) int64 {
 	return 0
 }
 
-// know reads the level that Redis told of, or takes the bucket for full where it never did. mu is held.
+// know takes the bucket for full where Redis never told of it, or only that there is plenty. mu is held.
 func know(e *Entry) {
-	if e.told != "" {
-		e.bucket.level, e.bucket.period = read(e.told).level, e.Limit.period
-		e.told = ""
-	} else if e.bucket.period == 0 {
+	if e.bucket.period == 0 {
 		e.bucket.level, e.bucket.period = e.Limit.full, e.Limit.period
 	}
 }
@@ -147,10 +141,10 @@ func demandLong(e *Entry, spent, passed int64) int64 {
 	return spent
 }
 
-// learn takes Redis's answer, which came now, to a batch. Redis gave it somewhere between the two: each time is counted from
-// the end that lets less through. Where the batch asked ahead for the key, the lease is its. mu is held.
-func learn(l *Limiter, e *Entry, b *batch, word string, now int64) {
-	a := read(word)
+// learn takes Redis's answer, which came now, to the request at a place of a batch. Redis gave it somewhere between the two: each time is counted from
+// the end that lets less through. Where that asked ahead for the key, the lease is its. mu is held.
+func learn(l *Limiter, e *Entry, b *batch, place int, now int64) {
+	a := read(b.words[place])
 	if a.taken < 0 || e.Limit != b.limit {
 		return // a lease that nobody takes ends by its time
 	}
@@ -160,7 +154,7 @@ func learn(l *Limiter, e *Entry, b *batch, word string, now int64) {
 		e.bucket.level, e.bucket.at = a.level, now
 	}
 	e.heard = l.heard
-	if e.batch == b.number {
+	if e.batch == b.number && e.place == place {
 		e.lease = a.lease
 		e.leased = a.leased
 		e.Tokens = a.leased
@@ -176,5 +170,5 @@ func learn(l *Limiter, e *Entry, b *batch, word string, now int64) {
 	}
 }
 
-// plenty begins an answer that says no more than that the token was taken, and that more are left.
-const plenty = '+'
+// plenty is an answer that says no more than that the token was taken, and that the bucket is nearly full.
+const plenty = "+"

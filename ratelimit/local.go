@@ -17,7 +17,7 @@ func allowLocal(l *Limiter, key string, limit *Limit, now int64) int64 {
 		return 1
 	}
 	if e == nil {
-		e = newEntry(l, key, limit, now)
+		e = &Entry{Limit: limit, asked: now}
 		if !addIfRoom(l.known, key, e, limit, now) {
 			e = share(l, e)
 		}

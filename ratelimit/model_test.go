@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +12,9 @@ import (
 	"github.com/resilient-gateway/resilience/internal/redistest"
 	"github.com/stretchr/testify/require"
 )
+
+// allWords are leaseWords under which no bucket is nearly full, so that every level is told.
+var allWords = strings.TrimSuffix(leaseWords, digits(nearlyFull)) + "9"
 
 // walk takes n random steps in the model, on a few keys, under a few limits, on a clock that mostly goes forward, and
 // returns them with the model's answers.

@@ -40,6 +40,8 @@ type Settings struct {
 type Limiter struct {
 	Settings
 
+	heads []string // what goes before a key of so many bytes, on its way over the wire
+
 	Mu      sync.Mutex // guards what follows, and each Hand
 	known   *known
 	shared  *Entry // for all keys that there is no room for
@@ -47,15 +49,19 @@ type Limiter struct {
 	waiting []*batch // to leave, those that still form too
 	last    int64    // number of a batch
 	flying  int      // batches under way
-	flown   int64    // when the last one left
+	due     int64    // from then on another one may leave, though some are under way
 	heard   int64    // answers so far
 }
 
-// Hand is a caller's short way to the entries that it needs most, those that hold a lease or are known to be empty: by whatever
-// tells it whose they are before it has made a key. A token of a lease in hand may be taken, under the limiter's Mu, without a
-// call, which the interpreter makes dear.
+// Hand is a caller that asks under one limit, and its short way to the entries that it needs most, those that hold a lease or are
+// known to be empty: by whatever tells it whose they are before it has made a key. A token of a lease in hand may be taken, under
+// the limiter's Mu, without a call, which the interpreter makes dear.
 type Hand struct {
 	Held map[string]*Entry // the same map always
+
+	limiter *Limiter
+	limit   *Limit
+	timeout time.Duration // for an answer of Redis
 }
 
 // A hand holds so many entries, and none by a longer raw: clients choose those.
@@ -65,11 +71,13 @@ const (
 )
 
 // NewHand returns an empty hand.
-func NewHand() *Hand { return &Hand{Held: map[string]*Entry{}} }
+func NewHand(l *Limiter, limit *Limit, timeout time.Duration) *Hand {
+	return &Hand{Held: map[string]*Entry{}, limiter: l, limit: limit, timeout: timeout}
+}
 
 // New returns a limiter. It asks Redis nothing.
 func New(settings Settings) *Limiter {
-	return &Limiter{Settings: settings, known: newKnown(), forming: map[*Limit]*batch{}}
+	return &Limiter{Settings: settings, heads: headsOf(settings.Prefix), known: newKnown(), forming: map[*Limit]*batch{}}
 }
 
 // What follows are functions, not methods: in the interpreter a call of a method costs four times that of a function.
@@ -77,10 +85,10 @@ func New(settings Settings) *Limiter {
 // Spend decides from what is in the hand: 1 says that a token of a lease was taken; 0 that Allow must be asked; a negative number
 // that the bucket is empty, and will have a token in so many microseconds. It says in one place what the middleware has written
 // out where a call is too dear.
-func Spend(l *Limiter, hand *Hand, raw string, limit *Limit, now int64) int64 {
-	l.Mu.Lock()
-	verdict := spend(hand.Held[raw], limit, now)
-	l.Mu.Unlock()
+func Spend(hand *Hand, raw string, now int64) int64 {
+	hand.limiter.Mu.Lock()
+	verdict := spend(hand.Held[raw], hand.limit, now)
+	hand.limiter.Mu.Unlock()
 	return verdict
 }
 
@@ -88,54 +96,66 @@ func Spend(l *Limiter, hand *Hand, raw string, limit *Limit, now int64) int64 {
 // microseconds, if nobody else takes it. What is known here is told at once, and held in the hand as raw from then on. Else it
 // asks Redis. Requests that wait at the same time share one call. rider, which may be nil, is a call of somebody else's that
 // goes the same way. The error, which comes within the timeout, wraps store.ErrUnavailable, or is ErrNotABucket or the script's
-// own.
-func Allow(l *Limiter, hand *Hand, raw, key string, limit *Limit, now int64, timeout time.Duration, rider *store.Call) (int64, error) {
-	l.Mu.Lock()
-	e := l.known.young[key]
-	if e == nil {
-		e = find(l, key, limit, now)
+// own. The limiter's Mu is held, and given back.
+func Allow(hand *Hand, raw, key string, now int64, rider *store.Call) (int64, error) {
+	l := hand.limiter
+	if l.known.young[key] != nil || l.known.old[key] != nil || rider != nil {
+		return allowKnown(hand, raw, key, now, rider)
 	}
-	ask := askOne
-	if e.asks == 0 {
-		e.asks = 1 // and nothing is known of it
-	} else {
-		known := spend(e, limit, now)
-		if known != 0 {
-			hold(hand, raw, e)
-			l.Mu.Unlock()
-			return known, nil
-		}
-		ask = ""
-	}
-	b := l.forming[limit]
+	// A key that is new here, as most are where there are many clients: written out.
+	l.known.young[key] = &Entry{Limit: hand.limit, asked: now, asks: 1}
+	b := l.forming[hand.limit]
 	if b == nil {
-		b = form(l, limit, timeout)
+		b = form(hand)
 	}
-	if ask == "" {
-		e, ask = askAgain(l, b, key, e, now)
+	place := len(b.keys)
+	b.keys = append(b.keys, key)
+	if place == 0 {
+		lead(l, b, now)
+	} else {
+		if place == maxBatch-1 || now >= l.due {
+			hurry(l, b, now)
+		}
+		l.Mu.Unlock()
+		b.landing.Wait()
 	}
-	place := len(b.entries)
-	b.entries = append(b.entries, e)
-	b.keys = append(b.keys, e.word)
-	b.asks = append(b.asks, ask)
+	if b.plain {
+		return 1, nil
+	}
+	return verdict(b, place)
+}
+
+// allowKnown is Allow for a key of which something is known, or with a rider.
+func allowKnown(hand *Hand, raw, key string, now int64, rider *store.Call) (int64, error) {
+	l := hand.limiter
+	e := get(l.known, key)
+	if known := spend(e, hand.limit, now); known != 0 {
+		hold(hand, raw, e)
+		l.Mu.Unlock()
+		return known, nil
+	}
+	b := l.forming[hand.limit]
+	if b == nil {
+		b = form(hand)
+	}
+	if e == nil {
+		add(l.known, key, &Entry{Limit: hand.limit, asked: now, asks: 1})
+	} else {
+		askAgain(l, b, key, e, now)
+	}
+	place := len(b.keys)
+	b.keys = append(b.keys, key)
 	if rider != nil {
 		carry(b, rider)
 	}
-	if place == maxBatch-1 {
-		delete(l.forming, limit)
-	}
-	if place == 0 || now-l.flown >= farAway {
-		dispatch(l, now)
-	}
-	l.Mu.Unlock()
-	if place == 0 { // it leads
-		b.takeoff.Wait()
-		fly(l, b)
+	if place == 0 {
+		lead(l, b, now)
 	} else {
+		if place == maxBatch-1 || now >= l.due {
+			hurry(l, b, now)
+		}
+		l.Mu.Unlock()
 		b.landing.Wait()
-	}
-	if b.err == nil && b.words[place][0] == plenty {
-		return 1, nil
 	}
 	return verdict(b, place)
 }

@@ -1,6 +1,7 @@
 package ratelimit
 
 import (
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -33,9 +34,15 @@ func newStore(t *testing.T, address string) *store.Store {
 }
 
 func allow(t *testing.T, l *Limiter, key string, limit *Limit) int64 {
-	verdict, err := Allow(l, NewHand(), key, key, limit, l.Now(), 5*time.Second, nil)
+	verdict, err := allowBy(NewHand(l, limit, 5*time.Second), key, key, l.Now(), nil)
 	require.NoError(t, err)
 	return verdict
+}
+
+// allowBy is Allow, lock and all.
+func allowBy(hand *Hand, raw, key string, now int64, rider *store.Call) (int64, error) {
+	hand.limiter.Mu.Lock()
+	return Allow(hand, raw, key, now, rider)
 }
 
 func allowed(t *testing.T, l *Limiter, key string, limit *Limit) bool {
@@ -90,7 +97,7 @@ func TestLimiter_exactUnderContention(t *testing.T) {
 func askTenTimes(l *Limiter, limit *Limit, allowed, failed *int64, done *sync.WaitGroup) {
 	defer done.Done()
 	for i := 0; i < 10; i++ {
-		verdict, err := Allow(l, NewHand(), "ip:a", "ip:a", limit, 0, 20*time.Second, nil)
+		verdict, err := allowBy(NewHand(l, limit, 20*time.Second), "ip:a", "ip:a", 0, nil)
 		if err != nil {
 			atomic.AddInt64(failed, 1)
 		} else if verdict > 0 {
@@ -121,7 +128,7 @@ func TestLimiter_eachVerdictBelongsToItsKey(t *testing.T) {
 
 func askForKey(l *Limiter, key string, limit *Limit, allowed, failed *int64, done *sync.WaitGroup) {
 	defer done.Done()
-	verdict, err := Allow(l, NewHand(), key, key, limit, 0, 20*time.Second, nil)
+	verdict, err := allowBy(NewHand(l, limit, 20*time.Second), key, key, 0, nil)
 	if err != nil {
 		atomic.AddInt64(failed, 1)
 	} else if verdict > 0 {
@@ -147,7 +154,7 @@ func TestLimiter_aKeyThatIsNotABucketIsAnErrorOfItsOwn(t *testing.T) {
 	l := newLimiter(newStore(t, server.Addr()))
 	limit := NewLimit(1, 1, time.Hour)
 	for _, key := range []string{"ip:list", "ip:text"} {
-		_, err := Allow(l, NewHand(), key, key, limit, 0, 5*time.Second, nil)
+		_, err := allowBy(NewHand(l, limit, 5*time.Second), key, key, 0, nil)
 		require.ErrorIs(t, err, ErrNotABucket)
 	}
 	require.True(t, allowed(t, l, "ip:good", limit))
@@ -159,14 +166,14 @@ func TestLimiter_carriesARider(t *testing.T) {
 	learnt := int64(0)
 	rider := &store.Call{Script: store.NewScript(`return '42'`), Keys: []string{"test:{name}:other"}}
 	rider.Then = func(c *store.Call) { learnt = c.Reply[0] }
-	_, err := Allow(l, NewHand(), "ip:a", "ip:a", NewLimit(1, 1, time.Hour), 0, 5*time.Second, rider)
+	_, err := allowBy(NewHand(l, NewLimit(1, 1, time.Hour), 5*time.Second), "ip:a", "ip:a", 0, rider)
 	require.NoError(t, err)
 	require.Equal(t, int64(42), learnt)
 }
 
 func TestLimiter_withoutRedisAnErrorComesInTime(t *testing.T) {
 	l := newLimiter(newStore(t, "127.0.0.1:"+redistest.FreePort(t)))
-	_, err := Allow(l, NewHand(), "ip:a", "ip:a", NewLimit(1, 1, time.Hour), 0, time.Second, nil)
+	_, err := allowBy(NewHand(l, NewLimit(1, 1, time.Hour), time.Second), "ip:a", "ip:a", 0, nil)
 	require.ErrorIs(t, err, store.ErrUnavailable)
 }
 
@@ -243,7 +250,7 @@ func TestKnown_withARedisTheOldOnesGo(t *testing.T) {
 }
 
 func TestHand_isBounded(t *testing.T) {
-	hand := NewHand()
+	hand := NewHand(nil, nil, 0)
 	for i := 0; i < 3*maxHeld; i++ {
 		hold(hand, numbered(i), &Entry{})
 		require.LessOrEqual(t, len(hand.Held), maxHeld)
@@ -260,22 +267,22 @@ func TestHand_holdsNothingOfAnotherLimit(t *testing.T) {
 	server := redistest.Start(t)
 	l := newLimiter(newStore(t, server.Addr()))
 	wide, narrow := NewLimit(1000, 1, time.Hour), NewLimit(2, 1, time.Hour)
-	hand := NewHand()
-	ask := func(limit *Limit) int64 {
-		if verdict := Spend(l, hand, "raw", limit, l.Now()); verdict != 0 {
+	hand := NewHand(l, wide, 5*time.Second)
+	ask := func() int64 {
+		if verdict := Spend(hand, "raw", l.Now()); verdict != 0 {
 			return verdict
 		}
-		verdict, err := Allow(l, hand, "raw", "ip:a", limit, l.Now(), 5*time.Second, nil)
+		verdict, err := allowBy(hand, "raw", "ip:a", l.Now(), nil)
 		require.NoError(t, err)
 		return verdict
 	}
 	for i := 0; i < 100 && (hand.Held["raw"] == nil || hand.Held["raw"].Tokens == 0); i++ {
-		require.Equal(t, int64(1), ask(wide))
+		require.Equal(t, int64(1), ask())
 	}
 	held := hand.Held["raw"]
 	require.NotNil(t, held)
 	require.Greater(t, held.Tokens, int64(0), "a lease")
-	verdict, err := Allow(l, NewHand(), "raw", "ip:a", narrow, l.Now(), 5*time.Second, nil)
+	verdict, err := allowBy(NewHand(l, narrow, 5*time.Second), "raw", "ip:a", l.Now(), nil)
 	require.NoError(t, err)
 	require.Equal(t, int64(1), verdict)
 	require.Zero(t, held.Tokens, "the other limit has taken the key over, lease and all")
@@ -362,4 +369,59 @@ func TestNewLimit_fewMayBeLeasedForLong(t *testing.T) {
 	for _, row := range rows {
 		require.Equal(t, row.few, NewLimit(10, row.refill, row.period).few, "%d in %s", row.refill, row.period)
 	}
+}
+
+// held answers when it is let go, so that requests gather behind the first call.
+type held struct {
+	store Store
+	gate  chan struct{}
+}
+
+func (h *held) Run(calls []*store.Call, deadline time.Time) error {
+	<-h.gate
+	return h.store.Run(calls, deadline)
+}
+
+// One batch may ask for a key several times, and once ahead: the lease is that of the ask that was for it.
+func TestAllow_aKeyTwiceInABatch(t *testing.T) {
+	server := redistest.Start(t)
+	gate := make(chan struct{})
+	redis := newStore(t, server.Addr())
+	l := newLimiter(&held{redis, gate})
+	limit := NewLimit(1000, 1, time.Hour)
+	drain := &store.Call{Script: script, Number: 1, Words: []string{store.Word(l.Prefix + "ip:a"), limit.word, leaseWord, store.Word("300 0")}}
+	require.NoError(t, redis.Run([]*store.Call{drain}, time.Now().Add(5*time.Second)))
+	hand := NewHand(l, limit, 5*time.Second)
+	var done sync.WaitGroup
+	ask := func(key string) {
+		done.Add(1)
+		go func() {
+			defer done.Done()
+			verdict, err := allowBy(hand, key, key, l.Now(), nil)
+			if verdict != 1 || err != nil {
+				panic(fmt.Sprint(key, ": ", verdict, ", ", err))
+			}
+		}()
+	}
+	gathered := func() (n int) {
+		l.Mu.Lock()
+		defer l.Mu.Unlock()
+		if b := l.forming[limit]; b != nil {
+			n = len(b.keys)
+		}
+		return n
+	}
+	ask("ip:first")
+	require.Eventually(t, func() bool { l.Mu.Lock(); defer l.Mu.Unlock(); return l.flying == 1 }, 5*time.Second, time.Millisecond)
+	for i := 1; i <= 4; i++ {
+		ask("ip:a")
+		require.Eventually(t, func() bool { return gathered() == i }, 5*time.Second, time.Millisecond)
+	}
+	gate <- struct{}{}
+	gate <- struct{}{}
+	done.Wait()
+	e := get(l.known, "ip:a")
+	require.Greater(t, e.Tokens, int64(0), "a lease")
+	require.Equal(t, e.leased, e.Tokens)
+	require.Zero(t, e.batch)
 }

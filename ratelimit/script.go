@@ -11,6 +11,7 @@ const (
 	minLeft    = 100                    // tokens a bucket must have left for any to be leased
 	leaseShare = 8                      // of the tokens left, one of so many is leased at the most
 	maxLeases  = 48                     // of one bucket, under way at once
+	nearlyFull = 7                      // eighths of the capacity, from which on a level need not be told
 
 	smallUse      = 16 // tokens a lease time that are leased whole
 	largeUseShare = 4  // of those beyond, one of so many is leased
@@ -31,16 +32,18 @@ const (
 //
 //	KEYS[i]      <keyPrefix>:{<name>}:bucket:<kind>:<key>
 //	ARGV[1]      "capacity refill period": tokens, tokens per period, microseconds
-//	ARGV[2]      "longest minimum share most": how long the longest lease is, microseconds; when there is none, and how
-//	             large the largest is: the tokens that must be left, and the part of them; how many a bucket may have
-//	ARGV[2+i]    "asked 0", tokens: as many of those asked for as there are are taken; or
+//	ARGV[2]      "longest minimum share most plenty": how long the longest lease is, microseconds; when there is none, and how
+//	             large the largest is: the tokens that must be left, and the part of them; how many a bucket may have; of
+//	             how many eighths of the capacity on a bucket is nearly full
+//	ARGV[2+i]    one for each key; the last ones may be left out, which is "1 0":
+//	             "asked 0", tokens: as many of those asked for as there are are taken; or
 //	             "asked ahead length": and those ahead are leased for so many microseconds, or fewer, or none; or
 //	             "asked ahead length lease unused": and that lease is over, so many of its tokens were not used
 //
 //	answers      for each key a word, "taken:level:leased" or "taken:level:leased:lease": the tokens taken; the level of the
-//	             bucket afterwards; the tokens leased; and where there are any, the number of the lease. It begins with
-//	             a + where all that were asked for were taken, another is left, and none are leased: most gateways need
-//	             to know no more. "-1:0:0" where the key holds something that is not a bucket: it is left alone
+//	             bucket afterwards; the tokens leased; and where there are any, the number of the lease. Or "+", which says
+//	             that all that were asked for were taken, none are leased, and that the bucket is nearly full, with no fewer
+//	             left than some may be leased of: no gateway needs to know more. "-1:0:0" where the key holds something that is not a bucket: it is left alone
 //
 // A level counts in units of a token divided by the period in microseconds, so that a microsecond refills exactly
 // `refill` units and nothing is ever rounded. capacity x period stays below 2^53, as far as Lua's numbers are exact.
@@ -54,8 +57,9 @@ const take = `local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local capacity, refill, period = string.match(ARGV[1], '^(%d+) (%d+) (%d+)$')
 capacity, refill, period = tonumber(capacity), tonumber(refill), tonumber(period)
-local longest, minLeft, leaseShare, maxLeases = string.match(ARGV[2], '^(%d+) (%d+) (%d+) (%d+)$')
+local longest, minLeft, leaseShare, maxLeases, plenty = string.match(ARGV[2], '^(%d+) (%d+) (%d+) (%d+) (%d+)$')
 longest, minLeft, maxLeases = tonumber(longest), tonumber(minLeft), tonumber(maxLeases)
+plenty = capacity * period / 8 * plenty
 local exact = 2 ^ 53
 local answer = {}
 
@@ -168,8 +172,8 @@ local function takeFrom(key, ask)
 		table.insert(leases, place, {deadline, extra})
 		leased = leased + extra
 		word = string.format('%s:%.0f', word, deadline)
-	elseif taken == asked and left > 0 then
-		word = '+' .. word
+	elseif taken == asked and left >= minLeft and level >= plenty then
+		word = '+'
 	end
 	if changed or taken + extra > 0 then
 		save(key)
@@ -185,21 +189,24 @@ local function takeFirst(key)
 		level = (capacity - 1) * period
 		first = string.format('%.0f %.0f %.0f', level, now, period)
 		firstIdle = string.format('%.0f', math.ceil(period / refill / 1000) + 1)
-		firstWord = string.format('%s1:%.0f:0', capacity > 1 and '+' or '', level)
+		firstWord = '+'
+		if capacity - 1 < minLeft or level < plenty then
+			firstWord = string.format('1:%.0f:0', level)
+		end
 	end
 	redis.call('SET', key, first, 'PX', firstIdle)
 	return firstWord
 end
 
 for i, key in ipairs(KEYS) do
-	local value = redis.pcall('GET', key)
+	local value, ask = redis.pcall('GET', key), ARGV[2 + i] or '1 0'
 	if type(value) == 'table' and string.sub(value.err, 1, 9) ~= 'WRONGTYPE' then
 		return value
 	end
-	if not value and ARGV[2 + i] == '1 0' then
+	if not value and ask == '1 0' then
 		answer[i] = takeFirst(key)
 	elseif type(value) ~= 'table' and ours(value) then
-		answer[i] = takeFrom(key, ARGV[2 + i])
+		answer[i] = takeFrom(key, ask)
 	else
 		answer[i] = '-1:0:0'
 	end

@@ -2,10 +2,12 @@ package ratelimit
 
 import (
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/resilient-gateway/resilience/internal/redistest"
+	"github.com/resilient-gateway/resilience/internal/store"
 	"github.com/stretchr/testify/require"
 )
 
@@ -38,7 +40,7 @@ func (a ask) words() string {
 }
 
 func askStep(key string, limit *Limit, a ask, at int64) redistest.Step {
-	return redistest.Step{At: epoch + at, Keys: []string{key}, Args: []string{limit.words, leaseWords, a.words()}}
+	return redistest.Step{At: epoch + at, Keys: []string{key}, Args: []string{limit.words, allWords, a.words()}}
 }
 
 func fullBucket(limit *Limit, now int64) bucket {
@@ -179,7 +181,7 @@ func TestScript_answersForEachKeyOnItsOwn(t *testing.T) {
 		keys = append(keys, key)
 	}
 	keys = append(keys, "good2")
-	args := []string{limit.words, leaseWords}
+	args := []string{limit.words, allWords}
 	for range keys {
 		args = append(args, "1 0")
 	}
@@ -193,5 +195,34 @@ func TestScript_answersForEachKeyOnItsOwn(t *testing.T) {
 	}
 	for i, value := range garbage {
 		require.Equal(t, value, server.Text("GET", "garbage"+strconv.Itoa(i)), "left alone")
+	}
+}
+
+// Where a bucket is nearly full, and more than a lease needs is left, the answer says no more than that.
+func TestScript_plenty(t *testing.T) {
+	server := redistest.Start(t)
+	s := newStore(t, server.Addr())
+	for i, row := range []struct {
+		capacity, asked int64
+		ask, answer     string
+	}{
+		{1000, 1, "1 0", "+"},
+		{1000, 125, "125 0", "+"},
+		{1000, 126, "126 0", "126:874000000:0"},
+		{101, 1, "1 0", "+"},
+		{100, 1, "1 0", "1:99000000:0"},
+		{100, 1, "", "1:99000000:0"},
+		{1000, 1, "", "+"},
+		{1000, 1, "1 8 500000", "1:991000000:8:"},
+	} {
+		limit := NewLimit(row.capacity, 1, time.Second)
+		call := &store.Call{Script: script, Number: 1, Words: []string{store.Word(digits(int64(i))), limit.word, leaseWord}}
+		if row.ask != "" {
+			call.Words = append(call.Words, store.Word(row.ask))
+		}
+		require.NoError(t, s.Run([]*store.Call{call}, time.Now().Add(5*time.Second)))
+		answer := strings.TrimSpace(call.Answer)
+		require.True(t, strings.HasPrefix(answer, row.answer), "%d: %s", i, answer)
+		require.Equal(t, row.answer == "+", answer == "+", "%d: %s", i, answer)
 	}
 }

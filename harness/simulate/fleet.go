@@ -81,7 +81,7 @@ func newFleet(gateways int, limit *ratelimit.Limit, seed int64) *fleet {
 			begun: time.Now().Add(-time.Duration(f.redis.random.Int63n(int64(time.Hour)))),
 			drift: 1 + (2*f.redis.random.Float64()-1)*maxDrift,
 		}
-		g.restart(f.redis)
+		f.restart(g)
 		f.gateways = append(f.gateways, g)
 	}
 	return f
@@ -89,18 +89,18 @@ func newFleet(gateways int, limit *ratelimit.Limit, seed int64) *fleet {
 
 func (g *gateway) now() int64 { return int64(float64(time.Since(g.begun).Microseconds()) * g.drift) }
 
-// restart makes the gateway forget all.
-func (g *gateway) restart(redis *shared) {
-	g.hand = ratelimit.NewHand()
+// restart makes a gateway forget all.
+func (f *fleet) restart(g *gateway) {
 	g.limiter = ratelimit.New(ratelimit.Settings{
-		Store: redis, Prefix: "bucket:", Name: func(key string) string { return key }, Now: g.now,
+		Store: f.redis, Prefix: "bucket:", Name: func(key string) string { return key }, Now: g.now,
 	})
+	g.hand = ratelimit.NewHand(g.limiter, f.limit, time.Second)
 }
 
 // ask has a client ask a gateway once, and comes back at once: who has to wait for Redis does so beside.
 func (f *fleet) ask(g *gateway, key string) {
 	start := time.Since(f.redis.begun).Microseconds()
-	verdict := ratelimit.Spend(g.limiter, g.hand, key, f.limit, g.now())
+	verdict := ratelimit.Spend(g.hand, key, g.now())
 	if verdict > 0 {
 		g.admit(start, start)
 	}
@@ -109,7 +109,8 @@ func (f *fleet) ask(g *gateway, key string) {
 	}
 	limiter, hand := g.limiter, g.hand
 	f.asking.Go(func() {
-		verdict, err := ratelimit.Allow(limiter, hand, key, key, f.limit, g.now(), time.Second, nil)
+		limiter.Mu.Lock()
+		verdict, err := ratelimit.Allow(hand, key, key, g.now(), nil)
 		if err != nil {
 			panic(err) // this Redis never fails
 		}

@@ -53,7 +53,7 @@ func run(c client, l limit, gateways int, length time.Duration, seed int64) outc
 		time.Sleep(time.Duration(pause))
 		at = time.Since(begun)
 		for c.lives > 0 && at > die {
-			f.gateways[random.Intn(gateways)].restart(f.redis)
+			f.restart(f.gateways[random.Intn(gateways)])
 			die += f.life(c, random)
 		}
 		o.Asked++

@@ -187,14 +187,19 @@ func (m *Model) Serve(now int64, call *store.Call) {
 		words = append(words, text)
 	}
 	keys, args := words[:call.Number], words[call.Number:]
+	for len(args) < 2+len(keys) {
+		args = append(args, "1 0")
+	}
+	l, terms := numbers(args[0]), numbers(args[1])
 	var answer []string
 	for i, key := range keys {
 		numbers := m.Run(now, []string{key}, []string{args[0], args[1], args[2+i]})
 		word := strings.Trim(strings.ReplaceAll(fmt.Sprint(numbers), " ", ":"), "[]")
 		asked, _, _ := strings.Cut(args[2+i], " ")
-		period := strings.Fields(args[0])[2]
-		if asked == strconv.FormatInt(numbers[0], 10) && numbers[2] == 0 && numbers[1] >= number(period) {
-			word = "+" + word
+		taken, level, leased := numbers[0], numbers[1], numbers[2]
+		nearlyFull := level/l[2] >= terms[1] && float64(level) >= float64(l[0]*l[2])/8*float64(terms[4])
+		if asked == strconv.FormatInt(taken, 10) && leased == 0 && nearlyFull {
+			word = "+"
 		}
 		answer = append(answer, word)
 	}
