@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/resilient-gateway/resilience/internal/redistest"
 	"github.com/stretchr/testify/require"
@@ -99,6 +100,27 @@ func TestAnswer_unavailable(t *testing.T) {
 				requireAnswer(t, send(handler, "GET", "/"), 503, `{"error":"Service temporarily unavailable, please try again later."}`, 1)
 			}
 			require.Equal(t, 0, up.count())
+		})
+	}
+}
+
+// The words for an open circuit are made ready for an hour, and the second refusal in a row takes them as they are.
+func TestAnswer_openForAboutAnHour(t *testing.T) {
+	for _, reset := range []string{"59m59s", "1h", "3600500ms", "1h1s", "24h"} {
+		reset := reset
+		t.Run(reset, func(t *testing.T) {
+			newProcess(t, 0)
+			breaker := failures("1")
+			breaker.ResetTimeout = reset
+			handler, up := newGateway(t, &Config{CircuitBreaker: breaker})
+			up.will(status(500))
+			require.Equal(t, 500, get(handler))
+			length, err := time.ParseDuration(reset)
+			require.NoError(t, err)
+			seconds := int(length.Seconds() + 0.999)
+			for i := 0; i < 3; i++ {
+				requireAnswer(t, send(handler, "GET", "/"), 503, openBody, seconds)
+			}
 		})
 	}
 }

@@ -158,7 +158,7 @@ func unhealthy(m *Middleware, w http.ResponseWriter, r *http.Request, now int64)
 func refuseOpen(m *Middleware, w http.ResponseWriter, until, now int64) {
 	circuitOpen.write(w, seconds(until-now))
 	m.noteOpen(now)
-	if until-now < readyWaits*1000000 && !m.debug {
+	if until-now <= (readyWaits-1)*1000000 && !m.debug {
 		m.breaker.Refuse(now)
 	}
 }
