@@ -12,10 +12,9 @@ var errBadReply = errors.New("ratelimit: the script's answer is not one")
 
 var (
 	script     = store.NewScript(take)
-	leaseWords = digits(longMicros) + " " + digits(minLeft) + " " + digits(leaseShare) + " " + digits(maxLeases) + " " + digits(nearlyFull)
-	leaseWord  = store.Word(leaseWords)
-	leaseSpan  = " " + digits(leaseMicros) // in an ask
-	longSpan   = " " + digits(longMicros)
+	leaseWords = digits(leaseMicros) + " " + digits(longMicros) + " " + digits(minLeft) + " " + digits(leaseShare) + " " +
+		digits(maxLeases) + " " + digits(longPart) + " " + digits(nearlyFull)
+	leaseWord = store.Word(leaseWords)
 )
 
 // answer is the script's for one key.
@@ -24,15 +23,16 @@ type answer struct {
 	level  int64
 	leased int64
 	lease  int64 // number of the lease, where leased is not 0
+	length int64 // of the lease, microseconds
 }
 
 // read takes the script's word for one key apart. Of one that is none it makes that of a key that does not hold a bucket.
 func read(word string) answer {
 	parts := strings.Split(word, ":")
-	if len(parts) < 3 || len(parts) > 4 {
+	if len(parts) != 3 && len(parts) != 5 {
 		return answer{taken: -1}
 	}
-	numbers := []int64{0, 0, 0, 0}
+	numbers := []int64{0, 0, 0, 0, 0}
 	for i, part := range parts {
 		n, err := strconv.ParseInt(part, 10, 64)
 		if err != nil {
@@ -40,5 +40,5 @@ func read(word string) answer {
 		}
 		numbers[i] = n
 	}
-	return answer{taken: numbers[0], level: numbers[1], leased: numbers[2], lease: numbers[3]}
+	return answer{taken: numbers[0], level: numbers[1], leased: numbers[2], lease: numbers[3], length: numbers[4]}
 }

@@ -21,7 +21,6 @@ type Entry struct {
 
 	lease  int64 // number of the lease; 0: none
 	leased int64 // tokens that it had
-	lasts  int64 // how long it lasts here, from when it was asked for
 
 	batch int64 // number of the one that asks ahead for this key; 0: none does
 	place int   // in it
@@ -82,21 +81,23 @@ func askFor(e *Entry, b *batch, now int64) (string, bool) {
 		return askOne, false
 	}
 	e.batch = b.number
-	words := "1 " + demand(e, now)
+	ahead := demand(e, now)
+	word := askOne
 	ends := e.lease != 0 && now < e.Until // not a named result: the interpreter does not clear those
 	if ends {
-		words += " " + digits(e.lease) + " " + digits(e.Tokens)
+		word = store.Word("1 " + ahead + " " + digits(e.lease) + " " + digits(e.Tokens))
+	} else if ahead != "0 0" {
+		word = store.Word("1 " + ahead)
 	}
 	e.lease = 0
 	e.leased = 0
 	e.Tokens = 0
-	return store.Word(words), ends
+	return word, ends
 }
 
-// demand returns how many tokens to ask for ahead of need, and for how long. It is twice what the key used in the time of a long
-// lease, and two, for use varies; or as many as may be leased for so long. If that is fewer than for a short lease, it is what the
-// key used in the time of that, and of a large use a part, for what is left of a lease when its client goes elsewhere is lost to
-// the client, and one more call for so many tokens costs little. mu is held.
+// demand returns how many tokens to ask for ahead of need, for a short time and for a long one. For a short one it is what the key
+// used in that time, and of a large use a part, for what is left of a lease when its client goes elsewhere is lost to the client,
+// and one more call for so many tokens costs little. mu is held.
 func demand(e *Entry, now int64) string {
 	passed := now - e.asked
 	spent := e.asks + e.leased - e.Tokens
@@ -112,21 +113,14 @@ func demand(e *Entry, now int64) string {
 	if usage > smallUse {
 		usage = smallUse + (usage-smallUse)/largeUseShare
 	}
-	if e.Limit.few > 0 && passed <= quiet {
-		few := demandLong(e, spent, passed)
-		if few >= usage {
-			e.lasts = longLasts
-			return digits(few) + longSpan
-		}
+	if e.Limit.few == 0 || passed > quiet {
+		return digits(usage) + " 0"
 	}
-	if usage == 0 {
-		return "0"
-	}
-	e.lasts = leaseLasts
-	return digits(usage) + leaseSpan
+	return digits(usage) + " " + digits(demandLong(e, spent, passed))
 }
 
-// demandLong is demand for a long lease. mu is held.
+// demandLong returns how many to ask for a long time: twice what the key used in that, and two, for use varies; or as many as may be
+// leased for so long. mu is held.
 func demandLong(e *Entry, spent, passed int64) int64 {
 	if passed < longMicros {
 		spent += e.used * (longMicros - passed) / longMicros
@@ -158,7 +152,7 @@ func learn(l *Limiter, e *Entry, b *batch, place int, now int64) {
 		e.lease = a.lease
 		e.leased = a.leased
 		e.Tokens = a.leased
-		e.Until = b.sent + e.lasts
+		e.Until = b.sent + lasts(a.length)
 	}
 	e.Empty = 0
 	if a.level < b.limit.period {

@@ -43,7 +43,7 @@ func NewLimit(capacity, refill int64, period time.Duration) *Limit {
 
 // termsOf sets which leases may be long: those whose tokens the bucket gets back in a small part of the time, if they are lost.
 func termsOf(l *Limit) {
-	l.few = int64(float64(l.refill) / float64(l.period) * float64(longMicros) / longShare)
+	l.few = int64(float64(l.refill) / float64(l.period) * 1000000 / longShare)
 	l.forgets = quiet
 	if l.few < leastLong {
 		l.few = 0

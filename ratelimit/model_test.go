@@ -40,8 +40,8 @@ func walk(random *rand.Rand, n int) (steps []redistest.Step, answers [][]int64) 
 			a.asked = random.Int63n(2*limit.full/limit.period + 1)
 		}
 		if random.Intn(2) == 0 {
-			a.ahead = upTo(random, 14)
-			a.length = length(random)
+			a.short = upTo(random, 14)
+			a.long = random.Int63n(2 * upTo(random, 14))
 		}
 		if len(answers) > 0 && random.Intn(3) == 0 {
 			ended := answers[len(answers)-1-random.Intn(len(answers))%16]
@@ -85,17 +85,6 @@ func pause(random *rand.Rand, limit *Limit) int64 {
 		return 0
 	}
 	return random.Int63n(2*limit.period/limit.refill + 2)
-}
-
-// length is that of a lease: a long one, a short one, or any.
-func length(random *rand.Rand) int64 {
-	switch random.Intn(3) {
-	case 0:
-		return leaseMicros
-	case 1:
-		return longMicros
-	}
-	return 1 + random.Int63n(longMicros)
 }
 
 // agree walks the model and the script, and requires that they answer alike at every step.

@@ -66,7 +66,7 @@ type Hand struct {
 
 // A hand holds so many entries, and none by a longer raw: clients choose those.
 const (
-	maxHeld = 4096
+	maxHeld = 16384
 	maxRaw  = 128
 )
 

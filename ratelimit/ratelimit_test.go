@@ -288,7 +288,7 @@ func TestHand_holdsNothingOfAnotherLimit(t *testing.T) {
 	require.Zero(t, held.Tokens, "the other limit has taken the key over, lease and all")
 }
 
-// A clock that is 2,000 ppm slow counts 499 ms while Redis counts half a second, and 3.992 s while it counts four.
+// A clock that is 2,000 ppm slow counts 499 ms while Redis counts half a second, and 31.936 s while it counts 32.
 func TestHand_leaseEndsEarlyForASlowClock(t *testing.T) {
 	server := redistest.Start(t)
 	l := newLimiter(newStore(t, server.Addr()))
@@ -298,7 +298,7 @@ func TestHand_leaseEndsEarlyForASlowClock(t *testing.T) {
 		ends  int64
 	}{
 		{"short", NewLimit(1000, 1, time.Hour), 499 * second / 1000},
-		{"long", NewLimit(1000, 1000, time.Second), 3992 * second / 1000},
+		{"long", NewLimit(1000, 1000, time.Second), 31936 * second / 1000},
 	}
 	for _, row := range rows {
 		found := false
@@ -327,28 +327,28 @@ func TestAskFor_asksAheadForWhatIsLikelyToBeUsed(t *testing.T) {
 		leased, left      int64
 		words             string
 	}{
-		{"the second time", fast, 9 * second, 1, 0, 0, 0, 0, "1 2 4000000"},
-		{"the second time, soon", fast, second, 1, 0, 0, 0, 0, "1 4 4000000"},
-		{"the second time, late", fast, 11 * second, 1, 0, 0, 0, 0, "1 0"},
+		{"the second time", fast, 70 * second, 1, 0, 0, 0, 0, "1 0 2"},
+		{"the second time, soon", fast, second, 1, 0, 0, 0, 0, "1 0 4"},
+		{"the second time, late", fast, 90 * second, 1, 0, 0, 0, 0, "1 0"},
 		{"the second time, little comes back", slow, second, 1, 0, 0, 0, 0, "1 0"},
-		{"the second time, little comes back, soon", slow, second / 4, 1, 0, 0, 0, 0, "1 1 500000"},
-		{"a lease in use", fast, 2 * second, 1, 0, 4, 10, 3, "1 22 4000000 7 3"},
-		{"a lease that is over", fast, 8 * second, 1, 0, 4, 10, 3, "1 10 4000000"},
+		{"the second time, little comes back, soon", slow, second / 4, 1, 0, 0, 0, 0, "1 1 0"},
+		{"a lease in use", fast, 16 * second, 1, 0, 4, 10, 3, "1 0 22 7 3"},
+		{"a lease that is over", fast, 64 * second, 1, 0, 4, 10, 3, "1 0 10"},
 		{"one that is long over", fast, 3600 * second, 1, 0, 4, 10, 3, "1 0"},
-		{"as many as may be leased for long", fast, second, 1, 400, 1000, 999, 0, "1 625 4000000 7 0"},
-		{"more than that", fast, second / 4, 1, 5000, 9999, 2000, 0, "1 1137 500000 7 0"},
-		{"few may be leased for long", middle, second, 1, 0, 2, 4, 0, "1 4 4000000 7 0"},
-		{"less than for a short time", middle, second, 1, 0, 20, 19, 0, "1 10 500000 7 0"},
-		{"little comes back", slow, second / 4, 1, 100, 0, 100, 0, "1 49 500000 7 0"},
-		{"little comes back, and it is over", slow, second, 1, 100, 0, 100, 50, "1 18 500000"},
+		{"as many as may be leased for long", fast, second, 1, 400, 1000, 999, 0, "1 137 625 7 0"},
+		{"more than that", fast, second / 4, 1, 5000, 9999, 2000, 0, "1 1137 625 7 0"},
+		{"few may be leased for long", middle, second, 1, 0, 2, 4, 0, "1 2 4 7 0"},
+		{"fewer than for a short time", middle, second, 1, 0, 20, 19, 0, "1 10 4 7 0"},
+		{"little comes back", slow, second / 4, 1, 100, 0, 100, 0, "1 49 0 7 0"},
+		{"little comes back, and it is over", slow, second, 1, 100, 0, 100, 50, "1 18 0"},
 	}
 	for _, row := range rows {
 		const now = 5000 * second
 		e := &Entry{Limit: row.limit, asks: row.asks, usage: row.usage, used: row.used, asked: now - row.passed}
 		if row.leased > 0 {
-			e.lease, e.leased, e.Tokens, e.Until = 7, row.leased, row.left, e.asked+longLasts
+			e.lease, e.leased, e.Tokens, e.Until = 7, row.leased, row.left, e.asked+lasts(longMicros)
 			if row.limit == slow {
-				e.Until = e.asked + leaseLasts
+				e.Until = e.asked + lasts(leaseMicros)
 			}
 		}
 		word, ends := askFor(e, &batch{number: 3, limit: row.limit}, now)

@@ -5,9 +5,10 @@ import "time"
 // A lease is tokens taken ahead of need, for a gateway to spend without asking.
 const (
 	leaseTime  = 500 * time.Millisecond // that a gateway may spend them in
-	longTime   = 4 * time.Second        // and that for few tokens:
-	longShare  = 64                     // of those that the bucket gets back in that time, one of so many at the most
+	longTime   = time.Minute            // and that for few tokens:
+	longShare  = 16                     // of those that the bucket gets back in a second, one of so many at the most
 	leastLong  = 4                      // where that is fewer than so many, no lease is long
+	longPart   = 16                     // of the capacity, one of so many may be leased while another long lease is given
 	minLeft    = 100                    // tokens a bucket must have left for any to be leased
 	leaseShare = 8                      // of the tokens left, one of so many is leased at the most
 	maxLeases  = 48                     // of one bucket, under way at once
@@ -21,27 +22,29 @@ const (
 const (
 	leaseMicros = int64(leaseTime / time.Microsecond)
 	longMicros  = int64(longTime / time.Microsecond)
-	quiet       = 10000000 // a key that was not asked for in so long is like a new one
-
-	// A gateway ends a lease early, for its clock may be slow, by 2,000 ppm.
-	leaseLasts = leaseMicros - leaseMicros/500
-	longLasts  = longMicros - longMicros/500
+	quiet       = 150000000 // a key that was not asked for in so long is like a new one
 )
+
+// lasts is how long a lease of such a length lasts here: it ends early, for this clock may be slow, by 2,000 ppm.
+func lasts(length int64) int64 { return length - length/500 }
 
 // take refills buckets by the time that has passed on Redis's clock and takes tokens from them, one bucket a key.
 //
 //	KEYS[i]      <keyPrefix>:{<name>}:bucket:<kind>:<key>
 //	ARGV[1]      "capacity refill period": tokens, tokens per period, microseconds
-//	ARGV[2]      "longest minimum share most plenty": how long the longest lease is, microseconds; when there is none, and how
-//	             large the largest is: the tokens that must be left, and the part of them; how many a bucket may have; of
-//	             how many eighths of the capacity on a bucket is nearly full
+//	ARGV[2]      "short long minimum share most part plenty": how long a short lease is, and a long one, microseconds; when
+//	             there is none, and how large the largest is: the tokens that must be left, and the part of them; how many
+//	             leases a bucket may have; the part of the capacity that may be leased, where one more is long; of how many
+//	             eighths of the capacity on a bucket is nearly full
 //	ARGV[2+i]    one for each key; the last ones may be left out, which is "1 0":
 //	             "asked 0", tokens: as many of those asked for as there are are taken; or
-//	             "asked ahead length": and those ahead are leased for so many microseconds, or fewer, or none; or
-//	             "asked ahead length lease unused": and that lease is over, so many of its tokens were not used
+//	             "asked short long": and so many are leased for a short time, or so many for a long one, whichever are more
+//	             of what there is for such a lease; or fewer, or none; or
+//	             "asked short long lease unused": and that lease is over, so many of its tokens were not used
 //
-//	answers      for each key a word, "taken:level:leased" or "taken:level:leased:lease": the tokens taken; the level of the
-//	             bucket afterwards; the tokens leased; and where there are any, the number of the lease. Or "+", which says
+//	answers      for each key a word, "taken:level:leased" or "taken:level:leased:lease:length": the tokens taken; the level
+//	             of the bucket afterwards; the tokens leased; and where there are any, the number of the lease, and how many
+//	             microseconds it lasts. Or "+", which says
 //	             that all that were asked for were taken, none are leased, and that the bucket is nearly full, with no fewer
 //	             left than some may be leased of: no gateway needs to know more. "-1:0:0" where the key holds something that is not a bucket: it is left alone
 //
@@ -57,8 +60,8 @@ const take = `local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local capacity, refill, period = string.match(ARGV[1], '^(%d+) (%d+) (%d+)$')
 capacity, refill, period = tonumber(capacity), tonumber(refill), tonumber(period)
-local longest, minLeft, leaseShare, maxLeases, plenty = string.match(ARGV[2], '^(%d+) (%d+) (%d+) (%d+) (%d+)$')
-longest, minLeft, maxLeases = tonumber(longest), tonumber(minLeft), tonumber(maxLeases)
+local short, long, minLeft, share, most, part, plenty = string.match(ARGV[2], '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
+short, long, minLeft, most = tonumber(short), tonumber(long), tonumber(minLeft), tonumber(most)
 plenty = capacity * period / 8 * plenty
 local exact = 2 ^ 53
 local answer = {}
@@ -103,7 +106,7 @@ local function settle()
 	local kept = {}
 	for _, lease in ipairs(leases) do
 		if lease[1] > now then
-			lease[1] = math.min(lease[1], now + longest + maxLeases)
+			lease[1] = math.min(lease[1], now + long + most)
 			kept[#kept + 1] = lease
 		else
 			refillUntil(lease[1])
@@ -146,7 +149,7 @@ end
 
 local function takeFrom(key, ask)
 	local changed = settle()
-	local asked, ahead, length, lease, unused = string.match(ask, '^(%d+) (%d+) ?(%d*) ?(%d*) ?(%d*)$')
+	local asked, few, many, lease, unused = string.match(ask, '^(%d+) (%d+) ?(%d*) ?(%d*) ?(%d*)$')
 	if unused ~= '' then
 		giveBack(tonumber(lease), tonumber(unused))
 		changed = true
@@ -155,14 +158,19 @@ local function takeFrom(key, ask)
 	local left = math.floor(level / period)
 	local taken = math.min(asked, left)
 	left = left - taken
-	local extra = 0
-	if ahead ~= '0' and left >= minLeft and #leases < maxLeases then
-		extra = math.min(tonumber(ahead), math.floor(left / leaseShare))
+	local extra, length = 0, short
+	if many ~= '' and left >= minLeft and #leases < most then
+		local room = math.floor(left / share)
+		extra = math.min(tonumber(few), room)
+		many = math.min(tonumber(many), room, math.floor((capacity / part - leased) / 2))
+		if many > 0 and many >= extra then
+			extra, length = many, long
+		end
 	end
 	level = level - (taken + extra) * period
 	local word = string.format('%d:%.0f:%.0f', taken, level, extra)
 	if extra > 0 then
-		local deadline, place = now + tonumber(length), 1
+		local deadline, place = now + length, 1
 		while leases[place] and leases[place][1] <= deadline do
 			if leases[place][1] == deadline then
 				deadline = deadline + 1
@@ -171,7 +179,7 @@ local function takeFrom(key, ask)
 		end
 		table.insert(leases, place, {deadline, extra})
 		leased = leased + extra
-		word = string.format('%s:%.0f', word, deadline)
+		word = string.format('%s:%.0f:%.0f', word, deadline, length)
 	elseif taken == asked and left >= minLeft and level >= plenty then
 		word = '+'
 	end

@@ -23,15 +23,15 @@ func step(key string, limit *Limit, asked, at int64) redistest.Step {
 
 // ask is what a gateway asks for a key.
 type ask struct {
-	asked, ahead  int64
-	length        int64 // of the lease
+	asked         int64
+	short, long   int64 // ahead, for such a time
 	lease, unused int64 // lease 0: none ends
 }
 
 func (a ask) words() string {
-	words := digits(a.asked) + " " + digits(a.ahead)
-	if a.ahead != 0 || a.lease != 0 {
-		words += " " + digits(a.length)
+	words := digits(a.asked) + " " + digits(a.short)
+	if a.short != 0 || a.long != 0 || a.lease != 0 {
+		words += " " + digits(a.long)
 	}
 	if a.lease != 0 {
 		words += " " + digits(a.lease) + " " + digits(a.unused)
@@ -213,7 +213,7 @@ func TestScript_plenty(t *testing.T) {
 		{100, 1, "1 0", "1:99000000:0"},
 		{100, 1, "", "1:99000000:0"},
 		{1000, 1, "", "+"},
-		{1000, 1, "1 8 500000", "1:991000000:8:"},
+		{1000, 1, "1 8 0", "1:991000000:8:"},
 	} {
 		limit := NewLimit(row.capacity, 1, time.Second)
 		call := &store.Call{Script: script, Number: 1, Words: []string{store.Word(digits(int64(i))), limit.word, leaseWord}}

@@ -24,6 +24,7 @@ type lab struct {
 	address  string // of the upstream
 	dir      string
 	bare     bool
+	made     map[contender]int // keys in Redis, since it was empty
 }
 
 // setting is what a lab is set up with.
@@ -47,7 +48,7 @@ func (s setting) String() string {
 }
 
 func newLab(root string, s setting, gateways int) (l *lab, err error) {
-	l = &lab{bare: s.Bare}
+	l = &lab{bare: s.Bare, made: map[contender]int{}}
 	defer func() {
 		if err != nil {
 			l.close()

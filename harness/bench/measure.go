@@ -15,7 +15,7 @@ type sample struct {
 	Refused    int     `json:"refused"`
 	Upstream   int     `json:"upstream"` // requests that reached it
 	Clients    int     `json:"clients"`  // that asked
-	Keys       int     `json:"keys"`     // made in Redis, for them
+	Keys       int     `json:"keys"`     // made in Redis, for them; of a lasting workload until now
 	PerSecond  float64 `json:"perSecond"`
 	TraefikCPU float64 `json:"traefikCPU"` // microseconds a request
 	RedisCPU   float64 `json:"redisCPU"`   // microseconds a request
@@ -31,7 +31,7 @@ func (s sample) cpu() float64 { return s.TraefikCPU + s.RedisCPU }
 
 // measure has a contender answer the workload for so long, and checks that it measured what it says.
 func (l *lab) measure(w workload, c contender, duration time.Duration, round int) (sample, error) {
-	empty, err := l.prepare(w, c, round)
+	start, err := l.prepare(w, c, round)
 	if err != nil {
 		return sample{}, err
 	}
@@ -47,7 +47,8 @@ func (l *lab) measure(w workload, c contender, duration time.Duration, round int
 	if err != nil {
 		return sample{}, err
 	}
-	s := sample{Round: round, Upstream: after.upstream - before.upstream, Keys: after.keys - empty.keys}
+	l.made[c] += after.keys - start.keys
+	s := sample{Round: round, Upstream: after.upstream - before.upstream, Keys: l.made[c]}
 	for _, one := range loads {
 		if one.Broken > 0 {
 			return s, fmt.Errorf("%d requests got no answer", one.Broken)
@@ -71,28 +72,32 @@ func (l *lab) measure(w workload, c contender, duration time.Duration, round int
 	return s, w.check(c, s, duration)
 }
 
-// prepare empties Redis, and tells how the accounts stood then; opens the circuit where it is to be open; and warms up.
-func (l *lab) prepare(w workload, c contender, round int) (empty account, err error) {
-	if _, err := l.do("FLUSHALL"); err != nil {
-		return empty, err
+// prepare empties Redis, unless it is to keep what it has, and tells how the accounts stood then; opens the circuit where it is to
+// be open; and warms up.
+func (l *lab) prepare(w workload, c contender, round int) (start account, err error) {
+	if !w.lasting {
+		if _, err := l.do("FLUSHALL"); err != nil {
+			return start, err
+		}
+		l.made[c] = 0
 	}
-	if empty, err = l.account(true); err != nil {
-		return empty, err
+	if start, err = l.account(true); err != nil {
+		return start, err
 	}
 	if w.open {
 		for range 50 {
 			for _, web := range l.webs {
 				response, err := http.Get("http://" + web + w.path(c) + "/fail")
 				if err != nil {
-					return empty, err
+					return start, err
 				}
 				response.Body.Close()
 			}
 		}
 		time.Sleep(300 * time.Millisecond)
 	}
-	_, err = l.load(w, c, time.Second, round+1000) // wrk counts whole seconds
-	return empty, err
+	_, err = l.load(w, c, w.warmUp(c, round), round+1000)
+	return start, err
 }
 
 // check tells why a sample is not one of its workload.

@@ -23,8 +23,8 @@ func New() *Model { return &Model{buckets: map[string]*bucket{}} }
 // limit and terms are the first two words of the script's arguments.
 type (
 	limit struct{ capacity, refill, period int64 }
-	terms struct{ longest, minimum, share, most int64 }
-	ask   struct{ asked, ahead, length, ended, unused int64 }
+	terms struct{ short, long, minimum, share, most, part int64 }
+	ask   struct{ asked, short, long, ended, unused int64 }
 )
 
 // bucket is the value of a key, gone when the key would have expired.
@@ -42,11 +42,11 @@ func (m *Model) Run(now int64, keys, args []string) []int64 {
 	words := numbers(args[0])
 	l := limit{capacity: words[0], refill: words[1], period: words[2]}
 	words = numbers(args[1])
-	t := terms{longest: words[0], minimum: words[1], share: words[2], most: words[3]}
+	t := terms{short: words[0], long: words[1], minimum: words[2], share: words[3], most: words[4], part: words[5]}
 	var answer []int64
 	for i, key := range keys {
 		words := append(numbers(args[2+i]), 0, 0, 0)
-		a := ask{asked: words[0], ahead: words[1], length: words[2], ended: words[3], unused: words[4]}
+		a := ask{asked: words[0], short: words[1], long: words[2], ended: words[3], unused: words[4]}
 		answer = append(answer, m.take(key, now, l, t, a)...)
 	}
 	return answer
@@ -84,14 +84,18 @@ func (m *Model) take(key string, now int64, l limit, t terms, a ask) []int64 {
 	left := b.level / l.period
 	taken := min(a.asked, left)
 	left -= taken
-	leased := int64(0)
+	leased, length := int64(0), t.short
 	if left >= t.minimum && int64(len(b.leases)) < t.most {
-		leased = min(a.ahead, left/t.share)
+		leased = min(a.short, left/t.share)
+		// Half of the tokens that are left for long leases, which part may divide unevenly.
+		if long := min(a.long, left/t.share, (l.capacity-t.part*b.leased())/(2*t.part)); long > 0 && long >= leased {
+			leased, length = long, t.long
+		}
 	}
 	b.level -= (taken + leased) * l.period
 	answer := []int64{taken, b.level, leased}
 	if leased > 0 {
-		answer = append(answer, b.lease(now+a.length, leased))
+		answer = append(answer, b.lease(now+length, leased), length)
 	}
 	if changed || taken+leased > 0 {
 		missing := l.capacity*l.period - b.level
@@ -125,7 +129,7 @@ func (b *bucket) settle(now int64, l limit, t terms) (setBack bool) {
 			leased -= lease.tokens
 			continue
 		}
-		lease.deadline = min(lease.deadline, now+t.longest+t.most)
+		lease.deadline = min(lease.deadline, now+t.long+t.most)
 		kept = append(kept, lease)
 	}
 	b.leases = kept
@@ -197,7 +201,7 @@ func (m *Model) Serve(now int64, call *store.Call) {
 		word := strings.Trim(strings.ReplaceAll(fmt.Sprint(numbers), " ", ":"), "[]")
 		asked, _, _ := strings.Cut(args[2+i], " ")
 		taken, level, leased := numbers[0], numbers[1], numbers[2]
-		nearlyFull := level/l[2] >= terms[1] && float64(level) >= float64(l[0]*l[2])/8*float64(terms[4])
+		nearlyFull := level/l[2] >= terms[2] && float64(level) >= float64(l[0]*l[2])/8*float64(terms[6])
 		if asked == strconv.FormatInt(taken, 10) && leased == 0 && nearlyFull {
 			word = "+"
 		}
