@@ -30,29 +30,29 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 			unhealthy(m, w, r, now)
 			return
 		}
-		var e *ratelimit.Entry
-		mu.Lock()
+		raw := ""
 		if ofHeader {
-			e = held[r.Header.Get(header)]
+			raw = r.Header.Get(header)
 		} else if ofConnection {
-			e = held[r.RemoteAddr]
+			raw = r.RemoteAddr
 		} else {
-			e = held[rawOf(m, r)]
+			raw = rawOf(m, r)
 		}
+		mu.Lock()
+		e := held[raw]
 		if e == nil {
-			consult(m, w, r, now)
+			now = consult(m, w, r, raw, now)
+		} else if e.Tokens <= 0 {
+			now = emptyHanded(m, w, r, raw, e, now)
+		} else if now >= e.Until {
+			now = emptyHanded(m, w, r, raw, e, now)
+		} else {
+			e.Tokens--
+			mu.Unlock()
+		}
+		if now == 0 {
 			return
 		}
-		if e.Tokens <= 0 {
-			emptyHanded(m, w, r, e, now)
-			return
-		}
-		if now >= e.Until {
-			emptyHanded(m, w, r, e, now)
-			return
-		}
-		e.Tokens--
-		mu.Unlock()
 
 		// From here on as in pass.
 		status := reflect.ValueOf(w).MethodByName("Status")
@@ -76,29 +76,29 @@ func (m *Middleware) leanLimiter() http.HandlerFunc {
 	ofHeader, ofConnection, header := m.header != "", m.client.OfConnection(), m.header
 	return func(w http.ResponseWriter, r *http.Request) {
 		now := int64(time.Since(start)) / 1000
-		var e *ratelimit.Entry
-		mu.Lock()
+		raw := ""
 		if ofHeader {
-			e = held[r.Header.Get(header)]
+			raw = r.Header.Get(header)
 		} else if ofConnection {
-			e = held[r.RemoteAddr]
+			raw = r.RemoteAddr
 		} else {
-			e = held[rawOf(m, r)]
+			raw = rawOf(m, r)
 		}
+		mu.Lock()
+		e := held[raw]
 		if e == nil {
-			consult(m, w, r, now)
+			now = consult(m, w, r, raw, now)
+		} else if e.Tokens <= 0 {
+			now = emptyHanded(m, w, r, raw, e, now)
+		} else if now >= e.Until {
+			now = emptyHanded(m, w, r, raw, e, now)
+		} else {
+			e.Tokens--
+			mu.Unlock()
+		}
+		if now == 0 {
 			return
 		}
-		if e.Tokens <= 0 {
-			emptyHanded(m, w, r, e, now)
-			return
-		}
-		if now >= e.Until {
-			emptyHanded(m, w, r, e, now)
-			return
-		}
-		e.Tokens--
-		mu.Unlock()
 		next.ServeHTTP(w, r)
 	}
 }
@@ -163,11 +163,10 @@ func refuseOpen(m *Middleware, w http.ResponseWriter, until, now int64) {
 	}
 }
 
-// emptyHanded answers a request whose lease is used up or over. The limiter's lock is held, and given back.
-func emptyHanded(m *Middleware, w http.ResponseWriter, r *http.Request, e *ratelimit.Entry, now int64) {
+// emptyHanded is consult for a request whose lease is used up or over: its bucket may be known to be empty.
+func emptyHanded(m *Middleware, w http.ResponseWriter, r *http.Request, raw string, e *ratelimit.Entry, now int64) int64 {
 	if now >= e.Empty {
-		consult(m, w, r, now)
-		return
+		return consult(m, w, r, raw, now)
 	}
 	wait := (e.Token - now + 999999) / 1000000
 	e.Refused++
@@ -185,45 +184,44 @@ func emptyHanded(m *Middleware, w http.ResponseWriter, r *http.Request, e *ratel
 	}
 	w.WriteHeader(http.StatusTooManyRequests)
 	w.Write(limitedText)
+	return 0
 }
 
-// consult asks Redis for a token for a request that arrived at the time now under a healthy circuit, and answers it. The limiter's
-// lock is held, and given back.
-func consult(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
-	raw, key := "", ""
+// consult asks Redis for a token for a request that arrived at the time now under a healthy circuit. It returns the time when the
+// request may pass; or 0 where it is answered already. The limiter's lock is held, and given back.
+func consult(m *Middleware, w http.ResponseWriter, r *http.Request, raw string, now int64) int64 {
+	key := ""
 	if m.header != "" {
-		raw = r.Header.Get(m.header)
 		key = clientkey.OfHeader(raw)
 	} else {
-		raw = rawOf(m, r)
 		key = m.keyOf(r)
 	}
 	if m.away.Load() {
 		m.mu.Unlock()
-		proceed(m, w, r, key, takeAlone(m, key, now, store.ErrUnavailable), now)
-		return
+		return goOn(m, w, r, key, 0, store.ErrUnavailable, now)
 	}
-	verdict, err := ratelimit.Allow(m.hand, raw, key, now, nil)
+	verdict, err := ratelimit.Allow(m.hand, raw, key, now)
+	if verdict <= 0 {
+		return goOn(m, w, r, key, verdict, err, now)
+	}
+	later := int64(time.Since(start)) / 1000
+	if later >= m.healthy.Load() {
+		return goOn(m, w, r, key, verdict, nil, now)
+	}
+	return later
+}
+
+// goOn answers a request that arrived at the time now, when the limiter's verdict or error is there, and returns 0.
+func goOn(m *Middleware, w http.ResponseWriter, r *http.Request, key string, verdict int64, err error, now int64) int64 {
 	if err != nil {
 		verdict = takeAlone(m, key, now, err)
 	}
-	later := int64(time.Since(start)) / 1000
-	if verdict > 0 && later < m.healthy.Load() {
-		pass(m, w, r, later)
-		return
-	}
-	proceed(m, w, r, key, verdict, now)
-}
-
-// proceed answers a request that arrived at the time now, when the verdict of the limiter is there.
-func proceed(m *Middleware, w http.ResponseWriter, r *http.Request, key string, verdict, now int64) {
 	if verdict <= 0 {
 		m.refuse(w, key, verdict, now)
-		return
-	}
-	if m.policy == nil {
+	} else if m.policy == nil {
 		m.next.ServeHTTP(w, r)
-		return
+	} else {
+		m.try(w, r, now)
 	}
-	m.try(w, r, now)
+	return 0
 }

@@ -59,6 +59,8 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 	}
 	if m.policy != nil {
 		m.healthy = &scope.breaker.View.Healthy
+	} else {
+		m.healthy.Store(math.MaxInt64)
 	}
 	return m.handler(), nil
 }
@@ -154,7 +156,7 @@ func take(m *Middleware, raw, key string, now int64, rider *store.Call) int64 {
 		return takeAlone(m, key, now, store.ErrUnavailable)
 	}
 	m.mu.Lock()
-	verdict, err := ratelimit.Allow(m.hand, raw, key, now, rider)
+	verdict, err := ratelimit.Carry(m.hand, raw, key, now, rider)
 	if err != nil {
 		return takeAlone(m, key, now, err)
 	}

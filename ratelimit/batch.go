@@ -25,6 +25,7 @@ type batch struct {
 	asks     []string  // what they ask for, as it goes over the wire; of those at the end that ask for a token only there is none
 	ends     []int     // places of the asks that end a lease: they must not be made twice
 	ahead    []*Entry  // of the keys that it asks ahead for
+	first    *Entry    // of those that were not known before
 	riders   []*store.Call
 	takeoff  sync.WaitGroup // until it may leave, where it has to wait
 	landing  sync.WaitGroup // until what follows is there
@@ -37,21 +38,30 @@ type batch struct {
 	err   error
 }
 
+// line is where requests under one limit meet.
+type line struct {
+	forming *batch // that the next of them joins, or nil
+}
+
 // form makes an empty batch. mu is held.
-func form(hand *Hand) *batch {
+func form(hand *Hand, now int64) *batch {
 	l := hand.limiter
 	l.last++
-	b := &batch{number: l.last, limit: hand.limit, deadline: time.Now().Add(hand.timeout)}
+	b := &batch{
+		number: l.last, limit: hand.limit, deadline: time.Now().Add(hand.timeout),
+		first: &Entry{Limit: hand.limit, asked: now, asks: 1, first: true},
+	}
 	b.landing.Add(1)
-	l.forming[hand.limit] = b
+	hand.line.forming = b
 	return b
 }
 
 // askAgain adds what the next request of the batch asks for, for a key of which something is known. mu is held.
 func askAgain(l *Limiter, b *batch, key string, e *Entry, now int64) {
+	e = own(l, key, e)
 	if e.Limit != b.limit {
 		e = pass(e, b.limit)
-		l.known.young[key] = e
+		l.young[key] = e
 	}
 	ask, ends := askFor(e, b, now)
 	if e.batch == b.number {
@@ -83,8 +93,8 @@ func carry(b *batch, rider *store.Call) {
 
 // hurry closes a batch that is full, and lets those leave that have waited for long. mu is held.
 func hurry(l *Limiter, b *batch, now int64) {
-	if len(b.keys) == maxBatch && l.forming[b.limit] == b {
-		delete(l.forming, b.limit)
+	if len(b.keys) == maxBatch {
+		closeLine(l, b)
 	}
 	dispatch(l, now)
 }
@@ -99,11 +109,16 @@ func dispatch(l *Limiter, now int64) {
 	}
 }
 
+// closeLine lets nobody else join a batch. mu is held.
+func closeLine(l *Limiter, b *batch) {
+	if line := l.lines[b.limit]; line.forming == b {
+		line.forming = nil
+	}
+}
+
 // depart lets a batch leave. mu is held.
 func depart(l *Limiter, b *batch, now int64) {
-	if l.forming[b.limit] == b {
-		delete(l.forming, b.limit)
-	}
+	closeLine(l, b)
 	l.flying++
 	l.due = now + farAway
 	b.sent = now
@@ -220,9 +235,9 @@ func land(l *Limiter, b *batch, call *store.Call, now int64) {
 			e.batch = 0
 		}
 	}
-	if len(l.known.young) >= halfOfKeys {
-		l.known.old = l.known.young
-		l.known.young = map[string]*Entry{}
+	if len(l.young) >= halfOfKeys {
+		l.old = l.young
+		l.young = map[string]*Entry{}
 	}
 }
 
@@ -239,8 +254,8 @@ func hear(l *Limiter, b *batch, call *store.Call, now int64) {
 		if word == plenty {
 			continue
 		}
-		if e := get(l.known, b.keys[i]); e != nil {
-			learn(l, e, b, i, now)
+		if e := get(l, b.keys[i]); e != nil {
+			learn(l, own(l, b.keys[i], e), b, i, now)
 		}
 	}
 }

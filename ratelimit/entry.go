@@ -22,6 +22,7 @@ type Entry struct {
 	lease  int64 // number of the lease; 0: none
 	leased int64 // tokens that it had
 
+	first bool  // of all keys that were first asked for in one batch, and not since
 	batch int64 // number of the one that asks ahead for this key; 0: none does
 	place int   // in it
 	asked int64 // when Redis was last asked ahead

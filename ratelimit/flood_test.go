@@ -46,7 +46,7 @@ func TestLimiter_aFloodOfKeysTakesBoundedMemory(t *testing.T) {
 	grown := heap() - before
 	t.Logf("%d keys: the heap grew by %d KB; Redis had %d keys at the end", keys, grown>>10, server.Int("DBSIZE"))
 	require.Less(t, grown, int64(50<<20))
-	require.LessOrEqual(t, len(l.known.young)+len(l.known.old), maxKeys)
+	require.LessOrEqual(t, len(l.young)+len(l.old), maxKeys)
 	gone := func() bool { return server.Int("DBSIZE") == 0 }
 	require.Eventually(t, gone, 5*time.Second, 50*time.Millisecond, "a bucket that is full has no key")
 }

@@ -11,42 +11,57 @@ type known struct {
 	young, old map[string]*Entry
 }
 
-func newKnown() *known {
-	return &known{young: map[string]*Entry{}, old: map[string]*Entry{}}
+func newKnown() known {
+	return known{young: map[string]*Entry{}, old: map[string]*Entry{}}
 }
 
 // get returns the entry of a key, or nil.
-func get(k *known, key string) *Entry {
-	if e := k.young[key]; e != nil {
+func get(l *Limiter, key string) *Entry {
+	if e := l.young[key]; e != nil {
 		return e
 	}
-	e := k.old[key]
-	if e != nil && len(k.young) < halfOfKeys {
-		k.young[key] = e
-		delete(k.old, key)
+	e := l.old[key]
+	if e != nil && len(l.young) < halfOfKeys {
+		l.young[key] = e
+		delete(l.old, key)
 	}
 	return e
 }
 
+// own returns the entry of a key for what is to be noted of that key alone. mu is held.
+func own(l *Limiter, key string, e *Entry) *Entry {
+	if !e.first {
+		return e
+	}
+	other := *e
+	other.first = false
+	if l.young[key] == e {
+		l.young[key] = &other
+	} else {
+		l.old[key] = &other
+	}
+	return &other
+}
+
 // add adds the entry of a key. It may forget those that were not asked for lately: with a Redis, that only means to ask
 // it again.
-func add(k *known, key string, e *Entry) {
-	if len(k.young) >= halfOfKeys {
-		k.old = k.young
-		k.young = map[string]*Entry{}
+func add(l *Limiter, key string, e *Entry) {
+	if len(l.young) >= halfOfKeys {
+		l.old = l.young
+		l.young = map[string]*Entry{}
 	}
-	k.young[key] = e
+	l.young[key] = e
 }
 
 // addIfRoom adds the entry of a key, and forgets none but full buckets for it, which costs nobody anything. It tells
 // whether there was room.
-func addIfRoom(k *known, key string, e *Entry, limit *Limit, now int64) bool {
-	if len(k.young) < halfOfKeys {
-		k.young[key] = e
+func addIfRoom(l *Limiter, key string, e *Entry, limit *Limit, now int64) bool {
+	if len(l.young) < halfOfKeys {
+		l.young[key] = e
 		return true
 	}
-	if len(k.old) < halfOfKeys || dropFull(k.old, limit, now) || dropFull(k.young, limit, now) {
-		k.old[key] = e
+	if len(l.old) < halfOfKeys || dropFull(l.old, limit, now) || dropFull(l.young, limit, now) {
+		l.old[key] = e
 		return true
 	}
 	return false

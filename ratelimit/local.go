@@ -12,16 +12,17 @@ func AllowLocal(l *Limiter, key string, limit *Limit, now int64) int64 {
 
 // allowLocal is AllowLocal. mu is held.
 func allowLocal(l *Limiter, key string, limit *Limit, now int64) int64 {
-	e := get(l.known, key)
+	e := get(l, key)
 	if spend(e, limit, now) > 0 {
 		return 1
 	}
 	if e == nil {
 		e = &Entry{Limit: limit, asked: now}
-		if !addIfRoom(l.known, key, e, limit, now) {
+		if !addIfRoom(l, key, e, limit, now) {
 			e = share(l, e)
 		}
 	}
+	e = own(l, key, e)
 	know(e)
 	taken, level := e.bucket.take(limit, 1, now)
 	if taken == 1 {

@@ -42,10 +42,10 @@ type Limiter struct {
 
 	heads []string // what goes before a key of so many bytes, on its way over the wire
 
-	Mu      sync.Mutex // guards what follows, and each Hand
-	known   *known
+	Mu sync.Mutex // guards what follows, and each Hand
+	known
 	shared  *Entry // for all keys that there is no room for
-	forming map[*Limit]*batch
+	lines   map[*Limit]*line
 	waiting []*batch // to leave, those that still form too
 	last    int64    // number of a batch
 	flying  int      // batches under way
@@ -61,6 +61,7 @@ type Hand struct {
 
 	limiter *Limiter
 	limit   *Limit
+	line    *line
 	timeout time.Duration // for an answer of Redis
 }
 
@@ -72,12 +73,17 @@ const (
 
 // NewHand returns an empty hand.
 func NewHand(l *Limiter, limit *Limit, timeout time.Duration) *Hand {
-	return &Hand{Held: map[string]*Entry{}, limiter: l, limit: limit, timeout: timeout}
+	l.Mu.Lock()
+	defer l.Mu.Unlock()
+	if l.lines[limit] == nil {
+		l.lines[limit] = &line{}
+	}
+	return &Hand{Held: map[string]*Entry{}, limiter: l, limit: limit, line: l.lines[limit], timeout: timeout}
 }
 
 // New returns a limiter. It asks Redis nothing.
 func New(settings Settings) *Limiter {
-	return &Limiter{Settings: settings, heads: headsOf(settings.Prefix), known: newKnown(), forming: map[*Limit]*batch{}}
+	return &Limiter{Settings: settings, heads: headsOf(settings.Prefix), known: newKnown(), lines: map[*Limit]*line{}}
 }
 
 // What follows are functions, not methods: in the interpreter a call of a method costs four times that of a function.
@@ -94,26 +100,30 @@ func Spend(hand *Hand, raw string, now int64) int64 {
 
 // Allow takes a token from the bucket of key: 1 says that there was one, a negative number that there will be one in so many
 // microseconds, if nobody else takes it. What is known here is told at once, and held in the hand as raw from then on. Else it
-// asks Redis. Requests that wait at the same time share one call. rider, which may be nil, is a call of somebody else's that
-// goes the same way. The error, which comes within the timeout, wraps store.ErrUnavailable, or is ErrNotABucket or the script's
-// own. The limiter's Mu is held, and given back.
-func Allow(hand *Hand, raw, key string, now int64, rider *store.Call) (int64, error) {
+// asks Redis. Requests that wait at the same time share one call. The error, which comes within the timeout and with a verdict of
+// 0, wraps store.ErrUnavailable, or is ErrNotABucket or the script's own. The limiter's Mu is held, and given back.
+func Allow(hand *Hand, raw, key string, now int64) (int64, error) {
 	l := hand.limiter
-	if l.known.young[key] != nil || l.known.old[key] != nil || rider != nil {
-		return allowKnown(hand, raw, key, now, rider)
+	if l.young[key] != nil {
+		return Carry(hand, raw, key, now, nil)
+	}
+	if l.old[key] != nil {
+		return Carry(hand, raw, key, now, nil)
 	}
 	// A key that is new here, as most are where there are many clients: written out.
-	l.known.young[key] = &Entry{Limit: hand.limit, asked: now, asks: 1}
-	b := l.forming[hand.limit]
+	b := hand.line.forming
 	if b == nil {
-		b = form(hand)
+		b = form(hand, now)
 	}
+	l.young[key] = b.first
 	place := len(b.keys)
 	b.keys = append(b.keys, key)
 	if place == 0 {
 		lead(l, b, now)
 	} else {
-		if place == maxBatch-1 || now >= l.due {
+		if place == maxBatch-1 {
+			hurry(l, b, now)
+		} else if now >= l.due {
 			hurry(l, b, now)
 		}
 		l.Mu.Unlock()
@@ -125,21 +135,21 @@ func Allow(hand *Hand, raw, key string, now int64, rider *store.Call) (int64, er
 	return verdict(b, place)
 }
 
-// allowKnown is Allow for a key of which something is known, or with a rider.
-func allowKnown(hand *Hand, raw, key string, now int64, rider *store.Call) (int64, error) {
+// Carry is Allow where rider, which may be nil, is a call of somebody else's that goes the same way if Redis has to be asked.
+func Carry(hand *Hand, raw, key string, now int64, rider *store.Call) (int64, error) {
 	l := hand.limiter
-	e := get(l.known, key)
+	e := get(l, key)
 	if known := spend(e, hand.limit, now); known != 0 {
 		hold(hand, raw, e)
 		l.Mu.Unlock()
 		return known, nil
 	}
-	b := l.forming[hand.limit]
+	b := hand.line.forming
 	if b == nil {
-		b = form(hand)
+		b = form(hand, now)
 	}
 	if e == nil {
-		add(l.known, key, &Entry{Limit: hand.limit, asked: now, asks: 1})
+		add(l, key, b.first)
 	} else {
 		askAgain(l, b, key, e, now)
 	}

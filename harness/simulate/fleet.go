@@ -110,7 +110,7 @@ func (f *fleet) ask(g *gateway, key string) {
 	limiter, hand := g.limiter, g.hand
 	f.asking.Go(func() {
 		limiter.Mu.Lock()
-		verdict, err := ratelimit.Allow(hand, key, key, g.now(), nil)
+		verdict, err := ratelimit.Allow(hand, key, key, g.now())
 		if err != nil {
 			panic(err) // this Redis never fails
 		}
