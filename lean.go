@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/resilient-gateway/resilience/internal/clientkey"
-	"github.com/resilient-gateway/resilience/internal/store"
 	"github.com/resilient-gateway/resilience/ratelimit"
 )
 
@@ -195,10 +194,6 @@ func consult(m *Middleware, w http.ResponseWriter, r *http.Request, raw string, 
 		key = clientkey.OfHeader(raw)
 	} else {
 		key = m.keyOf(r)
-	}
-	if m.away.Load() {
-		m.mu.Unlock()
-		return goOn(m, w, r, key, 0, store.ErrUnavailable, now)
 	}
 	verdict, err := ratelimit.Allow(m.hand, raw, key, now)
 	if verdict <= 0 {

@@ -36,7 +36,6 @@ type Middleware struct {
 	open    *atomic.Int64
 	news    *atomic.Int64
 	healthy *atomic.Int64
-	away    *atomic.Bool
 	header  string // that the key is made of; "": none
 }
 
@@ -55,7 +54,7 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 		settings: settings, scope: scope, next: next, keyOf: clientkey.New(settings.client),
 		hand: ratelimit.NewHand(scope.limiter, settings.limit, settings.redis.Timeout), header: http.CanonicalHeaderKey(settings.client.Header),
 		mu: &scope.limiter.Mu, open: &scope.breaker.View.Open, news: &scope.breaker.View.News,
-		healthy: &atomic.Int64{}, away: away(scope),
+		healthy: &atomic.Int64{},
 	}
 	if m.policy != nil {
 		m.healthy = &scope.breaker.View.Healthy
@@ -152,25 +151,12 @@ func (m *Middleware) deadline(now int64) time.Time {
 // take takes a token: of a lease, from Redis, where rider goes the same way, or while it is away as onError says. The verdict is
 // positive where there was one, denied, or less the microseconds until there is one.
 func take(m *Middleware, raw, key string, now int64, rider *store.Call) int64 {
-	if m.away.Load() {
-		return takeAlone(m, key, now, store.ErrUnavailable)
-	}
 	m.mu.Lock()
 	verdict, err := ratelimit.Carry(m.hand, raw, key, now, rider)
 	if err != nil {
 		return takeAlone(m, key, now, err)
 	}
 	return verdict
-}
-
-// away tells whether the scope's Redis is away, which one that is not there always is.
-func away(one *scope) *atomic.Bool {
-	if one.store != nil {
-		return &one.store.Away
-	}
-	always := &atomic.Bool{}
-	always.Store(true)
-	return always
 }
 
 // takeAlone is take without Redis, which could not be asked for this reason, or which there is none of.

@@ -179,6 +179,7 @@ func (g *registry) newScope(s *settings) *scope {
 	if s.redis.Address != "" {
 		one.store = g.useStore(s)
 		limiter.Store = one.store
+		limiter.Away = &one.store.Away
 		keeper.Store = one.store
 	}
 	one.limiter = ratelimit.New(limiter)

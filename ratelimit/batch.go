@@ -43,9 +43,12 @@ type line struct {
 	forming *batch // that the next of them joins, or nil
 }
 
-// form makes an empty batch. mu is held.
+// form makes an empty batch, or none while Redis is away. mu is held.
 func form(hand *Hand, now int64) *batch {
 	l := hand.limiter
+	if l.Away.Load() {
+		return nil
+	}
 	l.last++
 	b := &batch{
 		number: l.last, limit: hand.limit, deadline: time.Now().Add(hand.timeout),

@@ -10,6 +10,7 @@ package ratelimit
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/resilient-gateway/resilience/internal/store"
@@ -29,6 +30,7 @@ type Store interface {
 // Settings of a limiter.
 type Settings struct {
 	Store  Store               // nil: there is AllowLocal only
+	Away   *atomic.Bool        // Redis is known to be away, and is not asked; nil: never, where there is one
 	Prefix string              // of a bucket's key in Redis
 	Safe   string              // bytes that a key may go on with in Redis as they are
 	Name   func(string) string // what it goes on with for a key of ours that has others
@@ -83,6 +85,10 @@ func NewHand(l *Limiter, limit *Limit, timeout time.Duration) *Hand {
 
 // New returns a limiter. It asks Redis nothing.
 func New(settings Settings) *Limiter {
+	if settings.Away == nil {
+		settings.Away = &atomic.Bool{}
+		settings.Away.Store(settings.Store == nil)
+	}
 	return &Limiter{Settings: settings, heads: headsOf(settings.Prefix), known: newKnown(), lines: map[*Limit]*line{}}
 }
 
@@ -114,6 +120,9 @@ func Allow(hand *Hand, raw, key string, now int64) (int64, error) {
 	b := hand.line.forming
 	if b == nil {
 		b = form(hand, now)
+		if b == nil {
+			return unavailable(l)
+		}
 	}
 	l.young[key] = b.first
 	place := len(b.keys)
@@ -147,6 +156,9 @@ func Carry(hand *Hand, raw, key string, now int64, rider *store.Call) (int64, er
 	b := hand.line.forming
 	if b == nil {
 		b = form(hand, now)
+		if b == nil {
+			return unavailable(l)
+		}
 	}
 	if e == nil {
 		add(l, key, b.first)
@@ -168,6 +180,12 @@ func Carry(hand *Hand, raw, key string, now int64, rider *store.Call) (int64, er
 		b.landing.Wait()
 	}
 	return verdict(b, place)
+}
+
+// unavailable is the verdict while Redis is away. mu is held, and given back.
+func unavailable(l *Limiter) (int64, error) {
+	l.Mu.Unlock()
+	return 0, store.ErrUnavailable
 }
 
 // drop takes some out of a full hand: those that are still needed come back. Held stays the map that it was.
