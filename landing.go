@@ -34,17 +34,17 @@ func tellOf(p *passage, status int64) {
 // ends their row.
 func pass(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
 	status := reflect.ValueOf(w).MethodByName("Status")
-	if !status.IsValid() {
-		passRecorded(m, w, r, now)
+	if status.IsValid() {
+		p := &passage{m: m, r: r, at: now}
+		defer land(p)
+		m.next.ServeHTTP(w, r)
+		p.finished = true
+		if int64(status.Interface().(func() int)()) >= m.news.Load() {
+			tell(p, w)
+		}
 		return
 	}
-	p := &passage{m: m, r: r, at: now}
-	defer land(p)
-	m.next.ServeHTTP(w, r)
-	p.finished = true
-	if status.Call(nil)[0].Int() >= m.news.Load() {
-		tell(p, w)
-	}
+	passRecorded(m, w, r, now)
 }
 
 // passRecorded is pass where nobody watches the answer yet.

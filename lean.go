@@ -17,6 +17,7 @@ import (
 // leanBoth limits and breaks.
 func (m *Middleware) leanBoth() http.HandlerFunc {
 	mu, held, next, healthy, news := m.mu, m.hand.Held, m.next, m.healthy, m.news
+	since, begun, valueOf := time.Since, start, reflect.ValueOf
 	ofHeader, ofConnection, header := m.header != "", m.client.OfConnection(), m.header
 	return func(w http.ResponseWriter, r *http.Request) {
 		until := healthy.Load()
@@ -24,7 +25,7 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 			refuseAgain(w, until)
 			return
 		}
-		now := int64(time.Since(start)) / 1000
+		now := int64(since(begun)) / 1000
 		if now >= until {
 			unhealthy(m, w, r, now)
 			return
@@ -54,27 +55,28 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 		}
 
 		// From here on as in pass.
-		status := reflect.ValueOf(w).MethodByName("Status")
-		if !status.IsValid() {
-			passRecorded(m, w, r, now)
+		status := valueOf(w).MethodByName("Status")
+		if status.IsValid() {
+			p := &passage{m: m, r: r, at: now}
+			defer land(p)
+			next.ServeHTTP(w, r)
+			p.finished = true
+			if int64(status.Interface().(func() int)()) >= news.Load() {
+				tell(p, w)
+			}
 			return
 		}
-		p := &passage{m: m, r: r, at: now}
-		defer land(p)
-		next.ServeHTTP(w, r)
-		p.finished = true
-		if status.Call(nil)[0].Int() >= news.Load() {
-			tell(p, w)
-		}
+		passRecorded(m, w, r, now)
 	}
 }
 
 // leanLimiter limits.
 func (m *Middleware) leanLimiter() http.HandlerFunc {
 	mu, held, next := m.mu, m.hand.Held, m.next
+	since, begun := time.Since, start
 	ofHeader, ofConnection, header := m.header != "", m.client.OfConnection(), m.header
 	return func(w http.ResponseWriter, r *http.Request) {
-		now := int64(time.Since(start)) / 1000
+		now := int64(since(begun)) / 1000
 		raw := ""
 		if ofHeader {
 			raw = r.Header.Get(header)
@@ -105,13 +107,14 @@ func (m *Middleware) leanLimiter() http.HandlerFunc {
 // leanBreaker breaks.
 func (m *Middleware) leanBreaker() http.HandlerFunc {
 	healthy := m.healthy
+	since, begun := time.Since, start
 	return func(w http.ResponseWriter, r *http.Request) {
 		until := healthy.Load()
 		if until < 0 {
 			refuseAgain(w, until)
 			return
 		}
-		now := int64(time.Since(start)) / 1000
+		now := int64(since(begun)) / 1000
 		if now >= until {
 			unhealthy(m, w, r, now)
 			return

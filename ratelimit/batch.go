@@ -272,15 +272,12 @@ func verdict(b *batch, place int) (int64, error) {
 		return 0, b.err
 	}
 	word := b.words[place]
-	if word == plenty {
+	if word == plenty || strings.HasPrefix(word, oneTaken) {
 		return 1, nil
 	}
 	a := read(word)
 	if a.taken < 0 {
 		return 0, ErrNotABucket
-	}
-	if a.taken > 0 {
-		return 1, nil
 	}
 	return refusal(b.limit, a.level), nil
 }

@@ -165,5 +165,9 @@ func learn(l *Limiter, e *Entry, b *batch, place int, now int64) {
 	}
 }
 
-// plenty is an answer that says no more than that the token was taken, and that the bucket is nearly full.
-const plenty = "+"
+// plenty is an answer that says no more than that the token was taken, and that the bucket is nearly full. Any other that it was begins
+// with oneTaken.
+const (
+	plenty   = "+"
+	oneTaken = "1:"
+)

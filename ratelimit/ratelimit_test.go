@@ -288,7 +288,7 @@ func TestHand_holdsNothingOfAnotherLimit(t *testing.T) {
 	require.Zero(t, held.Tokens, "the other limit has taken the key over, lease and all")
 }
 
-// A clock that is 2,000 ppm slow counts 499 ms while Redis counts half a second, and 59.88 s while it counts a minute.
+// A clock that is 2,000 ppm slow counts 499 ms while Redis counts half a second, and 119.76 s while it counts two minutes.
 func TestHand_leaseEndsEarlyForASlowClock(t *testing.T) {
 	server := redistest.Start(t)
 	l := newLimiter(newStore(t, server.Addr()))
@@ -298,7 +298,7 @@ func TestHand_leaseEndsEarlyForASlowClock(t *testing.T) {
 		ends  int64
 	}{
 		{"short", NewLimit(1000, 1, time.Hour), 499 * second / 1000},
-		{"long", NewLimit(1000, 1000, time.Second), 59880 * second / 1000},
+		{"long", NewLimit(1000, 1000, time.Second), 119760 * second / 1000},
 	}
 	for _, row := range rows {
 		found := false
@@ -327,13 +327,13 @@ func TestAskFor_asksAheadForWhatIsLikelyToBeUsed(t *testing.T) {
 		leased, left      int64
 		words             string
 	}{
-		{"the second time", fast, 70 * second, 1, 0, 0, 0, 0, "1 0 2"},
+		{"the second time", fast, 140 * second, 1, 0, 0, 0, 0, "1 0 2"},
 		{"the second time, soon", fast, second, 1, 0, 0, 0, 0, "1 0 4"},
-		{"the second time, late", fast, 160 * second, 1, 0, 0, 0, 0, "1 0"},
+		{"the second time, late", fast, 310 * second, 1, 0, 0, 0, 0, "1 0"},
 		{"the second time, little comes back", slow, second, 1, 0, 0, 0, 0, "1 0"},
 		{"the second time, little comes back, soon", slow, second / 4, 1, 0, 0, 0, 0, "1 1 0"},
-		{"a lease in use", fast, 16 * second, 1, 0, 4, 10, 3, "1 0 22 7 3"},
-		{"a lease that is over", fast, 120 * second, 1, 0, 4, 10, 3, "1 0 10"},
+		{"a lease in use", fast, 60 * second, 1, 0, 4, 10, 3, "1 0 22 7 3"},
+		{"a lease that is over", fast, 240 * second, 1, 0, 4, 10, 3, "1 0 10"},
 		{"one that is long over", fast, 3600 * second, 1, 0, 4, 10, 3, "1 0"},
 		{"as many as may be leased for long", fast, second, 1, 400, 1000, 999, 0, "1 137 625 7 0"},
 		{"more than that", fast, second / 4, 1, 5000, 9999, 2000, 0, "1 1137 625 7 0"},

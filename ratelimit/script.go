@@ -5,7 +5,7 @@ import "time"
 // A lease is tokens taken ahead of need, for a gateway to spend without asking.
 const (
 	leaseTime  = 500 * time.Millisecond // that a gateway may spend them in
-	longTime   = time.Minute            // and that for few tokens:
+	longTime   = 2 * time.Minute        // and that for few tokens:
 	longShare  = 16                     // of those that the bucket gets back in a second, one of so many at the most
 	leastLong  = 4                      // where that is fewer than so many, no lease is long
 	longPart   = 16                     // of the capacity, one of so many may be leased while another long lease is given
@@ -22,7 +22,7 @@ const (
 const (
 	leaseMicros = int64(leaseTime / time.Microsecond)
 	longMicros  = int64(longTime / time.Microsecond)
-	quiet       = 150000000 // a key that was not asked for in so long is like a new one
+	quiet       = 300000000 // a key that was not asked for in so long is like a new one
 )
 
 // lasts is how long a lease of such a length lasts here: it ends early, for this clock may be slow, by 2,000 ppm.
