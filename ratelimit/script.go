@@ -54,7 +54,8 @@ func lasts(length int64) int64 { return length - length/500 }
 // The value of a key is "level time period" and, for each lease, " deadline:tokens", the first to end first. time is Redis's
 // clock at that level; a lease's deadline, on the same clock, is also its number: a later microsecond where that one is taken.
 // Refill stops where the level and the tokens leased make the capacity, so that what is let through in any time t is at most
-// capacity + refill x t, leases and all. A bucket that nothing was ever taken from, or that had the time to fill up, has no
+// capacity + refill x t, leases and all. Where leases of a larger limit would leave nothing, the longest are forgotten, and end where
+// they are. A bucket that nothing was ever taken from, or that had the time to fill up, has no
 // key. A clock that was set back refills nothing: time starts anew there, and no lease is longer than the longest.
 const take = `local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
@@ -102,6 +103,9 @@ local function settle()
 	local setBack = now < before
 	if setBack then
 		before = now
+	end
+	while leased >= capacity do
+		leased = leased - table.remove(leases)[2]
 	end
 	local kept = {}
 	for _, lease in ipairs(leases) do

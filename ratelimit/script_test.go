@@ -198,6 +198,53 @@ func TestScript_answersForEachKeyOnItsOwn(t *testing.T) {
 	}
 }
 
+// A long lease is given where few tokens are leased, and half of what may be at the most; else a short one.
+func TestScript_longAndShortLeases(t *testing.T) {
+	server := redistest.Start(t)
+	limit := NewLimit(1600, 1600, time.Second) // 100 tokens may be leased where another long lease is given
+	rows := []struct {
+		name           string
+		short, long    int64
+		leased, length int64
+	}{
+		{"as many as asked for", 0, 20, 20, longMicros},
+		{"half of the eighty that are left", 0, 200, 40, longMicros},
+		{"half of the forty would be fewer than for a short time", 30, 200, 30, leaseMicros},
+		{"half of ten", 5, 200, 5, longMicros},
+		{"more for a short time", 6, 2, 6, leaseMicros},
+		{"no room for a long one", 3, 200, 3, leaseMicros},
+		{"nor for any", 0, 200, 0, 0},
+		{"as many as are there, an eighth", 5000, 200, 186, leaseMicros},
+	}
+	var steps []redistest.Step
+	for _, row := range rows {
+		steps = append(steps, askStep("key", limit, ask{asked: 1, short: row.short, long: row.long}, 0))
+	}
+	for i, answer := range server.Walk([]string{take}, steps) {
+		row := rows[i]
+		require.Equal(t, row.leased, answer[2], row.name)
+		if row.leased > 0 {
+			require.Equal(t, row.length, answer[4], row.name)
+		}
+	}
+}
+
+// Leases that are larger than a lowered capacity must not leave it without a token for as long as they last.
+func TestScript_aLoweredCapacityForgetsLeases(t *testing.T) {
+	server := redistest.Start(t)
+	wide, narrow := NewLimit(1600, 1600, time.Second), NewLimit(5, 1, time.Second)
+	answers := server.Walk([]string{take}, []redistest.Step{
+		askStep("key", wide, ask{asked: 1, long: 4}, 0),
+		askStep("key", wide, ask{asked: 1, long: 40}, 1),
+		step("key", narrow, 9, second),
+		step("key", narrow, 9, 2*second),
+		step("key", wide, 1, 2*second),
+	})
+	require.Equal(t, int64(1), answers[2][0], "four are leased, and one is left")
+	require.Equal(t, int64(1), answers[3][0], "that comes back")
+	require.Equal(t, int64(0), answers[4][0], "what was forgotten does not come back")
+}
+
 // Where a bucket is nearly full, and more than a lease needs is left, the answer says no more than that.
 func TestScript_plenty(t *testing.T) {
 	server := redistest.Start(t)

@@ -122,6 +122,11 @@ func (b *bucket) settle(now int64, l limit, t terms) (setBack bool) {
 		b.at = now
 	}
 	leased := b.leased()
+	for leased >= l.capacity {
+		last := len(b.leases) - 1
+		leased -= b.leases[last].tokens
+		b.leases = b.leases[:last]
+	}
 	var kept []lease
 	for _, lease := range b.leases {
 		if lease.deadline <= now {
