@@ -61,7 +61,7 @@ func (w workload) warmUp(c contender, round int) time.Duration {
 		return time.Second
 	}
 	if round == 0 {
-		return time.Minute
+		return 2 * time.Minute
 	}
 	return 12 * time.Second
 }
