@@ -22,7 +22,7 @@ const (
 const (
 	leaseMicros = int64(leaseTime / time.Microsecond)
 	longMicros  = int64(longTime / time.Microsecond)
-	quiet       = 300000000 // a key that was not asked for in so long is like a new one
+	quiet       = int64(5 * time.Minute / time.Microsecond) // a key that was not asked for in so long is like a new one
 )
 
 // lasts is how long a lease of such a length lasts here: it ends early, for this clock may be slow, by 2,000 ppm.
@@ -44,9 +44,9 @@ func lasts(length int64) int64 { return length - length/500 }
 //
 //	answers      for each key a word, "taken:level:leased" or "taken:level:leased:lease:length": the tokens taken; the level
 //	             of the bucket afterwards; the tokens leased; and where there are any, the number of the lease, and how many
-//	             microseconds it lasts. Or "+", which says
-//	             that all that were asked for were taken, none are leased, and that the bucket is nearly full, with no fewer
-//	             left than some may be leased of: no gateway needs to know more. "-1:0:0" where the key holds something that is not a bucket: it is left alone
+//	             microseconds it lasts. Or "+", which says that all that were asked for were taken, none are leased, and
+//	             that the bucket is nearly full, with no fewer left than some may be leased of: no gateway needs to know
+//	             more. Or "-1:0:0" where the key holds something that is not a bucket: it is left alone
 //
 // A level counts in units of a token divided by the period in microseconds, so that a microsecond refills exactly
 // `refill` units and nothing is ever rounded. capacity x period stays below 2^53, as far as Lua's numbers are exact.
@@ -55,8 +55,8 @@ func lasts(length int64) int64 { return length - length/500 }
 // clock at that level; a lease's deadline, on the same clock, is also its number: a later microsecond where that one is taken.
 // Refill stops where the level and the tokens leased make the capacity, so that what is let through in any time t is at most
 // capacity + refill x t, leases and all. Where leases of a larger limit would leave nothing, the longest are forgotten, and end where
-// they are. A bucket that nothing was ever taken from, or that had the time to fill up, has no
-// key. A clock that was set back refills nothing: time starts anew there, and no lease is longer than the longest.
+// they are. A bucket that nothing was ever taken from, or that had the time to fill up, has no key. A clock that was set back refills
+// nothing: time starts anew there, and no lease is longer than a long one.
 const take = `local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local capacity, refill, period = string.match(ARGV[1], '^(%d+) (%d+) (%d+)$')
