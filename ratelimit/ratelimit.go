@@ -110,6 +110,7 @@ func Spend(hand *Hand, raw string, now int64) int64 {
 // 0, wraps store.ErrUnavailable, or is ErrNotABucket or the script's own. The limiter's Mu is held, and given back.
 func Allow(hand *Hand, raw, key string, now int64) (int64, error) {
 	l := hand.limiter
+	// One if after the other, here and below: || is a value more.
 	if l.young[key] != nil {
 		return Carry(hand, raw, key, now, nil)
 	}
