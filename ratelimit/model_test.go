@@ -16,8 +16,8 @@ import (
 // allWords are leaseWords under which no bucket is nearly full, so that every level is told.
 var allWords = strings.TrimSuffix(leaseWords, digits(nearlyFull)) + "9"
 
-// walk takes n random steps in the model, on a few keys, under a few limits, on a clock that mostly goes forward, and
-// returns them with the model's answers.
+// walk takes n random asks in the model, of a few keys, under a few limits, on a clock that mostly goes forward, and returns
+// them as steps with the model's answers: what is asked at one time under one limit is one step.
 func walk(random *rand.Rand, n int) (steps []redistest.Step, answers [][]int64) {
 	var limits []*Limit
 	for len(limits) < 3 {
@@ -25,8 +25,9 @@ func walk(random *rand.Rand, n int) (steps []redistest.Step, answers [][]int64) 
 		limits = append(limits, NewLimit(upTo(random, 16), upTo(random, 20), period))
 	}
 	m := bucketmodel.New()
+	var told [][]int64 // for each ask
 	now := int64(0)
-	for len(steps) < n {
+	for len(told) < n {
 		limit := limits[0]
 		if random.Intn(8) == 0 {
 			limit = limits[random.Intn(len(limits))]
@@ -43,8 +44,8 @@ func walk(random *rand.Rand, n int) (steps []redistest.Step, answers [][]int64) 
 			a.short = upTo(random, 14)
 			a.long = random.Int63n(2 * upTo(random, 14))
 		}
-		if len(answers) > 0 && random.Intn(3) == 0 {
-			ended := answers[len(answers)-1-random.Intn(len(answers))%16]
+		if len(told) > 0 && random.Intn(3) == 0 {
+			ended := told[len(told)-1-random.Intn(len(told))%16]
 			a.unused = random.Int63n(ended[2] + 2)
 			if len(ended) > 3 {
 				a.lease = ended[3]
@@ -52,8 +53,17 @@ func walk(random *rand.Rand, n int) (steps []redistest.Step, answers [][]int64) 
 		}
 		key := "key" + strconv.Itoa(random.Intn(3))
 		step := askStep(key, limit, a, now)
-		steps = append(steps, step)
-		answers = append(answers, m.Run(step.At, step.Keys, step.Args))
+		answer := m.Run(step.At, step.Keys, step.Args)
+		told = append(told, answer)
+		last := len(steps) - 1
+		if last < 0 || steps[last].At != step.At || steps[last].Args[0] != limit.words {
+			steps = append(steps, step)
+			answers = append(answers, append([]int64{}, answer...))
+			continue
+		}
+		steps[last].Keys = append(steps[last].Keys, key)
+		steps[last].Args = append(steps[last].Args, a.words())
+		answers[last] = append(answers[last], answer...)
 	}
 	return steps, answers
 }

@@ -61,144 +61,160 @@ const take = `local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local capacity, refill, period = string.match(ARGV[1], '^(%d+) (%d+) (%d+)$')
 capacity, refill, period = tonumber(capacity), tonumber(refill), tonumber(period)
-local short, long, minLeft, share, most, part, plenty = string.match(ARGV[2], '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
-short, long, minLeft, most = tonumber(short), tonumber(long), tonumber(minLeft), tonumber(most)
+local minLeft, plenty = string.match(ARGV[2], '^%d+ %d+ (%d+) %d+ %d+ %d+ (%d+)$')
+minLeft = tonumber(minLeft)
 plenty = capacity * period / 8 * plenty
-local exact = 2 ^ 53
 local answer = {}
 
-local level, before, unit, leases, leased
+-- What takes from a bucket that has a key, made when the first is met: to make it costs a call of one new key a tenth of its time.
+local function taker()
+	local short, long, share, most, part = string.match(ARGV[2], '^(%d+) (%d+) %d+ (%d+) (%d+) (%d+)')
+	short, long, most = tonumber(short), tonumber(long), tonumber(most)
+	local exact = 2 ^ 53
+	local level, before, unit, leases, leased
 
-local function refillUntil(time)
-	local full = math.max(0, capacity - leased) * period
-	if level >= full then
-		level = full
-	elseif time > before then
-		local enough = math.ceil((full - level) / refill) + 1
-		level = math.min(full, level + math.min(time - before, enough) * refill)
-	end
-	before = math.max(before, time)
-end
-
-local function load(value)
-	local rest
-	level, before, unit, rest = string.match(value, '^(%d+) (%d+) (%d+)(.*)$')
-	if not level or #value > 4096 or string.gsub(rest, ' %d+:%d+', '') ~= '' then
-		return false
-	end
-	level, before, unit = tonumber(level), tonumber(before), tonumber(unit)
-	for deadline, tokens in string.gmatch(rest, ' (%d+):(%d+)') do
-		tokens = tonumber(tokens)
-		leased = leased + tokens
-		leases[#leases + 1] = {tonumber(deadline), tokens}
-	end
-	return unit > 0 and unit < exact and level < exact and before < exact
-end
-
-local function settle()
-	if unit ~= period then
-		local tokens = math.floor(level / unit)
-		level = tokens * period + math.floor((level - tokens * unit) / unit * period)
-	end
-	local setBack = now < before
-	if setBack then
-		before = now
-	end
-	while leased >= capacity do
-		leased = leased - table.remove(leases)[2]
-	end
-	local kept = {}
-	for _, lease in ipairs(leases) do
-		if lease[1] > now then
-			lease[1] = math.min(lease[1], now + long + most)
-			kept[#kept + 1] = lease
-		else
-			refillUntil(lease[1])
-			leased = leased - lease[2]
+	local function refillUntil(time)
+		local full = math.max(0, capacity - leased) * period
+		if level >= full then
+			level = full
+		elseif time > before then
+			local enough = math.ceil((full - level) / refill) + 1
+			level = math.min(full, level + math.min(time - before, enough) * refill)
 		end
+		before = math.max(before, time)
 	end
-	leases = kept
-	refillUntil(now)
-	return setBack
-end
 
-local function giveBack(deadline, unused)
-	for i, lease in ipairs(leases) do
-		if lease[1] == deadline then
-			table.remove(leases, i)
-			leased = leased - lease[2]
-			level = level + math.min(unused, lease[2]) * period
-			level = math.min(level, math.max(0, capacity - leased) * period)
-			return
+	local function load(value)
+		local rest
+		level, before, unit, rest = string.match(value, '^(%d+) (%d+) (%d+)(.*)$')
+		if not level or #value > 4096 then
+			return false
 		end
-	end
-end
-
-local function save(key)
-	local words = {string.format('%.0f %.0f %.0f', level, now, period)}
-	local idle = math.ceil((capacity * period - level) / refill / 1000) + 1
-	if #leases > 0 then
-		idle = idle + math.ceil((leases[#leases][1] - now) / 1000)
-		for _, lease in ipairs(leases) do
-			words[#words + 1] = string.format('%.0f:%.0f', lease[1], lease[2])
-		end
-	end
-	redis.call('SET', key, table.concat(words, ' '), 'PX', string.format('%.0f', idle))
-end
-
-local function ours(value)
-	level, before, unit, leases, leased = capacity * period, now, period, {}, 0
-	return not value or load(value)
-end
-
-local function takeFrom(key, ask)
-	local changed = settle()
-	local asked, few, many, lease, unused = string.match(ask, '^(%d+) (%d+) ?(%d*) ?(%d*) ?(%d*)$')
-	if unused ~= '' then
-		giveBack(tonumber(lease), tonumber(unused))
-		changed = true
-	end
-	asked = tonumber(asked)
-	local left = math.floor(level / period)
-	local taken = math.min(asked, left)
-	left = left - taken
-	local extra, length = 0, short
-	if many ~= '' and left >= minLeft and #leases < most then
-		local room = math.floor(left / share)
-		extra = math.min(tonumber(few), room)
-		many = math.min(tonumber(many), room, math.floor((capacity / part - leased) / 2))
-		if many > 0 and many >= extra then
-			extra, length = many, long
-		end
-	end
-	level = level - (taken + extra) * period
-	local word = string.format('%d:%.0f:%.0f', taken, level, extra)
-	if extra > 0 then
-		local deadline, place = now + length, 1
-		while leases[place] and leases[place][1] <= deadline do
-			if leases[place][1] == deadline then
-				deadline = deadline + 1
+		level, before, unit = tonumber(level), tonumber(before), tonumber(unit)
+		if rest ~= '' then
+			if string.gsub(rest, ' %d+:%d+', '') ~= '' then
+				return false
 			end
-			place = place + 1
+			for deadline, tokens in string.gmatch(rest, ' (%d+):(%d+)') do
+				tokens = tonumber(tokens)
+				leased = leased + tokens
+				leases[#leases + 1] = {tonumber(deadline), tokens}
+			end
 		end
-		table.insert(leases, place, {deadline, extra})
-		leased = leased + extra
-		word = string.format('%s:%.0f:%.0f', word, deadline, length)
-	elseif taken == asked and left >= minLeft and level >= plenty then
-		word = '+'
+		return unit > 0 and unit < exact and level < exact and before < exact
 	end
-	if changed or taken + extra > 0 then
-		save(key)
+
+	local function settle()
+		if unit ~= period then
+			local tokens = math.floor(level / unit)
+			level = tokens * period + math.floor((level - tokens * unit) / unit * period)
+		end
+		local setBack = now < before
+		if setBack then
+			before = now
+		end
+		while leased >= capacity do
+			leased = leased - table.remove(leases)[2]
+		end
+		local kept = {}
+		for _, lease in ipairs(leases) do
+			if lease[1] > now then
+				lease[1] = math.min(lease[1], now + long + most)
+				kept[#kept + 1] = lease
+			else
+				refillUntil(lease[1])
+				leased = leased - lease[2]
+			end
+		end
+		leases = kept
+		refillUntil(now)
+		return setBack
 	end
-	return word
+
+	local function giveBack(deadline, unused)
+		for i, lease in ipairs(leases) do
+			if lease[1] == deadline then
+				table.remove(leases, i)
+				leased = leased - lease[2]
+				level = level + math.min(unused, lease[2]) * period
+				level = math.min(level, math.max(0, capacity - leased) * period)
+				return
+			end
+		end
+	end
+
+	local function save(key)
+		local value = string.format('%.0f %.0f %.0f', level, now, period)
+		local idle = math.ceil((capacity * period - level) / refill / 1000) + 1
+		if #leases > 0 then
+			idle = idle + math.ceil((leases[#leases][1] - now) / 1000)
+			local words = {value}
+			for _, lease in ipairs(leases) do
+				words[#words + 1] = string.format('%.0f:%.0f', lease[1], lease[2])
+			end
+			value = table.concat(words, ' ')
+		end
+		redis.call('SET', key, value, 'PX', string.format('%.0f', idle))
+	end
+
+	return function(key, value, ask)
+		level, before, unit, leases, leased = capacity * period, now, period, {}, 0
+		if value and not load(value) then
+			return '-1:0:0'
+		end
+		local changed = settle()
+		local asked, few, many, lease, unused = 1, '', '', '', ''
+		if ask ~= '1 0' then
+			asked, few, many, lease, unused = string.match(ask, '^(%d+) (%d+) ?(%d*) ?(%d*) ?(%d*)$')
+		end
+		if unused ~= '' then
+			giveBack(tonumber(lease), tonumber(unused))
+			changed = true
+		end
+		asked = tonumber(asked)
+		local left = math.floor(level / period)
+		local taken = math.min(asked, left)
+		left = left - taken
+		local extra, length = 0, short
+		if many ~= '' and left >= minLeft and #leases < most then
+			local room = math.floor(left / share)
+			extra = math.min(tonumber(few), room)
+			many = math.min(tonumber(many), room, math.floor((capacity / part - leased) / 2))
+			if many > 0 and many >= extra then
+				extra, length = many, long
+			end
+		end
+		level = level - (taken + extra) * period
+		local word = string.format('%d:%.0f:%.0f', taken, level, extra)
+		if extra > 0 then
+			local deadline, place = now + length, 1
+			while leases[place] and leases[place][1] <= deadline do
+				if leases[place][1] == deadline then
+					deadline = deadline + 1
+				end
+				place = place + 1
+			end
+			table.insert(leases, place, {deadline, extra})
+			leased = leased + extra
+			word = string.format('%s:%.0f:%.0f', word, deadline, length)
+		elseif taken == asked and left >= minLeft and level >= plenty then
+			word = '+'
+		end
+		if changed or taken + extra > 0 then
+			save(key)
+		end
+		return word
+	end
 end
 
--- The first token of a bucket that has no key: as most are where clients are many.
+-- The first token of a bucket that has no key: as most are where clients are many. With NX and GET one command does for that, and
+-- reads what is there otherwise. A key that comes alone is read first: one that is there would lose more by these strings than a
+-- new one gains.
 local first, firstIdle, firstWord
 
-local function takeFirst(key)
+local function takeFirst(call, key, ...)
 	if not first then
-		level = (capacity - 1) * period
+		local level = (capacity - 1) * period
 		first = string.format('%.0f %.0f %.0f', level, now, period)
 		firstIdle = string.format('%.0f', math.ceil(period / refill / 1000) + 1)
 		firstWord = '+'
@@ -206,21 +222,34 @@ local function takeFirst(key)
 			firstWord = string.format('1:%.0f:0', level)
 		end
 	end
-	redis.call('SET', key, first, 'PX', firstIdle)
-	return firstWord
+	return call('SET', key, first, 'PX', firstIdle, ...)
 end
 
-for i, key in ipairs(KEYS) do
-	local value, ask = redis.pcall('GET', key), ARGV[2 + i] or '1 0'
-	if type(value) == 'table' and string.sub(value.err, 1, 9) ~= 'WRONGTYPE' then
-		return value
+local takeFrom
+for i = 1, #KEYS do
+	local key, ask, value = KEYS[i], ARGV[2 + i] or '1 0', nil
+	if ask == '1 0' and #KEYS > 1 then
+		value = takeFirst(redis.pcall, key, 'NX', 'GET')
 	end
-	if not value and ask == '1 0' then
-		answer[i] = takeFirst(key)
-	elseif type(value) ~= 'table' and ours(value) then
-		answer[i] = takeFrom(key, ask)
+	if value == false then
+		answer[i] = firstWord
 	else
-		answer[i] = '-1:0:0'
+		-- Redis before 7.0 knows no NX with GET, and one that is full sets nothing: both read.
+		if type(value) ~= 'string' then
+			value = redis.pcall('GET', key)
+		end
+		if type(value) == 'table' then
+			if string.sub(value.err, 1, 9) ~= 'WRONGTYPE' then
+				return value
+			end
+			answer[i] = '-1:0:0'
+		elseif not value and ask == '1 0' then
+			takeFirst(redis.call, key)
+			answer[i] = firstWord
+		else
+			takeFrom = takeFrom or taker()
+			answer[i] = takeFrom(key, value, ask)
+		end
 	end
 end
 return table.concat(answer, ' ')

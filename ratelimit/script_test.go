@@ -198,6 +198,72 @@ func TestScript_answersForEachKeyOnItsOwn(t *testing.T) {
 	}
 }
 
+// A batch of keys that are new, some of them more than once and with others among them, is answered key by key.
+func TestScript_newKeysInABatch(t *testing.T) {
+	server := redistest.Start(t)
+	limit := NewLimit(1600, 1600, time.Second)
+	lease, length := epoch+leaseMicros, leaseMicros
+	rows := []struct {
+		name, keys string
+		asks       []string
+		answer     []int64
+	}{
+		{"twice and thrice", "a b a b b c", nil, []int64{1, 1599 * second, 0, 1, 1599 * second, 0, 1, 1598 * second, 0,
+			1, 1598 * second, 0, 1, 1597 * second, 0, 1, 1599 * second, 0}},
+		{"ahead, then one", "a a b", []string{"1 8 0"}, []int64{1, 1591 * second, 8, lease, length, 1, 1590 * second, 0,
+			1, 1599 * second, 0}},
+		{"one, then ahead, then one", "a a a", []string{"1 0", "1 8 0"}, []int64{1, 1599 * second, 0,
+			1, 1590 * second, 8, lease, length, 1, 1589 * second, 0}},
+		{"two, then one", "a a", []string{"2 0"}, []int64{2, 1598 * second, 0, 1, 1597 * second, 0}},
+		{"another type among them", "a list b list a", []string{"1 0", "1 0", "1 0", "1 8 0"}, []int64{1, 1599 * second, 0,
+			-1, 0, 0, 1, 1599 * second, 0, -1, 0, 0, 1, 1598 * second, 0}},
+		{"another's text among them", "a text b text", []string{"1 0", "1 8 0"}, []int64{1, 1599 * second, 0,
+			-1, 0, 0, 1, 1599 * second, 0, -1, 0, 0}},
+	}
+	older := strings.Replace(take, "'NX', 'GET'", "'NX', 'UNKNOWN'", 1)
+	require.NotEqual(t, take, older, "as a Redis before 7.0 has it")
+	for _, script := range []string{take, older} {
+		for _, row := range rows {
+			server.Do("FLUSHALL")
+			server.Do("RPUSH", "list", "x")
+			server.Do("SET", "text", "x")
+			step := redistest.Step{At: epoch, Keys: strings.Fields(row.keys), Args: append([]string{limit.words, allWords}, row.asks...)}
+			require.Equal(t, row.answer, server.Walk([]string{script}, []redistest.Step{step})[0], row.name)
+			require.Equal(t, int64(1), server.Int("LLEN", "list"), "left alone")
+			require.Equal(t, "x", server.Text("GET", "text"), "left alone")
+		}
+	}
+}
+
+// A Redis that is full refuses to SET, and only that: what needs none is answered.
+func TestScript_aFullRedis(t *testing.T) {
+	server := redistest.Start(t)
+	s := newStore(t, server.Addr())
+	server.Do("RPUSH", "list", "x")
+	limit := NewLimit(5, 1, time.Second)
+	server.Do("CONFIG", "SET", "maxmemory", "1")
+	for _, row := range []struct {
+		keys        []string
+		answer, err string
+	}{
+		{[]string{"list", "list"}, "-1:0:0 -1:0:0", ""},
+		{[]string{"list", "new"}, "", "OOM"},
+	} {
+		call := &store.Call{Script: script, Number: len(row.keys)}
+		for _, key := range row.keys {
+			call.Words = append(call.Words, store.Word(key))
+		}
+		call.Words = append(call.Words, limit.word, leaseWord)
+		s.Run([]*store.Call{call}, time.Now().Add(5*time.Second))
+		if row.err != "" {
+			require.ErrorContains(t, call.Err, row.err)
+			continue
+		}
+		require.NoError(t, call.Err)
+		require.Equal(t, row.answer, strings.TrimSpace(call.Answer))
+	}
+}
+
 // A long lease is given where few tokens are leased, and half of what may be at the most; else a short one.
 func TestScript_longAndShortLeases(t *testing.T) {
 	server := redistest.Start(t)

@@ -37,15 +37,18 @@ local commands = {
 	TIME = function()
 		return {string.format('%.0f', math.floor(now / 1000000)), string.format('%.0f', now % 1000000)}
 	end,
-	SET = function(key, value, px, milliseconds)
+	SET = function(how, key, value, px, milliseconds, ...)
 		assert(px == 'PX' and tonumber(milliseconds) > 0)
-		server.call('SET', key, value)
+		local reply = how('SET', key, value, ...)
+		if not reply or reply.ok then
+			keepUntil(key, milliseconds)
+		end
+		return reply
+	end,
+	PEXPIRE = function(how, key, milliseconds)
 		keepUntil(key, milliseconds)
 	end,
-	PEXPIRE = function(key, milliseconds)
-		keepUntil(key, milliseconds)
-	end,
-	PTTL = function(key)
+	PTTL = function(how, key)
 		return math.floor((tonumber(server.call('GET', 'due:' .. key)) - now) / 1000)
 	end,
 }
@@ -56,7 +59,7 @@ local function call(how)
 			expire(key)
 		end
 		if commands[command] then
-			return commands[command](key, ...)
+			return commands[command](how, key, ...)
 		end
 		return how(command, key, ...)
 	end
