@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/resilient-gateway/resilience/breaker"
 	"github.com/resilient-gateway/resilience/internal/clientkey"
 	"github.com/resilient-gateway/resilience/internal/store"
 	"github.com/resilient-gateway/resilience/ratelimit"
@@ -68,9 +69,9 @@ func (m *Middleware) refuseLimited(w http.ResponseWriter, key string, retryAfter
 	m.logRefusal("rate limit exceeded", key, 0, now)
 }
 
-// waits are values of Retry-After up to an hour, made ready, by the seconds.
+// waits are values of Retry-After made ready, by the seconds.
 var (
-	waits      = makeWaits(3600)
+	waits      = makeWaits(breaker.MaxRefusing)
 	readyWaits = int64(len(waits))
 )
 
@@ -87,7 +88,11 @@ func seconds(microseconds int64) []string {
 	if microseconds <= 1000000 {
 		return oneSecond
 	}
-	return []string{strconv.FormatInt((microseconds+999999)/1000000, 10)}
+	whole := (microseconds + 999999) / 1000000
+	if whole < readyWaits {
+		return waits[whole]
+	}
+	return []string{strconv.FormatInt(whole, 10)}
 }
 
 // logRefusal logs the first refusal of a client in a minute, or where debug is on all of them. So many before it never came here.

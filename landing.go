@@ -5,49 +5,70 @@ import (
 	"reflect"
 )
 
+// watched is a type of writers that know the status of the answer: Traefik's own, where its metrics or access log watch the answer
+// already. Asking them leaves them whole. Its first request finds out; others go the longer way.
+type watched struct {
+	writer reflect.Type
+	status int // which of its methods tells
+}
+
 // passage is a request that passed at a time because the view of the breaker was healthy then.
 type passage struct {
-	m        *Middleware
+	w        http.ResponseWriter
 	r        *http.Request
 	at       int64
 	finished bool // the next handler has returned
 }
 
-// land tells the breaker of a passage that ended in a panic, which goes on.
-func land(p *passage) {
-	if !p.finished {
-		tellOf(p, 0)
+// lander returns what ends a passage whose writer is of the type that is known, also one that ended in a panic, which goes on. A
+// success is no news, unless others have failed since: it ends their row.
+func (m *Middleware) lander() func(*passage) {
+	own, failing, valueOf := m.own, m.view.Failing, reflect.ValueOf
+	return func(p *passage) {
+		if p.finished {
+			status := valueOf(p.w).Method(own.status).Call(nil)[0].Int()
+			if status >= http.StatusInternalServerError {
+				tell(m, p, status)
+			} else if len(failing) > 0 {
+				tell(m, p, status)
+			}
+		} else {
+			tell(m, p, 0)
+		}
 	}
 }
 
-// tell tells the breaker of a passage with the status that its writer has.
-func tell(p *passage, w http.ResponseWriter) {
-	tellOf(p, reflect.ValueOf(w).MethodByName("Status").Call(nil)[0].Int())
+// tell tells the breaker of a passage, and its status, or 0 where it ended in a panic.
+func tell(m *Middleware, p *passage, status int64) {
+	m.tell(p.r, m.breaker.Passed(p.at), int(status), p.finished, m.redis.Timeout)
 }
 
-func tellOf(p *passage, status int64) {
-	p.m.tell(p.r, p.m.breaker.Passed(p.at), int(status), p.finished, p.m.redis.Timeout)
-}
-
-// pass has the next handler answer a request that passes at the time now. Where Traefik's metrics or access log watch the answer
-// already, their writer is asked for the status, which leaves it whole. A success is no news, unless others have failed since: it
-// ends their row.
+// pass has the next handler answer a request that passes at the time now, whatever its writer is.
 func pass(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
-	status := reflect.ValueOf(w).MethodByName("Status")
-	if status.IsValid() {
-		p := &passage{m: m, r: r, at: now}
-		defer land(p)
-		m.next.ServeHTTP(w, r)
-		p.finished = true
-		if int64(status.Interface().(func() int)()) >= m.news.Load() {
-			tell(p, w)
-		}
+	writer := reflect.TypeOf(w)
+	method, found := writer.MethodByName("Status")
+	if !found {
+		m.forward(w, r, m.breaker.Passed(now), m.redis.Timeout)
 		return
 	}
-	passRecorded(m, w, r, now)
+	m.mu.Lock()
+	if m.own.writer == nil {
+		m.own.writer, m.own.status = writer, method.Index
+	}
+	m.mu.Unlock()
+	p := &passage{w: w, r: r, at: now}
+	defer landAny(m, p)
+	m.next.ServeHTTP(w, r)
+	p.finished = true
 }
 
-// passRecorded is pass where nobody watches the answer yet.
-func passRecorded(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
-	m.forward(w, r, m.breaker.Passed(now), m.redis.Timeout)
+// landAny ends a passage as what lander returns does, whatever its writer is.
+func landAny(m *Middleware, p *passage) {
+	status := int64(0)
+	if p.finished {
+		status = reflect.ValueOf(p.w).MethodByName("Status").Call(nil)[0].Int()
+	}
+	if !p.finished || status >= http.StatusInternalServerError || len(m.view.Failing) > 0 {
+		tell(m, p, status)
+	}
 }

@@ -3,96 +3,102 @@ package resilience
 import (
 	"net/http"
 	"reflect"
+	"sync"
 	"time"
 
 	"github.com/resilient-gateway/resilience/internal/clientkey"
 	"github.com/resilient-gateway/resilience/ratelimit"
 )
 
-// The handlers of this file answer most requests, and are all that most requests run. The interpreter makes every call of ours
-// dear, every value in a function, also in a branch not taken, and every field on the way to one; what a closure has captured
-// costs nothing. So each handler is one closure, written out, though they repeat each other; each way off it is a function, which
-// costs a quarter of what a method does. docs/performance.md has the figures.
+// The handlers of this file answer most requests, and are all that most requests run. The interpreter makes every call dear, of
+// compiled code most of all, and every value in a function, also in a branch not taken; what a closure has captured costs nothing,
+// nor does the length of a channel. So each handler is one closure, written out, though they repeat each other; each way off it is
+// a function, which costs a quarter of what a method does. docs/performance.md has the figures.
 
 // leanBoth limits and breaks.
 func (m *Middleware) leanBoth() http.HandlerFunc {
-	mu, held, next, healthy, news := m.mu, m.hand.Held, m.next, m.healthy, m.news
-	since, begun, valueOf := time.Since, start, reflect.ValueOf
+	var e *ratelimit.Entry    // guarded by mu
+	var mu sync.Locker = m.mu // a method of an interface is the cheaper one
+	held, next, view, own := m.hand.Held, m.next, m.view, m.own
+	refusing, left, land := view.Refusing, view.Seconds, m.lander()
+	since, begun, typeOf := time.Since, start, reflect.TypeOf
 	ofHeader, ofConnection, header := m.header != "", m.client.OfConnection(), m.header
 	return func(w http.ResponseWriter, r *http.Request) {
-		until := healthy.Load()
-		if until < 0 {
-			refuseAgain(w, until)
-			return
-		}
-		now := int64(since(begun)) / 1000
-		if now >= until {
-			unhealthy(m, w, r, now)
+		if len(refusing) > 0 {
+			refuseAgain(w, waits[len(left)])
 			return
 		}
 		raw := ""
 		if ofHeader {
-			raw = r.Header.Get(header)
+			values := r.Header[header]
+			if len(values) > 0 {
+				raw = values[0]
+			}
 		} else if ofConnection {
 			raw = r.RemoteAddr
 		} else {
 			raw = rawOf(m, r)
 		}
+		now := int64(since(begun)) / 1000
 		mu.Lock()
-		e := held[raw]
-		if e == nil {
-			now = consult(m, w, r, raw, now)
-		} else if e.Tokens <= 0 {
-			now = emptyHanded(m, w, r, raw, e, now)
-		} else if now >= e.Until {
-			now = emptyHanded(m, w, r, raw, e, now)
+		known := own.writer
+		if now >= view.Healthy {
+			now = unhealthy(m, w, r, now)
 		} else {
-			e.Tokens--
-			mu.Unlock()
+			e = held[raw]
+			if e == nil {
+				now = consult(m, w, r, raw, now)
+			} else if e.Tokens <= 0 {
+				now = emptyHanded(m, w, r, e, now)
+			} else if now >= e.Until {
+				now = emptyHanded(m, w, r, e, now)
+			} else {
+				e.Tokens--
+				mu.Unlock()
+			}
 		}
 		if now == 0 {
 			return
 		}
-
-		// From here on as in pass.
-		status := valueOf(w).MethodByName("Status")
-		if status.IsValid() {
-			p := &passage{m: m, r: r, at: now}
-			defer land(p)
-			next.ServeHTTP(w, r)
-			p.finished = true
-			if int64(status.Interface().(func() int)()) >= news.Load() {
-				tell(p, w)
-			}
+		if typeOf(w) != known {
+			pass(m, w, r, now)
 			return
 		}
-		passRecorded(m, w, r, now)
+		p := &passage{w: w, r: r, at: now}
+		defer land(p)
+		next.ServeHTTP(w, r)
+		p.finished = true
 	}
 }
 
 // leanLimiter limits.
 func (m *Middleware) leanLimiter() http.HandlerFunc {
-	mu, held, next := m.mu, m.hand.Held, m.next
+	var e *ratelimit.Entry // guarded by mu
+	var mu sync.Locker = m.mu
+	held, next := m.hand.Held, m.next
 	since, begun := time.Since, start
 	ofHeader, ofConnection, header := m.header != "", m.client.OfConnection(), m.header
 	return func(w http.ResponseWriter, r *http.Request) {
-		now := int64(since(begun)) / 1000
 		raw := ""
 		if ofHeader {
-			raw = r.Header.Get(header)
+			values := r.Header[header]
+			if len(values) > 0 {
+				raw = values[0]
+			}
 		} else if ofConnection {
 			raw = r.RemoteAddr
 		} else {
 			raw = rawOf(m, r)
 		}
+		now := int64(since(begun)) / 1000
 		mu.Lock()
-		e := held[raw]
+		e = held[raw]
 		if e == nil {
 			now = consult(m, w, r, raw, now)
 		} else if e.Tokens <= 0 {
-			now = emptyHanded(m, w, r, raw, e, now)
+			now = emptyHanded(m, w, r, e, now)
 		} else if now >= e.Until {
-			now = emptyHanded(m, w, r, raw, e, now)
+			now = emptyHanded(m, w, r, e, now)
 		} else {
 			e.Tokens--
 			mu.Unlock()
@@ -106,29 +112,40 @@ func (m *Middleware) leanLimiter() http.HandlerFunc {
 
 // leanBreaker breaks.
 func (m *Middleware) leanBreaker() http.HandlerFunc {
-	healthy := m.healthy
-	since, begun := time.Since, start
+	var mu sync.Locker = m.mu
+	next, view, own := m.next, m.view, m.own
+	refusing, left, land := view.Refusing, view.Seconds, m.lander()
+	since, begun, typeOf := time.Since, start, reflect.TypeOf
 	return func(w http.ResponseWriter, r *http.Request) {
-		until := healthy.Load()
-		if until < 0 {
-			refuseAgain(w, until)
+		if len(refusing) > 0 {
+			refuseAgain(w, waits[len(left)])
 			return
 		}
 		now := int64(since(begun)) / 1000
-		if now >= until {
+		mu.Lock()
+		known := own.writer
+		if now >= view.Healthy {
 			unhealthy(m, w, r, now)
 			return
 		}
-		pass(m, w, r, now)
+		mu.Unlock()
+		if typeOf(w) != known {
+			pass(m, w, r, now)
+			return
+		}
+		p := &passage{w: w, r: r, at: now}
+		defer land(p)
+		next.ServeHTTP(w, r)
+		p.finished = true
 	}
 }
 
-// refuseAgain refuses a request for less so many seconds.
-func refuseAgain(w http.ResponseWriter, wait int64) {
+// refuseAgain refuses a request, for the circuit is open. retryAfter is the header's value.
+func refuseAgain(w http.ResponseWriter, retryAfter []string) {
 	header := w.Header()
 	header["Content-Type"] = contentType
 	header["Content-Length"] = openLength
-	header["Retry-After"] = waits[-wait]
+	header["Retry-After"] = retryAfter
 	w.WriteHeader(http.StatusServiceUnavailable)
 	w.Write(openText)
 }
@@ -145,32 +162,34 @@ func rawOf(m *Middleware, r *http.Request) string {
 }
 
 // unhealthy answers a request though the view of the breaker is not known to be healthy: it refuses it where the circuit is known
-// to be open.
-func unhealthy(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
+// to be open. It returns 0. The lock is held, and given back.
+func unhealthy(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) int64 {
+	m.mu.Unlock()
 	until := m.open.Load()
 	if now < until {
 		refuseOpen(m, w, until, now)
-		return
+		return 0
 	}
 	m.breaker.Renew(now, m.policy)
 	m.serve(w, r, now)
+	return 0
 }
 
 // refuseOpen refuses a request, for the circuit is known to be open until then. The next ones are refused with the same words.
 func refuseOpen(m *Middleware, w http.ResponseWriter, until, now int64) {
 	circuitOpen.write(w, seconds(until-now))
 	m.noteOpen(now)
-	if until-now <= (readyWaits-1)*1000000 && !m.debug {
+	if !m.debug {
 		m.breaker.Refuse(now)
 	}
 }
 
 // emptyHanded is consult for a request whose lease is used up or over: its bucket may be known to be empty.
-func emptyHanded(m *Middleware, w http.ResponseWriter, r *http.Request, raw string, e *ratelimit.Entry, now int64) int64 {
+func emptyHanded(m *Middleware, w http.ResponseWriter, r *http.Request, e *ratelimit.Entry, now int64) int64 {
 	if now >= e.Empty {
-		return consult(m, w, r, raw, now)
+		return consult(m, w, r, rawOf(m, r), now)
 	}
-	wait := (e.Token - now + 999999) / 1000000
+	wait := e.Token - now
 	e.Refused++
 	if now >= e.Note {
 		m.noteEmpty(r, e, now)
@@ -179,10 +198,9 @@ func emptyHanded(m *Middleware, w http.ResponseWriter, r *http.Request, raw stri
 	header := w.Header()
 	header["Content-Type"] = contentType
 	header["Content-Length"] = limitedLength
-	if wait < readyWaits {
-		header["Retry-After"] = waits[wait]
-	} else {
-		header["Retry-After"] = seconds(wait * 1000000)
+	header["Retry-After"] = oneSecond
+	if wait > 1000000 {
+		header["Retry-After"] = seconds(wait)
 	}
 	w.WriteHeader(http.StatusTooManyRequests)
 	w.Write(limitedText)
@@ -192,21 +210,18 @@ func emptyHanded(m *Middleware, w http.ResponseWriter, r *http.Request, raw stri
 // consult asks Redis for a token for a request that arrived at the time now under a healthy circuit. It returns the time when the
 // request may pass; or 0 where it is answered already. The limiter's lock is held, and given back.
 func consult(m *Middleware, w http.ResponseWriter, r *http.Request, raw string, now int64) int64 {
-	key := ""
-	if m.header != "" {
-		key = clientkey.OfHeader(raw)
-	} else {
+	key := clientkey.OfHeader + raw
+	// One if after the other: || is a value more.
+	if len(raw) > m.plain {
+		key = m.keyOf(r)
+	} else if raw == "" {
 		key = m.keyOf(r)
 	}
 	verdict, err := ratelimit.Allow(m.hand, raw, key, now)
-	if verdict <= 0 {
-		return goOn(m, w, r, key, verdict, err, now)
+	if verdict > 1 {
+		return verdict
 	}
-	later := int64(time.Since(start)) / 1000
-	if later >= m.healthy.Load() {
-		return goOn(m, w, r, key, verdict, nil, now)
-	}
-	return later
+	return goOn(m, w, r, key, verdict, err, now)
 }
 
 // goOn answers a request that arrived at the time now, when the limiter's verdict or error is there, and returns 0.

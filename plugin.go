@@ -32,11 +32,12 @@ type Middleware struct {
 	hand  *ratelimit.Hand
 
 	// Of the limiter and the breaker, side by side: interpreted, each dot on the way to a field costs.
-	mu      *sync.Mutex
-	open    *atomic.Int64
-	news    *atomic.Int64
-	healthy *atomic.Int64
-	header  string // that the key is made of; "": none
+	mu     *sync.Mutex
+	view   *breaker.View
+	open   *atomic.Int64
+	header string   // that the key is made of; "": none
+	plain  int      // a value of it so long is a part of the key as it is; -1: none is
+	own    *watched // writers on this route; guarded by mu
 }
 
 // New returns the middleware for one router. It checks the configuration, and tells all that is wrong with it in one
@@ -53,13 +54,10 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 	m := &Middleware{
 		settings: settings, scope: scope, next: next, keyOf: clientkey.New(settings.client),
 		hand: ratelimit.NewHand(scope.limiter, settings.limit, settings.redis.Timeout), header: http.CanonicalHeaderKey(settings.client.Header),
-		mu: &scope.limiter.Mu, open: &scope.breaker.View.Open, news: &scope.breaker.View.News,
-		healthy: &atomic.Int64{},
+		mu: scope.limiter.Mu, view: &scope.breaker.View, open: &scope.breaker.View.Open, plain: -1, own: &watched{},
 	}
-	if m.policy != nil {
-		m.healthy = &scope.breaker.View.Healthy
-	} else {
-		m.healthy.Store(math.MaxInt64)
+	if m.header != "" {
+		m.plain = clientkey.MaxLength
 	}
 	return m.handler(), nil
 }
@@ -111,7 +109,7 @@ func (m *Middleware) serve(w http.ResponseWriter, r *http.Request, now int64) {
 
 // rider returns a call that refreshes the breaker's view, if it is due.
 func (m *Middleware) rider(now int64) *store.Call {
-	if m.policy == nil || now < m.breaker.View.Healthy.Load() {
+	if m.policy == nil {
 		return nil
 	}
 	return m.breaker.Rider(now, m.policy)

@@ -452,6 +452,14 @@ func TestBreaker_countsTheSameWhereTraefikKnowsTheStatus(t *testing.T) {
 	}{
 		{"no limit", nil}, {"a limit too low for leases", tokens("90")}, {"a lease", tokens("100000")},
 	}
+	writers := []struct {
+		name   string
+		before func() http.ResponseWriter // of the requests before: what is found out of the one is not the other's
+	}{
+		{"its first writer of the kind", func() http.ResponseWriter { return httptest.NewRecorder() }},
+		{"a writer like those before", func() http.ResponseWriter { return statuswriter.New() }},
+		{"a writer unlike those before", func() http.ResponseWriter { return statuswriter.NewSized() }},
+	}
 	for _, place := range places(t) {
 		for _, row := range []struct {
 			name     string
@@ -467,18 +475,21 @@ func TestBreaker_countsTheSameWhereTraefikKnowsTheStatus(t *testing.T) {
 			{"a panic", http.HandlerFunc(nil), true},
 		} {
 			for _, of := range limits {
-				place, row, of := place, row, of
-				t.Run(row.name+", "+of.name+", "+place.name, func(t *testing.T) {
-					newProcess(t, 0)
-					handler, up := newGateway(t, &Config{Redis: place.redis, RateLimit: of.limit, CircuitBreaker: failures("1")})
-					for i := 0; i < 5; i++ {
-						require.Equal(t, 200, get(handler))
-					}
-					up.will(row.answer)
-					panicOf(handler, statuswriter.New(), httptest.NewRequest("GET", "/", nil))
-					up.will(nil)
-					require.Equal(t, row.failures, get(handler) == 503)
-				})
+				for _, writer := range writers {
+					place, row, of, writer := place, row, of, writer
+					t.Run(row.name+", "+of.name+", "+writer.name+", "+place.name, func(t *testing.T) {
+						newProcess(t, 0)
+						handler, up := newGateway(t, &Config{Redis: place.redis, RateLimit: of.limit, CircuitBreaker: failures("1")})
+						for i := 0; i < 5; i++ {
+							handler.ServeHTTP(writer.before(), httptest.NewRequest("GET", "/", nil))
+						}
+						require.Equal(t, 5, up.count())
+						up.will(row.answer)
+						panicOf(handler, statuswriter.New(), httptest.NewRequest("GET", "/", nil))
+						up.will(nil)
+						require.Equal(t, row.failures, get(handler) == 503)
+					})
+				}
 			}
 		}
 	}

@@ -167,8 +167,10 @@ func (g *registry) newScope(s *settings) *scope {
 	}
 	prefix := s.redis.KeyPrefix + ":{" + s.name + "}:"
 	clock := func() int64 { return sinceStart(time.Now()) }
-	limiter := ratelimit.Settings{Prefix: prefix + "bucket:", Safe: clientkey.Harmless, Name: clientkey.Name, Now: clock}
+	lock := &sync.Mutex{} // of both, so that a request takes one
+	limiter := ratelimit.Settings{Mu: lock, Prefix: prefix + "bucket:", Safe: clientkey.Harmless, Name: clientkey.Name, Now: clock}
 	keeper := breaker.Settings{
+		Mu:      lock,
 		Key:     prefix + "breaker",
 		Timeout: s.redis.Timeout,
 		Now:     clock,
@@ -182,8 +184,9 @@ func (g *registry) newScope(s *settings) *scope {
 		limiter.Away = &one.store.Away
 		keeper.Store = one.store
 	}
-	one.limiter = ratelimit.New(limiter)
 	one.breaker = breaker.New(keeper)
+	limiter.Clear = &one.breaker.View.Healthy
+	one.limiter = ratelimit.New(limiter)
 	return one
 }
 

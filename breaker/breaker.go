@@ -41,6 +41,7 @@ type Store interface {
 // Settings of a breaker.
 type Settings struct {
 	Store   Store         // nil: the state is kept in this process
+	Mu      *sync.Mutex   // guards the breaker and its view; nil: one of its own
 	Key     string        // of the breaker in Redis
 	Timeout time.Duration // for a call made beside requests
 	// Now returns microseconds that only ever grow.
@@ -55,15 +56,15 @@ type Breaker struct {
 	View View
 	keys []string
 
-	mu      sync.Mutex // guards what follows
-	machine machine    // the view of the state in Redis, or the state itself while there is none
-	asked   int64      // when Redis was asked for the view; 0: never
-	heard   int64      // when it answered
-	ours    bool       // the state was changed here since, while Redis was away
-	asking  bool       // a refresh beside requests is under way
-	full    int64      // half-open: until then there was no place for another probe
-	shown   int64      // the view's generation
-	entered int64      // when it became that
+	// Guarded by Mu.
+	machine machine // the view of the state in Redis, or the state itself while there is none
+	asked   int64   // when Redis was asked for the view; 0: never
+	heard   int64   // when it answered
+	ours    bool    // the state was changed here since, while Redis was away
+	asking  bool    // a refresh beside requests is under way
+	full    int64   // half-open: until then there was no place for another probe
+	shown   int64   // the view's generation
+	entered int64   // when it became that
 }
 
 // Permit lets one request through. The zero value is that of a request that the breaker has no part in.
@@ -81,33 +82,55 @@ func (p Permit) Probe() bool {
 
 // New returns a breaker. It asks Redis nothing: the first request does.
 func New(settings Settings) *Breaker {
-	b := &Breaker{Settings: settings, keys: []string{settings.Key}}
+	if settings.Mu == nil {
+		settings.Mu = &sync.Mutex{}
+	}
+	b := &Breaker{Settings: settings, keys: []string{settings.Key}, View: View{
+		Refusing: make(chan struct{}, 1), Seconds: make(chan struct{}, MaxRefusing), Failing: make(chan struct{}, 1),
+	}}
 	b.show()
 	return b
 }
 
-// View is what a request may read of a breaker without a call of its methods, which the interpreter makes dear. The times are
-// microseconds by the breaker's Now.
+// MaxRefusing is the longest wait in seconds that a view tells.
+const MaxRefusing = 3600
+
+// View is what a request may read of a breaker without a call, which the interpreter makes dear. The times are microseconds by the
+// breaker's Now. Of the channels only the length is read, which needs neither a call nor a lock.
 type View struct {
-	// Healthy is until when the circuit is known to be closed, and to have seen no failures; 0: it is not. Less than 0: it is open,
-	// and requests are to come again after so many seconds.
-	Healthy atomic.Int64
-	Open    atomic.Int64 // until then the circuit is known to be open; 0: it is not
-	News    atomic.Int64 // the least status that the breaker is to be told of: 500, or 0 where a success is news too
+	// Healthy is until when the circuit is known to be closed, and to have seen no failures; 0: it is not. It is guarded by Mu.
+	Healthy int64
+	// Open is until when the circuit is known to be open; 0: it is not.
+	Open atomic.Int64
+	// Refusing is 1 long where the circuit is known to be open, and requests are to come again after as many seconds as Seconds is
+	// long.
+	Refusing, Seconds chan struct{}
+	// Failing is 1 long where the breaker is to be told of successes too.
+	Failing chan struct{}
+}
+
+// setLength makes a channel so long. Nobody else may be at it.
+func setLength(c chan struct{}, length int64) {
+	for int64(len(c)) < length {
+		c <- struct{}{}
+	}
+	for int64(len(c)) > length {
+		<-c
+	}
 }
 
 // Passed returns the permit of a request that passed at the time at because the view said so. It counts for nothing if the
 // view has changed since: so a request passes without a word of the generation it passes under.
 func (b *Breaker) Passed(at int64) Permit {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	b.Mu.Lock()
+	defer b.Mu.Unlock()
 	if at < b.entered {
 		return Permit{}
 	}
 	return Permit{generation: b.machine.generation, counts: true}
 }
 
-// show brings the view up to date. mu is held.
+// show brings the view up to date. Mu is held.
 func (b *Breaker) show() {
 	healthy, refuses := int64(0), int64(0)
 	if b.machine.state == closed && b.machine.failures == 0 {
@@ -124,48 +147,48 @@ func (b *Breaker) show() {
 		b.shown = b.machine.generation
 		b.entered = b.Now()
 	}
-	news := int64(0)
+	failing := int64(1)
 	if healthy > 0 {
-		news = 500
+		failing = 0
 	}
-	b.View.News.Store(news)
-	b.View.Healthy.Store(healthy)
+	setLength(b.View.Failing, failing)
+	setLength(b.View.Refusing, 0)
+	b.View.Healthy = healthy
 	b.View.Open.Store(refuses)
 }
 
 // Refuse has the view say that the circuit is open and after how many seconds to come again, until that number changes.
 func (b *Breaker) Refuse(now int64) {
-	b.mu.Lock()
+	b.Mu.Lock()
 	left := b.View.Open.Load() - now
-	if left > 0 && b.View.Healthy.Load() == 0 {
-		b.View.Healthy.Store(-(left + 999999) / 1000000)
+	if left > 0 && left <= MaxRefusing*1000000 && len(b.View.Refusing) == 0 {
+		setLength(b.View.Seconds, (left+999999)/1000000)
+		setLength(b.View.Refusing, 1)
 		time.AfterFunc(time.Duration((left-1)%1000000+1)*time.Microsecond, b.refuseNoMore)
 	}
-	b.mu.Unlock()
+	b.Mu.Unlock()
 }
 
 // refuseNoMore ends what Refuse began: Open is to be asked.
 func (b *Breaker) refuseNoMore() {
 	defer func() { recover() }()
-	b.mu.Lock()
-	if b.View.Healthy.Load() < 0 {
-		b.View.Healthy.Store(0)
-	}
-	b.mu.Unlock()
+	b.Mu.Lock()
+	setLength(b.View.Refusing, 0)
+	b.Mu.Unlock()
 }
 
 // Renew tells whether the view, which has just become too old to be used as it is, may be used all the same: until it is
 // twice that old, while one request has it refreshed beside it.
 func (b *Breaker) Renew(now int64, policy *Policy) bool {
-	b.mu.Lock()
+	b.Mu.Lock()
 	age := now - b.asked
 	usable := b.machine.state == closed && b.machine.failures == 0 && b.asked != 0 && !b.ours && age < stale
 	due := usable && age >= fresh && !b.asking
 	if due {
 		b.asking = true
-		b.View.Healthy.Store(b.asked + stale)
+		b.View.Healthy = b.asked + stale
 	}
-	b.mu.Unlock()
+	b.Mu.Unlock()
 	if due {
 		go b.refreshBeside(policy)
 	}
@@ -174,15 +197,15 @@ func (b *Breaker) Renew(now int64, policy *Policy) bool {
 
 // Refuses tells, from what is known here, that no request may pass now, and for how long.
 func (b *Breaker) Refuses(now int64) (retryAfter time.Duration, refused bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	b.Mu.Lock()
+	defer b.Mu.Unlock()
 	if b.superseded() {
 		return 0, false
 	}
 	return b.refuses(now)
 }
 
-// superseded tells whether the state was made here while Redis was away, and Redis is back: Redis rules. mu is held.
+// superseded tells whether the state was made here while Redis was away, and Redis is back: Redis rules. Mu is held.
 func (b *Breaker) superseded() bool {
 	return b.ours && b.Store != nil && !b.Store.Down()
 }
@@ -199,9 +222,9 @@ func (b *Breaker) refuses(now int64) (time.Duration, bool) {
 
 // Rider returns a call that refreshes the view, to go to Redis with another, or nil where the view needs none.
 func (b *Breaker) Rider(now int64, policy *Policy) *store.Call {
-	b.mu.Lock()
-	due := b.Store != nil && (b.ours || b.machine.state == closed && (b.asked == 0 || now-b.asked >= fresh))
-	b.mu.Unlock()
+	b.Mu.Lock()
+	due := b.Store != nil && now >= b.View.Healthy && (b.ours || b.machine.state == closed && (b.asked == 0 || now-b.asked >= fresh))
+	b.Mu.Unlock()
 	if !due {
 		return nil
 	}
@@ -224,14 +247,14 @@ func (b *Breaker) Allow(policy *Policy, now int64, deadline time.Time) (permit P
 	if err := b.refresh(policy, now, deadline); err != nil {
 		return Permit{}, 0, err
 	}
-	b.mu.Lock()
+	b.Mu.Lock()
 	if b.machine.state == closed {
 		permit = Permit{generation: b.machine.generation, counts: true}
-		b.mu.Unlock()
+		b.Mu.Unlock()
 		return permit, 0, nil
 	}
 	retryAfter, refused := b.refuses(b.Now()) // the view may be newer than the request
-	b.mu.Unlock()
+	b.Mu.Unlock()
 	if refused {
 		return Permit{}, retryAfter, nil
 	}
@@ -240,32 +263,32 @@ func (b *Breaker) Allow(policy *Policy, now int64, deadline time.Time) (permit P
 
 // refresh sees to it that a closed view is not too old.
 func (b *Breaker) refresh(policy *Policy, now int64, deadline time.Time) error {
-	b.mu.Lock()
+	b.Mu.Lock()
 	age := now - b.asked
 	known := b.asked != 0 && !b.ours
 	if known && (b.machine.state != closed || age < fresh) {
-		b.mu.Unlock()
+		b.Mu.Unlock()
 		return nil
 	}
 	if known && age < stale {
 		beside := !b.asking
 		b.asking = true
-		b.mu.Unlock()
+		b.Mu.Unlock()
 		if beside {
 			go b.refreshBeside(policy)
 		}
 		return nil
 	}
-	b.mu.Unlock()
+	b.Mu.Unlock()
 	return b.run(b.viewCall(b.Now(), policy), deadline)
 }
 
 func (b *Breaker) refreshBeside(policy *Policy) {
 	defer func() {
 		recover()
-		b.mu.Lock()
+		b.Mu.Lock()
 		b.asking = false
-		b.mu.Unlock()
+		b.Mu.Unlock()
 	}()
 	b.run(b.viewCall(b.Now(), policy), time.Now().Add(b.Timeout))
 }
@@ -285,9 +308,9 @@ func (b *Breaker) ask(policy *Policy, deadline time.Time) (Permit, time.Duration
 	if wait := call.Reply[4]; wait > 0 {
 		return Permit{}, time.Duration(wait) * time.Microsecond, nil
 	}
-	b.mu.Lock()
+	b.Mu.Lock()
 	b.full = b.Now() + noPlace
-	b.mu.Unlock()
+	b.Mu.Unlock()
 	return Permit{}, oneRetry, nil
 }
 
@@ -307,14 +330,14 @@ func (b *Breaker) learn(call *store.Call, asked int64) {
 		return
 	}
 	now := b.Now()
-	b.mu.Lock()
+	b.Mu.Lock()
 	m := &b.machine
 	before := m.state
 	generation := call.Reply[1]
 	// Redis may have answered in another order than this gateway heard. A generation lower than the known one is a new
 	// truth (Redis lost its data) only if it was asked for after the known one had come.
 	if asked < b.heard && (generation < m.generation || generation == m.generation && asked < b.asked) {
-		b.mu.Unlock()
+		b.Mu.Unlock()
 		return
 	}
 	b.asked, b.heard, b.ours = asked, now, false
@@ -324,7 +347,7 @@ func (b *Breaker) learn(call *store.Call, asked int64) {
 	m.probes = map[int64]int64{}
 	after := m.state
 	b.show()
-	b.mu.Unlock()
+	b.Mu.Unlock()
 	b.tell(before, after)
 }
 

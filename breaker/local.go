@@ -4,7 +4,7 @@ import "time"
 
 // AllowLocal asks this process for a permit: what Allow does while Redis is away.
 func (b *Breaker) AllowLocal(policy *Policy, now int64) (Permit, time.Duration) {
-	b.mu.Lock()
+	b.Mu.Lock()
 	before, generation := b.machine.state, b.machine.generation
 	probe := b.machine.permit(now, policy)
 	after := b.machine.state
@@ -12,7 +12,7 @@ func (b *Breaker) AllowLocal(policy *Policy, now int64) (Permit, time.Duration) 
 	b.show()
 	granted := Permit{generation: b.machine.generation, probe: probe, local: true, counts: true}
 	wait := b.machine.wait(now)
-	b.mu.Unlock()
+	b.Mu.Unlock()
 	b.tell(before, after)
 	if probe != 0 || after == closed {
 		return granted, 0
@@ -29,12 +29,12 @@ func (b *Breaker) doneLocal(permit Permit, outcome Outcome, policy *Policy) {
 	if outcome == Failure {
 		failed = 1
 	}
-	b.mu.Lock()
+	b.Mu.Lock()
 	before, generation := b.machine.state, b.machine.generation
 	b.machine.report(permit.generation, permit.probe, outcome == Success, failed, now, policy)
 	after := b.machine.state
 	b.ours = b.ours || b.machine.generation != generation
 	b.show()
-	b.mu.Unlock()
+	b.Mu.Unlock()
 	b.tell(before, after)
 }

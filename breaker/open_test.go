@@ -59,22 +59,24 @@ func TestView_refusesUntilTheSecondsChange(t *testing.T) {
 	permit, _, err := b.Allow(policy, now, time.Time{})
 	require.NoError(t, err)
 	b.Refuse(now)
-	require.Greater(t, b.View.Healthy.Load(), int64(0), "it is not open")
+	require.Empty(t, b.View.Refusing, "it is not open")
 	b.Done(permit, Failure, policy, time.Second)
 	require.Equal(t, 1500*1000, int(b.View.Open.Load()))
 
 	now = 400 * 1000
 	b.Refuse(now)
-	require.Equal(t, -2, int(b.View.Healthy.Load()), "1.1 s are left: two seconds")
-	require.Eventually(t, func() bool { return b.View.Healthy.Load() == 0 }, 5*time.Second, time.Millisecond)
+	require.Len(t, b.View.Refusing, 1)
+	require.Len(t, b.View.Seconds, 2, "1.1 s are left: two seconds")
+	require.Eventually(t, func() bool { return len(b.View.Refusing) == 0 }, 5*time.Second, time.Millisecond)
 	now = 500 * 1000
 	b.Refuse(now)
-	require.Equal(t, -1, int(b.View.Healthy.Load()), "one second is left")
+	require.Len(t, b.View.Refusing, 1)
+	require.Len(t, b.View.Seconds, 1, "one second is left")
 	now = 1500 * 1000
 	_, retryAfter, err := b.Allow(policy, now, time.Time{})
 	require.NoError(t, err)
 	require.Zero(t, retryAfter, "its time is over")
-	require.Zero(t, b.View.Healthy.Load(), "half-open")
+	require.Empty(t, b.View.Refusing, "half-open")
 	b.Refuse(now)
-	require.Zero(t, b.View.Healthy.Load())
+	require.Empty(t, b.View.Refusing)
 }

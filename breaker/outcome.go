@@ -45,8 +45,8 @@ func (b *Breaker) worthTelling(permit Permit, outcome Outcome) bool {
 	if permit.probe != 0 || outcome == Failure {
 		return true
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	b.Mu.Lock()
+	defer b.Mu.Unlock()
 	return outcome == Success && b.machine.failures > 0 && b.machine.generation == permit.generation
 }
 
@@ -64,9 +64,9 @@ func (b *Breaker) report(permit Permit, outcome Outcome, policy *Policy, deadlin
 	call.Then = func(c *store.Call) { b.learn(c, asked) }
 	err := b.run(call, deadline)
 	if permit.probe != 0 {
-		b.mu.Lock()
+		b.Mu.Lock()
 		b.full = 0
-		b.mu.Unlock()
+		b.Mu.Unlock()
 	}
 	if err != nil {
 		b.doneLocal(permit, outcome, policy)

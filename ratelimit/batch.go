@@ -33,7 +33,8 @@ type batch struct {
 	sent  int64 // when it left
 	heard int64 // answers until then
 
-	plain bool     // each request has its token
+	taken int64    // the verdict on a request that has its token
+	plain bool     // each has
 	words []string // else, of the answer, for each
 	err   error
 }
@@ -228,6 +229,10 @@ func headsOf(prefix string) []string {
 func land(l *Limiter, b *batch, call *store.Call, now int64) {
 	l.heard++
 	b.err = call.Err
+	b.taken = 1
+	if now < *l.Clear {
+		b.taken = now
+	}
 	if b.err == nil && strings.Count(call.Answer, plenty) == len(b.keys) {
 		b.plain = true
 	} else {
@@ -266,14 +271,14 @@ func hear(l *Limiter, b *batch, call *store.Call, now int64) {
 // verdict returns what the answer says to the request at a place, as Allow does.
 func verdict(b *batch, place int) (int64, error) {
 	if b.plain {
-		return 1, nil
+		return b.taken, nil
 	}
 	if b.err != nil {
 		return 0, b.err
 	}
 	word := b.words[place]
 	if word == plenty || strings.HasPrefix(word, oneTaken) {
-		return 1, nil
+		return b.taken, nil
 	}
 	a := read(word)
 	if a.taken < 0 {

@@ -29,6 +29,8 @@ type Store interface {
 
 // Settings of a limiter.
 type Settings struct {
+	Mu     *sync.Mutex         // guards the limiter and each Hand; nil: one of its own
+	Clear  *int64              // until when requests may pass without another's leave; guarded by Mu; nil: never
 	Store  Store               // nil: there is AllowLocal only
 	Away   *atomic.Bool        // Redis is known to be away, and is not asked; nil: never, where there is one
 	Prefix string              // of a bucket's key in Redis
@@ -44,7 +46,7 @@ type Limiter struct {
 
 	heads []string // what goes before a key of so many bytes, on its way over the wire
 
-	Mu sync.Mutex // guards what follows, and each Hand
+	// Guarded by Mu.
 	known
 	shared  *Entry // for all keys that there is no room for
 	lines   map[*Limit]*line
@@ -85,6 +87,13 @@ func NewHand(l *Limiter, limit *Limit, timeout time.Duration) *Hand {
 
 // New returns a limiter. It asks Redis nothing.
 func New(settings Settings) *Limiter {
+	if settings.Mu == nil {
+		settings.Mu = &sync.Mutex{}
+	}
+	if settings.Clear == nil {
+		never := int64(0)
+		settings.Clear = &never
+	}
 	if settings.Away == nil {
 		settings.Away = &atomic.Bool{}
 		settings.Away.Store(settings.Store == nil)
@@ -104,8 +113,9 @@ func Spend(hand *Hand, raw string, now int64) int64 {
 	return verdict
 }
 
-// Allow takes a token from the bucket of key: 1 says that there was one, a negative number that there will be one in so many
-// microseconds, if nobody else takes it. What is known here is told at once, and held in the hand as raw from then on. Else it
+// Allow takes a token from the bucket of key: a positive number says that there was one, a negative one that there will be one in
+// so many microseconds, if nobody else takes it. Where it is more than 1, it is the time when the token was there, and the
+// request could pass without another's leave. What is known here is told at once, and held in the hand as raw from then on. Else it
 // asks Redis. Requests that wait at the same time share one call. The error, which comes within the timeout and with a verdict of
 // 0, wraps store.ErrUnavailable, or is ErrNotABucket or the script's own. The limiter's Mu is held, and given back.
 func Allow(hand *Hand, raw, key string, now int64) (int64, error) {
@@ -140,7 +150,7 @@ func Allow(hand *Hand, raw, key string, now int64) (int64, error) {
 		b.landing.Wait()
 	}
 	if b.plain {
-		return 1, nil
+		return b.taken, nil
 	}
 	return verdict(b, place)
 }

@@ -61,6 +61,7 @@ var compiled = interp.Exports{
 		"Step":     reflect.ValueOf((*redistest.Step)(nil)),
 	},
 	"github.com/resilient-gateway/resilience/internal/statuswriter/statuswriter": {
-		"New": reflect.ValueOf(statuswriter.New),
+		"New":      reflect.ValueOf(statuswriter.New),
+		"NewSized": reflect.ValueOf(statuswriter.NewSized),
 	},
 }

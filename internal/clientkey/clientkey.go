@@ -11,18 +11,21 @@ import (
 	"strings"
 )
 
+// OfHeader is what a header's value has before it to be a key, where it is not empty, and no longer than MaxLength.
+const OfHeader = "header:"
+
 // Kinds of a key.
 const (
 	kindIP     = "ip:"
-	kindHeader = "header:"
+	kindHeader = OfHeader
 	kindHost   = "host:"
 	// kindNone is that of requests with no usable source: they share one bucket of their own.
 	kindNone = "none:"
 )
 
-// maxLength of a key that is used as it is. It is less than the length of a SHA-256, so that no client can send a key
+// MaxLength of a key that is used as it is. It is less than the length of a SHA-256, so that no client can send a key
 // that is another's hash.
-const maxLength = 63
+const MaxLength = 63
 
 // Criterion says what makes two requests come from the same client. At most one of Header, Host and the strategies for
 // addresses (Depth, or Excluded) is set; with none of them it is the address of the connection.
@@ -44,7 +47,7 @@ func (c Criterion) OfConnection() bool {
 func New(c Criterion) func(*http.Request) string {
 	if c.Header != "" {
 		name := http.CanonicalHeaderKey(c.Header)
-		return func(r *http.Request) string { return OfHeader(r.Header.Get(name)) }
+		return func(r *http.Request) string { return key(kindHeader, r.Header.Get(name)) }
 	}
 	if c.OfConnection() && c.IPv6Subnet == 0 {
 		return func(r *http.Request) string {
@@ -57,14 +60,6 @@ func New(c Criterion) func(*http.Request) string {
 		}
 	}
 	return func(r *http.Request) string { return c.of(r) }
-}
-
-// OfHeader returns the key of a request with such a value of the header.
-func OfHeader(value string) string {
-	if value == "" || len(value) > maxLength {
-		return key(kindHeader, value)
-	}
-	return kindHeader + value
 }
 
 func (c *Criterion) of(r *http.Request) string {
@@ -148,7 +143,7 @@ func key(kind, text string) string {
 	if text == "" {
 		return kindNone
 	}
-	if len(text) > maxLength {
+	if len(text) > MaxLength {
 		return kind + hash(text)
 	}
 	return kind + text

@@ -13,6 +13,15 @@ type Writer struct {
 // New returns a writer that nothing is written to yet.
 func New() *Writer { return &Writer{ResponseRecorder: httptest.NewRecorder()} }
 
+// Sized is a Writer with one method more, which comes before the Status among them.
+type Sized struct{ *Writer }
+
+// NewSized returns a Sized writer that nothing is written to yet.
+func NewSized() *Sized { return &Sized{New()} }
+
+// Size returns a number that is no status of a success.
+func (s *Sized) Size() int { return 999 }
+
 // WriteHeader takes the first status that is no informational one for the answer's.
 func (w *Writer) WriteHeader(status int) {
 	if status >= 200 && w.status == 0 {
