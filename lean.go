@@ -13,7 +13,7 @@ import (
 // The handlers of this file answer most requests, and are all that most requests run. The interpreter makes every call dear, of
 // compiled code most of all, and every value in a function, also in a branch not taken; what a closure has captured costs nothing,
 // nor does the length of a channel. So each handler is one closure, written out, though they repeat each other; each way off it is
-// a function, which costs a quarter of what a method does. docs/performance.md has the figures.
+// a function, which costs a third of what a method does. docs/performance.md has the figures.
 
 // leanBoth limits and breaks.
 func (m *Middleware) leanBoth() http.HandlerFunc {

@@ -101,7 +101,7 @@ func New(settings Settings) *Limiter {
 	return &Limiter{Settings: settings, heads: headsOf(settings.Prefix), known: newKnown(), lines: map[*Limit]*line{}}
 }
 
-// What follows are functions, not methods: in the interpreter a call of a method costs four times that of a function.
+// What follows are functions, not methods: in the interpreter a call of a method costs three times that of a function.
 
 // Spend decides from what is in the hand: 1 says that a token of a lease was taken; 0 that Allow must be asked; a negative number
 // that the bucket is empty, and will have a token in so many microseconds. It says in one place what the middleware has written

@@ -72,7 +72,7 @@ func pend(c *Call) {
 }
 
 // Finish hands an answered call to whoever waits for it. It and others here are functions, not methods: in the interpreter a
-// call of a method costs four times that of a function.
+// call of a method costs three times that of a function.
 func Finish(c *Call) {
 	if c.Then != nil {
 		c.Then(c)
