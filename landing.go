@@ -20,10 +20,10 @@ type passage struct {
 	finished bool // the next handler has returned
 }
 
-// lander returns what ends a passage whose writer is of the type that is known, also one that ended in a panic, which goes on. A
+// lander returns what ends a passage whose writer is of the type, once that is known, also one that ended in a panic, which goes on. A
 // success is no news, unless others have failed since: it ends their row.
-func (m *Middleware) lander() func(*passage) {
-	own, failing, valueOf := m.own, m.view.Failing, reflect.ValueOf
+func (m *Middleware) lander(own *watched) func(*passage) {
+	failing, valueOf := m.view.Failing, reflect.ValueOf
 	return func(p *passage) {
 		if p.finished {
 			status := valueOf(p.w).Method(own.status).Call(nil)[0].Int()
@@ -51,24 +51,15 @@ func pass(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
 		m.forward(w, r, m.breaker.Passed(now), m.redis.Timeout)
 		return
 	}
+	own := &watched{writer: writer, status: method.Index}
 	m.mu.Lock()
 	if m.own.writer == nil {
-		m.own.writer, m.own.status = writer, method.Index
+		*m.own = *own
 	}
 	m.mu.Unlock()
 	p := &passage{w: w, r: r, at: now}
-	defer landAny(m, p)
+	land := m.lander(own)
+	defer land(p)
 	m.next.ServeHTTP(w, r)
 	p.finished = true
-}
-
-// landAny ends a passage as what lander returns does, whatever its writer is.
-func landAny(m *Middleware, p *passage) {
-	status := int64(0)
-	if p.finished {
-		status = reflect.ValueOf(p.w).MethodByName("Status").Call(nil)[0].Int()
-	}
-	if !p.finished || status >= http.StatusInternalServerError || len(m.view.Failing) > 0 {
-		tell(m, p, status)
-	}
 }

@@ -20,7 +20,7 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 	var e *ratelimit.Entry    // guarded by mu
 	var mu sync.Locker = m.mu // a method of an interface is the cheaper one
 	held, next, view, own := m.hand.Held, m.next, m.view, m.own
-	refusing, left, land := view.Refusing, view.Seconds, m.lander()
+	refusing, left, land := view.Refusing, view.Seconds, m.lander(m.own)
 	since, begun, typeOf := time.Since, start, reflect.TypeOf
 	ofHeader, ofConnection, header := m.header != "", m.client.OfConnection(), m.header
 	return func(w http.ResponseWriter, r *http.Request) {
@@ -43,19 +43,19 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 		mu.Lock()
 		known := own.writer
 		if now >= view.Healthy {
-			now = unhealthy(m, w, r, now)
+			unhealthy(m, w, r, now)
+			return
+		}
+		e = held[raw]
+		if e == nil {
+			now = consult(m, w, r, raw, now)
+		} else if e.Tokens <= 0 {
+			now = emptyHanded(m, w, r, e, now)
+		} else if now >= e.Until {
+			now = emptyHanded(m, w, r, e, now)
 		} else {
-			e = held[raw]
-			if e == nil {
-				now = consult(m, w, r, raw, now)
-			} else if e.Tokens <= 0 {
-				now = emptyHanded(m, w, r, e, now)
-			} else if now >= e.Until {
-				now = emptyHanded(m, w, r, e, now)
-			} else {
-				e.Tokens--
-				mu.Unlock()
-			}
+			e.Tokens--
+			mu.Unlock()
 		}
 		if now == 0 {
 			return
@@ -114,7 +114,7 @@ func (m *Middleware) leanLimiter() http.HandlerFunc {
 func (m *Middleware) leanBreaker() http.HandlerFunc {
 	var mu sync.Locker = m.mu
 	next, view, own := m.next, m.view, m.own
-	refusing, left, land := view.Refusing, view.Seconds, m.lander()
+	refusing, left, land := view.Refusing, view.Seconds, m.lander(m.own)
 	since, begun, typeOf := time.Since, start, reflect.TypeOf
 	return func(w http.ResponseWriter, r *http.Request) {
 		if len(refusing) > 0 {
@@ -162,17 +162,16 @@ func rawOf(m *Middleware, r *http.Request) string {
 }
 
 // unhealthy answers a request though the view of the breaker is not known to be healthy: it refuses it where the circuit is known
-// to be open. It returns 0. The lock is held, and given back.
-func unhealthy(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) int64 {
+// to be open. The lock is held, and given back.
+func unhealthy(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
+	until := m.view.Open
 	m.mu.Unlock()
-	until := m.open.Load()
 	if now < until {
 		refuseOpen(m, w, until, now)
-		return 0
+		return
 	}
 	m.breaker.Renew(now, m.policy)
 	m.serve(w, r, now)
-	return 0
 }
 
 // refuseOpen refuses a request, for the circuit is known to be open until then. The next ones are refused with the same words.
@@ -210,7 +209,7 @@ func emptyHanded(m *Middleware, w http.ResponseWriter, r *http.Request, e *ratel
 // consult asks Redis for a token for a request that arrived at the time now under a healthy circuit. It returns the time when the
 // request may pass; or 0 where it is answered already. The limiter's lock is held, and given back.
 func consult(m *Middleware, w http.ResponseWriter, r *http.Request, raw string, now int64) int64 {
-	key := clientkey.OfHeader + raw
+	key := clientkey.KindHeader + raw
 	// One if after the other: || is a value more.
 	if len(raw) > m.plain {
 		key = m.keyOf(r)

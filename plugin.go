@@ -12,7 +12,6 @@ import (
 	"math"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/resilient-gateway/resilience/breaker"
@@ -34,7 +33,6 @@ type Middleware struct {
 	// Of the limiter and the breaker, side by side: interpreted, each dot on the way to a field costs.
 	mu     *sync.Mutex
 	view   *breaker.View
-	open   *atomic.Int64
 	header string   // that the key is made of; "": none
 	plain  int      // a value of it so long is a part of the key as it is; -1: none is
 	own    *watched // writers on this route; guarded by mu
@@ -54,7 +52,7 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 	m := &Middleware{
 		settings: settings, scope: scope, next: next, keyOf: clientkey.New(settings.client),
 		hand: ratelimit.NewHand(scope.limiter, settings.limit, settings.redis.Timeout), header: http.CanonicalHeaderKey(settings.client.Header),
-		mu: scope.limiter.Mu, view: &scope.breaker.View, open: &scope.breaker.View.Open, plain: -1, own: &watched{},
+		mu: scope.limiter.Mu, view: &scope.breaker.View, plain: -1, own: &watched{},
 	}
 	if m.header != "" {
 		m.plain = clientkey.MaxLength

@@ -10,7 +10,6 @@ import (
 	"math"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/resilient-gateway/resilience/internal/store"
@@ -98,10 +97,10 @@ const MaxRefusing = 3600
 // View is what a request may read of a breaker without a call, which the interpreter makes dear. The times are microseconds by the
 // breaker's Now. Of the channels only the length is read, which needs neither a call nor a lock.
 type View struct {
-	// Healthy is until when the circuit is known to be closed, and to have seen no failures; 0: it is not. It is guarded by Mu.
-	Healthy int64
-	// Open is until when the circuit is known to be open; 0: it is not.
-	Open atomic.Int64
+	// Guarded by Mu.
+	Healthy int64 // until when the circuit is known to be closed, and to have seen no failures; 0: it is not
+	Open    int64 // until when the circuit is known to be open; 0: it is not
+
 	// Refusing is 1 long where the circuit is known to be open, and requests are to come again after as many seconds as Seconds is
 	// long.
 	Refusing, Seconds chan struct{}
@@ -154,13 +153,13 @@ func (b *Breaker) show() {
 	setLength(b.View.Failing, failing)
 	setLength(b.View.Refusing, 0)
 	b.View.Healthy = healthy
-	b.View.Open.Store(refuses)
+	b.View.Open = refuses
 }
 
 // Refuse has the view say that the circuit is open and after how many seconds to come again, until that number changes.
 func (b *Breaker) Refuse(now int64) {
 	b.Mu.Lock()
-	left := b.View.Open.Load() - now
+	left := b.View.Open - now
 	if left > 0 && left <= MaxRefusing*1000000 && len(b.View.Refusing) == 0 {
 		setLength(b.View.Seconds, (left+999999)/1000000)
 		setLength(b.View.Refusing, 1)

@@ -132,7 +132,9 @@ func TestBreaker_theViewIsOpenOnlyWhileTheCircuitIs(t *testing.T) {
 	early := g.clock()
 	step := func(state string) {
 		t.Helper()
-		require.Equal(t, state == "open", g.View.Open.Load() > early, state)
+		g.Mu.Lock()
+		defer g.Mu.Unlock()
+		require.Equal(t, state == "open", g.View.Open > early, state)
 	}
 	permit, _ := g.allow(t, policy)
 	step("closed")

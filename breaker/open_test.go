@@ -61,7 +61,7 @@ func TestView_refusesUntilTheSecondsChange(t *testing.T) {
 	b.Refuse(now)
 	require.Empty(t, b.View.Refusing, "it is not open")
 	b.Done(permit, Failure, policy, time.Second)
-	require.Equal(t, 1500*1000, int(b.View.Open.Load()))
+	require.Equal(t, 1500*1000, int(b.View.Open))
 
 	now = 400 * 1000
 	b.Refuse(now)

@@ -11,13 +11,11 @@ import (
 	"strings"
 )
 
-// OfHeader is what a header's value has before it to be a key, where it is not empty, and no longer than MaxLength.
-const OfHeader = "header:"
-
 // Kinds of a key.
 const (
-	kindIP     = "ip:"
-	kindHeader = OfHeader
+	kindIP = "ip:"
+	// KindHeader goes before a header's value that is not empty, and no longer than MaxLength.
+	KindHeader = "header:"
 	kindHost   = "host:"
 	// kindNone is that of requests with no usable source: they share one bucket of their own.
 	kindNone = "none:"
@@ -47,7 +45,7 @@ func (c Criterion) OfConnection() bool {
 func New(c Criterion) func(*http.Request) string {
 	if c.Header != "" {
 		name := http.CanonicalHeaderKey(c.Header)
-		return func(r *http.Request) string { return key(kindHeader, r.Header.Get(name)) }
+		return func(r *http.Request) string { return key(KindHeader, r.Header.Get(name)) }
 	}
 	if c.OfConnection() && c.IPv6Subnet == 0 {
 		return func(r *http.Request) string {
