@@ -26,7 +26,9 @@ func (m *Middleware) lander(own *watched) func(*passage) {
 	failing, valueOf := m.view.Failing, reflect.ValueOf
 	return func(p *passage) {
 		if p.finished {
-			status := valueOf(p.w).Method(own.status).Call(nil)[0].Int()
+			//lint:ignore S1021 the interpreter makes two values for :=
+			var status int64
+			status = valueOf(p.w).Method(own.status).Call(nil)[0].Int()
 			if status >= http.StatusInternalServerError {
 				tell(m, p, status)
 			} else if len(failing) > 0 {

@@ -11,61 +11,69 @@ import (
 )
 
 // The handlers of this file answer most requests, and are all that most requests run. The interpreter makes every call dear, of
-// compiled code most of all, and every value in a function, also in a branch not taken; what a closure has captured costs nothing,
-// nor does the length of a channel. So each handler is one closure, written out, though they repeat each other; each way off it is
-// a function, which costs a third of what a method does. docs/performance.md has the figures.
+// compiled code most of all, and every value in a function, also in a branch not taken, and := makes its value twice; what a
+// closure has captured costs nothing, nor does the length of a channel. So each handler is one closure, written out, though they
+// repeat each other; each way off it is a function, which costs a third of what a method does. docs/performance.md has the figures.
 
 // leanBoth limits and breaks.
 func (m *Middleware) leanBoth() http.HandlerFunc {
 	var e *ratelimit.Entry    // guarded by mu
 	var mu sync.Locker = m.mu // a method of an interface is the cheaper one
-	held, next, view, own := m.hand.Held, m.next, m.view, m.own
+	hand, held, next, view, own := m.hand, m.hand.Held, m.next, m.view, m.own
 	refusing, left, land := view.Refusing, view.Seconds, m.lander(m.own)
 	since, begun, typeOf := time.Since, start, reflect.TypeOf
 	ofHeader, ofConnection, header := m.header != "", m.client.OfConnection(), m.header
 	return func(w http.ResponseWriter, r *http.Request) {
 		if len(refusing) > 0 {
-			refuseAgain(w, waits[len(left)])
+			refuseAgain(w, left)
 			return
 		}
-		raw := ""
+		var raw string
 		if ofHeader {
-			values := r.Header[header]
-			if len(values) > 0 {
-				raw = values[0]
+			for _, value := range r.Header[header] {
+				raw = value
+				break
 			}
 		} else if ofConnection {
 			raw = r.RemoteAddr
 		} else {
 			raw = rawOf(m, r)
 		}
-		now := int64(since(begun)) / 1000
+		var now, verdict int64
+		now = int64(since(begun)) / 1000
 		mu.Lock()
-		known := own.writer
 		if now >= view.Healthy {
 			unhealthy(m, w, r, now)
 			return
 		}
 		e = held[raw]
-		if e == nil {
-			now = consult(m, w, r, raw, now)
-		} else if e.Tokens <= 0 {
-			now = emptyHanded(m, w, r, e, now)
-		} else if now >= e.Until {
-			now = emptyHanded(m, w, r, e, now)
-		} else {
+		if e != nil {
+			if e.Tokens <= 0 || now >= e.Until {
+				if now < e.Empty {
+					emptyHanded(m, w, r, e, now)
+					return
+				}
+				e = nil
+			}
+		}
+		other := typeOf(w) != own.writer
+		if e != nil {
 			e.Tokens--
 			mu.Unlock()
+		} else {
+			verdict = ratelimit.Allow(hand, raw, now)
+			if verdict <= 1 {
+				goOn(m, w, r, verdict, now)
+				return
+			}
+			now = verdict
 		}
-		if now == 0 {
-			return
-		}
-		if typeOf(w) != known {
+		if other {
 			pass(m, w, r, now)
 			return
 		}
-		p := &passage{w: w, r: r, at: now}
-		defer land(p)
+		p := passage{w: w, r: r, at: now}
+		defer land(&p)
 		next.ServeHTTP(w, r)
 		p.finished = true
 	}
@@ -75,36 +83,43 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 func (m *Middleware) leanLimiter() http.HandlerFunc {
 	var e *ratelimit.Entry // guarded by mu
 	var mu sync.Locker = m.mu
-	held, next := m.hand.Held, m.next
+	hand, held, next := m.hand, m.hand.Held, m.next
 	since, begun := time.Since, start
 	ofHeader, ofConnection, header := m.header != "", m.client.OfConnection(), m.header
 	return func(w http.ResponseWriter, r *http.Request) {
-		raw := ""
+		var raw string
 		if ofHeader {
-			values := r.Header[header]
-			if len(values) > 0 {
-				raw = values[0]
+			for _, value := range r.Header[header] {
+				raw = value
+				break
 			}
 		} else if ofConnection {
 			raw = r.RemoteAddr
 		} else {
 			raw = rawOf(m, r)
 		}
-		now := int64(since(begun)) / 1000
+		var now, verdict int64
+		now = int64(since(begun)) / 1000
 		mu.Lock()
 		e = held[raw]
-		if e == nil {
-			now = consult(m, w, r, raw, now)
-		} else if e.Tokens <= 0 {
-			now = emptyHanded(m, w, r, e, now)
-		} else if now >= e.Until {
-			now = emptyHanded(m, w, r, e, now)
-		} else {
+		if e != nil {
+			if e.Tokens <= 0 || now >= e.Until {
+				if now < e.Empty {
+					emptyHanded(m, w, r, e, now)
+					return
+				}
+				e = nil
+			}
+		}
+		if e != nil {
 			e.Tokens--
 			mu.Unlock()
-		}
-		if now == 0 {
-			return
+		} else {
+			verdict = ratelimit.Allow(hand, raw, now)
+			if verdict <= 0 {
+				goOn(m, w, r, verdict, now)
+				return
+			}
 		}
 		next.ServeHTTP(w, r)
 	}
@@ -118,34 +133,34 @@ func (m *Middleware) leanBreaker() http.HandlerFunc {
 	since, begun, typeOf := time.Since, start, reflect.TypeOf
 	return func(w http.ResponseWriter, r *http.Request) {
 		if len(refusing) > 0 {
-			refuseAgain(w, waits[len(left)])
+			refuseAgain(w, left)
 			return
 		}
 		now := int64(since(begun)) / 1000
 		mu.Lock()
-		known := own.writer
 		if now >= view.Healthy {
 			unhealthy(m, w, r, now)
 			return
 		}
+		other := typeOf(w) != own.writer
 		mu.Unlock()
-		if typeOf(w) != known {
+		if other {
 			pass(m, w, r, now)
 			return
 		}
-		p := &passage{w: w, r: r, at: now}
-		defer land(p)
+		p := passage{w: w, r: r, at: now}
+		defer land(&p)
 		next.ServeHTTP(w, r)
 		p.finished = true
 	}
 }
 
 // refuseAgain refuses a request, for the circuit is open. retryAfter is the header's value.
-func refuseAgain(w http.ResponseWriter, retryAfter []string) {
+func refuseAgain(w http.ResponseWriter, left chan struct{}) {
 	header := w.Header()
 	header["Content-Type"] = contentType
 	header["Content-Length"] = openLength
-	header["Retry-After"] = retryAfter
+	header["Retry-After"] = waits[len(left)]
 	w.WriteHeader(http.StatusServiceUnavailable)
 	w.Write(openText)
 }
@@ -159,6 +174,17 @@ func rawOf(m *Middleware, r *http.Request) string {
 		return r.RemoteAddr
 	}
 	return m.keyOf(r)
+}
+
+// naming returns how what rawOf returns becomes a key.
+func naming(c clientkey.Criterion) ratelimit.Naming {
+	switch {
+	case c.Header != "":
+		return ratelimit.Naming{Kind: clientkey.KindHeader, Longest: clientkey.MaxLength, Key: clientkey.OfHeader}
+	case c.OfConnection():
+		return ratelimit.Naming{Longest: -1, Key: c.OfAddress, Many: true} // a connection each
+	}
+	return ratelimit.Naming{}
 }
 
 // unhealthy answers a request though the view of the breaker is not known to be healthy: it refuses it where the circuit is known
@@ -183,11 +209,8 @@ func refuseOpen(m *Middleware, w http.ResponseWriter, until, now int64) {
 	}
 }
 
-// emptyHanded is consult for a request whose lease is used up or over: its bucket may be known to be empty.
-func emptyHanded(m *Middleware, w http.ResponseWriter, r *http.Request, e *ratelimit.Entry, now int64) int64 {
-	if now >= e.Empty {
-		return consult(m, w, r, rawOf(m, r), now)
-	}
+// emptyHanded refuses a request whose bucket is known to be empty. The lock is held, and given back.
+func emptyHanded(m *Middleware, w http.ResponseWriter, r *http.Request, e *ratelimit.Entry, now int64) {
 	wait := e.Token - now
 	e.Refused++
 	if now >= e.Note {
@@ -203,37 +226,18 @@ func emptyHanded(m *Middleware, w http.ResponseWriter, r *http.Request, e *ratel
 	}
 	w.WriteHeader(http.StatusTooManyRequests)
 	w.Write(limitedText)
-	return 0
 }
 
-// consult asks Redis for a token for a request that arrived at the time now under a healthy circuit. It returns the time when the
-// request may pass; or 0 where it is answered already. The limiter's lock is held, and given back.
-func consult(m *Middleware, w http.ResponseWriter, r *http.Request, raw string, now int64) int64 {
-	key := clientkey.KindHeader + raw
-	// One if after the other: || is a value more.
-	if len(raw) > m.plain {
-		key = m.keyOf(r)
-	} else if raw == "" {
-		key = m.keyOf(r)
-	}
-	verdict, err := ratelimit.Allow(m.hand, raw, key, now)
-	if verdict > 1 {
-		return verdict
-	}
-	return goOn(m, w, r, key, verdict, err, now)
-}
-
-// goOn answers a request that arrived at the time now, when the limiter's verdict or error is there, and returns 0.
-func goOn(m *Middleware, w http.ResponseWriter, r *http.Request, key string, verdict int64, err error, now int64) int64 {
-	if err != nil {
-		verdict = takeAlone(m, key, now, err)
+// goOn answers a request that arrived at the time now, and may not pass at once.
+func goOn(m *Middleware, w http.ResponseWriter, r *http.Request, verdict, now int64) {
+	if verdict == ratelimit.Failed {
+		verdict = takeAlone(m, m.keyOf(r), now, ratelimit.Trouble(m.hand))
 	}
 	if verdict <= 0 {
-		m.refuse(w, key, verdict, now)
+		m.refuse(w, m.keyOf(r), verdict, now)
 	} else if m.policy == nil {
 		m.next.ServeHTTP(w, r)
 	} else {
 		m.try(w, r, now)
 	}
-	return 0
 }

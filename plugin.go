@@ -34,7 +34,6 @@ type Middleware struct {
 	mu     *sync.Mutex
 	view   *breaker.View
 	header string   // that the key is made of; "": none
-	plain  int      // a value of it so long is a part of the key as it is; -1: none is
 	own    *watched // writers on this route; guarded by mu
 }
 
@@ -51,11 +50,8 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 	scope := join(ctx, settings)
 	m := &Middleware{
 		settings: settings, scope: scope, next: next, keyOf: clientkey.New(settings.client),
-		hand: ratelimit.NewHand(scope.limiter, settings.limit, settings.redis.Timeout), header: http.CanonicalHeaderKey(settings.client.Header),
-		mu: scope.limiter.Mu, view: &scope.breaker.View, plain: -1, own: &watched{},
-	}
-	if m.header != "" {
-		m.plain = clientkey.MaxLength
+		hand: ratelimit.NewHand(scope.limiter, settings.limit, settings.redis.Timeout, naming(settings.client)), header: http.CanonicalHeaderKey(settings.client.Header),
+		mu: scope.limiter.Mu, view: &scope.breaker.View, own: &watched{},
 	}
 	return m.handler(), nil
 }

@@ -19,9 +19,12 @@ const (
 // Who is not its leader does next to nothing: the interpreter makes that the cost of a request.
 type batch struct {
 	number   int64
+	hand     *Hand // that formed it, and may join by a raw
 	limit    *Limit
+	due      int64     // from then on it may leave, though another one is under way
 	deadline time.Time // the leader's
-	keys     []string  // of the requests, in their order
+	raws     []string  // of requests, in their order
+	keys     []string  // of the others, in theirs; from its departure on, those of the raws follow
 	asks     []string  // what they ask for, as it goes over the wire; of those at the end that ask for a token only there is none
 	ends     []int     // places of the asks that end a lease: they must not be made twice
 	ahead    []*Entry  // of the keys that it asks ahead for
@@ -52,17 +55,29 @@ func form(hand *Hand, now int64) *batch {
 	}
 	l.last++
 	b := &batch{
-		number: l.last, limit: hand.limit, deadline: time.Now().Add(hand.timeout),
+		number: l.last, hand: hand, limit: hand.limit, due: l.due, deadline: time.Now().Add(hand.timeout),
 		first: &Entry{Limit: hand.limit, asked: now, asks: 1, first: true},
 	}
 	b.landing.Add(1)
 	hand.line.forming = b
+	hand.forming = b
 	return b
 }
 
-// askAgain adds what the next request of the batch asks for, for a key of which something is known. mu is held.
-func askAgain(l *Limiter, b *batch, key string, e *Entry, now int64) {
-	e = own(l, key, e)
+// enter adds a key to a batch. mu is held.
+func enter(l *Limiter, b *batch, key string, now int64) {
+	place := len(b.keys)
+	b.keys = append(b.keys, key)
+	if get(l, key) != nil {
+		askAgain(l, b, key, place, now)
+	} else {
+		add(l, key, b.first)
+	}
+}
+
+// askAgain notes what the request at a place of the batch asks for, for a key of which something is known. mu is held.
+func askAgain(l *Limiter, b *batch, key string, place int, now int64) {
+	e := own(l, key, get(l, key))
 	if e.Limit != b.limit {
 		e = pass(e, b.limit)
 		l.young[key] = e
@@ -74,7 +89,6 @@ func askAgain(l *Limiter, b *batch, key string, e *Entry, now int64) {
 	if ask == askOne {
 		return
 	}
-	place := len(b.keys)
 	for len(b.asks) < place {
 		b.asks = append(b.asks, askOne)
 	}
@@ -96,8 +110,9 @@ func carry(b *batch, rider *store.Call) {
 }
 
 // hurry closes a batch that is full, and lets those leave that have waited for long. mu is held.
-func hurry(l *Limiter, b *batch, now int64) {
-	if len(b.keys) == maxBatch {
+func hurry(b *batch, now int64) {
+	l := b.hand.limiter
+	if len(b.keys)+len(b.raws) >= maxBatch {
 		closeLine(l, b)
 	}
 	dispatch(l, now)
@@ -117,6 +132,7 @@ func dispatch(l *Limiter, now int64) {
 func closeLine(l *Limiter, b *batch) {
 	if line := l.lines[b.limit]; line.forming == b {
 		line.forming = nil
+		b.hand.forming = nil
 	}
 }
 
@@ -134,29 +150,37 @@ func depart(l *Limiter, b *batch, now int64) {
 func lead(l *Limiter, b *batch, now int64) {
 	if l.flying == 0 {
 		depart(l, b, now)
-		l.Mu.Unlock()
 	} else {
-		b.takeoff.Add(1)
-		l.waiting = append(l.waiting, b)
-		dispatch(l, now)
-		l.Mu.Unlock()
-		b.takeoff.Wait()
+		await(l, b, now)
 	}
-	call := callFor(l, b)
+	call := board(l, b)
+	l.lock.Unlock()
 	if b.riders == nil {
 		l.Store.Run([]*store.Call{call}, b.deadline)
 	} else {
 		runAll(l, b, call)
 	}
 	now = l.Now()
-	l.Mu.Lock()
+	l.lock.Lock()
 	land(l, b, call, now)
 	l.flying--
 	if len(l.waiting) > 0 {
 		dispatch(l, now)
 	}
-	l.Mu.Unlock()
+	l.lock.Unlock()
 	b.landing.Done()
+}
+
+// await lets a batch wait until it has left. mu is held, and given back meanwhile.
+func await(l *Limiter, b *batch, now int64) {
+	b.takeoff.Add(1)
+	l.waiting = append(l.waiting, b)
+	if now >= l.due {
+		dispatch(l, now)
+	}
+	l.lock.Unlock()
+	b.takeoff.Wait()
+	l.lock.Lock()
 }
 
 // runAll runs the call, and the riders with it.
@@ -167,30 +191,60 @@ func runAll(l *Limiter, b *batch, call *store.Call) {
 	}
 }
 
-// callFor returns the batch as one call.
-func callFor(l *Limiter, b *batch) *store.Call {
-	words := make([]string, 0, len(b.keys)+len(b.asks)+2)
-	if strings.Trim(strings.Join(b.keys, ""), l.Safe) != "" {
-		words = appendNames(words, l, b.keys)
-	} else {
-		heads, most := l.heads, len(l.heads)
-		for _, key := range b.keys {
-			if len(key) >= most {
-				words = appendNames(words, l, []string{key})
-				continue
-			}
-			words = append(words, heads[len(key)]+key)
+// board makes the keys of the requests that joined a batch by their raws, notes what each asks for, and returns the batch as one call. It
+// is one loop, where the interpreter charges the least: the values in a function are made when it is entered, once for all keys.
+// mu is held.
+func board(l *Limiter, b *batch) *store.Call {
+	kind, longest, heads, most := b.hand.naming.Kind, b.hand.naming.Longest, l.heads, len(l.heads)
+	young, old, first, place := l.young, l.old, b.first, len(b.keys)
+	keys := append(b.keys, b.raws...)
+	words := make([]string, len(keys), 2*len(keys)+2)
+	b.keys = keys
+	odd := place > 0 // there are keys that no head is for, or whose words are not made here
+	for _, raw := range b.raws {
+		key := kind + raw
+		if len(raw) > longest {
+			key = b.hand.naming.Key(raw)
+		} else if raw == "" {
+			key = b.hand.naming.Key(raw)
 		}
+		if young[key] != nil {
+			askAgain(l, b, key, place, b.sent)
+		} else if old[key] != nil {
+			askAgain(l, b, key, place, b.sent)
+		} else {
+			young[key] = first
+		}
+		keys[place] = key
+		if len(key) < most {
+			words[place] = heads[len(key)] + key
+		} else {
+			odd = true
+		}
+		place++
+	}
+	if odd || strings.Trim(strings.Join(keys, ""), l.Safe) != "" {
+		nameAll(l, keys, words)
 	}
 	words = append(words, b.limit.word, leaseWord)
 	if b.asks != nil {
 		words = append(words, b.asks...)
 	}
-	call := &store.Call{Script: script, Number: len(b.keys), Words: words}
+	call := &store.Call{Script: script, Number: len(keys), Words: words}
 	if b.ends != nil {
 		endOnce(call, b)
 	}
 	return call
+}
+
+// nameAll makes the words of keys that may hold anything, and be long.
+func nameAll(l *Limiter, keys, words []string) {
+	for i, key := range keys {
+		if strings.Trim(key, l.Safe) != "" {
+			key = l.Name(key)
+		}
+		words[i] = store.Word(l.Prefix + key)
+	}
 }
 
 // endOnce has the call end no lease twice: what one gives back would be given twice.
@@ -201,17 +255,6 @@ func endOnce(call *store.Call, b *batch) {
 			c.Words[c.Number+2+place] = askOne
 		}
 	}
-}
-
-// appendNames appends the names of keys that may hold anything.
-func appendNames(words []string, l *Limiter, keys []string) []string {
-	for _, key := range keys {
-		if strings.Trim(key, l.Safe) != "" {
-			key = l.Name(key)
-		}
-		words = append(words, store.Word(l.Prefix+key))
-	}
-	return words
 }
 
 // headsOf returns what goes before a key of so many bytes, where the prefix goes before it.
@@ -258,18 +301,27 @@ func hear(l *Limiter, b *batch, call *store.Call, now int64) {
 	if b.err != nil {
 		return
 	}
+	entered := len(b.keys) - len(b.raws)
 	for i, word := range b.words {
 		if word == plenty {
 			continue
 		}
-		if e := get(l, b.keys[i]); e != nil {
-			learn(l, own(l, b.keys[i], e), b, i, now)
+		e := get(l, b.keys[i])
+		if e == nil {
+			continue
+		}
+		e = own(l, b.keys[i], e)
+		learn(l, e, b, i, now)
+		if i >= entered && e.Limit == b.limit {
+			if e.Tokens > 0 || e.Empty > now {
+				hold(b.hand, b.raws[i-entered], e)
+			}
 		}
 	}
 }
 
-// verdict returns what the answer says to the request at a place, as Allow does.
-func verdict(b *batch, place int) (int64, error) {
+// answerAt returns what the answer says to the request at a place, as Carry does.
+func answerAt(b *batch, place int) (int64, error) {
 	if b.plain {
 		return b.taken, nil
 	}

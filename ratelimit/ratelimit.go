@@ -9,6 +9,7 @@ package ratelimit
 
 import (
 	"errors"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,7 +45,8 @@ type Settings struct {
 type Limiter struct {
 	Settings
 
-	heads []string // what goes before a key of so many bytes, on its way over the wire
+	lock  sync.Locker // Mu: a method of an interface is the cheaper one
+	heads []string    // what goes before a key of so many bytes, on its way over the wire
 
 	// Guarded by Mu.
 	known
@@ -57,33 +59,8 @@ type Limiter struct {
 	heard   int64    // answers so far
 }
 
-// Hand is a caller that asks under one limit, and its short way to the entries that it needs most, those that hold a lease or are
-// known to be empty: by whatever tells it whose they are before it has made a key. A token of a lease in hand may be taken, under
-// the limiter's Mu, without a call, which the interpreter makes dear.
-type Hand struct {
-	Held map[string]*Entry // the same map always
-
-	limiter *Limiter
-	limit   *Limit
-	line    *line
-	timeout time.Duration // for an answer of Redis
-}
-
-// A hand holds so many entries, and none by a longer raw: clients choose those.
-const (
-	maxHeld = 16384
-	maxRaw  = 128
-)
-
-// NewHand returns an empty hand.
-func NewHand(l *Limiter, limit *Limit, timeout time.Duration) *Hand {
-	l.Mu.Lock()
-	defer l.Mu.Unlock()
-	if l.lines[limit] == nil {
-		l.lines[limit] = &line{}
-	}
-	return &Hand{Held: map[string]*Entry{}, limiter: l, limit: limit, line: l.lines[limit], timeout: timeout}
-}
+// Failed is the verdict where there is none.
+const Failed = math.MinInt64
 
 // New returns a limiter. It asks Redis nothing.
 func New(settings Settings) *Limiter {
@@ -98,64 +75,94 @@ func New(settings Settings) *Limiter {
 		settings.Away = &atomic.Bool{}
 		settings.Away.Store(settings.Store == nil)
 	}
-	return &Limiter{Settings: settings, heads: headsOf(settings.Prefix), known: newKnown(), lines: map[*Limit]*line{}}
+	return &Limiter{Settings: settings, lock: settings.Mu, heads: headsOf(settings.Prefix), known: newKnown(), lines: map[*Limit]*line{}}
 }
 
 // What follows are functions, not methods: in the interpreter a call of a method costs three times that of a function.
 
-// Spend decides from what is in the hand: 1 says that a token of a lease was taken; 0 that Allow must be asked; a negative number
-// that the bucket is empty, and will have a token in so many microseconds. It says in one place what the middleware has written
-// out where a call is too dear.
-func Spend(hand *Hand, raw string, now int64) int64 {
-	hand.limiter.Mu.Lock()
-	verdict := spend(hand.Held[raw], hand.limit, now)
-	hand.limiter.Mu.Unlock()
-	return verdict
-}
-
-// Allow takes a token from the bucket of key: a positive number says that there was one, a negative one that there will be one in
-// so many microseconds, if nobody else takes it. Where it is more than 1, it is the time when the token was there, and the
-// request could pass without another's leave. What is known here is told at once, and held in the hand as raw from then on. Else it
-// asks Redis. Requests that wait at the same time share one call. The error, which comes within the timeout and with a verdict of
-// 0, wraps store.ErrUnavailable, or is ErrNotABucket or the script's own. The limiter's Mu is held, and given back.
-func Allow(hand *Hand, raw, key string, now int64) (int64, error) {
-	l := hand.limiter
-	// One if after the other, here and below: || is a value more.
-	if l.young[key] != nil {
-		return Carry(hand, raw, key, now, nil)
-	}
-	if l.old[key] != nil {
-		return Carry(hand, raw, key, now, nil)
-	}
-	// A key that is new here, as most are where there are many clients: written out.
-	b := hand.line.forming
+// Allow takes a token from the bucket of the key that raw stands for, of which the hand holds nothing: a positive number says that
+// there was one, a negative one that there will be one in so many microseconds, if nobody else takes it. Where it is more than 1, it is
+// the time when the token was there, and the request could pass without another's leave. It asks Redis; requests that wait at the
+// same time share one call. Failed, which comes within the timeout, says that there is no verdict, and Trouble why. The limiter's Mu is
+// held, and given back.
+//
+// It does next to nothing, for that is most of what a client costs that is seldom seen. The leader of a batch makes the keys, in
+// a loop.
+func Allow(hand *Hand, raw string, now int64) int64 {
+	// One if after the other: || is a value more.
+	b := hand.forming
 	if b == nil {
-		b = form(hand, now)
-		if b == nil {
-			return unavailable(l)
-		}
+		return open(hand, raw, now)
 	}
-	l.young[key] = b.first
-	place := len(b.keys)
-	b.keys = append(b.keys, key)
-	if place == 0 {
-		lead(l, b, now)
-	} else {
-		if place == maxBatch-1 {
-			hurry(l, b, now)
-		} else if now >= l.due {
-			hurry(l, b, now)
-		}
-		l.Mu.Unlock()
-		b.landing.Wait()
+	if len(raw) > hand.fits {
+		return allowKnown(hand, raw, now)
 	}
+	//lint:ignore S1021 the interpreter makes two values for :=
+	var place int
+	place = len(b.raws)
+	b.raws = append(b.raws, raw)
+	if place == maxBatch-1 {
+		hurry(b, now)
+	} else if now >= b.due {
+		hurry(b, now)
+	}
+	hand.lock.Unlock()
+	b.landing.Wait()
 	if b.plain {
-		return b.taken, nil
+		return b.taken
 	}
-	return verdict(b, place)
+	return told(hand, b, place)
 }
 
-// Carry is Allow where rider, which may be nil, is a call of somebody else's that goes the same way if Redis has to be asked.
+// open is Allow for the first request of a batch, and for one that meets another hand's.
+func open(hand *Hand, raw string, now int64) int64 {
+	if hand.line.forming != nil || len(raw) > hand.fits {
+		return allowKnown(hand, raw, now)
+	}
+	b := form(hand, now)
+	if b == nil {
+		_, err := unavailable(hand.limiter)
+		return verdictOf(hand, 0, err)
+	}
+	b.raws = append(b.raws, raw)
+	lead(hand.limiter, b, now)
+	return told(hand, b, 0)
+}
+
+// allowKnown is Allow where more may be known of the key than the hand holds by the raw.
+func allowKnown(hand *Hand, raw string, now int64) int64 {
+	verdict, err := Carry(hand, raw, keyOf(hand, raw), now, nil)
+	return verdictOf(hand, verdict, err)
+}
+
+// told returns the verdict on a raw at its place in a batch.
+func told(hand *Hand, b *batch, place int) int64 {
+	verdict, err := answerAt(b, len(b.keys)-len(b.raws)+place)
+	return verdictOf(hand, verdict, err)
+}
+
+// verdictOf returns the verdict, or notes why there is none.
+func verdictOf(hand *Hand, verdict int64, err error) int64 {
+	if err == nil {
+		return verdict
+	}
+	hand.lock.Lock()
+	hand.trouble = err
+	hand.lock.Unlock()
+	return Failed
+}
+
+// Trouble tells why there was no verdict, the last time that there was none: an error that wraps store.ErrUnavailable, or is ErrNotABucket
+// or the script's own.
+func Trouble(hand *Hand) error {
+	hand.lock.Lock()
+	defer hand.lock.Unlock()
+	return hand.trouble
+}
+
+// Carry is Allow for a key of which something may be known here: that is told at once, and held in the hand as raw from then on. rider,
+// which may be nil, is a call of somebody else's that goes the same way if Redis has to be asked. The error, which comes with a verdict of
+// 0, is as Trouble's.
 func Carry(hand *Hand, raw, key string, now int64, rider *store.Call) (int64, error) {
 	l := hand.limiter
 	e := get(l, key)
@@ -171,53 +178,25 @@ func Carry(hand *Hand, raw, key string, now int64, rider *store.Call) (int64, er
 			return unavailable(l)
 		}
 	}
-	if e == nil {
-		add(l, key, b.first)
-	} else {
-		askAgain(l, b, key, e, now)
-	}
 	place := len(b.keys)
-	b.keys = append(b.keys, key)
+	enter(l, b, key, now)
 	if rider != nil {
 		carry(b, rider)
 	}
-	if place == 0 {
+	if place+len(b.raws) == 0 {
 		lead(l, b, now)
 	} else {
-		if place == maxBatch-1 || now >= l.due {
-			hurry(l, b, now)
+		if place+len(b.raws) >= maxBatch-1 || now >= l.due {
+			hurry(b, now)
 		}
 		l.Mu.Unlock()
 		b.landing.Wait()
 	}
-	return verdict(b, place)
+	return answerAt(b, place)
 }
 
 // unavailable is the verdict while Redis is away. mu is held, and given back.
 func unavailable(l *Limiter) (int64, error) {
 	l.Mu.Unlock()
 	return 0, store.ErrUnavailable
-}
-
-// drop takes some out of a full hand: those that are still needed come back. Held stays the map that it was.
-func drop(hand *Hand) {
-	dropped := 0
-	for raw := range hand.Held {
-		delete(hand.Held, raw)
-		dropped++
-		if dropped == maxHeld/64 {
-			break
-		}
-	}
-}
-
-// hold puts an entry in the hand. mu is held.
-func hold(hand *Hand, raw string, e *Entry) {
-	if len(raw) > maxRaw {
-		return
-	}
-	if len(hand.Held) >= maxHeld {
-		drop(hand)
-	}
-	hand.Held[raw] = e
 }

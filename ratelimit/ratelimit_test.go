@@ -34,7 +34,7 @@ func newStore(t *testing.T, address string) *store.Store {
 }
 
 func allow(t *testing.T, l *Limiter, key string, limit *Limit) int64 {
-	verdict, err := allowBy(NewHand(l, limit, 5*time.Second), key, key, l.Now(), nil)
+	verdict, err := allowBy(NewHand(l, limit, 5*time.Second, Naming{}), key, key, l.Now(), nil)
 	require.NoError(t, err)
 	return verdict
 }
@@ -97,7 +97,7 @@ func TestLimiter_exactUnderContention(t *testing.T) {
 func askTenTimes(l *Limiter, limit *Limit, allowed, failed *int64, done *sync.WaitGroup) {
 	defer done.Done()
 	for i := 0; i < 10; i++ {
-		verdict, err := allowBy(NewHand(l, limit, 20*time.Second), "ip:a", "ip:a", 0, nil)
+		verdict, err := allowBy(NewHand(l, limit, 20*time.Second, Naming{}), "ip:a", "ip:a", 0, nil)
 		if err != nil {
 			atomic.AddInt64(failed, 1)
 		} else if verdict > 0 {
@@ -128,7 +128,7 @@ func TestLimiter_eachVerdictBelongsToItsKey(t *testing.T) {
 
 func askForKey(l *Limiter, key string, limit *Limit, allowed, failed *int64, done *sync.WaitGroup) {
 	defer done.Done()
-	verdict, err := allowBy(NewHand(l, limit, 20*time.Second), key, key, 0, nil)
+	verdict, err := allowBy(NewHand(l, limit, 20*time.Second, Naming{}), key, key, 0, nil)
 	if err != nil {
 		atomic.AddInt64(failed, 1)
 	} else if verdict > 0 {
@@ -154,7 +154,7 @@ func TestLimiter_aKeyThatIsNotABucketIsAnErrorOfItsOwn(t *testing.T) {
 	l := newLimiter(newStore(t, server.Addr()))
 	limit := NewLimit(1, 1, time.Hour)
 	for _, key := range []string{"ip:list", "ip:text"} {
-		_, err := allowBy(NewHand(l, limit, 5*time.Second), key, key, 0, nil)
+		_, err := allowBy(NewHand(l, limit, 5*time.Second, Naming{}), key, key, 0, nil)
 		require.ErrorIs(t, err, ErrNotABucket)
 	}
 	require.True(t, allowed(t, l, "ip:good", limit))
@@ -166,14 +166,14 @@ func TestLimiter_carriesARider(t *testing.T) {
 	learnt := int64(0)
 	rider := &store.Call{Script: store.NewScript(`return '42'`), Keys: []string{"test:{name}:other"}}
 	rider.Then = func(c *store.Call) { learnt = c.Reply[0] }
-	_, err := allowBy(NewHand(l, NewLimit(1, 1, time.Hour), 5*time.Second), "ip:a", "ip:a", 0, rider)
+	_, err := allowBy(NewHand(l, NewLimit(1, 1, time.Hour), 5*time.Second, Naming{}), "ip:a", "ip:a", 0, rider)
 	require.NoError(t, err)
 	require.Equal(t, int64(42), learnt)
 }
 
 func TestLimiter_withoutRedisAnErrorComesInTime(t *testing.T) {
 	l := newLimiter(newStore(t, "127.0.0.1:"+redistest.FreePort(t)))
-	_, err := allowBy(NewHand(l, NewLimit(1, 1, time.Hour), time.Second), "ip:a", "ip:a", 0, nil)
+	_, err := allowBy(NewHand(l, NewLimit(1, 1, time.Hour), time.Second, Naming{}), "ip:a", "ip:a", 0, nil)
 	require.ErrorIs(t, err, store.ErrUnavailable)
 }
 
@@ -250,7 +250,7 @@ func TestKnown_withARedisTheOldOnesGo(t *testing.T) {
 }
 
 func TestHand_isBounded(t *testing.T) {
-	hand := NewHand(New(Settings{}), nil, 0)
+	hand := NewHand(New(Settings{}), nil, 0, Naming{})
 	for i := 0; i < 3*maxHeld; i++ {
 		hold(hand, numbered(i), &Entry{})
 		require.LessOrEqual(t, len(hand.Held), maxHeld)
@@ -267,7 +267,7 @@ func TestHand_holdsNothingOfAnotherLimit(t *testing.T) {
 	server := redistest.Start(t)
 	l := newLimiter(newStore(t, server.Addr()))
 	wide, narrow := NewLimit(1000, 1, time.Hour), NewLimit(2, 1, time.Hour)
-	hand := NewHand(l, wide, 5*time.Second)
+	hand := NewHand(l, wide, 5*time.Second, Naming{})
 	ask := func() int64 {
 		if verdict := Spend(hand, "raw", l.Now()); verdict != 0 {
 			return verdict
@@ -282,7 +282,7 @@ func TestHand_holdsNothingOfAnotherLimit(t *testing.T) {
 	held := hand.Held["raw"]
 	require.NotNil(t, held)
 	require.Greater(t, held.Tokens, int64(0), "a lease")
-	verdict, err := allowBy(NewHand(l, narrow, 5*time.Second), "raw", "ip:a", l.Now(), nil)
+	verdict, err := allowBy(NewHand(l, narrow, 5*time.Second, Naming{}), "raw", "ip:a", l.Now(), nil)
 	require.NoError(t, err)
 	require.Equal(t, int64(1), verdict)
 	require.Zero(t, held.Tokens, "the other limit has taken the key over, lease and all")
@@ -391,7 +391,7 @@ func TestAllow_aKeyTwiceInABatch(t *testing.T) {
 	limit := NewLimit(1000, 1, time.Hour)
 	drain := &store.Call{Script: script, Number: 1, Words: []string{store.Word(l.Prefix + "ip:a"), limit.word, leaseWord, store.Word("300 0")}}
 	require.NoError(t, redis.Run([]*store.Call{drain}, time.Now().Add(5*time.Second)))
-	hand := NewHand(l, limit, 5*time.Second)
+	hand := NewHand(l, limit, 5*time.Second, Naming{})
 	now := l.Now() // it stands still: none leaves because Redis is far away
 	var done sync.WaitGroup
 	ask := func(key string) {

@@ -94,7 +94,7 @@ func (f *fleet) restart(g *gateway) {
 	g.limiter = ratelimit.New(ratelimit.Settings{
 		Store: f.redis, Prefix: "bucket:", Name: func(key string) string { return key }, Now: g.now,
 	})
-	g.hand = ratelimit.NewHand(g.limiter, f.limit, time.Second)
+	g.hand = ratelimit.NewHand(g.limiter, f.limit, time.Second, ratelimit.Naming{})
 }
 
 // ask has a client ask a gateway once, and comes back at once: who has to wait for Redis does so beside.
@@ -110,9 +110,9 @@ func (f *fleet) ask(g *gateway, key string) {
 	limiter, hand := g.limiter, g.hand
 	f.asking.Go(func() {
 		limiter.Mu.Lock()
-		verdict, err := ratelimit.Allow(hand, key, key, g.now())
-		if err != nil {
-			panic(err) // this Redis never fails
+		verdict := ratelimit.Allow(hand, key, g.now())
+		if verdict == ratelimit.Failed {
+			panic(ratelimit.Trouble(hand)) // this Redis never fails
 		}
 		if verdict > 0 && limiter == g.limiter {
 			g.admit(start, time.Since(f.redis.begun).Microseconds())

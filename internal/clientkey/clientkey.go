@@ -45,19 +45,27 @@ func (c Criterion) OfConnection() bool {
 func New(c Criterion) func(*http.Request) string {
 	if c.Header != "" {
 		name := http.CanonicalHeaderKey(c.Header)
-		return func(r *http.Request) string { return key(KindHeader, r.Header.Get(name)) }
+		return func(r *http.Request) string { return OfHeader(r.Header.Get(name)) }
 	}
-	if c.OfConnection() && c.IPv6Subnet == 0 {
-		return func(r *http.Request) string {
-			// An IPv4 address and a port: an IPv6 address has a colon earlier.
-			colon := strings.IndexByte(r.RemoteAddr, ':')
-			if colon < 7 || colon > 15 {
-				return c.of(r)
-			}
-			return kindIP + r.RemoteAddr[:colon]
-		}
+	if c.OfConnection() {
+		return func(r *http.Request) string { return c.OfAddress(r.RemoteAddr) }
 	}
 	return func(r *http.Request) string { return c.of(r) }
+}
+
+// OfHeader returns the key for a header's value.
+func OfHeader(value string) string { return key(KindHeader, value) }
+
+// OfAddress returns the key for a request's RemoteAddr.
+func (c *Criterion) OfAddress(address string) string {
+	if c.IPv6Subnet == 0 {
+		// An IPv4 address and a port: an IPv6 address has a colon earlier.
+		colon := strings.IndexByte(address, ':')
+		if colon >= 7 && colon <= 15 {
+			return kindIP + address[:colon]
+		}
+	}
+	return key(kindIP, c.subnet(host(address)))
 }
 
 func (c *Criterion) of(r *http.Request) string {
@@ -69,13 +77,13 @@ func (c *Criterion) of(r *http.Request) string {
 	case len(c.Excluded) > 0:
 		return key(kindIP, c.notExcluded(r))
 	}
-	return key(kindIP, c.subnet(remote(r)))
+	return c.OfAddress(r.RemoteAddr)
 }
 
-func remote(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
+func host(address string) string {
+	host, _, err := net.SplitHostPort(address)
 	if err != nil {
-		return r.RemoteAddr
+		return address
 	}
 	return host
 }

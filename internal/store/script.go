@@ -85,7 +85,7 @@ const newline = "\r\n"
 var heads = makeHeads("$", 0, 256)
 
 // maxWords is more than a call of ours has.
-const maxWords = 1023
+const maxWords = 1100
 
 // counts are how a command with so many words begins, besides the three that each has.
 var counts = makeHeads("*", 3, maxWords+1)
