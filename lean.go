@@ -17,8 +17,14 @@ import (
 
 // leanBoth limits and breaks.
 func (m *Middleware) leanBoth() http.HandlerFunc {
-	var e *ratelimit.Entry    // guarded by mu
 	var mu sync.Locker = m.mu // a method of an interface is the cheaper one
+	var (                     // guarded by mu: what a request needs no longer than it has the lock
+		raw           string
+		values        []string
+		e             *ratelimit.Entry
+		found, leased bool
+		writer        reflect.Type
+	)
 	hand, held, next, view, own := m.hand, m.hand.Held, m.next, m.view, m.own
 	refusing, left, land := view.Refusing, view.Seconds, m.lander(m.own)
 	since, begun, typeOf := time.Since, start, reflect.TypeOf
@@ -28,40 +34,48 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 			refuseAgain(w, left)
 			return
 		}
-		var raw string
-		if ofHeader {
-			for _, value := range r.Header[header] {
-				raw = value
-				break
-			}
-		} else if ofConnection {
-			raw = r.RemoteAddr
-		} else {
-			raw = rawOf(m, r)
-		}
-		var now, verdict int64
+		var (
+			now   int64
+			other bool // a writer than those that are known to tell the status
+		)
 		now = int64(since(begun)) / 1000
 		mu.Lock()
 		if now >= view.Healthy {
 			unhealthy(m, w, r, now)
 			return
 		}
-		e = held[raw]
-		if e != nil {
-			if e.Tokens <= 0 || now >= e.Until {
-				if now < e.Empty {
-					emptyHanded(m, w, r, e, now)
-					return
+		raw = ""
+		if ofHeader {
+			values, found = r.Header[header]
+			if found {
+				if len(values) > 0 {
+					raw = values[0]
 				}
-				e = nil
+			}
+		} else if ofConnection {
+			raw = r.RemoteAddr
+		} else {
+			raw = rawOf(m, r)
+		}
+		leased = false
+		e, found = held[raw]
+		if found {
+			if e.Tokens > 0 {
+				leased = now < e.Until
+			}
+			if leased {
+				e.Tokens--
+			} else if now < e.Empty {
+				emptyHanded(m, w, r, e, now)
+				return
 			}
 		}
-		other := typeOf(w) != own.writer
-		if e != nil {
-			e.Tokens--
+		writer = typeOf(w)
+		other = writer != own.writer
+		if leased {
 			mu.Unlock()
 		} else {
-			verdict = ratelimit.Allow(hand, raw, now)
+			verdict := ratelimit.Allow(hand, raw, now)
 			if verdict <= 1 {
 				goOn(m, w, r, verdict, now)
 				return
@@ -81,41 +95,49 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 
 // leanLimiter limits.
 func (m *Middleware) leanLimiter() http.HandlerFunc {
-	var e *ratelimit.Entry // guarded by mu
 	var mu sync.Locker = m.mu
+	var ( // guarded by mu
+		raw           string
+		values        []string
+		e             *ratelimit.Entry
+		found, leased bool
+	)
 	hand, held, next := m.hand, m.hand.Held, m.next
 	since, begun := time.Since, start
 	ofHeader, ofConnection, header := m.header != "", m.client.OfConnection(), m.header
 	return func(w http.ResponseWriter, r *http.Request) {
-		var raw string
+		now := int64(since(begun)) / 1000
+		mu.Lock()
+		raw = ""
 		if ofHeader {
-			for _, value := range r.Header[header] {
-				raw = value
-				break
+			values, found = r.Header[header]
+			if found {
+				if len(values) > 0 {
+					raw = values[0]
+				}
 			}
 		} else if ofConnection {
 			raw = r.RemoteAddr
 		} else {
 			raw = rawOf(m, r)
 		}
-		var now, verdict int64
-		now = int64(since(begun)) / 1000
-		mu.Lock()
-		e = held[raw]
-		if e != nil {
-			if e.Tokens <= 0 || now >= e.Until {
-				if now < e.Empty {
-					emptyHanded(m, w, r, e, now)
-					return
-				}
-				e = nil
+		leased = false
+		e, found = held[raw]
+		if found {
+			if e.Tokens > 0 {
+				leased = now < e.Until
+			}
+			if leased {
+				e.Tokens--
+			} else if now < e.Empty {
+				emptyHanded(m, w, r, e, now)
+				return
 			}
 		}
-		if e != nil {
-			e.Tokens--
+		if leased {
 			mu.Unlock()
 		} else {
-			verdict = ratelimit.Allow(hand, raw, now)
+			verdict := ratelimit.Allow(hand, raw, now)
 			if verdict <= 0 {
 				goOn(m, w, r, verdict, now)
 				return
@@ -128,6 +150,7 @@ func (m *Middleware) leanLimiter() http.HandlerFunc {
 // leanBreaker breaks.
 func (m *Middleware) leanBreaker() http.HandlerFunc {
 	var mu sync.Locker = m.mu
+	var writer reflect.Type // guarded by mu
 	next, view, own := m.next, m.view, m.own
 	refusing, left, land := view.Refusing, view.Seconds, m.lander(m.own)
 	since, begun, typeOf := time.Since, start, reflect.TypeOf
@@ -142,7 +165,8 @@ func (m *Middleware) leanBreaker() http.HandlerFunc {
 			unhealthy(m, w, r, now)
 			return
 		}
-		other := typeOf(w) != own.writer
+		writer = typeOf(w)
+		other := writer != own.writer
 		mu.Unlock()
 		if other {
 			pass(m, w, r, now)
