@@ -33,6 +33,18 @@ func TestTurn_everyContenderHasItsTurn(t *testing.T) {
 	}
 }
 
+func TestJoin(t *testing.T) {
+	require.Equal(t,
+		sample{Requests: 400, Refused: 40, Upstream: 360, Clients: 30, Keys: 50, PerSecond: 200, TraefikCPU: 70, RedisCPU: 10, RedisCalls: 0.25,
+			Objects: 475, Bytes: 950, P50: 2, P99: 10},
+		join([]sample{
+			{Requests: 100, Refused: 10, Upstream: 90, Clients: 20, Keys: 25, PerSecond: 100, TraefikCPU: 100, RedisCPU: 40, RedisCalls: 1,
+				Objects: 400, Bytes: 800, P50: 1, P99: 5},
+			{Requests: 300, Refused: 30, Upstream: 270, Clients: 30, Keys: 50, PerSecond: 300, TraefikCPU: 60, RedisCPU: 0, RedisCalls: 0,
+				Objects: 500, Bytes: 1000, P50: 3, P99: 15},
+		}))
+}
+
 func TestClients_expected(t *testing.T) {
 	require.InDelta(t, 1, hot.expected(5000), 1e-9)
 	require.InDelta(t, 200000*(1-0.6065), uniform.expected(100000), 50)
@@ -68,7 +80,7 @@ func TestCheck_refusesWhatIsNotOfItsWorkload(t *testing.T) {
 		change func(*sample)
 		says   string
 	}{
-		{"too few requests", hot, ours, goodHot, func(s *sample) { s.Requests = 900 }, "only 900"},
+		{"too few requests", hot, ours, goodHot, func(s *sample) { s.Requests = 400 }, "only 400"},
 		{"the upstream saw less", hot, ours, goodHot, func(s *sample) { s.Upstream = 19990 }, "reached the upstream"},
 		{"the upstream saw more", hot, ours, goodHot, func(s *sample) { s.Upstream = 20100 }, "reached the upstream"},
 		{"refused where nobody is", hot, ours, goodHot, func(s *sample) { s.Refused, s.Upstream = 1, 19999 }, "should not"},

@@ -16,7 +16,7 @@ import (
 type bench struct {
 	root       string
 	rounds     int
-	duration   time.Duration
+	seconds    int // of a sample
 	contenders []contender
 	check      bool // that the loose bounds hold
 	json       string
@@ -25,7 +25,7 @@ type bench struct {
 
 func main() {
 	b := &bench{contenders: []contender{none, noop, builtin, builtinOpen, ours}}
-	seconds := flag.Int("seconds", 2, "seconds a sample")
+	flag.IntVar(&b.seconds, "seconds", 2, "seconds a sample, one of them at a time, in turns with the other contenders")
 	names := flag.String("workloads", "", "names of workloads, with commas; default: all")
 	gogc := flag.String("gogc", "400,100", "GOGC of the gateways, one case each, with commas")
 	static := flag.String("static", "shipped,bare", "static configurations, one case each: shipped, bare (without metrics and access log)")
@@ -37,7 +37,6 @@ func main() {
 	flag.StringVar(&b.root, "root", "..", "root of the project")
 	flag.IntVar(&b.rounds, "rounds", 7, "rounds; each measures every contender once")
 	flag.Parse()
-	b.duration = time.Duration(*seconds) * time.Second
 	if *short {
 		b.rounds, b.check = 3, true
 		b.contenders = []contender{none, builtin, ours}
@@ -96,7 +95,7 @@ func (b *bench) run(settings []setting, names string) error {
 	}
 	var err error
 	b.report.Date = time.Now().UTC().Truncate(time.Second)
-	if b.report.Conditions, err = observe(b.root, b.rounds, b.duration); err != nil {
+	if b.report.Conditions, err = observe(b.root, b.rounds, time.Duration(b.seconds)*slice); err != nil {
 		return err
 	}
 	var passed error
@@ -140,21 +139,44 @@ func (b *bench) workload(w workload, s setting) (*result, error) {
 		}
 	}
 	for round := range b.rounds {
-		for place := range r.order {
-			c := r.order[turn(round, place, len(r.order))]
-			sample, err := l.measure(w, c, b.duration, round)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", c, err)
-			}
-			sample.Place = place
-			r.Samples[c] = append(r.Samples[c], sample)
+		if err := b.round(l, r, round); err != nil {
+			return nil, err
 		}
 	}
 	r.sum()
 	return r, nil
 }
 
-// turn tells who is next: each round begins one further on, and every other one goes backwards.
+// round takes one sample of each contender, slice by slice in turns.
+func (b *bench) round(l *lab, r *result, round int) error {
+	if err := l.empty(r.Workload); err != nil {
+		return err
+	}
+	slices := map[contender][]sample{}
+	for i := range b.seconds {
+		for place := range r.order {
+			c := r.order[turn(round*b.seconds+i, place, len(r.order))]
+			if i == 0 {
+				if err := l.prepare(r.Workload, c, round); err != nil {
+					return fmt.Errorf("%s: %w", c, err)
+				}
+			}
+			s, err := l.measure(r.Workload, c, round*b.seconds+i)
+			if err != nil {
+				return fmt.Errorf("%s: %w", c, err)
+			}
+			slices[c] = append(slices[c], s)
+		}
+	}
+	for _, c := range r.order {
+		s := join(slices[c])
+		s.Round = round
+		r.Samples[c] = append(r.Samples[c], s)
+	}
+	return nil
+}
+
+// turn tells who is next: each time begins one further on, and every other one goes backwards.
 func turn(round, place, of int) int {
 	if round%2 == 1 {
 		place = of - 1 - place

@@ -10,7 +10,6 @@ import (
 // sample is one contender in one round. What is per request is so of those that wrk saw answered.
 type sample struct {
 	Round      int     `json:"round"`
-	Place      int     `json:"place"` // in the round
 	Requests   int     `json:"requests"`
 	Refused    int     `json:"refused"`
 	Upstream   int     `json:"upstream"` // requests that reached it
@@ -29,17 +28,18 @@ type sample struct {
 // cpu is what the sample's request costs in all.
 func (s sample) cpu() float64 { return s.TraefikCPU + s.RedisCPU }
 
-// measure has a contender answer the workload for so long, and checks that it measured what it says.
-func (l *lab) measure(w workload, c contender, duration time.Duration, round int) (sample, error) {
-	start, err := l.prepare(w, c, round)
-	if err != nil {
-		return sample{}, err
-	}
+// slice is how long a contender answers before it is another's turn. A sample has as many as it has seconds: neighbours on a machine
+// come and go within seconds, and so disturb all contenders of a round alike.
+const slice = time.Second
+
+// measure has a contender answer the workload for a slice of time, and checks that it measured what it says. Each seed is another
+// sequence of clients.
+func (l *lab) measure(w workload, c contender, seed int) (sample, error) {
 	before, err := l.account(true)
 	if err != nil {
 		return sample{}, err
 	}
-	loads, err := l.load(w, c, duration, round)
+	loads, err := l.load(w, c, slice, seed)
 	if err != nil {
 		return sample{}, err
 	}
@@ -47,8 +47,8 @@ func (l *lab) measure(w workload, c contender, duration time.Duration, round int
 	if err != nil {
 		return sample{}, err
 	}
-	l.made[c] += after.keys - start.keys
-	s := sample{Round: round, Upstream: after.upstream - before.upstream, Keys: l.made[c]}
+	l.made[c] += after.keys - before.keys
+	s := sample{Upstream: after.upstream - before.upstream, Keys: l.made[c]}
 	for _, one := range loads {
 		if one.Broken > 0 {
 			return s, fmt.Errorf("%d requests got no answer", one.Broken)
@@ -69,35 +69,75 @@ func (l *lab) measure(w workload, c contender, duration time.Duration, round int
 	s.RedisCalls = (after.calls - before.calls) / n
 	s.Objects = (after.objects - before.objects) / n
 	s.Bytes = (after.bytes - before.bytes) / n
-	return s, w.check(c, s, duration)
+	return s, w.check(c, s, slice)
 }
 
-// prepare empties Redis, unless it is to keep what it has, and tells how the accounts stood then; opens the circuit where it is to
-// be open; and warms up.
-func (l *lab) prepare(w workload, c contender, round int) (start account, err error) {
-	if !w.lasting {
-		if _, err := l.do("FLUSHALL"); err != nil {
-			return start, err
-		}
-		l.made[c] = 0
+// join makes one sample of slices. What is per request is weighed by the requests; of latencies and rates it is the mean.
+func join(slices []sample) sample {
+	all := slices[0]
+	all.Requests, all.Refused, all.Upstream = 0, 0, 0
+	for _, s := range slices {
+		all.Requests += s.Requests
+		all.Refused += s.Refused
+		all.Upstream += s.Upstream
+		all.Clients = max(all.Clients, s.Clients)
+		all.Keys = max(all.Keys, s.Keys)
 	}
-	if start, err = l.account(true); err != nil {
-		return start, err
+	mean := func(figure func(s *sample) *float64, weight func(s sample) float64) {
+		sum, weights := 0.0, 0.0
+		for _, s := range slices {
+			sum += *figure(&s) * weight(s)
+			weights += weight(s)
+		}
+		*figure(&all) = sum / weights
+	}
+	requests := func(s sample) float64 { return float64(s.Requests) }
+	alike := func(sample) float64 { return 1 }
+	mean(func(s *sample) *float64 { return &s.TraefikCPU }, requests)
+	mean(func(s *sample) *float64 { return &s.RedisCPU }, requests)
+	mean(func(s *sample) *float64 { return &s.RedisCalls }, requests)
+	mean(func(s *sample) *float64 { return &s.Objects }, requests)
+	mean(func(s *sample) *float64 { return &s.Bytes }, requests)
+	mean(func(s *sample) *float64 { return &s.PerSecond }, alike)
+	mean(func(s *sample) *float64 { return &s.P50 }, alike)
+	mean(func(s *sample) *float64 { return &s.P99 }, alike)
+	return all
+}
+
+// empty empties Redis, unless it is to keep what it has.
+func (l *lab) empty(w workload) error {
+	if w.lasting {
+		return nil
+	}
+	clear(l.made)
+	_, err := l.do("FLUSHALL")
+	return err
+}
+
+// prepare opens the circuit where it is to be open, and warms up.
+func (l *lab) prepare(w workload, c contender, round int) error {
+	start, err := l.account(true)
+	if err != nil {
+		return err
 	}
 	if w.open {
 		for range 50 {
 			for _, web := range l.webs {
 				response, err := http.Get("http://" + web + w.path(c) + "/fail")
 				if err != nil {
-					return start, err
+					return err
 				}
 				response.Body.Close()
 			}
 		}
 		time.Sleep(300 * time.Millisecond)
 	}
-	_, err = l.load(w, c, w.warmUp(c, round), round+1000)
-	return start, err
+	if _, err := l.load(w, c, w.warmUp(c, round), round+1000); err != nil {
+		return err
+	}
+	end, err := l.account(false)
+	l.made[c] += end.keys - start.keys
+	return err
 }
 
 // check tells why a sample is not one of its workload.
@@ -113,7 +153,7 @@ func (w workload) check(c contender, s sample, duration time.Duration) error {
 	refilled := float64(w.Rate) * (duration + 500*time.Millisecond).Seconds() / period.Seconds()
 	limits := c == builtin || c == ours && !w.open
 	switch {
-	case s.Requests < 1000:
+	case s.Requests < 500:
 		return fmt.Errorf("only %d requests", s.Requests)
 	case s.Upstream < passed || s.Upstream > passed+under:
 		return fmt.Errorf("%d requests reached the upstream, but %d passed", s.Upstream, passed)
