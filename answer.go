@@ -112,7 +112,7 @@ func (m *Middleware) noteOpen(now int64) {
 }
 
 // noteEmpty logs a refusal that its entry calls for. The limiter's lock is held, and given back meanwhile.
-func (m *Middleware) noteEmpty(r *http.Request, e *ratelimit.Entry, now int64) {
+func noteEmpty(m *Middleware, r *http.Request, e *ratelimit.Entry, now int64) {
 	before := int(e.Refused - 1)
 	e.Refused = 0
 	if !m.debug {

@@ -29,7 +29,7 @@ func (m *Middleware) lander(own *watched) func(*passage) {
 			//lint:ignore S1021 the interpreter makes two values for :=
 			var status int64
 			status = valueOf(p.w).Method(own.status).Call(nil)[0].Int()
-			if status >= http.StatusInternalServerError {
+			if status >= internalServerError {
 				tell(m, p, status)
 			} else if len(failing) > 0 {
 				tell(m, p, status)

@@ -3,7 +3,6 @@ package resilience
 import (
 	"net/http"
 	"reflect"
-	"sync"
 	"time"
 
 	"github.com/resilient-gateway/resilience/internal/clientkey"
@@ -15,10 +14,17 @@ import (
 // closure has captured costs nothing, nor does the length of a channel. So each handler is one closure, written out, though they
 // repeat each other; each way off it is a function, which costs a third of what a method does. docs/performance.md has the figures.
 
+// The selectors would be values.
+const (
+	tooManyRequests     = http.StatusTooManyRequests
+	internalServerError = http.StatusInternalServerError
+	serviceUnavailable  = http.StatusServiceUnavailable
+)
+
 // leanBoth limits and breaks.
 func (m *Middleware) leanBoth() http.HandlerFunc {
-	var mu sync.Locker = m.mu // a method of an interface is the cheaper one
-	var (                     // guarded by mu: what a request needs no longer than it has the lock
+	mu := m.mu
+	var ( // guarded by mu: what a request needs no longer than it has the lock
 		raw           string
 		values        []string
 		e             *ratelimit.Entry
@@ -95,7 +101,7 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 
 // leanLimiter limits.
 func (m *Middleware) leanLimiter() http.HandlerFunc {
-	var mu sync.Locker = m.mu
+	mu := m.mu
 	var ( // guarded by mu
 		raw           string
 		values        []string
@@ -149,7 +155,7 @@ func (m *Middleware) leanLimiter() http.HandlerFunc {
 
 // leanBreaker breaks.
 func (m *Middleware) leanBreaker() http.HandlerFunc {
-	var mu sync.Locker = m.mu
+	mu := m.mu
 	var writer reflect.Type // guarded by mu
 	next, view, own := m.next, m.view, m.own
 	refusing, left, land := view.Refusing, view.Seconds, m.lander(m.own)
@@ -185,7 +191,7 @@ func refuseAgain(w http.ResponseWriter, left chan struct{}) {
 	header["Content-Type"] = contentType
 	header["Content-Length"] = openLength
 	header["Retry-After"] = waits[len(left)]
-	w.WriteHeader(http.StatusServiceUnavailable)
+	w.WriteHeader(serviceUnavailable)
 	w.Write(openText)
 }
 
@@ -235,20 +241,20 @@ func refuseOpen(m *Middleware, w http.ResponseWriter, until, now int64) {
 
 // emptyHanded refuses a request whose bucket is known to be empty. The lock is held, and given back.
 func emptyHanded(m *Middleware, w http.ResponseWriter, r *http.Request, e *ratelimit.Entry, now int64) {
-	wait := e.Token - now
 	e.Refused++
 	if now >= e.Note {
-		m.noteEmpty(r, e, now)
+		noteEmpty(m, r, e, now)
 	}
+	now = e.Token - now // until there is a token: one value less than a variable of its own
 	m.mu.Unlock()
 	header := w.Header()
 	header["Content-Type"] = contentType
 	header["Content-Length"] = limitedLength
 	header["Retry-After"] = oneSecond
-	if wait > 1000000 {
-		header["Retry-After"] = seconds(wait)
+	if now > 1000000 {
+		header["Retry-After"] = seconds(now)
 	}
-	w.WriteHeader(http.StatusTooManyRequests)
+	w.WriteHeader(tooManyRequests)
 	w.Write(limitedText)
 }
 

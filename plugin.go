@@ -31,7 +31,7 @@ type Middleware struct {
 	hand  *ratelimit.Hand
 
 	// Of the limiter and the breaker, side by side: interpreted, each dot on the way to a field costs.
-	mu     *sync.Mutex
+	mu     sync.Locker // a method of an interface is the cheaper one
 	view   *breaker.View
 	header string   // that the key is made of; "": none
 	own    *watched // writers on this route; guarded by mu
