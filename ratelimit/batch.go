@@ -201,19 +201,24 @@ func board(l *Limiter, b *batch) *store.Call {
 	words := make([]string, len(keys), 2*len(keys)+2)
 	b.keys = keys
 	odd := place > 0 // there are keys that no head is for, or whose words are not made here
+	seldom := b.sent - b.limit.forgets
+	var (
+		key string
+		e   *Entry
+	)
 	for _, raw := range b.raws {
-		key := kind + raw
-		if len(raw) > longest {
-			key = b.hand.naming.Key(raw)
-		} else if raw == "" {
+		key = kind + raw
+		if len(raw) > longest || raw == "" {
 			key = b.hand.naming.Key(raw)
 		}
-		if young[key] != nil {
-			askAgain(l, b, key, place, b.sent)
-		} else if old[key] != nil {
-			askAgain(l, b, key, place, b.sent)
+		e = young[key]
+		if e == nil {
+			e = old[key]
+		}
+		if e == nil || e.first && e.asked < seldom && e.Limit == b.limit {
+			young[key] = first // as most keys are, where there are many; askFor would ask for one token, too
 		} else {
-			young[key] = first
+			askAgain(l, b, key, place, b.sent)
 		}
 		keys[place] = key
 		if len(key) < most {

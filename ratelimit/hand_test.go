@@ -181,3 +181,35 @@ func (g *gate) Run(calls []*store.Call, deadline time.Time) error {
 	}
 	return g.store.Run(calls, deadline)
 }
+
+// A key that was asked for once, and long ago, is one of those that are new in a batch: nothing is known of it but that.
+func TestAllow_whoIsSeldomSeenIsNew(t *testing.T) {
+	slow, fast := NewLimit(10000, 1, time.Minute), NewLimit(10000, 10000, time.Second)
+	rows := []struct {
+		name   string
+		limit  *Limit
+		passed int64
+		isNew  bool
+	}{
+		{"soon, under a limit of short leases", slow, leaseMicros, false},
+		{"later", slow, leaseMicros + 1, true},
+		{"soon, under a limit of long leases", fast, quiet, false},
+		{"later", fast, quiet + 1, true},
+	}
+	for _, row := range rows {
+		server := redistest.Start(t)
+		l := newLimiter(newStore(t, server.Addr()))
+		now := int64(1)
+		l.Now = func() int64 { return now }
+		hand := NewHand(l, row.limit, 5*time.Second, headers)
+		require.Equal(t, int64(1), request(hand, "abc"), row.name)
+		require.True(t, get(l, "header:abc").first, row.name)
+		now += row.passed
+		require.Equal(t, int64(1), request(hand, "abc"), row.name)
+		e := get(l, "header:abc")
+		require.Equal(t, row.isNew, e.first, row.name)
+		require.Equal(t, now, e.asked, row.name)
+		require.Equal(t, int64(1), e.asks, row.name)
+		require.Equal(t, row.isNew, e.Tokens == 0, "%s: a lease is for who comes again", row.name)
+	}
+}
