@@ -47,12 +47,9 @@ type line struct {
 	forming *batch // that the next of them joins, or nil
 }
 
-// form makes an empty batch, or none while Redis is away. mu is held.
+// form makes an empty batch. mu is held.
 func form(hand *Hand, now int64) *batch {
 	l := hand.limiter
-	if l.Away.Load() {
-		return nil
-	}
 	l.last++
 	b := &batch{
 		number: l.last, hand: hand, limit: hand.limit, due: l.due, deadline: time.Now().Add(hand.timeout),
@@ -64,20 +61,9 @@ func form(hand *Hand, now int64) *batch {
 	return b
 }
 
-// enter adds a key to a batch. mu is held.
-func enter(l *Limiter, b *batch, key string, now int64) {
-	place := len(b.keys)
-	b.keys = append(b.keys, key)
-	if get(l, key) != nil {
-		askAgain(l, b, key, place, now)
-	} else {
-		add(l, key, b.first)
-	}
-}
-
 // askAgain notes what the request at a place of the batch asks for, for a key of which something is known. mu is held.
-func askAgain(l *Limiter, b *batch, key string, place int, now int64) {
-	e := own(l, key, get(l, key))
+func askAgain(l *Limiter, b *batch, key string, e *Entry, place int, now int64) {
+	e = own(l, key, e)
 	if e.Limit != b.limit {
 		e = pass(e, b.limit)
 		l.young[key] = e
@@ -154,20 +140,20 @@ func lead(l *Limiter, b *batch, now int64) {
 		await(l, b, now)
 	}
 	call := board(l, b)
-	l.lock.Unlock()
+	l.Mu.Unlock()
 	if b.riders == nil {
 		l.Store.Run([]*store.Call{call}, b.deadline)
 	} else {
 		runAll(l, b, call)
 	}
 	now = l.Now()
-	l.lock.Lock()
+	l.Mu.Lock()
 	land(l, b, call, now)
 	l.flying--
 	if len(l.waiting) > 0 {
 		dispatch(l, now)
 	}
-	l.lock.Unlock()
+	l.Mu.Unlock()
 	b.landing.Done()
 }
 
@@ -178,9 +164,9 @@ func await(l *Limiter, b *batch, now int64) {
 	if now >= l.due {
 		dispatch(l, now)
 	}
-	l.lock.Unlock()
+	l.Mu.Unlock()
 	b.takeoff.Wait()
-	l.lock.Lock()
+	l.Mu.Lock()
 }
 
 // runAll runs the call, and the riders with it.
@@ -192,8 +178,8 @@ func runAll(l *Limiter, b *batch, call *store.Call) {
 }
 
 // board makes the keys of the requests that joined a batch by their raws, notes what each asks for, and returns the batch as one call. It
-// is one loop, where the interpreter charges the least: the values in a function are made when it is entered, once for all keys.
-// mu is held.
+// is one loop, where the interpreter charges the least: the values in a function are made when it is entered, once for all keys. So keyOf
+// and get are written out. mu is held.
 func board(l *Limiter, b *batch) *store.Call {
 	kind, longest, heads, most := b.hand.naming.Kind, b.hand.naming.Longest, l.heads, len(l.heads)
 	young, old, first, place := l.young, l.old, b.first, len(b.keys)
@@ -218,7 +204,7 @@ func board(l *Limiter, b *batch) *store.Call {
 		if e == nil || e.first && e.asked < seldom && e.Limit == b.limit {
 			young[key] = first // as most keys are, where there are many; askFor would ask for one token, too
 		} else {
-			askAgain(l, b, key, place, b.sent)
+			askAgain(l, b, key, get(l, key), place, b.sent)
 		}
 		keys[place] = key
 		if len(key) < most {
@@ -317,10 +303,8 @@ func hear(l *Limiter, b *batch, call *store.Call, now int64) {
 		}
 		e = own(l, b.keys[i], e)
 		learn(l, e, b, i, now)
-		if i >= entered && e.Limit == b.limit {
-			if e.Tokens > 0 || e.Empty > now {
-				hold(b.hand, b.raws[i-entered], e)
-			}
+		if i >= entered && e.Limit == b.limit && (e.Tokens > 0 || e.Empty > now) {
+			hold(b.hand, b.raws[i-entered], e)
 		}
 	}
 }

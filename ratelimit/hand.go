@@ -12,7 +12,7 @@ type Hand struct {
 	Held map[string]*Entry // the same map always
 
 	forming *batch      // that the next request joins, or nil; guarded by Mu
-	lock    sync.Locker // Mu: a method of an interface is the cheaper one
+	lock    sync.Locker // the limiter's Mu
 	limiter *Limiter
 	limit   *Limit
 	line    *line

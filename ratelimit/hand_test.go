@@ -213,3 +213,17 @@ func TestAllow_whoIsSeldomSeenIsNew(t *testing.T) {
 		require.Equal(t, row.isNew, e.Tokens == 0, "%s: a lease is for who comes again", row.name)
 	}
 }
+
+func TestAllow_aLeaseOfAnotherHandIsSpentWhileRedisIsAway(t *testing.T) {
+	server := redistest.Start(t)
+	l := newLimiter(newStore(t, server.Addr()))
+	limit := NewLimit(10000, 10000, time.Second)
+	one, other := NewHand(l, limit, 5*time.Second, headers), NewHand(l, limit, 5*time.Second, headers)
+	for i := 0; i < 100 && (one.Held["abc"] == nil || one.Held["abc"].Tokens == 0); i++ {
+		require.Equal(t, int64(1), request(one, "abc"))
+	}
+	require.Greater(t, one.Held["abc"].Tokens, int64(0), "a lease")
+	l.Away.Store(true)
+	require.Equal(t, int64(1), request(other, "abc"))
+	require.Equal(t, int64(Failed), request(other, "new"))
+}

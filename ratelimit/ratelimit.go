@@ -30,7 +30,7 @@ type Store interface {
 
 // Settings of a limiter.
 type Settings struct {
-	Mu     *sync.Mutex         // guards the limiter and each Hand; nil: one of its own
+	Mu     sync.Locker         // guards the limiter and each Hand; nil: one of its own. Interpreted, its methods are cheaper than a *sync.Mutex's
 	Clear  *int64              // until when requests may pass without another's leave; guarded by Mu; nil: never
 	Store  Store               // nil: there is AllowLocal only
 	Away   *atomic.Bool        // Redis is known to be away, and is not asked; nil: never, where there is one
@@ -45,8 +45,7 @@ type Settings struct {
 type Limiter struct {
 	Settings
 
-	lock  sync.Locker // Mu: a method of an interface is the cheaper one
-	heads []string    // what goes before a key of so many bytes, on its way over the wire
+	heads []string // what goes before a key of so many bytes, on its way over the wire
 
 	// Guarded by Mu.
 	known
@@ -75,7 +74,7 @@ func New(settings Settings) *Limiter {
 		settings.Away = &atomic.Bool{}
 		settings.Away.Store(settings.Store == nil)
 	}
-	return &Limiter{Settings: settings, lock: settings.Mu, heads: headsOf(settings.Prefix), known: newKnown(), lines: map[*Limit]*line{}}
+	return &Limiter{Settings: settings, heads: headsOf(settings.Prefix), known: newKnown(), lines: map[*Limit]*line{}}
 }
 
 // What follows are functions, not methods: in the interpreter a call of a method costs three times that of a function.
@@ -90,12 +89,12 @@ func New(settings Settings) *Limiter {
 // a loop.
 func Allow(hand *Hand, raw string, now int64) int64 {
 	// One if after the other: || is a value more.
+	if len(raw) > hand.fits {
+		return allowKnown(hand, raw, now)
+	}
 	b := hand.forming
 	if b == nil {
 		return open(hand, raw, now)
-	}
-	if len(raw) > hand.fits {
-		return allowKnown(hand, raw, now)
 	}
 	//lint:ignore S1021 the interpreter makes two values for :=
 	var place int
@@ -114,16 +113,12 @@ func Allow(hand *Hand, raw string, now int64) int64 {
 	return told(hand, b, place)
 }
 
-// open is Allow for the first request of a batch, and for one that meets another hand's.
+// open is Allow for the first request of a batch, for one that meets another hand's, and while Redis is away.
 func open(hand *Hand, raw string, now int64) int64 {
-	if hand.line.forming != nil || len(raw) > hand.fits {
+	if hand.line.forming != nil || hand.limiter.Away.Load() {
 		return allowKnown(hand, raw, now)
 	}
 	b := form(hand, now)
-	if b == nil {
-		_, err := unavailable(hand.limiter)
-		return verdictOf(hand, 0, err)
-	}
 	b.raws = append(b.raws, raw)
 	lead(hand.limiter, b, now)
 	return told(hand, b, 0)
@@ -173,13 +168,19 @@ func Carry(hand *Hand, raw, key string, now int64, rider *store.Call) (int64, er
 	}
 	b := hand.line.forming
 	if b == nil {
-		b = form(hand, now)
-		if b == nil {
-			return unavailable(l)
+		if l.Away.Load() {
+			l.Mu.Unlock()
+			return 0, store.ErrUnavailable
 		}
+		b = form(hand, now)
 	}
 	place := len(b.keys)
-	enter(l, b, key, now)
+	if e == nil {
+		add(l, key, b.first)
+	} else {
+		askAgain(l, b, key, e, place, now)
+	}
+	b.keys = append(b.keys, key)
 	if rider != nil {
 		carry(b, rider)
 	}
@@ -193,10 +194,4 @@ func Carry(hand *Hand, raw, key string, now int64, rider *store.Call) (int64, er
 		b.landing.Wait()
 	}
 	return answerAt(b, place)
-}
-
-// unavailable is the verdict while Redis is away. mu is held, and given back.
-func unavailable(l *Limiter) (int64, error) {
-	l.Mu.Unlock()
-	return 0, store.ErrUnavailable
 }

@@ -74,8 +74,7 @@ func (l *lab) measure(w workload, c contender, seed int) (sample, error) {
 
 // join makes one sample of slices. What is per request is weighed by the requests; of latencies and rates it is the mean.
 func join(slices []sample) sample {
-	all := slices[0]
-	all.Requests, all.Refused, all.Upstream = 0, 0, 0
+	var all sample
 	for _, s := range slices {
 		all.Requests += s.Requests
 		all.Refused += s.Refused
@@ -83,24 +82,17 @@ func join(slices []sample) sample {
 		all.Clients = max(all.Clients, s.Clients)
 		all.Keys = max(all.Keys, s.Keys)
 	}
-	mean := func(figure func(s *sample) *float64, weight func(s sample) float64) {
-		sum, weights := 0.0, 0.0
-		for _, s := range slices {
-			sum += *figure(&s) * weight(s)
-			weights += weight(s)
-		}
-		*figure(&all) = sum / weights
+	for _, s := range slices {
+		weight := float64(s.Requests) / float64(all.Requests)
+		all.TraefikCPU += s.TraefikCPU * weight
+		all.RedisCPU += s.RedisCPU * weight
+		all.RedisCalls += s.RedisCalls * weight
+		all.Objects += s.Objects * weight
+		all.Bytes += s.Bytes * weight
+		all.PerSecond += s.PerSecond / float64(len(slices))
+		all.P50 += s.P50 / float64(len(slices))
+		all.P99 += s.P99 / float64(len(slices))
 	}
-	requests := func(s sample) float64 { return float64(s.Requests) }
-	alike := func(sample) float64 { return 1 }
-	mean(func(s *sample) *float64 { return &s.TraefikCPU }, requests)
-	mean(func(s *sample) *float64 { return &s.RedisCPU }, requests)
-	mean(func(s *sample) *float64 { return &s.RedisCalls }, requests)
-	mean(func(s *sample) *float64 { return &s.Objects }, requests)
-	mean(func(s *sample) *float64 { return &s.Bytes }, requests)
-	mean(func(s *sample) *float64 { return &s.PerSecond }, alike)
-	mean(func(s *sample) *float64 { return &s.P50 }, alike)
-	mean(func(s *sample) *float64 { return &s.P99 }, alike)
 	return all
 }
 

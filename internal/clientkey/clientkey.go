@@ -47,9 +47,6 @@ func New(c Criterion) func(*http.Request) string {
 		name := http.CanonicalHeaderKey(c.Header)
 		return func(r *http.Request) string { return OfHeader(r.Header.Get(name)) }
 	}
-	if c.OfConnection() {
-		return func(r *http.Request) string { return c.OfAddress(r.RemoteAddr) }
-	}
 	return func(r *http.Request) string { return c.of(r) }
 }
 
