@@ -217,6 +217,7 @@ func (g *registry) leave(key string, s *settings) {
 		return
 	}
 	delete(g.scopes, key)
+	ratelimit.Close(one.limiter)
 	if one.store == nil {
 		return
 	}

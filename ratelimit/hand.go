@@ -11,7 +11,7 @@ import (
 type Hand struct {
 	Held map[string]*Entry // the same map always
 
-	forming *batch      // that the next request joins, or nil; guarded by Mu
+	forming *batch      // that a request joins by its raw, when it has begun; guarded by Mu
 	lock    sync.Locker // the limiter's Mu
 	limiter *Limiter
 	limit   *Limit
@@ -51,10 +51,12 @@ func NewHand(l *Limiter, limit *Limit, timeout time.Duration, naming Naming) *Ha
 	if l.lines[limit] == nil {
 		l.lines[limit] = &line{}
 	}
-	return &Hand{
+	hand := &Hand{
 		Held: map[string]*Entry{}, lock: l.Mu, limiter: l, limit: limit, line: l.lines[limit], timeout: timeout,
 		naming: naming, fits: fits,
 	}
+	form(hand)
+	return hand
 }
 
 // keyOf returns the key of a raw.

@@ -47,10 +47,15 @@ func own(l *Limiter, key string, e *Entry) *Entry {
 // it again.
 func add(l *Limiter, key string, e *Entry) {
 	if len(l.young) >= halfOfKeys {
-		l.old = l.young
-		l.young = map[string]*Entry{}
+		forget(l)
 	}
 	l.young[key] = e
+}
+
+// forget forgets the older generation, and begins another one.
+func forget(l *Limiter) {
+	l.old = l.young
+	l.young = make(map[string]*Entry, halfOfKeys) // to grow costs a tenth of what a new key does
 }
 
 // addIfRoom adds the entry of a key, and forgets none but full buckets for it, which costs nobody anything. It tells

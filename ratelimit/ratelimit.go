@@ -51,11 +51,17 @@ type Limiter struct {
 	known
 	shared  *Entry // for all keys that there is no room for
 	lines   map[*Limit]*line
-	waiting []*batch // to leave, those that still form too
-	last    int64    // number of a batch
-	flying  int      // batches under way
+	waiting []*batch // those that still form too
+	cleared int      // of those, the first, that leave as soon as a pilot has come
+	flying  int      // batches under way, those too
 	due     int64    // from then on another one may leave, though some are under way
+	last    int64    // number of a batch
 	heard   int64    // answers so far
+	idle    int      // pilots that wait for a batch
+	closed  bool     // no pilot waits any more
+
+	wake  *sync.Cond // an idle pilot is needed, or none is any more
+	start func()     // is a pilot
 }
 
 // Failed is the verdict where there is none.
@@ -74,7 +80,9 @@ func New(settings Settings) *Limiter {
 		settings.Away = &atomic.Bool{}
 		settings.Away.Store(settings.Store == nil)
 	}
-	return &Limiter{Settings: settings, heads: headsOf(settings.Prefix), known: newKnown(), lines: map[*Limit]*line{}}
+	l := &Limiter{Settings: settings, heads: headsOf(settings.Prefix), known: newKnown(), lines: map[*Limit]*line{}}
+	ready(l)
+	return l
 }
 
 // What follows are functions, not methods: in the interpreter a call of a method costs three times that of a function.
@@ -85,21 +93,22 @@ func New(settings Settings) *Limiter {
 // same time share one call. Failed, which comes within the timeout, says that there is no verdict, and Trouble why. The limiter's Mu is
 // held, and given back.
 //
-// It does next to nothing, for that is most of what a client costs that is seldom seen. The leader of a batch makes the keys, in
-// a loop.
+// It does next to nothing, for that is most of what a client costs that is seldom seen. A pilot does the rest, in a loop.
 func Allow(hand *Hand, raw string, now int64) int64 {
-	// One if after the other: || is a value more.
 	if len(raw) > hand.fits {
 		return allowKnown(hand, raw, now)
 	}
 	b := hand.forming
-	if b == nil {
-		return open(hand, raw, now)
-	}
 	//lint:ignore S1021 the interpreter makes two values for :=
 	var place int
 	place = len(b.raws)
+	if place == 0 {
+		if !begin(b, now) {
+			return allowKnown(hand, raw, now)
+		}
+	}
 	b.raws = append(b.raws, raw)
+	// One if after the other: || is a value more.
 	if place == maxBatch-1 {
 		hurry(b, now)
 	} else if now >= b.due {
@@ -111,17 +120,6 @@ func Allow(hand *Hand, raw string, now int64) int64 {
 		return b.taken
 	}
 	return told(hand, b, place)
-}
-
-// open is Allow for the first request of a batch, for one that meets another hand's, and while Redis is away.
-func open(hand *Hand, raw string, now int64) int64 {
-	if hand.line.forming != nil || hand.limiter.Away.Load() {
-		return allowKnown(hand, raw, now)
-	}
-	b := form(hand, now)
-	b.raws = append(b.raws, raw)
-	lead(hand.limiter, b, now)
-	return told(hand, b, 0)
 }
 
 // allowKnown is Allow where more may be known of the key than the hand holds by the raw.
@@ -168,11 +166,11 @@ func Carry(hand *Hand, raw, key string, now int64, rider *store.Call) (int64, er
 	}
 	b := hand.line.forming
 	if b == nil {
-		if l.Away.Load() {
+		b = hand.forming
+		if !begin(b, now) {
 			l.Mu.Unlock()
 			return 0, store.ErrUnavailable
 		}
-		b = form(hand, now)
 	}
 	place := len(b.keys)
 	if e == nil {
@@ -184,14 +182,10 @@ func Carry(hand *Hand, raw, key string, now int64, rider *store.Call) (int64, er
 	if rider != nil {
 		carry(b, rider)
 	}
-	if place+len(b.raws) == 0 {
-		lead(l, b, now)
-	} else {
-		if place+len(b.raws) >= maxBatch-1 || now >= l.due {
-			hurry(b, now)
-		}
-		l.Mu.Unlock()
-		b.landing.Wait()
+	if place+len(b.raws) >= maxBatch-1 || now >= b.due {
+		hurry(b, now)
 	}
+	l.Mu.Unlock()
+	b.landing.Wait()
 	return answerAt(b, place)
 }

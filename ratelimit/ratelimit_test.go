@@ -97,7 +97,7 @@ func TestLimiter_exactUnderContention(t *testing.T) {
 func askTenTimes(l *Limiter, limit *Limit, allowed, failed *int64, done *sync.WaitGroup) {
 	defer done.Done()
 	for i := 0; i < 10; i++ {
-		verdict, err := allowBy(NewHand(l, limit, 20*time.Second, Naming{}), "ip:a", "ip:a", 0, nil)
+		verdict, err := allowBy(NewHand(l, limit, 20*time.Second, Naming{}), "ip:a", "ip:a", l.Now(), nil)
 		if err != nil {
 			atomic.AddInt64(failed, 1)
 		} else if verdict > 0 {
@@ -128,7 +128,7 @@ func TestLimiter_eachVerdictBelongsToItsKey(t *testing.T) {
 
 func askForKey(l *Limiter, key string, limit *Limit, allowed, failed *int64, done *sync.WaitGroup) {
 	defer done.Done()
-	verdict, err := allowBy(NewHand(l, limit, 20*time.Second, Naming{}), key, key, 0, nil)
+	verdict, err := allowBy(NewHand(l, limit, 20*time.Second, Naming{}), key, key, l.Now(), nil)
 	if err != nil {
 		atomic.AddInt64(failed, 1)
 	} else if verdict > 0 {
@@ -154,7 +154,7 @@ func TestLimiter_aKeyThatIsNotABucketIsAnErrorOfItsOwn(t *testing.T) {
 	l := newLimiter(newStore(t, server.Addr()))
 	limit := NewLimit(1, 1, time.Hour)
 	for _, key := range []string{"ip:list", "ip:text"} {
-		_, err := allowBy(NewHand(l, limit, 5*time.Second, Naming{}), key, key, 0, nil)
+		_, err := allowBy(NewHand(l, limit, 5*time.Second, Naming{}), key, key, l.Now(), nil)
 		require.ErrorIs(t, err, ErrNotABucket)
 	}
 	require.True(t, allowed(t, l, "ip:good", limit))
@@ -166,14 +166,14 @@ func TestLimiter_carriesARider(t *testing.T) {
 	learnt := int64(0)
 	rider := &store.Call{Script: store.NewScript(`return '42'`), Keys: []string{"test:{name}:other"}}
 	rider.Then = func(c *store.Call) { learnt = c.Reply[0] }
-	_, err := allowBy(NewHand(l, NewLimit(1, 1, time.Hour), 5*time.Second, Naming{}), "ip:a", "ip:a", 0, rider)
+	_, err := allowBy(NewHand(l, NewLimit(1, 1, time.Hour), 5*time.Second, Naming{}), "ip:a", "ip:a", l.Now(), rider)
 	require.NoError(t, err)
 	require.Equal(t, int64(42), learnt)
 }
 
 func TestLimiter_withoutRedisAnErrorComesInTime(t *testing.T) {
 	l := newLimiter(newStore(t, "127.0.0.1:"+redistest.FreePort(t)))
-	_, err := allowBy(NewHand(l, NewLimit(1, 1, time.Hour), time.Second, Naming{}), "ip:a", "ip:a", 0, nil)
+	_, err := allowBy(NewHand(l, NewLimit(1, 1, time.Hour), time.Second, Naming{}), "ip:a", "ip:a", l.Now(), nil)
 	require.ErrorIs(t, err, store.ErrUnavailable)
 }
 
@@ -413,7 +413,7 @@ func TestAllow_aKeyTwiceInABatch(t *testing.T) {
 		return n
 	}
 	ask("ip:first")
-	require.Eventually(t, func() bool { l.Mu.Lock(); defer l.Mu.Unlock(); return l.flying == 1 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { l.Mu.Lock(); defer l.Mu.Unlock(); return l.flying == 1 && l.cleared == 0 }, 5*time.Second, time.Millisecond)
 	for i := 1; i <= 4; i++ {
 		ask("ip:a")
 		require.Eventually(t, func() bool { return gathered() == i }, 5*time.Second, time.Millisecond)

@@ -45,6 +45,7 @@ func TestDialect_isSeen(t *testing.T) {
 		{"an error type of our own", `type e struct{}; func (e) Error() string { return "" }`},
 		{"a goroutine without recover", `func f() { go g() }; func g() {}`},
 		{"a goroutine without recover", `func f() { time.AfterFunc(1, g) }; func g() {}`},
+		{"a goroutine without recover", `type t struct{ g func() }; func f(a *t) { a.g = func() {}; go a.g() }`},
 		{"return <-", `func f(c chan int) int { return <-c }`},
 		{"a builtin after the first result", `func f(a, b []int) (int, int) { return len(a), len(b) }`},
 		{"a case without a body", `func f(i int) bool { switch { case i > 1, i < 0: default: return false }; return true }`},
@@ -77,6 +78,7 @@ func violations(set *token.FileSet, tree *ast.File) []string {
 			c.recovers[f.Name.Name] = recoversAtTop(f.Body)
 		}
 	}
+	ast.Inspect(tree, c.literal)
 	ast.Inspect(tree, c.visit)
 	return c.found
 }
@@ -186,6 +188,20 @@ func (c *check) intoNetError(n *ast.CallExpr) bool {
 	}
 	name, ok := unary.X.(*ast.Ident)
 	return ok && c.netErrors[name.Name]
+}
+
+// literal notes whether a function that a field is set to recovers first.
+func (c *check) literal(node ast.Node) bool {
+	n, ok := node.(*ast.AssignStmt)
+	if !ok || len(n.Lhs) != 1 {
+		return true
+	}
+	field, isField := n.Lhs[0].(*ast.SelectorExpr)
+	function, isLiteral := n.Rhs[0].(*ast.FuncLit)
+	if isField && isLiteral {
+		c.recovers[field.Sel.Name] = recoversAtTop(function.Body)
+	}
+	return true
 }
 
 // guarded tells whether the function that a goroutine runs recovers first.

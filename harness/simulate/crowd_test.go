@@ -52,6 +52,7 @@ func TestCrowd(t *testing.T) {
 // in the last quarter of the time.
 func (c crowd) ask(gateways int, limit *ratelimit.Limit, seconds int) (soon, later float64) {
 	f := newFleet(gateways, limit, 1)
+	defer f.stop()
 	random := rand.New(rand.NewSource(2))
 	sums := make([]float64, c.clients)
 	sum := 0.0

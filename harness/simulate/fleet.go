@@ -91,10 +91,21 @@ func (g *gateway) now() int64 { return int64(float64(time.Since(g.begun).Microse
 
 // restart makes a gateway forget all.
 func (f *fleet) restart(g *gateway) {
+	if g.limiter != nil {
+		ratelimit.Close(g.limiter)
+	}
 	g.limiter = ratelimit.New(ratelimit.Settings{
 		Store: f.redis, Prefix: "bucket:", Name: func(key string) string { return key }, Now: g.now,
 	})
 	g.hand = ratelimit.NewHand(g.limiter, f.limit, time.Second, ratelimit.Naming{})
+}
+
+// stop returns when all that was asked is answered, and no gateway runs any more.
+func (f *fleet) stop() {
+	f.asking.Wait()
+	for _, g := range f.gateways {
+		ratelimit.Close(g.limiter)
+	}
 }
 
 // ask has a client ask a gateway once, and comes back at once: who has to wait for Redis does so beside.

@@ -65,7 +65,7 @@ func run(c client, l limit, gateways int, length time.Duration, seed int64) outc
 		}
 		f.ask(f.gateways[c.picks(random, gateways, at)], "client")
 	}
-	f.asking.Wait()
+	f.stop()
 	o.Calls = f.redis.calls
 	var spans []window.Span
 	for _, g := range f.gateways {

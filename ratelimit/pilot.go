@@ -1,0 +1,223 @@
+package ratelimit
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/resilient-gateway/resilience/internal/store"
+)
+
+// mayLeave tells whether one more batch that waits may leave. mu is held.
+func mayLeave(l *Limiter, now int64) bool {
+	return len(l.waiting) > l.cleared && (l.flying == 0 || l.flying < maxFlying && now >= l.due)
+}
+
+// clearOne has the next batch leave. mu is held.
+func clearOne(l *Limiter, now int64) {
+	l.cleared++
+	l.flying++
+	l.due = now + farAway
+}
+
+// launch has the next batch leave with a pilot that has nothing to do, or with a new one. mu is held.
+func launch(l *Limiter, now int64) {
+	clearOne(l, now)
+	if l.idle > 0 {
+		l.idle--
+		l.wake.Signal()
+	} else {
+		go l.start()
+	}
+}
+
+// ready makes what the limiter's pilots need.
+func ready(l *Limiter) {
+	l.wake = sync.NewCond(l.Mu)
+	// Made here, and not where a request starts it: the interpreter keeps all that a function was made among.
+	l.start = func() {
+		defer func() { recover() }()
+		pilot(l)
+	}
+}
+
+// Close lets the pilots go. Requests that still come are served.
+func Close(l *Limiter) {
+	l.Mu.Lock()
+	l.closed = true
+	l.idle = 0
+	l.wake.Broadcast()
+	l.Mu.Unlock()
+}
+
+// pilot asks Redis for one batch after the other, and waits for the next one where there is none. It is one loop with all
+// that most batches need written out: the interpreter makes the values of a function when it is entered, here once for all
+// batches and all their keys, where a function for each step would make three hundred for each batch.
+func pilot(l *Limiter) {
+	var (
+		b, formed     *batch
+		hand          *Hand
+		limit         *Limit
+		e, first      *Entry
+		young, old    map[string]*Entry
+		call          *store.Call
+		calls         []*store.Call
+		keys, words   []string
+		key, kind     string
+		place, long   int
+		now, seldom   int64
+		odd, unlocked bool
+	)
+	defer func() {
+		if trouble := recover(); trouble != nil {
+			crash(l, b, unlocked, trouble)
+		}
+	}()
+	heads, most := l.heads, len(l.heads)
+	l.Mu.Lock()
+	now = l.Now()
+	for {
+		for l.cleared == 0 {
+			if l.closed {
+				l.Mu.Unlock()
+				return
+			}
+			l.idle++
+			l.wake.Wait()
+			now = l.Now()
+		}
+
+		// The batch leaves.
+		l.cleared--
+		b = l.waiting[0]
+		l.waiting = l.waiting[1:]
+		b.sent = now
+		b.heard = l.heard
+		limit = b.limit
+		hand = b.hand
+		if hand.line.forming == b {
+			hand.line.forming = nil
+			l.last++ // as form does
+			formed = &batch{number: l.last, hand: hand, limit: limit, first: &Entry{Limit: limit, asks: 1, first: true}}
+			formed.landing.Add(1)
+			hand.forming = formed
+		}
+
+		// The keys of the requests that joined by their raws are made, and what each asks for is noted.
+		kind = hand.naming.Kind
+		long = hand.naming.Longest
+		place = len(b.keys)
+		odd = place > 0 // there are keys that no head is for, or whose words are not made here
+		keys = append(b.keys, b.raws...)
+		b.keys = keys
+		words = make([]string, len(keys), 2*len(keys)+2)
+		young = l.young
+		old = l.old
+		first = b.first
+		seldom = now - limit.forgets
+		for _, raw := range b.raws {
+			key = kind + raw
+			if len(raw) > long || raw == "" {
+				key = hand.naming.Key(raw)
+			}
+			e = young[key]
+			if e == nil {
+				e = old[key]
+			}
+			if e == nil || e.first && e.asked < seldom && e.Limit == limit {
+				young[key] = first // as most keys are, where there are many; askFor would ask for one token, too
+			} else {
+				askAgain(l, b, key, get(l, key), place, now)
+			}
+			keys[place] = key
+			if len(key) < most {
+				words[place] = heads[len(key)] + key
+			} else {
+				odd = true
+			}
+			place++
+		}
+		if odd || strings.Trim(strings.Join(keys, ""), l.Safe) != "" {
+			nameAll(l, keys, words)
+		}
+		words = append(words, limit.word, leaseWord)
+		if b.asks != nil {
+			words = append(words, b.asks...)
+		}
+		call = &store.Call{Script: script, Number: place, Words: words}
+		if b.ends != nil {
+			endOnce(call, b)
+		}
+		calls = []*store.Call{call}
+		if b.riders != nil {
+			calls = append(calls, b.riders...)
+		}
+
+		l.Mu.Unlock()
+		unlocked = true
+		l.Store.Run(calls, time.Now().Add(hand.timeout-time.Duration(now-first.asked)*time.Microsecond))
+		if b.riders != nil {
+			finishAll(b.riders)
+		}
+		now = l.Now()
+		l.Mu.Lock()
+		unlocked = false
+
+		// It has landed.
+		l.heard++
+		b.err = call.Err
+		b.taken = 1
+		if now < *l.Clear {
+			b.taken = now
+		}
+		if call.Err == nil && strings.Count(call.Answer, plenty) == place {
+			b.plain = true
+		} else {
+			hear(l, b, call, now)
+		}
+		if b.ahead != nil {
+			askedAhead(b)
+		}
+		if len(l.young) >= halfOfKeys {
+			forget(l)
+		}
+		l.flying--
+		b.landing.Done()
+		b = nil
+		if mayLeave(l, now) {
+			clearOne(l, now)
+		}
+	}
+}
+
+// crash ends the batch of a pilot that the interpreter has stumbled over: those in it must not wait for ever.
+func crash(l *Limiter, b *batch, unlocked bool, trouble interface{}) {
+	if unlocked {
+		l.Mu.Lock()
+	}
+	if b != nil {
+		b.err = fmt.Errorf("ratelimit: panic: %v", trouble)
+		l.flying--
+		b.landing.Done()
+	}
+	if now := l.Now(); mayLeave(l, now) {
+		launch(l, now)
+	}
+	l.Mu.Unlock()
+}
+
+func finishAll(riders []*store.Call) {
+	for _, rider := range riders {
+		store.Finish(rider)
+	}
+}
+
+// askedAhead lets others ask ahead for those keys of a batch to which no lease was given. mu is held.
+func askedAhead(b *batch) {
+	for _, e := range b.ahead {
+		if e.batch == b.number {
+			e.batch = 0
+		}
+	}
+}
