@@ -74,9 +74,9 @@ func pilot(l *Limiter) {
 			crash(l, b, unlocked, trouble)
 		}
 	}()
-	heads, most := l.heads, len(l.heads)
+	heads, most, run, clock := l.heads, len(l.heads), l.Store.Run, l.Now
 	l.Mu.Lock()
-	now = l.Now()
+	now = clock()
 	for {
 		for l.cleared == 0 {
 			if l.closed {
@@ -85,7 +85,7 @@ func pilot(l *Limiter) {
 			}
 			l.idle++
 			l.wake.Wait()
-			now = l.Now()
+			now = clock()
 		}
 
 		// The batch leaves.
@@ -156,11 +156,11 @@ func pilot(l *Limiter) {
 
 		l.Mu.Unlock()
 		unlocked = true
-		l.Store.Run(calls, time.Now().Add(hand.timeout-time.Duration(now-first.asked)*time.Microsecond))
+		run(calls, time.Now().Add(hand.timeout-time.Duration(now-first.asked)*time.Microsecond))
 		if b.riders != nil {
 			finishAll(b.riders)
 		}
-		now = l.Now()
+		now = clock()
 		l.Mu.Lock()
 		unlocked = false
 
