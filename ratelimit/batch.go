@@ -14,8 +14,8 @@ const (
 	farAway   = 5000 // microseconds since the last one left
 )
 
-// batch is requests under one limit that ask Redis in one call, each for one token. One that waits in it does next to nothing: the
-// interpreter makes that the cost of a request.
+// batch is requests under one limit that ask Redis in one call, each for one token. They join, and wait; what else there is to do, a
+// pilot does for all of them at once.
 type batch struct {
 	number  int64
 	hand    *Hand // that formed it, and may join by a raw
@@ -26,7 +26,7 @@ type batch struct {
 	asks    []string // what they ask for, as it goes over the wire; of those at the end that ask for a token only there is none
 	ends    []int    // places of the asks that end a lease: they must not be made twice
 	ahead   []*Entry // of the keys that it asks ahead for
-	first   *Entry   // of those that were not known before
+	first   *Entry   // of those that were not known before; asked is when the oldest request came
 	riders  []*store.Call
 	landing sync.WaitGroup // until what follows is there
 
@@ -44,7 +44,7 @@ type line struct {
 	forming *batch // that has begun, and may be joined, or nil
 }
 
-// form makes the batch that a hand begins next. mu is held.
+// form makes the batch that a hand begins next. A pilot has it written out. mu is held.
 func form(hand *Hand) *batch {
 	hand.limiter.last++
 	b := &batch{
@@ -55,8 +55,8 @@ func form(hand *Hand) *batch {
 	return b
 }
 
-// begin tells whether a batch may be joined, and has it wait to leave if it did not yet. Not while Redis is away, or another batch of
-// its line may be joined. mu is held.
+// begin tells whether a hand's batch may be joined, and has it wait to leave, unless it does already. It may not while Redis is away,
+// nor while another hand's batch of the same line may be. mu is held.
 func begin(b *batch, now int64) bool {
 	l, line := b.hand.limiter, b.hand.line
 	if line.forming == b {
@@ -112,12 +112,19 @@ func carry(b *batch, rider *store.Call) {
 // hurry closes a batch that is full, and lets one leave that has waited for long. mu is held.
 func hurry(b *batch, now int64) {
 	l := b.hand.limiter
-	if len(b.keys)+len(b.raws) >= maxBatch && b.hand.line.forming == b {
-		b.hand.line.forming = nil
-		form(b.hand)
+	if len(b.keys)+len(b.raws) >= maxBatch {
+		closeLine(b)
 	}
 	if mayLeave(l, now) {
 		launch(l, now)
+	}
+}
+
+// closeLine lets nobody else join a batch. mu is held.
+func closeLine(b *batch) {
+	if b.hand.line.forming == b {
+		b.hand.line.forming = nil
+		form(b.hand)
 	}
 }
 

@@ -150,7 +150,7 @@ func TestAllow_aBatchIsBounded(t *testing.T) {
 	hand := NewHand(l, NewLimit(1000, 1000, time.Second), 20*time.Second, Naming{})
 	var allowed, failed int64
 	var done sync.WaitGroup
-	for i := 0; i < 3*maxBatch; i++ {
+	for i := 0; i < 4*maxBatch; i++ {
 		done.Add(1)
 		go askByRaw(hand, digits(int64(i)), &allowed, &failed, &done)
 	}
@@ -163,7 +163,7 @@ func TestAllow_aBatchIsBounded(t *testing.T) {
 	close(held)
 	done.Wait()
 	require.Equal(t, int64(0), failed)
-	require.Equal(t, int64(3*maxBatch), allowed)
+	require.Equal(t, int64(4*maxBatch), allowed)
 	require.LessOrEqual(t, atomic.LoadInt64(&blocked.most), int64(maxBatch))
 }
 

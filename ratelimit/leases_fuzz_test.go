@@ -64,6 +64,11 @@ func FuzzLeases(f *testing.F) {
 				Store: shared, Name: func(key string) string { return key }, Now: func() int64 { return shared.clock + ahead },
 			}))
 		}
+		defer func() {
+			for _, g := range gateways {
+				Close(g)
+			}
+		}()
 		w := &window{limit: limit}
 		for _, step := range steps {
 			g := gateways[int(step/8)%len(gateways)]

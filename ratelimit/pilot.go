@@ -9,19 +9,19 @@ import (
 	"github.com/resilient-gateway/resilience/internal/store"
 )
 
-// mayLeave tells whether one more batch that waits may leave. mu is held.
+// mayLeave tells whether one more of the batches that wait may leave. mu is held.
 func mayLeave(l *Limiter, now int64) bool {
 	return len(l.waiting) > l.cleared && (l.flying == 0 || l.flying < maxFlying && now >= l.due)
 }
 
-// clearOne has the next batch leave. mu is held.
+// clearOne clears the next batch for take-off: a pilot is on its way to it. mu is held.
 func clearOne(l *Limiter, now int64) {
 	l.cleared++
 	l.flying++
 	l.due = now + farAway
 }
 
-// launch has the next batch leave with a pilot that has nothing to do, or with a new one. mu is held.
+// launch clears the next batch, and sends it a pilot that has nothing to do, or a new one. mu is held.
 func launch(l *Limiter, now int64) {
 	clearOne(l, now)
 	if l.idle > 0 {
@@ -69,13 +69,16 @@ func pilot(l *Limiter) {
 		now, seldom   int64
 		odd, unlocked bool
 	)
+	unlocked = true
 	defer func() {
 		if trouble := recover(); trouble != nil {
 			crash(l, b, unlocked, trouble)
 		}
 	}()
 	heads, most, run, clock := l.heads, len(l.heads), l.Store.Run, l.Now
+	zero := time.Now().Add(-time.Duration(clock()) * time.Microsecond)
 	l.Mu.Lock()
+	unlocked = false
 	now = clock()
 	for {
 		for l.cleared == 0 {
@@ -83,28 +86,31 @@ func pilot(l *Limiter) {
 				l.Mu.Unlock()
 				return
 			}
+			young = nil // the interpreter keeps what they hold
+			old = nil
 			l.idle++
 			l.wake.Wait()
 			now = clock()
 		}
 
-		// The batch leaves.
+		// A batch leaves.
 		l.cleared--
 		b = l.waiting[0]
 		l.waiting = l.waiting[1:]
+		l.due = now + farAway
 		b.sent = now
 		b.heard = l.heard
 		limit = b.limit
 		hand = b.hand
 		if hand.line.forming == b {
 			hand.line.forming = nil
-			l.last++ // as form does
+			l.last++ // form, written out
 			formed = &batch{number: l.last, hand: hand, limit: limit, first: &Entry{Limit: limit, asks: 1, first: true}}
 			formed.landing.Add(1)
 			hand.forming = formed
 		}
 
-		// The keys of the requests that joined by their raws are made, and what each asks for is noted.
+		// The keys of the requests that joined by their raws are made, and what each asks for is noted. keyOf and get are written out.
 		kind = hand.naming.Kind
 		long = hand.naming.Longest
 		place = len(b.keys)
@@ -156,7 +162,7 @@ func pilot(l *Limiter) {
 
 		l.Mu.Unlock()
 		unlocked = true
-		run(calls, time.Now().Add(hand.timeout-time.Duration(now-first.asked)*time.Microsecond))
+		run(calls, zero.Add(hand.timeout+time.Duration(first.asked)*time.Microsecond))
 		if b.riders != nil {
 			finishAll(b.riders)
 		}
@@ -191,20 +197,29 @@ func pilot(l *Limiter) {
 	}
 }
 
-// crash ends the batch of a pilot that the interpreter has stumbled over: those in it must not wait for ever.
+// crash ends the batch of a pilot that the interpreter has stumbled over, or for which it was on its way: those in it must not wait
+// for ever.
 func crash(l *Limiter, b *batch, unlocked bool, trouble interface{}) {
 	if unlocked {
 		l.Mu.Lock()
 	}
-	if b != nil {
-		b.err = fmt.Errorf("ratelimit: panic: %v", trouble)
-		l.flying--
-		b.landing.Done()
+	defer l.Mu.Unlock()
+	if b == nil {
+		if l.cleared == 0 {
+			return // another pilot has taken it
+		}
+		l.cleared--
+		b = l.waiting[0]
+		l.waiting = l.waiting[1:]
+		closeLine(b)
 	}
-	if now := l.Now(); mayLeave(l, now) {
-		launch(l, now)
+	l.flying--
+	b.err = fmt.Errorf("ratelimit: panic: %v", trouble)
+	askedAhead(b)
+	b.landing.Done()
+	if len(l.waiting) > l.cleared {
+		launch(l, l.Now())
 	}
-	l.Mu.Unlock()
 }
 
 func finishAll(riders []*store.Call) {

@@ -1,10 +1,13 @@
 package ratelimit
 
 import (
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/resilient-gateway/resilience/internal/redistest"
+	"github.com/resilient-gateway/resilience/internal/store"
 	"github.com/stretchr/testify/require"
 )
 
@@ -37,12 +40,57 @@ func TestPilot_stumbles(t *testing.T) {
 		return raw
 	}}
 	hand := NewHand(l, NewLimit(10, 10, time.Second), 5*time.Second, naming)
-	require.Equal(t, int64(1), request(hand, "good"), "the next ones join by their raws")
+	require.Equal(t, int64(1), request(hand, "good"))
 	for i := 0; i < 3; i++ {
 		require.Equal(t, int64(Failed), request(hand, "bad"))
 		require.ErrorContains(t, Trouble(hand), "stumbled")
 		require.Equal(t, int64(1), request(hand, "good"))
 	}
+	require.Zero(t, get(l, "good").batch, "it may ask ahead again")
+}
+
+// stumbling panics in its first call, when it is let go.
+type stumbling struct {
+	store *store.Store
+	gate  chan struct{}
+	calls int64
+}
+
+func (s *stumbling) Run(calls []*store.Call, deadline time.Time) error {
+	<-s.gate
+	if atomic.AddInt64(&s.calls, 1) == 1 {
+		panic("stumbled")
+	}
+	return s.store.Run(calls, deadline)
+}
+
+func TestPilot_whoWaitsBehindOneThatStumblesIsServed(t *testing.T) {
+	server := redistest.Start(t)
+	redis := &stumbling{store: newStore(t, server.Addr()), gate: make(chan struct{})}
+	l := newLimiter(redis)
+	defer Close(l)
+	l.Now = func() int64 { return 1 } // so that none is in a hurry
+	hand := NewHand(l, NewLimit(10, 10, time.Second), 20*time.Second, headers)
+	var allowed, failed int64
+	var done sync.WaitGroup
+	done.Add(2)
+	go askByRaw(hand, "first", &allowed, &failed, &done)
+	gathered := func(flying, waiting int) func() bool {
+		return func() bool {
+			l.Mu.Lock()
+			defer l.Mu.Unlock()
+			return l.flying == flying && l.cleared == 0 && len(l.waiting) == waiting
+		}
+	}
+	require.Eventually(t, gathered(1, 0), 5*time.Second, time.Millisecond)
+	go askByRaw(hand, "second", &allowed, &failed, &done)
+	require.Eventually(t, gathered(1, 1), 5*time.Second, time.Millisecond)
+	close(redis.gate)
+	done.Wait()
+	require.Equal(t, int64(1), failed)
+	require.Equal(t, int64(1), allowed)
+	require.ErrorContains(t, Trouble(hand), "stumbled")
+	require.Eventually(t, gathered(0, 0), 5*time.Second, time.Millisecond)
 }
 
 func TestClose(t *testing.T) {

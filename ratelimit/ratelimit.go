@@ -51,9 +51,9 @@ type Limiter struct {
 	known
 	shared  *Entry // for all keys that there is no room for
 	lines   map[*Limit]*line
-	waiting []*batch // those that still form too
-	cleared int      // of those, the first, that leave as soon as a pilot has come
-	flying  int      // batches under way, those too
+	waiting []*batch // to leave, in their order; the last one of a line may still be joined
+	cleared int      // so many of the first may leave, and a pilot is on its way to each
+	flying  int      // batches that are cleared or under way
 	due     int64    // from then on another one may leave, though some are under way
 	last    int64    // number of a batch
 	heard   int64    // answers so far
@@ -61,13 +61,13 @@ type Limiter struct {
 	closed  bool     // no pilot waits any more
 
 	wake  *sync.Cond // an idle pilot is needed, or none is any more
-	start func()     // is a pilot
+	start func()     // runs a pilot
 }
 
 // Failed is the verdict where there is none.
 const Failed = math.MinInt64
 
-// New returns a limiter. It asks Redis nothing.
+// New returns a limiter, to be closed when it is needed no longer. It asks Redis nothing.
 func New(settings Settings) *Limiter {
 	if settings.Mu == nil {
 		settings.Mu = &sync.Mutex{}
@@ -146,7 +146,7 @@ func verdictOf(hand *Hand, verdict int64, err error) int64 {
 }
 
 // Trouble tells why there was no verdict, the last time that there was none: an error that wraps store.ErrUnavailable, or is ErrNotABucket
-// or the script's own.
+// or the script's own, or tells of a panic.
 func Trouble(hand *Hand) error {
 	hand.lock.Lock()
 	defer hand.lock.Unlock()
