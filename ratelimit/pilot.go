@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -193,6 +194,11 @@ func pilot(l *Limiter) {
 		b = nil
 		if mayLeave(l, now) {
 			clearOne(l, now)
+			unlocked = true
+			l.Mu.Unlock()
+			runtime.Gosched() // who is ready may come along
+			l.Mu.Lock()
+			unlocked = false
 		}
 	}
 }
