@@ -223,8 +223,8 @@ func crash(l *Limiter, b *batch, unlocked bool, trouble interface{}) {
 	b.err = fmt.Errorf("ratelimit: panic: %v", trouble)
 	askedAhead(b)
 	b.landing.Done()
-	if len(l.waiting) > l.cleared {
-		launch(l, l.Now())
+	if now := l.Now(); mayLeave(l, now) {
+		launch(l, now)
 	}
 }
 
