@@ -14,6 +14,25 @@ const (
 	farAway   = 5000 // microseconds since the last one left
 )
 
+// Where requests wait for a processor, few go on at once: the next ones wait for Redis in their order, and not in each other's way.
+const (
+	crowded    = 300 // microseconds until all who were ready have run
+	aProcessor = 6   // requests in a batch then, for each
+	fewest     = 12  // and at the least
+)
+
+// fewOf returns how many requests a batch takes along where they wait for one of so many processors.
+func fewOf(processors int) int {
+	few := processors * aProcessor
+	if few < fewest {
+		return fewest
+	}
+	if few > maxBatch {
+		return maxBatch
+	}
+	return few
+}
+
 // batch is requests under one limit that ask Redis in one call, each for one token. They join, and wait; what else there is to do, a
 // pilot does for all of them at once.
 type batch struct {
@@ -112,7 +131,7 @@ func carry(b *batch, rider *store.Call) {
 // hurry closes a batch that is full, and lets one leave that has waited for long. mu is held.
 func hurry(b *batch, now int64) {
 	l := b.hand.limiter
-	if len(b.keys)+len(b.raws) >= maxBatch {
+	if len(b.keys)+len(b.raws) >= l.room {
 		closeLine(b)
 	}
 	if mayLeave(l, now) {

@@ -67,7 +67,8 @@ func pilot(l *Limiter) {
 		keys, words   []string
 		key, kind     string
 		place, long   int
-		now, seldom   int64
+		now, landed   int64
+		seldom        int64
 		odd, unlocked bool
 	)
 	unlocked = true
@@ -197,7 +198,13 @@ func pilot(l *Limiter) {
 			unlocked = true
 			l.Mu.Unlock()
 			runtime.Gosched() // who is ready may come along
+			landed = now
+			now = clock()
 			l.Mu.Lock()
+			l.room = maxBatch
+			if now-landed > crowded {
+				l.room = l.few
+			}
 			unlocked = false
 		}
 	}

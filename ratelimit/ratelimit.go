@@ -10,6 +10,7 @@ package ratelimit
 import (
 	"errors"
 	"math"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,6 +47,7 @@ type Limiter struct {
 	Settings
 
 	heads []string // what goes before a key of so many bytes, on its way over the wire
+	few   int      // requests in a batch where they wait for a processor
 
 	// Guarded by Mu.
 	known
@@ -53,6 +55,7 @@ type Limiter struct {
 	lines   map[*Limit]*line
 	waiting []*batch // to leave, in their order; the last one of a line may still be joined
 	cleared int      // so many of the first may leave, and a pilot is on its way to each
+	room    int      // no more requests join a batch
 	flying  int      // batches that are cleared or under way
 	due     int64    // from then on another one may leave, though some are under way
 	last    int64    // number of a batch
@@ -80,7 +83,10 @@ func New(settings Settings) *Limiter {
 		settings.Away = &atomic.Bool{}
 		settings.Away.Store(settings.Store == nil)
 	}
-	l := &Limiter{Settings: settings, heads: headsOf(settings.Prefix), known: newKnown(), lines: map[*Limit]*line{}}
+	l := &Limiter{
+		Settings: settings, heads: headsOf(settings.Prefix), few: fewOf(runtime.GOMAXPROCS(0)), known: newKnown(),
+		lines: map[*Limit]*line{}, room: maxBatch,
+	}
 	ready(l)
 	return l
 }
@@ -109,7 +115,7 @@ func Allow(hand *Hand, raw string, now int64) int64 {
 	}
 	b.raws = append(b.raws, raw)
 	// One if after the other: || is a value more.
-	if place == maxBatch-1 {
+	if place >= fewest-1 {
 		hurry(b, now)
 	} else if now >= b.due {
 		hurry(b, now)
@@ -182,7 +188,7 @@ func Carry(hand *Hand, raw, key string, now int64, rider *store.Call) (int64, er
 	if rider != nil {
 		carry(b, rider)
 	}
-	if place+len(b.raws) >= maxBatch-1 || now >= b.due {
+	if place+len(b.raws) >= fewest-1 || now >= b.due {
 		hurry(b, now)
 	}
 	l.Mu.Unlock()
