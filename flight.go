@@ -26,7 +26,7 @@ func (f *flight) watch(w http.ResponseWriter) {
 		watched.OnHeader = f.arrived
 	}
 	f.m.next.ServeHTTP(watched, f.r)
-	f.status = int64(watched.Status())
+	f.status = int64(watched.Status)
 	f.finished = true
 }
 

@@ -3,6 +3,8 @@ package resilience
 import (
 	"net/http"
 	"reflect"
+
+	"github.com/resilient-gateway/resilience/internal/recorder"
 )
 
 // watched is a type of writers that know the status of the answer: Traefik's own, where its metrics or access log watch the answer
@@ -50,7 +52,7 @@ func pass(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
 	writer := reflect.TypeOf(w)
 	method, found := writer.MethodByName("Status")
 	if !found {
-		m.forward(w, r, m.breaker.Passed(now), m.redis.Timeout)
+		passWatched(m, w, r, now)
 		return
 	}
 	own := &watched{writer: writer, status: method.Index}
@@ -64,4 +66,22 @@ func pass(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
 	defer land(p)
 	m.next.ServeHTTP(w, r)
 	p.finished = true
+}
+
+// passWatched has the next handler answer a request that passes at the time now, and watches the answer for its status.
+func passWatched(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
+	watched := &recorder.Recorder{ResponseWriter: w}
+	p := &passage{r: r, at: now}
+	defer landWatched(m, p, watched)
+	m.next.ServeHTTP(watched, r)
+	p.finished = true
+}
+
+// landWatched ends a passage that was watched, also one that ended in a panic, which goes on. It is what lander returns, for this case.
+func landWatched(m *Middleware, p *passage, watched *recorder.Recorder) {
+	if !p.finished {
+		tell(m, p, 0)
+	} else if watched.Status >= internalServerError || len(m.view.Failing) > 0 {
+		tell(m, p, int64(watched.Status))
+	}
 }

@@ -20,34 +20,31 @@ type Recorder struct {
 	// OnHeader, where it is not nil, is called with the status before the response headers leave.
 	OnHeader func(status int)
 
-	status int
+	// Status is that of the answer, or 0 where there is none yet. An upgraded connection's is 101.
+	Status int
+
 	left   int64 // bytes of the body still to come, by Content-Length
 	stream bool  // flush each piece
 	held   bool  // but for the first, which may be all there is
 }
 
-// Status returns the status of the answer, or 0 where there is none yet. An upgraded connection's is 101.
-func (r *Recorder) Status() int {
-	return r.status
-}
-
 // WriteHeader lets an informational answer pass, and takes any other for the answer.
 func (r *Recorder) WriteHeader(status int) {
-	if status < 200 && status != http.StatusSwitchingProtocols || r.status != 0 {
+	if status < 200 && status != http.StatusSwitchingProtocols || r.Status != 0 {
 		r.ResponseWriter.WriteHeader(status)
 		return
 	}
-	r.begin(status)
+	begin(r, status)
 	r.ResponseWriter.WriteHeader(status)
 	if r.stream && !r.held {
-		r.flush()
+		flush(r)
 	}
 }
 
 // Write passes a piece of the body on, and flushes it unless it is known to be the last.
 func (r *Recorder) Write(piece []byte) (int, error) {
-	if r.status == 0 {
-		r.begin(http.StatusOK)
+	if r.Status == 0 {
+		begin(r, http.StatusOK)
 	}
 	n, err := r.ResponseWriter.Write(piece)
 	if r.left > 0 {
@@ -56,7 +53,7 @@ func (r *Recorder) Write(piece []byte) (int, error) {
 	if r.held {
 		r.held = false
 	} else if r.stream || r.left > 0 {
-		r.flush()
+		flush(r)
 	}
 	return n, err
 }
@@ -68,15 +65,15 @@ func (r *Recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, fmt.Errorf("recorder: this connection cannot be taken over: %w", http.ErrNotSupported)
 	}
 	connection, buffered, err := hijacker.Hijack()
-	if err == nil && r.status == 0 {
-		r.begin(http.StatusSwitchingProtocols)
+	if err == nil && r.Status == 0 {
+		begin(r, http.StatusSwitchingProtocols)
 	}
 	return connection, buffered, err
 }
 
 // begin notes what the response headers say.
-func (r *Recorder) begin(status int) {
-	r.status = status
+func begin(r *Recorder, status int) {
+	r.Status = status
 	header := r.ResponseWriter.Header()
 	length, err := strconv.ParseInt(header.Get("Content-Length"), 10, 64)
 	if err == nil {
@@ -111,7 +108,7 @@ func streams(contentType string) bool {
 		strings.HasPrefix(contentType, "application/x-ndjson")
 }
 
-func (r *Recorder) flush() {
+func flush(r *Recorder) {
 	if flusher, ok := r.ResponseWriter.(http.Flusher); ok {
 		flusher.Flush()
 	}

@@ -96,7 +96,7 @@ func TestRecorder_status(t *testing.T) {
 			r := watch(d)
 			row.answer(r)
 
-			require.Equal(t, row.status, r.Status())
+			require.Equal(t, row.status, r.Status)
 			require.Equal(t, row.entries, d.entries)
 		})
 	}
@@ -106,13 +106,13 @@ func TestRecorder_needsNoOnHeader(t *testing.T) {
 	r := &Recorder{ResponseWriter: newDiary()}
 	r.WriteHeader(204)
 
-	require.Equal(t, 204, r.Status())
+	require.Equal(t, 204, r.Status)
 }
 
 func TestRecorder_readsTheHeadersAsTheyAreSent(t *testing.T) {
 	d := newDiary()
 	r := &Recorder{ResponseWriter: d}
-	r.OnHeader = func(status int) { d.note(r.Header().Get("X-Set") + " " + strconv.Itoa(r.Status())) }
+	r.OnHeader = func(status int) { d.note(r.Header().Get("X-Set") + " " + strconv.Itoa(r.Status)) }
 	r.Header().Set("X-Set", "late")
 	r.WriteHeader(200)
 
@@ -136,9 +136,9 @@ func TestRecorder_countsNoTakeoverThatFailed(t *testing.T) {
 	_, _, err := r.Hijack()
 
 	require.EqualError(t, err, "no")
-	require.Equal(t, 0, r.Status())
+	require.Equal(t, 0, r.Status)
 	r.WriteHeader(502)
-	require.Equal(t, 502, r.Status())
+	require.Equal(t, 502, r.Status)
 	require.Equal(t, []string{"hijack", "told 502", "status 502"}, d.entries)
 }
 
@@ -148,7 +148,7 @@ func TestRecorder_saysThatAConnectionCannotBeTakenOver(t *testing.T) {
 
 	require.EqualError(t, err, "recorder: this connection cannot be taken over: feature not supported")
 	require.True(t, errors.Is(err, http.ErrNotSupported))
-	require.Equal(t, 0, r.Status())
+	require.Equal(t, 0, r.Status)
 }
 
 func TestRecorder_flushes(t *testing.T) {
