@@ -14,11 +14,13 @@ const (
 	farAway   = 5000 // microseconds since the last one left
 )
 
-// Where requests wait for a processor, few go on at once: the next ones wait for Redis in their order, and not in each other's way.
+// Where requests wait for a processor, and Redis is near, few go on at once: the next ones wait for Redis in their order, and not in
+// each other's way.
 const (
-	crowded    = 300 // microseconds until all who were ready have run
-	aProcessor = 6   // requests in a batch then, for each
-	fewest     = 12  // and at the least
+	crowded    = 300  // microseconds until all who were ready have run
+	near       = 1000 // microseconds that the quickest answers take at the most
+	aProcessor = 6    // requests in a batch then, for each
+	fewest     = 12   // and at the least
 )
 
 // fewOf returns how many requests a batch takes along where they wait for one of so many processors.

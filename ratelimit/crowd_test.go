@@ -16,6 +16,7 @@ import (
 type crowd struct {
 	store  *store.Store
 	tokens chan struct{}
+	away   int64 // microseconds that an answer takes
 	waits  int64 // microseconds until all others have run
 	called int64 // so often
 	read   int64 // how often the clock was, since the last call
@@ -29,8 +30,11 @@ func (c *crowd) Run(calls []*store.Call, deadline time.Time) error {
 }
 
 func (c *crowd) now() int64 {
-	if atomic.AddInt64(&c.read, 1) == 2 {
-		return 1 + c.waits
+	switch atomic.AddInt64(&c.read, 1) {
+	case 1:
+		return 1 + c.away
+	case 2:
+		return 1 + c.away + c.waits
 	}
 	return 1
 }
@@ -50,16 +54,19 @@ func TestAllow_whereRequestsWaitForAProcessorFewGoOnAtOnce(t *testing.T) {
 	few := fewOf(1)
 	rows := []struct {
 		name   string
+		away   int64
 		waits  int64
 		joined []int
 	}{
-		{"all others have run at once", 0, []int{2*few + 1}},
-		{"soon", crowded, []int{2*few + 1}},
-		{"later", crowded + 1, []int{few, few, 1}},
+		{"all others have run at once", 0, 0, []int{2*few + 1}},
+		{"soon", 0, crowded, []int{2*few + 1}},
+		{"later", 0, crowded + 1, []int{few, few, 1}},
+		{"later, and Redis is near", near - 1, crowded + 1, []int{few, few, 1}},
+		{"later, and Redis is not", near, crowded + 1, []int{2*few + 1}},
 	}
 	for _, row := range rows {
 		server := redistest.Start(t)
-		redis := &crowd{store: newStore(t, server.Addr()), tokens: make(chan struct{}, 100), waits: row.waits, read: 10}
+		redis := &crowd{store: newStore(t, server.Addr()), tokens: make(chan struct{}, 100), away: row.away, waits: row.waits, read: 10}
 		l := newLimiter(redis)
 		l.Now = redis.now
 		l.few = few

@@ -68,6 +68,7 @@ func pilot(l *Limiter) {
 		key, kind     string
 		place, long   int
 		now, landed   int64
+		flight        int64
 		seldom        int64
 		odd, unlocked bool
 	)
@@ -174,6 +175,12 @@ func pilot(l *Limiter) {
 
 		// It has landed.
 		l.heard++
+		flight = now - b.sent
+		if flight < l.away {
+			l.away = flight
+		} else {
+			l.away += (flight - l.away) / 256
+		}
 		b.err = call.Err
 		b.taken = 1
 		if now < *l.Clear {
@@ -202,7 +209,7 @@ func pilot(l *Limiter) {
 			now = clock()
 			l.Mu.Lock()
 			l.room = maxBatch
-			if now-landed > crowded {
+			if now-landed > crowded && l.away < near {
 				l.room = l.few
 			}
 			unlocked = false

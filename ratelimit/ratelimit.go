@@ -60,6 +60,7 @@ type Limiter struct {
 	due     int64    // from then on another one may leave, though some are under way
 	last    int64    // number of a batch
 	heard   int64    // answers so far
+	away    int64    // microseconds that the quickest of the last few hundred answers took, or a little more
 	idle    int      // pilots that wait for a batch
 	closed  bool     // no pilot waits any more
 
@@ -85,7 +86,7 @@ func New(settings Settings) *Limiter {
 	}
 	l := &Limiter{
 		Settings: settings, heads: headsOf(settings.Prefix), few: fewOf(runtime.GOMAXPROCS(0)), known: newKnown(),
-		lines: map[*Limit]*line{}, room: maxBatch,
+		lines: map[*Limit]*line{}, room: maxBatch, away: farAway,
 	}
 	ready(l)
 	return l
