@@ -208,11 +208,11 @@ func pilot(l *Limiter) {
 			landed = now
 			now = clock()
 			l.Mu.Lock()
+			unlocked = false
 			l.room = maxBatch
 			if now-landed > crowded && l.away < near {
 				l.room = l.few
 			}
-			unlocked = false
 		}
 	}
 }

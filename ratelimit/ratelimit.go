@@ -55,7 +55,7 @@ type Limiter struct {
 	lines   map[*Limit]*line
 	waiting []*batch // to leave, in their order; the last one of a line may still be joined
 	cleared int      // so many of the first may leave, and a pilot is on its way to each
-	room    int      // no more requests join a batch
+	room    int      // no more requests join a batch; fewest at the least
 	flying  int      // batches that are cleared or under way
 	due     int64    // from then on another one may leave, though some are under way
 	last    int64    // number of a batch
