@@ -22,7 +22,7 @@ const (
 )
 
 // leanBoth limits and breaks.
-func (m *Middleware) leanBoth() http.HandlerFunc {
+func (m *Middleware) leanBoth() http.Handler {
 	mu := m.mu
 	var ( // guarded by mu: what a request needs no longer than it has the lock
 		raw           string
@@ -32,12 +32,15 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 		writer        reflect.Type
 	)
 	hand, held, next, view, own := m.hand, m.hand.Held, m.next, m.view, m.own
-	refusing, left, land := view.Refusing, view.Seconds, m.lander(m.own)
+	refusing, land := view.Refusing, m.lander(m.own)
 	since, begun, typeOf := time.Since, start, reflect.TypeOf
 	ofHeader, ofConnection, header := m.header != "", m.client.OfConnection(), m.header
-	return func(w http.ResponseWriter, r *http.Request) {
+	var lean http.HandlerFunc
+	front := new(http.HandlerFunc)
+	refuse := m.refuser(front, &lean)
+	lean = func(w http.ResponseWriter, r *http.Request) {
 		if len(refusing) > 0 {
-			refuseAgain(w, left)
+			turn(front, refuse, w, r)
 			return
 		}
 		var (
@@ -97,6 +100,8 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 		next.ServeHTTP(w, r)
 		p.finished = true
 	}
+	*front = lean
+	return front
 }
 
 // leanLimiter limits.
@@ -154,15 +159,18 @@ func (m *Middleware) leanLimiter() http.HandlerFunc {
 }
 
 // leanBreaker breaks.
-func (m *Middleware) leanBreaker() http.HandlerFunc {
+func (m *Middleware) leanBreaker() http.Handler {
 	mu := m.mu
 	var writer reflect.Type // guarded by mu
 	next, view, own := m.next, m.view, m.own
-	refusing, left, land := view.Refusing, view.Seconds, m.lander(m.own)
+	refusing, land := view.Refusing, m.lander(m.own)
 	since, begun, typeOf := time.Since, start, reflect.TypeOf
-	return func(w http.ResponseWriter, r *http.Request) {
+	var lean http.HandlerFunc
+	front := new(http.HandlerFunc)
+	refuse := m.refuser(front, &lean)
+	lean = func(w http.ResponseWriter, r *http.Request) {
 		if len(refusing) > 0 {
-			refuseAgain(w, left)
+			turn(front, refuse, w, r)
 			return
 		}
 		now := int64(since(begun)) / 1000
@@ -183,16 +191,8 @@ func (m *Middleware) leanBreaker() http.HandlerFunc {
 		next.ServeHTTP(w, r)
 		p.finished = true
 	}
-}
-
-// refuseAgain refuses a request, for the circuit is open. retryAfter is the header's value.
-func refuseAgain(w http.ResponseWriter, left chan struct{}) {
-	header := w.Header()
-	header["Content-Type"] = contentType
-	header["Content-Length"] = openLength
-	header["Retry-After"] = waits[len(left)]
-	w.WriteHeader(serviceUnavailable)
-	w.Write(openText)
+	*front = lean
+	return front
 }
 
 // rawOf returns what the key of a request is made of, where that is one string, or else the key.
