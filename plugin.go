@@ -57,7 +57,8 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 }
 
 // handler returns what answers requests. Most need nobody's leave: the circuit is known to be closed, and a lease is in hand, or
-// it is known that there is no token. Those are answered in lean.go, all others here.
+// it is known that there is no token. Those are answered in lean.go, those that an open circuit refuses in front.go, all others
+// here.
 func (m *Middleware) handler() http.Handler {
 	switch {
 	case m.health != "":
