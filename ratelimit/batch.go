@@ -62,7 +62,8 @@ type batch struct {
 
 // line is where requests under one limit meet.
 type line struct {
-	forming *batch // that has begun, and may be joined, or nil
+	forming *batch   // that has begun, and may be joined, or nil
+	ending  []string // keys whose leases are to be renewed
 }
 
 // form makes the batch that a hand begins next. A pilot has it written out. mu is held.
@@ -104,12 +105,13 @@ func askAgain(l *Limiter, b *batch, key string, e *Entry, place int, now int64) 
 		l.young[key] = e
 	}
 	ask, ends := askFor(e, b, now)
-	if e.batch == b.number {
-		b.ahead = append(b.ahead, e)
+	if ask != askOne {
+		enter(b, e, ask, ends, place)
 	}
-	if ask == askOne {
-		return
-	}
+}
+
+// enter notes what is asked for at a place of the batch, where that is not one token. mu is held.
+func enter(b *batch, e *Entry, ask string, ends bool, place int) {
 	for len(b.asks) < place {
 		b.asks = append(b.asks, askOne)
 	}

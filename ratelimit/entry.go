@@ -9,7 +9,7 @@ import (
 type Entry struct {
 	Limit  *Limit // that it is all under; a hand holds none of another than its own
 	Tokens int64  // of the lease that are left
-	Until  int64  // when the lease ends
+	Until  int64  // when the lease is to be renewed, or ends
 	Empty  int64  // until then the bucket is taken for empty
 	Token  int64  // when it will have a token again
 
@@ -21,6 +21,8 @@ type Entry struct {
 
 	lease  int64 // number of the lease; 0: none
 	leased int64 // tokens that it had
+	ends   int64 // when it ends
+	ending bool  // it is to be renewed, and its line knows
 
 	first bool  // of all keys that were first asked for in one batch, and not since
 	batch int64 // number of the one that asks ahead for this key; 0: none does
@@ -61,6 +63,7 @@ func pass(e *Entry, limit *Limit) *Entry {
 	other.Limit = limit
 	other.Empty = 0
 	other.batch = 0
+	other.ending = false
 	e.Tokens = 0
 	e.Empty = 0
 	return &other
@@ -81,17 +84,24 @@ func askFor(e *Entry, b *batch, now int64) (string, bool) {
 		e.asks = 1
 		return askOne, false
 	}
+	return askAhead(e, b, "1 ", now)
+}
+
+// askAhead is askFor, for so many tokens besides those ahead of need. mu is held.
+func askAhead(e *Entry, b *batch, tokens string, now int64) (string, bool) {
 	e.batch = b.number
+	b.ahead = append(b.ahead, e)
 	ahead := demand(e, now)
 	word := askOne
-	ends := e.lease != 0 && now < e.Until // not a named result: the interpreter does not clear those
+	ends := e.lease != 0 && now < e.ends // not a named result: the interpreter does not clear those
 	if ends {
-		word = store.Word("1 " + ahead + " " + digits(e.lease) + " " + digits(e.Tokens))
+		word = store.Word(tokens + ahead + " " + digits(e.lease) + " " + digits(e.Tokens))
 	} else if ahead != "0 0" {
-		word = store.Word("1 " + ahead)
+		word = store.Word(tokens + ahead)
 	}
 	e.lease = 0
 	e.leased = 0
+	e.ending = false
 	e.Tokens = 0
 	return word, ends
 }
@@ -153,7 +163,11 @@ func learn(l *Limiter, e *Entry, b *batch, place int, now int64) {
 		e.lease = a.lease
 		e.leased = a.leased
 		e.Tokens = a.leased
-		e.Until = b.sent + lasts(a.length)
+		e.ends = b.sent + lasts(a.length)
+		e.Until = e.ends
+		if a.length > leaseMicros {
+			e.Until = b.sent + renewMicros
+		}
 	}
 	e.Empty = 0
 	if a.level < b.limit.period {

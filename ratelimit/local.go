@@ -13,6 +13,9 @@ func AllowLocal(l *Limiter, key string, limit *Limit, now int64) int64 {
 // allowLocal is AllowLocal. mu is held.
 func allowLocal(l *Limiter, key string, limit *Limit, now int64) int64 {
 	e := get(l, key)
+	if e != nil && e.Until < e.ends {
+		e.Until = e.ends // nobody renews it now
+	}
 	if spend(e, limit, now) > 0 {
 		return 1
 	}

@@ -113,6 +113,10 @@ func pilot(l *Limiter) {
 			hand.forming = formed
 		}
 
+		if hand.line.ending != nil {
+			renew(l, b, now)
+		}
+
 		// The keys of the requests that joined by their raws are made, and what each asks for is noted. keyOf and get are written out.
 		kind = hand.naming.Kind
 		long = hand.naming.Longest
@@ -176,6 +180,9 @@ func pilot(l *Limiter) {
 		// It has landed.
 		l.heard++
 		flight = now - b.sent
+		if call.Err != nil {
+			flight = l.away // no answer is no quick one
+		}
 		if flight < l.away {
 			l.away = flight
 		} else {

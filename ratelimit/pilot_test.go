@@ -93,6 +93,26 @@ func TestPilot_whoWaitsBehindOneThatStumblesIsServed(t *testing.T) {
 	require.Eventually(t, gathered(0, 0), 5*time.Second, time.Millisecond)
 }
 
+// failing has no answer, at once.
+type failing struct{}
+
+func (failing) Run(calls []*store.Call, _ time.Time) error {
+	for _, call := range calls {
+		call.Err = store.ErrUnavailable
+	}
+	return store.ErrUnavailable
+}
+
+func TestPilot_noAnswerIsNoQuickOne(t *testing.T) {
+	l := newLimiter(failing{})
+	defer Close(l)
+	hand := NewHand(l, NewLimit(10, 10, time.Second), 5*time.Second, headers)
+	require.Equal(t, int64(Failed), request(hand, "a"))
+	l.Mu.Lock()
+	defer l.Mu.Unlock()
+	require.Equal(t, int64(farAway), l.away)
+}
+
 func TestClose(t *testing.T) {
 	server := redistest.Start(t)
 	l := newLimiter(newStore(t, server.Addr()))

@@ -105,8 +105,18 @@ func Allow(hand *Hand, raw string, now int64) int64 {
 	if len(raw) > hand.fits {
 		return allowKnown(hand, raw, now)
 	}
-	b := hand.forming
 	//lint:ignore S1021 the interpreter makes two values for :=
+	var e *Entry
+	e = hand.Held[raw]
+	if e != nil {
+		if e.Tokens > 0 {
+			if now < e.ends {
+				return prolong(hand, e, keyOf(hand, raw), now)
+			}
+		}
+	}
+	b := hand.forming
+	//lint:ignore S1021 as above
 	var place int
 	place = len(b.raws)
 	if place == 0 {
@@ -170,6 +180,10 @@ func Carry(hand *Hand, raw, key string, now int64, rider *store.Call) (int64, er
 		hold(hand, raw, e)
 		l.Mu.Unlock()
 		return known, nil
+	}
+	if e != nil && e.Tokens > 0 && now < e.ends && e.Limit == hand.limit {
+		hold(hand, raw, e)
+		return prolong(hand, e, key, now), nil
 	}
 	b := hand.line.forming
 	if b == nil {

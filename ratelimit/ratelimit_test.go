@@ -306,9 +306,10 @@ func TestHand_leaseEndsEarlyForASlowClock(t *testing.T) {
 			before := l.Now()
 			require.Equal(t, int64(1), allow(t, l, row.name, row.limit))
 			if e := get(l, row.name); e.Tokens > 0 {
-				require.GreaterOrEqual(t, e.Until, before+row.ends, row.name)
-				require.LessOrEqual(t, e.Until, l.Now()+row.ends, row.name)
-				require.Equal(t, int64(0), spend(e, row.limit, e.Until), "%s: its last microseconds are not for it", row.name)
+				require.GreaterOrEqual(t, e.ends, before+row.ends, row.name)
+				require.LessOrEqual(t, e.ends, l.Now()+row.ends, row.name)
+				e.Until = e.ends // as it is when it is to be renewed
+				require.Equal(t, int64(0), spend(e, row.limit, e.ends), "%s: its last microseconds are not for it", row.name)
 				found = true
 			}
 		}
@@ -346,9 +347,9 @@ func TestAskFor_asksAheadForWhatIsLikelyToBeUsed(t *testing.T) {
 		const now = 5000 * second
 		e := &Entry{Limit: row.limit, asks: row.asks, usage: row.usage, used: row.used, asked: now - row.passed}
 		if row.leased > 0 {
-			e.lease, e.leased, e.Tokens, e.Until = 7, row.leased, row.left, e.asked+lasts(longMicros)
+			e.lease, e.leased, e.Tokens, e.ends = 7, row.leased, row.left, e.asked+lasts(longMicros)
 			if row.limit == slow {
-				e.Until = e.asked + lasts(leaseMicros)
+				e.ends = e.asked + lasts(leaseMicros)
 			}
 		}
 		word, ends := askFor(e, &batch{number: 3, limit: row.limit}, now)

@@ -6,6 +6,7 @@ import "time"
 const (
 	leaseTime  = 500 * time.Millisecond // that a gateway may spend them in
 	longTime   = 2 * time.Minute        // and that for few tokens:
+	renewTime  = time.Minute            // after which such a lease is renewed
 	longShare  = 16                     // of those that the bucket gets back in a second, one of so many at the most
 	leastLong  = 4                      // where that is fewer than so many, no lease is long
 	longPart   = 16                     // of the capacity, one of so many may be leased while another long lease is given
@@ -22,6 +23,7 @@ const (
 const (
 	leaseMicros = int64(leaseTime / time.Microsecond)
 	longMicros  = int64(longTime / time.Microsecond)
+	renewMicros = int64(renewTime / time.Microsecond)
 	quiet       = int64(5 * time.Minute / time.Microsecond) // a key that was not asked for in so long is like a new one
 )
 

@@ -6,6 +6,7 @@ package simulate
 import (
 	"math/rand"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/resilient-gateway/resilience/harness/window"
@@ -58,6 +59,7 @@ type fleet struct {
 	limit    *ratelimit.Limit
 	gateways []*gateway
 	asking   sync.WaitGroup
+	waited   atomic.Int64 // requests, for Redis
 }
 
 // gateway is one process: what it knows dies with it.
@@ -125,8 +127,12 @@ func (f *fleet) ask(g *gateway, key string) {
 		if verdict == ratelimit.Failed {
 			panic(ratelimit.Trouble(hand)) // this Redis never fails
 		}
+		end := time.Since(f.redis.begun).Microseconds()
+		if end > start {
+			f.waited.Add(1)
+		}
 		if verdict > 0 && limiter == g.limiter {
-			g.admit(start, time.Since(f.redis.begun).Microseconds())
+			g.admit(start, end)
 		}
 	})
 }
