@@ -94,11 +94,11 @@ func New(settings Settings) *Limiter {
 
 // What follows are functions, not methods: in the interpreter a call of a method costs three times that of a function.
 
-// Allow takes a token from the bucket of the key that raw stands for, of which the hand holds none: a positive number says that
-// there was one, a negative one that there will be one in so many microseconds, if nobody else takes it. Where it is more than 1, it is
-// the time when the token was there, and the request could pass without another's leave. It asks Redis; requests that wait at the
-// same time share one call. Failed, which comes within the timeout, says that there is no verdict, and Trouble why. The limiter's Mu is
-// held, and given back.
+// Allow takes a token from the bucket of the key that raw stands for, of which the hand holds none, or only one of a lease that is to
+// be renewed: a positive number says that there was one, a negative one that there will be one in so many microseconds, if nobody
+// else takes it. Where it is more than 1, it is the time when the token was there, and the request could pass without another's
+// leave. It takes the token in hand, or asks Redis; requests that wait at the same time share one call. Failed, which comes within
+// the timeout, says that there is no verdict, and Trouble why. The limiter's Mu is held, and given back.
 //
 // It does next to nothing, for that is most of what a client costs that is seldom seen. A pilot does the rest, in a loop.
 func Allow(hand *Hand, raw string, now int64) int64 {
