@@ -78,13 +78,15 @@ func (m *Middleware) leanBoth() http.Handler {
 				emptyHanded(m, w, r, e, now)
 				return
 			}
+		} else {
+			e = nil // the interpreter leaves it as it was
 		}
 		writer = typeOf(w)
 		other = writer != own.writer
 		if leased {
 			mu.Unlock()
 		} else {
-			verdict := ratelimit.Allow(hand, raw, now)
+			verdict := ratelimit.Allow(hand, e, raw, now)
 			if verdict <= 1 {
 				goOn(m, w, r, verdict, now)
 				return
@@ -144,11 +146,13 @@ func (m *Middleware) leanLimiter() http.HandlerFunc {
 				emptyHanded(m, w, r, e, now)
 				return
 			}
+		} else {
+			e = nil // the interpreter leaves it as it was
 		}
 		if leased {
 			mu.Unlock()
 		} else {
-			verdict := ratelimit.Allow(hand, raw, now)
+			verdict := ratelimit.Allow(hand, e, raw, now)
 			if verdict <= 0 {
 				goOn(m, w, r, verdict, now)
 				return

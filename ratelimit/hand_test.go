@@ -22,7 +22,7 @@ func request(hand *Hand, raw string) int64 {
 		return verdict
 	}
 	hand.limiter.Mu.Lock()
-	return Allow(hand, raw, now)
+	return Allow(hand, hand.Held[raw], raw, now)
 }
 
 func TestAllow_makesTheKey(t *testing.T) {

@@ -95,28 +95,22 @@ func New(settings Settings) *Limiter {
 // What follows are functions, not methods: in the interpreter a call of a method costs three times that of a function.
 
 // Allow takes a token from the bucket of the key that raw stands for, of which the hand holds none, or only one of a lease that is to
-// be renewed: a positive number says that there was one, a negative one that there will be one in so many microseconds, if nobody
-// else takes it. Where it is more than 1, it is the time when the token was there, and the request could pass without another's
-// leave. It takes the token in hand, or asks Redis; requests that wait at the same time share one call. Failed, which comes within
-// the timeout, says that there is no verdict, and Trouble why. The limiter's Mu is held, and given back.
+// be renewed; e is what the hand holds by the raw, or nil. A positive number says that there was one, a negative one that there will be
+// one in so many microseconds, if nobody else takes it. Where it is more than 1, it is the time when the token was there, and the
+// request could pass without another's leave. It takes the token in hand, or asks Redis; requests that wait at the same time share
+// one call. Failed, which comes within the timeout, says that there is no verdict, and Trouble why. The limiter's Mu is held, and
+// given back.
 //
 // It does next to nothing, for that is most of what a client costs that is seldom seen. A pilot does the rest, in a loop.
-func Allow(hand *Hand, raw string, now int64) int64 {
+func Allow(hand *Hand, e *Entry, raw string, now int64) int64 {
 	if len(raw) > hand.fits {
 		return allowKnown(hand, raw, now)
 	}
-	//lint:ignore S1021 the interpreter makes two values for :=
-	var e *Entry
-	e = hand.Held[raw]
 	if e != nil {
-		if e.Tokens > 0 {
-			if now < e.ends {
-				return prolong(hand, e, keyOf(hand, raw), now)
-			}
-		}
+		return allowHeld(hand, e, raw, now)
 	}
 	b := hand.forming
-	//lint:ignore S1021 as above
+	//lint:ignore S1021 the interpreter makes two values for :=
 	var place int
 	place = len(b.raws)
 	if place == 0 {
@@ -137,6 +131,14 @@ func Allow(hand *Hand, raw string, now int64) int64 {
 		return b.taken
 	}
 	return told(hand, b, place)
+}
+
+// allowHeld is Allow for an entry that the hand holds.
+func allowHeld(hand *Hand, e *Entry, raw string, now int64) int64 {
+	if e.Tokens > 0 && now < e.ends {
+		return prolong(hand, e, keyOf(hand, raw), now)
+	}
+	return Allow(hand, nil, raw, now)
 }
 
 // allowKnown is Allow where more may be known of the key than the hand holds by the raw.

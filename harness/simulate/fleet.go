@@ -123,7 +123,7 @@ func (f *fleet) ask(g *gateway, key string) {
 	limiter, hand := g.limiter, g.hand
 	f.asking.Go(func() {
 		limiter.Mu.Lock()
-		verdict := ratelimit.Allow(hand, key, g.now())
+		verdict := ratelimit.Allow(hand, hand.Held[key], key, g.now())
 		if verdict == ratelimit.Failed {
 			panic(ratelimit.Trouble(hand)) // this Redis never fails
 		}
