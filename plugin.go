@@ -53,6 +53,9 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 		hand: ratelimit.NewHand(scope.limiter, settings.limit, settings.redis.Timeout, naming(settings.client)), header: http.CanonicalHeaderKey(settings.client.Header),
 		mu: scope.limiter.Mu, view: &scope.breaker.View, own: &watched{},
 	}
+	if m.policy != nil {
+		m.hand.Leave = func(now int64) { m.breaker.Renew(now, m.policy) }
+	}
 	return m.handler(), nil
 }
 

@@ -42,6 +42,7 @@ type batch struct {
 	hand    *Hand // that formed it, and may join by a raw
 	limit   *Limit
 	due     int64    // from then on it may leave, though another one is under way
+	last    int      // place of the raw that it has room for last
 	raws    []string // of requests, in their order
 	keys    []string // of the others, in theirs; from its departure on, those of the raws follow
 	asks    []string // what they ask for, as it goes over the wire; of those at the end that ask for a token only there is none
@@ -94,6 +95,7 @@ func begin(b *batch, now int64) bool {
 		launch(l, now)
 	}
 	b.due = l.due
+	b.last = l.room - 1
 	return true
 }
 
@@ -135,12 +137,13 @@ func carry(b *batch, rider *store.Call) {
 // hurry closes a batch that is full, and lets one leave that has waited for long. mu is held.
 func hurry(b *batch, now int64) {
 	l := b.hand.limiter
-	if len(b.keys)+len(b.raws) >= l.room {
+	if len(b.raws) > b.last {
 		closeLine(b)
 	}
 	if mayLeave(l, now) {
 		launch(l, now)
 	}
+	b.due = l.due
 }
 
 // closeLine lets nobody else join a batch. mu is held.

@@ -89,7 +89,12 @@ func TestAllow_whereRequestsWaitForAProcessorFewGoOnAtOnce(t *testing.T) {
 		redis.tokens <- struct{}{}
 		waiting([]int{})
 		for i := 0; i < 2*few+1; i++ {
-			ask(digits(int64(i)))
+			if raw := digits(int64(i)); i%3 > 0 {
+				ask(raw)
+			} else {
+				done.Add(1)
+				go askByKey(hand, raw, &allowed, &failed, &done)
+			}
 		}
 		waiting(row.joined)
 		for i := 0; i < 10; i++ {

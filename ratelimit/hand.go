@@ -9,7 +9,8 @@ import (
 // known to be empty: by a raw, which tells whose they are before there is a key. A token of a lease in hand may be taken, under
 // the limiter's Mu, without a call, which the interpreter makes dear.
 type Hand struct {
-	Held map[string]*Entry // the same map always
+	Held  map[string]*Entry // the same map always
+	Leave func(now int64)   // asks for another's leave when a request has its token and Clear is over; nil: nobody need be asked
 
 	forming *batch      // that a request joins by its raw, when it has begun; guarded by Mu
 	lock    sync.Locker // the limiter's Mu

@@ -86,6 +86,17 @@ func askByRaw(hand *Hand, raw string, allowed, failed *int64, done *sync.WaitGro
 	}
 }
 
+// askByKey is askByRaw for a request that has its key.
+func askByKey(hand *Hand, key string, allowed, failed *int64, done *sync.WaitGroup) {
+	defer done.Done()
+	verdict, err := allowBy(hand, key, key, hand.limiter.Now(), nil)
+	if err != nil {
+		atomic.AddInt64(failed, 1)
+	} else if verdict > 0 {
+		atomic.AddInt64(allowed, 1)
+	}
+}
+
 // A hand takes up what it hears, so that a request that finds nothing there need not look elsewhere; by a long raw it may hold nothing,
 // and by many raws for one key it would find each only once.
 func TestAllow_leasesAreSpent(t *testing.T) {

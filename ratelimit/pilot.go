@@ -121,10 +121,13 @@ func pilot(l *Limiter) {
 		kind = hand.naming.Kind
 		long = hand.naming.Longest
 		place = len(b.keys)
-		odd = place > 0 // there are keys that no head is for, or whose words are not made here
+		odd = false // there are keys that no head is for
 		keys = append(b.keys, b.raws...)
 		b.keys = keys
 		words = make([]string, len(keys), 2*len(keys)+2)
+		if place > 0 {
+			nameAll(l, keys[:place], words)
+		}
 		young = l.young
 		old = l.old
 		first = b.first
@@ -177,6 +180,14 @@ func pilot(l *Limiter) {
 		l.Mu.Lock()
 		unlocked = false
 
+		if now >= *l.Clear && hand.Leave != nil {
+			unlocked = true
+			l.Mu.Unlock()
+			hand.Leave(now)
+			l.Mu.Lock()
+			unlocked = false
+		}
+
 		// It has landed.
 		l.heard++
 		flight = now - b.sent
@@ -219,6 +230,10 @@ func pilot(l *Limiter) {
 			l.room = maxBatch
 			if now-landed > crowded && l.away < near {
 				l.room = l.few
+			}
+			formed = hand.line.forming
+			if formed != nil {
+				formed.last = l.room - 1 - len(formed.keys)
 			}
 		}
 	}

@@ -113,6 +113,33 @@ func TestPilot_noAnswerIsNoQuickOne(t *testing.T) {
 	require.Equal(t, int64(farAway), l.away)
 }
 
+// A view that has grown old while a request waited for its token is asked for anew once, and not by each request of the batch.
+func TestPilot_asksForLeaveAnew(t *testing.T) {
+	server := redistest.Start(t)
+	never := func(*int64) func(int64) { return nil }
+	given := func(until *int64) func(int64) { return func(now int64) { *until = now + 1 } }
+	refused := func(*int64) func(int64) { return func(int64) {} }
+	for _, row := range []struct {
+		name   string
+		until  int64 // Clear
+		leave  func(until *int64) func(now int64)
+		passes bool
+	}{
+		{"it is clear", 1 << 62, refused, true},
+		{"it is not, and nobody to be asked", 0, never, false},
+		{"it is not, and leave is given", 0, given, true},
+		{"it is not, and leave is not given", 0, refused, false},
+	} {
+		until := row.until
+		l := newLimiter(newStore(t, server.Addr()))
+		l.Clear = &until
+		hand := NewHand(l, NewLimit(10, 10, time.Second), 5*time.Second, headers)
+		hand.Leave = row.leave(&until)
+		require.Equal(t, row.passes, request(hand, "a") > 1, row.name)
+		Close(l)
+	}
+}
+
 func TestClose(t *testing.T) {
 	server := redistest.Start(t)
 	l := newLimiter(newStore(t, server.Addr()))

@@ -55,7 +55,7 @@ type Limiter struct {
 	lines   map[*Limit]*line
 	waiting []*batch // to leave, in their order; the last one of a line may still be joined
 	cleared int      // so many of the first may leave, and a pilot is on its way to each
-	room    int      // no more requests join a batch; fewest at the least
+	room    int      // no more requests join a batch
 	flying  int      // batches that are cleared or under way
 	due     int64    // from then on another one may leave, though some are under way
 	last    int64    // number of a batch
@@ -120,7 +120,7 @@ func Allow(hand *Hand, e *Entry, raw string, now int64) int64 {
 	}
 	b.raws = append(b.raws, raw)
 	// One if after the other: || is a value more.
-	if place >= fewest-1 {
+	if place >= b.last {
 		hurry(b, now)
 	} else if now >= b.due {
 		hurry(b, now)
@@ -202,10 +202,11 @@ func Carry(hand *Hand, raw, key string, now int64, rider *store.Call) (int64, er
 		askAgain(l, b, key, e, place, now)
 	}
 	b.keys = append(b.keys, key)
+	b.last--
 	if rider != nil {
 		carry(b, rider)
 	}
-	if place+len(b.raws) >= fewest-1 || now >= b.due {
+	if len(b.raws) > b.last || now >= b.due {
 		hurry(b, now)
 	}
 	l.Mu.Unlock()
