@@ -116,25 +116,28 @@ func TestPilot_noAnswerIsNoQuickOne(t *testing.T) {
 // A view that has grown old while a request waited for its token is asked for anew once, and not by each request of the batch.
 func TestPilot_asksForLeaveAnew(t *testing.T) {
 	server := redistest.Start(t)
-	never := func(*int64) func(int64) { return nil }
-	given := func(until *int64) func(int64) { return func(now int64) { *until = now + 1 } }
-	refused := func(*int64) func(int64) { return func(int64) {} }
 	for _, row := range []struct {
-		name   string
-		until  int64 // Clear
-		leave  func(until *int64) func(now int64)
-		passes bool
+		name        string
+		until       int64 // Clear
+		asks, given bool
+		passes      bool
 	}{
-		{"it is clear", 1 << 62, refused, true},
-		{"it is not, and nobody to be asked", 0, never, false},
-		{"it is not, and leave is given", 0, given, true},
-		{"it is not, and leave is not given", 0, refused, false},
+		{"it is clear", 1 << 62, true, false, true},
+		{"it is not, and nobody to be asked", 0, false, false, false},
+		{"it is not, and leave is given", 0, true, true, true},
+		{"it is not, and leave is not given", 0, true, false, false},
 	} {
-		until := row.until
+		until, given := row.until, row.given
 		l := newLimiter(newStore(t, server.Addr()))
 		l.Clear = &until
 		hand := NewHand(l, NewLimit(10, 10, time.Second), 5*time.Second, headers)
-		hand.Leave = row.leave(&until)
+		if row.asks {
+			hand.Leave = func(now int64) {
+				if given {
+					until = now + 1
+				}
+			}
+		}
 		require.Equal(t, row.passes, request(hand, "a") > 1, row.name)
 		Close(l)
 	}
