@@ -6,9 +6,7 @@ import (
 	"net/http/httptest"
 	"testing"
 
-	"github.com/resilient-gateway/resilience/internal/clientkey"
 	"github.com/resilient-gateway/resilience/internal/redistest"
-	"github.com/resilient-gateway/resilience/ratelimit"
 	"github.com/stretchr/testify/require"
 )
 
@@ -20,7 +18,9 @@ func TestLean_takesNothingOfWhoCameBefore(t *testing.T) {
 		circuit *CircuitBreakerConfig
 	}{{"limiter", nil}, {"both", failures("5")}} {
 		name := t.Name() + "-" + row.name
-		settings, err := read(&Config{
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		m, err := newMiddleware(ctx, status(http.StatusOK), &Config{
 			Redis: redis, CircuitBreaker: row.circuit,
 			RateLimit: &RateLimitConfig{
 				Capacity: "10000", RefillRate: "10000",
@@ -28,14 +28,6 @@ func TestLean_takesNothingOfWhoCameBefore(t *testing.T) {
 			},
 		}, name)
 		require.NoError(t, err)
-		ctx, cancel := context.WithCancel(context.Background())
-		defer cancel()
-		scope := join(ctx, settings)
-		m := &Middleware{
-			settings: settings, scope: scope, next: status(http.StatusOK), keyOf: clientkey.New(settings.client), header: "X-Client",
-			hand: ratelimit.NewHand(scope.limiter, settings.limit, settings.redis.Timeout, naming(settings.client)),
-			mu:   scope.limiter.Mu, view: &scope.breaker.View, own: &watched{},
-		}
 		handler := m.handler()
 		ask := func(client string) {
 			r := httptest.NewRequest(http.MethodGet, "/", nil)

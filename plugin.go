@@ -40,6 +40,14 @@ type Middleware struct {
 // New returns the middleware for one router. It checks the configuration, and tells all that is wrong with it in one
 // error; it dials nothing. Shared state outlives ctx, which Traefik cancels at each reload, by half a minute.
 func New(ctx context.Context, next http.Handler, config *Config, name string) (http.Handler, error) {
+	m, err := newMiddleware(ctx, next, config, name)
+	if err != nil {
+		return nil, err
+	}
+	return m.handler(), nil
+}
+
+func newMiddleware(ctx context.Context, next http.Handler, config *Config, name string) (*Middleware, error) {
 	if next == nil {
 		return nil, errNil
 	}
@@ -56,7 +64,7 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 	if m.policy != nil {
 		m.hand.Leave = func(now int64) { m.breaker.Renew(now, m.policy) }
 	}
-	return m.handler(), nil
+	return m, nil
 }
 
 // handler returns what answers requests. Most need nobody's leave: the circuit is known to be closed, and a lease is in hand, or
