@@ -74,19 +74,19 @@ func (m *Middleware) leanBoth() http.Handler {
 			}
 			if leased {
 				e.Tokens--
-			} else if now < e.Empty {
+			} else {
 				emptyHanded(m, w, r, e, now)
 				return
 			}
-		} else {
-			e = nil // the interpreter leaves it as it was
 		}
 		writer = typeOf(w)
 		other = writer != own.writer
 		if leased {
 			mu.Unlock()
 		} else {
-			verdict := ratelimit.Allow(hand, e, raw, now)
+			//lint:ignore S1021 the interpreter makes two values for :=
+			var verdict int64
+			verdict = ratelimit.Allow(hand, raw, now)
 			if verdict <= 1 {
 				goOn(m, w, r, verdict, now)
 				return
@@ -142,17 +142,17 @@ func (m *Middleware) leanLimiter() http.HandlerFunc {
 			}
 			if leased {
 				e.Tokens--
-			} else if now < e.Empty {
+			} else {
 				emptyHanded(m, w, r, e, now)
 				return
 			}
-		} else {
-			e = nil // the interpreter leaves it as it was
 		}
 		if leased {
 			mu.Unlock()
 		} else {
-			verdict := ratelimit.Allow(hand, e, raw, now)
+			//lint:ignore S1021 the interpreter makes two values for :=
+			var verdict int64
+			verdict = ratelimit.Allow(hand, raw, now)
 			if verdict <= 0 {
 				goOn(m, w, r, verdict, now)
 				return
@@ -243,8 +243,13 @@ func refuseOpen(m *Middleware, w http.ResponseWriter, until, now int64) {
 	}
 }
 
-// emptyHanded refuses a request whose bucket is known to be empty. The lock is held, and given back.
+// emptyHanded answers a request whose client has no token in hand: it refuses it, if its bucket is known to be empty. The lock is held,
+// and given back.
 func emptyHanded(m *Middleware, w http.ResponseWriter, r *http.Request, e *ratelimit.Entry, now int64) {
+	if now >= e.Empty {
+		again(m, w, r, e, now)
+		return
+	}
 	e.Refused++
 	if now >= e.Note {
 		noteEmpty(m, r, e, now)
@@ -260,6 +265,16 @@ func emptyHanded(m *Middleware, w http.ResponseWriter, r *http.Request, e *ratel
 	}
 	w.WriteHeader(tooManyRequests)
 	w.Write(limitedText)
+}
+
+// again answers a request of a client whose lease is used up, or to be renewed. The lock is held, and given back.
+func again(m *Middleware, w http.ResponseWriter, r *http.Request, e *ratelimit.Entry, now int64) {
+	verdict := ratelimit.AllowHeld(m.hand, e, rawOf(m, r), now)
+	if verdict > 1 && m.policy != nil {
+		pass(m, w, r, verdict)
+	} else {
+		goOn(m, w, r, verdict, now)
+	}
 }
 
 // goOn answers a request that arrived at the time now, and may not pass at once.

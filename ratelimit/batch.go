@@ -80,12 +80,12 @@ func form(hand *Hand) *batch {
 
 // begin tells whether a hand's batch may be joined, and has it wait to leave, unless it does already. It may not while Redis is away,
 // nor while another hand's batch of the same line may be. mu is held.
-func begin(b *batch, now int64) bool {
-	l, line := b.hand.limiter, b.hand.line
-	if line.forming == b {
-		return true
+func begin(hand *Hand, now int64) bool {
+	l, line, b := hand.limiter, hand.line, hand.forming
+	if line.forming != nil {
+		return line.forming == b
 	}
-	if line.forming != nil || l.Away.Load() {
+	if l.Away.Load() {
 		return false
 	}
 	line.forming = b
@@ -96,6 +96,15 @@ func begin(b *batch, now int64) bool {
 	}
 	b.due = l.due
 	b.last = l.room - 1
+	return true
+}
+
+// stays tells whether a hand's batch may not be joined, and lets one leave that has waited for long. mu is held.
+func stays(hand *Hand, now int64) bool {
+	if begin(hand, now) {
+		hurry(hand.forming, now)
+		return false
+	}
 	return true
 }
 
@@ -134,16 +143,13 @@ func carry(b *batch, rider *store.Call) {
 	b.riders = append(b.riders, rider)
 }
 
-// hurry closes a batch that is full, and lets one leave that has waited for long. mu is held.
+// hurry lets a batch leave that has waited for long. mu is held.
 func hurry(b *batch, now int64) {
 	l := b.hand.limiter
-	if len(b.raws) > b.last {
-		closeLine(b)
-	}
-	if mayLeave(l, now) {
+	if now >= b.due && mayLeave(l, now) {
 		launch(l, now)
+		b.due = l.due
 	}
-	b.due = l.due
 }
 
 // closeLine lets nobody else join a batch. mu is held.

@@ -22,7 +22,10 @@ func request(hand *Hand, raw string) int64 {
 		return verdict
 	}
 	hand.limiter.Mu.Lock()
-	return Allow(hand, hand.Held[raw], raw, now)
+	if e := hand.Held[raw]; e != nil {
+		return AllowHeld(hand, e, raw, now)
+	}
+	return Allow(hand, raw, now)
 }
 
 func TestAllow_makesTheKey(t *testing.T) {

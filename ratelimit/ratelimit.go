@@ -94,36 +94,29 @@ func New(settings Settings) *Limiter {
 
 // What follows are functions, not methods: in the interpreter a call of a method costs three times that of a function.
 
-// Allow takes a token from the bucket of the key that raw stands for, of which the hand holds none, or only one of a lease that is to
-// be renewed; e is what the hand holds by the raw, or nil. A positive number says that there was one, a negative one that there will be
-// one in so many microseconds, if nobody else takes it. Where it is more than 1, it is the time when the token was there, and the
-// request could pass without another's leave. It takes the token in hand, or asks Redis; requests that wait at the same time share
-// one call. Failed, which comes within the timeout, says that there is no verdict, and Trouble why. The limiter's Mu is held, and
-// given back.
+// Allow takes a token from the bucket of the key that raw stands for, of which the hand holds nothing. A positive number says that
+// there was one, a negative one that there will be one in so many microseconds, if nobody else takes it. Where it is more than 1, it
+// is the time when the token was there, and the request could pass without another's leave. It asks Redis; requests that wait at the
+// same time share one call. Failed, which comes within the timeout, says that there is no verdict, and Trouble why. The limiter's Mu
+// is held, and given back.
 //
 // It does next to nothing, for that is most of what a client costs that is seldom seen. A pilot does the rest, in a loop.
-func Allow(hand *Hand, e *Entry, raw string, now int64) int64 {
+func Allow(hand *Hand, raw string, now int64) int64 {
 	if len(raw) > hand.fits {
 		return allowKnown(hand, raw, now)
 	}
-	if e != nil {
-		return allowHeld(hand, e, raw, now)
-	}
 	b := hand.forming
-	//lint:ignore S1021 the interpreter makes two values for :=
-	var place int
-	place = len(b.raws)
-	if place == 0 {
-		if !begin(b, now) {
+	if now >= b.due {
+		if stays(hand, now) {
 			return allowKnown(hand, raw, now)
 		}
 	}
+	//lint:ignore S1021 the interpreter makes two values for :=
+	var place int
+	place = len(b.raws)
 	b.raws = append(b.raws, raw)
-	// One if after the other: || is a value more.
 	if place >= b.last {
-		hurry(b, now)
-	} else if now >= b.due {
-		hurry(b, now)
+		closeLine(b)
 	}
 	hand.lock.Unlock()
 	b.landing.Wait()
@@ -133,12 +126,12 @@ func Allow(hand *Hand, e *Entry, raw string, now int64) int64 {
 	return told(hand, b, place)
 }
 
-// allowHeld is Allow for an entry that the hand holds.
-func allowHeld(hand *Hand, e *Entry, raw string, now int64) int64 {
+// AllowHeld is Allow for an entry that the hand holds by the raw. Where its lease is only to be renewed, it takes a token of that.
+func AllowHeld(hand *Hand, e *Entry, raw string, now int64) int64 {
 	if e.Tokens > 0 && now < e.ends {
 		return prolong(hand, e, keyOf(hand, raw), now)
 	}
-	return Allow(hand, nil, raw, now)
+	return Allow(hand, raw, now)
 }
 
 // allowKnown is Allow where more may be known of the key than the hand holds by the raw.
@@ -190,7 +183,7 @@ func Carry(hand *Hand, raw, key string, now int64, rider *store.Call) (int64, er
 	b := hand.line.forming
 	if b == nil {
 		b = hand.forming
-		if !begin(b, now) {
+		if !begin(hand, now) {
 			l.Mu.Unlock()
 			return 0, store.ErrUnavailable
 		}
@@ -206,9 +199,10 @@ func Carry(hand *Hand, raw, key string, now int64, rider *store.Call) (int64, er
 	if rider != nil {
 		carry(b, rider)
 	}
-	if len(b.raws) > b.last || now >= b.due {
-		hurry(b, now)
+	if len(b.raws) > b.last {
+		closeLine(b)
 	}
+	hurry(b, now)
 	l.Mu.Unlock()
 	b.landing.Wait()
 	return answerAt(b, place)
