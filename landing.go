@@ -49,23 +49,41 @@ func tell(m *Middleware, p *passage, status int64) {
 
 // pass has the next handler answer a request that passes at the time now, whatever its writer is.
 func pass(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
-	writer := reflect.TypeOf(w)
-	method, found := writer.MethodByName("Status")
-	if !found {
+	own := m.watchedOf(reflect.TypeOf(w))
+	if own == nil {
 		passWatched(m, w, r, now)
 		return
 	}
-	own := &watched{writer: writer, status: method.Index}
-	m.mu.Lock()
-	if m.own.writer == nil {
-		*m.own = *own
+	land := m.land
+	if own != m.own {
+		land = m.lander(own)
 	}
-	m.mu.Unlock()
 	p := &passage{w: w, r: r, at: now}
-	land := m.lander(own)
 	defer land(p)
 	m.next.ServeHTTP(w, r)
 	p.finished = true
+}
+
+// watchedOf returns how writers of a type tell their status, or nil where they do not. The first who do are the route's own.
+func (m *Middleware) watchedOf(writer reflect.Type) *watched {
+	m.mu.Lock()
+	known := m.own.writer
+	m.mu.Unlock()
+	if known == writer {
+		return m.own
+	}
+	method, found := writer.MethodByName("Status")
+	if !found {
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.own.writer != nil {
+		return &watched{writer: writer, status: method.Index}
+	}
+	m.own.writer = writer
+	m.own.status = method.Index
+	return m.own
 }
 
 // passWatched has the next handler answer a request that passes at the time now, and watches the answer for its status.

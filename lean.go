@@ -32,7 +32,7 @@ func (m *Middleware) leanBoth() http.Handler {
 		writer        reflect.Type
 	)
 	hand, held, next, view, own := m.hand, m.hand.Held, m.next, m.view, m.own
-	refusing, land := view.Refusing, m.lander(m.own)
+	refusing, land := view.Refusing, m.land
 	since, begun, typeOf := time.Since, start, reflect.TypeOf
 	ofHeader, ofConnection, header := m.header != "", m.client.OfConnection(), m.header
 	var lean http.HandlerFunc
@@ -167,7 +167,7 @@ func (m *Middleware) leanBreaker() http.Handler {
 	mu := m.mu
 	var writer reflect.Type // guarded by mu
 	next, view, own := m.next, m.view, m.own
-	refusing, land := view.Refusing, m.lander(m.own)
+	refusing, land := view.Refusing, m.land
 	since, begun, typeOf := time.Since, start, reflect.TypeOf
 	var lean http.HandlerFunc
 	front := new(http.HandlerFunc)
@@ -222,7 +222,7 @@ func naming(c clientkey.Criterion) ratelimit.Naming {
 }
 
 // unhealthy answers a request though the view of the breaker is not known to be healthy: it refuses it where the circuit is known
-// to be open. The lock is held, and given back.
+// to be open, and has it go on where the view is only to be renewed. The lock is held, and given back.
 func unhealthy(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
 	until := m.view.Open
 	m.mu.Unlock()
@@ -230,7 +230,10 @@ func unhealthy(m *Middleware, w http.ResponseWriter, r *http.Request, now int64)
 		refuseOpen(m, w, until, now)
 		return
 	}
-	m.breaker.Renew(now, m.policy)
+	if m.breaker.Renew(now, m.policy) {
+		m.front.ServeHTTP(w, r)
+		return
+	}
 	m.serve(w, r, now)
 }
 
@@ -269,12 +272,7 @@ func emptyHanded(m *Middleware, w http.ResponseWriter, r *http.Request, e *ratel
 
 // again answers a request of a client whose lease is used up, or to be renewed. The lock is held, and given back.
 func again(m *Middleware, w http.ResponseWriter, r *http.Request, e *ratelimit.Entry, now int64) {
-	verdict := ratelimit.AllowHeld(m.hand, e, rawOf(m, r), now)
-	if verdict > 1 && m.policy != nil {
-		pass(m, w, r, verdict)
-	} else {
-		goOn(m, w, r, verdict, now)
-	}
+	m.proceed(w, r, ratelimit.AllowHeld(m.hand, e, rawOf(m, r), now), now)
 }
 
 // goOn answers a request that arrived at the time now, and may not pass at once.

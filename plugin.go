@@ -27,6 +27,7 @@ type Middleware struct {
 	*settings
 	*scope
 	next  http.Handler
+	front http.Handler // answers all that may pass
 	keyOf func(*http.Request) string
 	hand  *ratelimit.Hand
 
@@ -35,6 +36,7 @@ type Middleware struct {
 	view   *breaker.View
 	header string   // that the key is made of; "": none
 	own    *watched // writers on this route; guarded by mu
+	land   func(*passage)
 }
 
 // New returns the middleware for one router. It checks the configuration, and tells all that is wrong with it in one
@@ -44,7 +46,10 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 	if err != nil {
 		return nil, err
 	}
-	return m.handler(), nil
+	if m.health == "" {
+		return m.front, nil
+	}
+	return http.HandlerFunc(m.answer), nil
 }
 
 func newMiddleware(ctx context.Context, next http.Handler, config *Config, name string) (*Middleware, error) {
@@ -62,20 +67,39 @@ func newMiddleware(ctx context.Context, next http.Handler, config *Config, name 
 		mu: scope.limiter.Mu, view: &scope.breaker.View, own: &watched{},
 	}
 	if m.policy != nil {
-		m.hand.Leave = func(now int64) { m.breaker.Renew(now, m.policy) }
+		m.hand.Leave = &leave{m.breaker, m.policy}
+		m.land = m.lander(m.own)
 	}
+	m.front = m.handler()
 	return m, nil
 }
 
-// handler returns what answers requests. Most need nobody's leave: the circuit is known to be closed, and a lease is in hand, or
-// it is known that there is no token. Those are answered in lean.go, those that an open circuit refuses in front.go, all others
-// here.
+// leave is the breaker's, for requests that asked Redis for a token.
+type leave struct {
+	breaker *breaker.Breaker
+	policy  *breaker.Policy
+}
+
+// Rider returns a call that has the breaker's view refreshed, or nil.
+func (l *leave) Rider(now int64) *store.Call { return l.breaker.Rider(now, l.policy) }
+
+// Extend has the view used a little longer, while it is refreshed.
+func (l *leave) Extend(now int64) { l.breaker.Renew(now, l.policy) }
+
+// answer answers a request that may ask for the health of this gateway itself.
+func (m *Middleware) answer(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == m.health && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+		answerHealthy(w)
+		return
+	}
+	m.front.ServeHTTP(w, r)
+}
+
+// handler returns what answers all other requests. Most need nobody's leave: the circuit is known to be closed, and a lease is in
+// hand, or it is known that there is no token. Those are answered in lean.go, those that an open circuit refuses in front.go, all
+// others here.
 func (m *Middleware) handler() http.Handler {
 	switch {
-	case m.health != "":
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			m.serve(w, r, sinceStart(time.Now()))
-		})
 	case m.limit != nil && m.policy != nil:
 		return m.leanBoth()
 	case m.limit != nil:
@@ -86,39 +110,26 @@ func (m *Middleware) handler() http.Handler {
 	return m.next
 }
 
-// serve answers a request that arrived at the time now, whatever there is to it.
+// serve answers a request that arrived at the time now, though the circuit is not known to be closed.
 func (m *Middleware) serve(w http.ResponseWriter, r *http.Request, now int64) {
-	if m.health != "" && r.URL.Path == m.health && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
-		answerHealthy(w)
+	if retryAfter, refused := m.breaker.Refuses(now); refused {
+		refuseOpen(m, w, now+retryAfter.Microseconds(), now)
 		return
 	}
-	if m.policy != nil {
-		if retryAfter, refused := m.breaker.Refuses(now); refused {
-			refuseOpen(m, w, now+retryAfter.Microseconds(), now)
-			return
-		}
-	}
-	if m.limit != nil {
-		key := m.keyOf(r)
-		verdict := take(m, rawOf(m, r), key, now, m.rider(now))
-		if verdict <= 0 {
-			m.refuse(w, key, verdict, now)
-			return
-		}
-	}
-	if m.policy == nil {
-		m.next.ServeHTTP(w, r)
+	if m.limit == nil {
+		m.try(w, r, now)
 		return
 	}
-	m.try(w, r, now)
+	m.proceed(w, r, ratelimit.Take(m.hand, rawOf(m, r), now), now)
 }
 
-// rider returns a call that refreshes the breaker's view, if it is due.
-func (m *Middleware) rider(now int64) *store.Call {
-	if m.policy == nil {
-		return nil
+// proceed answers a request that arrived at the time now and has heard the limiter's verdict.
+func (m *Middleware) proceed(w http.ResponseWriter, r *http.Request, verdict, now int64) {
+	if verdict > 1 && m.policy != nil {
+		pass(m, w, r, verdict)
+	} else {
+		goOn(m, w, r, verdict, now)
 	}
-	return m.breaker.Rider(now, m.policy)
 }
 
 // refuse refuses a request for which there is no token.
@@ -141,7 +152,20 @@ func (m *Middleware) try(w http.ResponseWriter, r *http.Request, now int64) {
 		refuseOpen(m, w, now+retryAfter.Microseconds(), now)
 		return
 	}
+	at, healthy := m.healthy()
+	if healthy {
+		pass(m, w, r, at)
+		return
+	}
 	m.forward(w, r, permit, time.Until(m.deadline(now)))
+}
+
+// healthy tells whether requests may pass by the view of the breaker, and the time.
+func (m *Middleware) healthy() (int64, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := sinceStart(time.Now())
+	return now, now < m.view.Healthy
 }
 
 // denied is the verdict of onError: deny.
@@ -152,18 +176,8 @@ func (m *Middleware) deadline(now int64) time.Time {
 	return start.Add(time.Duration(now)*time.Microsecond + m.redis.Timeout)
 }
 
-// take takes a token: of a lease, from Redis, where rider goes the same way, or while it is away as onError says. The verdict is
-// positive where there was one, denied, or less the microseconds until there is one.
-func take(m *Middleware, raw, key string, now int64, rider *store.Call) int64 {
-	m.mu.Lock()
-	verdict, err := ratelimit.Carry(m.hand, raw, key, now, rider)
-	if err != nil {
-		return takeAlone(m, key, now, err)
-	}
-	return verdict
-}
-
-// takeAlone is take without Redis, which could not be asked for this reason, or which there is none of.
+// takeAlone takes a token without Redis, which could not be asked for this reason, or which there is none of. The verdict is positive
+// where there was one, denied, or less the microseconds until there is one.
 func takeAlone(m *Middleware, key string, now int64, reason error) int64 {
 	if m.store != nil {
 		m.logTrouble(reason)

@@ -1082,6 +1082,35 @@ func TestRoundTrips(t *testing.T) {
 	}
 }
 
+// Who finds the view too old to be used as it is passes as others do, for it is renewed beside it, or on its way: its writer is left whole.
+func TestServeHTTP_leavesTheWriterWhole(t *testing.T) {
+	redis := at(redistest.Start(t).Addr())
+	for _, row := range []struct {
+		name  string
+		limit *RateLimitConfig
+	}{
+		{"no limit", nil}, {"a limit too low for leases", tokens("90")}, {"a lease", tokens("100000")},
+	} {
+		for _, idle := range []time.Duration{0, 60 * time.Millisecond, 110 * time.Millisecond} {
+			row, idle := row, idle
+			t.Run(row.name+", after "+idle.String(), func(t *testing.T) {
+				newProcess(t, 0)
+				handler, up := newGateway(t, &Config{Redis: redis, RateLimit: row.limit, CircuitBreaker: failures("2")})
+				var given, got http.ResponseWriter
+				up.will(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { got = w }))
+				for i := 0; i < 5; i++ {
+					if i == 4 {
+						time.Sleep(idle)
+					}
+					given = statuswriter.New()
+					handler.ServeHTTP(given, httptest.NewRequest("GET", "/", nil))
+				}
+				require.True(t, got == given)
+			})
+		}
+	}
+}
+
 // Where a bucket has plenty, most requests ask nobody; what they see of the upstream counts all the same.
 func TestRoundTrips_areFewWhereThereAreTokensEnough(t *testing.T) {
 	newProcess(t, 0)

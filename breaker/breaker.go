@@ -61,9 +61,17 @@ type Breaker struct {
 	heard   int64   // when it answered
 	ours    bool    // the state was changed here since, while Redis was away
 	asking  bool    // a refresh beside requests is under way
+	looking *look   // that a request takes and others may wait for, or nil
 	full    int64   // half-open: until then there was no place for another probe
 	shown   int64   // the view's generation
 	entered int64   // when it became that
+}
+
+// look is a refresh that requests wait for. A crowd that finds the view too old takes one.
+type look struct {
+	deadline time.Time
+	done     sync.WaitGroup // until what follows is there
+	err      error
 }
 
 // Permit lets one request through. The zero value is that of a request that the breaker has no part in.
@@ -177,7 +185,7 @@ func (b *Breaker) refuseNoMore() {
 }
 
 // Renew tells whether the view, which has just become too old to be used as it is, may be used all the same: until it is
-// twice that old, while one request has it refreshed beside it.
+// twice that old, which it then says, while it is refreshed beside the requests.
 func (b *Breaker) Renew(now int64, policy *Policy) bool {
 	b.Mu.Lock()
 	age := now - b.asked
@@ -185,6 +193,8 @@ func (b *Breaker) Renew(now int64, policy *Policy) bool {
 	due := usable && age >= fresh && !b.asking
 	if due {
 		b.asking = true
+	}
+	if usable && age >= fresh {
 		b.View.Healthy = b.asked + stale
 	}
 	b.Mu.Unlock()
@@ -278,8 +288,31 @@ func (b *Breaker) refresh(policy *Policy, now int64, deadline time.Time) error {
 		}
 		return nil
 	}
+	l := b.looking
+	if l != nil && !l.deadline.After(deadline) {
+		b.Mu.Unlock()
+		l.done.Wait()
+		return l.err
+	}
+	l = &look{deadline: deadline, err: store.ErrUnavailable}
+	l.done.Add(1)
+	b.looking = l
 	b.Mu.Unlock()
-	return b.run(b.viewCall(b.Now(), policy), deadline)
+	b.take(l, policy)
+	return l.err
+}
+
+// take takes a look at the state in Redis.
+func (b *Breaker) take(l *look, policy *Policy) {
+	defer func() {
+		b.Mu.Lock()
+		if b.looking == l {
+			b.looking = nil
+		}
+		b.Mu.Unlock()
+		l.done.Done()
+	}()
+	l.err = b.run(b.viewCall(b.Now(), policy), l.deadline)
 }
 
 func (b *Breaker) refreshBeside(policy *Policy) {

@@ -18,6 +18,7 @@ type gateway struct {
 	*Breaker
 	store *store.Store
 	calls int64
+	held  chan struct{} // where it is not nil, calls wait until it is closed
 
 	mu      sync.Mutex // guards what follows
 	now     int64
@@ -26,6 +27,9 @@ type gateway struct {
 
 func (g *gateway) Run(calls []*store.Call, deadline time.Time) error {
 	atomic.AddInt64(&g.calls, int64(len(calls)))
+	if g.held != nil {
+		<-g.held
+	}
 	return g.store.Run(calls, deadline)
 }
 
@@ -122,6 +126,51 @@ func TestBreaker_aViewIsRefreshedInTime(t *testing.T) {
 	g.pass(101 * time.Millisecond)
 	g.allow(t, policy)
 	require.Equal(t, int64(3), atomic.LoadInt64(&g.calls), "before the request goes on")
+}
+
+// A crowd that finds the view too old takes one look at Redis. Who has less time than whoever takes it does not wait for that one.
+func TestBreaker_aCrowdTakesOneLook(t *testing.T) {
+	server := redistest.Start(t)
+	policy := NewPolicy(5, time.Minute, 2, 2, time.Minute)
+	for _, row := range []struct {
+		name     string
+		patience time.Duration // of all but the first, who has 3 s
+		looks    int64
+	}{
+		{"as much time", 4 * time.Second, 1},
+		{"less", 2 * time.Second, 2},
+	} {
+		g := newGateway(t, server.Addr())
+		g.allow(t, policy)
+		g.pass(101 * time.Millisecond)
+		before := atomic.LoadInt64(&g.calls)
+		g.held = make(chan struct{})
+		late := time.Now()
+		var failed int64
+		var under, done sync.WaitGroup
+		ask := func(patience time.Duration) {
+			defer done.Done()
+			under.Done()
+			if _, wait, err := g.Allow(policy, g.clock(), late.Add(patience)); err != nil || wait != 0 {
+				atomic.AddInt64(&failed, 1)
+			}
+		}
+		under.Add(1)
+		done.Add(1)
+		go ask(3 * time.Second)
+		require.Eventually(t, func() bool { return atomic.LoadInt64(&g.calls) == before+1 }, time.Second, time.Millisecond, row.name)
+		under.Add(20)
+		done.Add(20)
+		for i := 0; i < 20; i++ {
+			go ask(row.patience)
+		}
+		under.Wait()
+		time.Sleep(20 * time.Millisecond) // and they have come as far as they come
+		close(g.held)
+		done.Wait()
+		require.Zero(t, failed, row.name)
+		require.Equal(t, row.looks, atomic.LoadInt64(&g.calls)-before, row.name)
+	}
 }
 
 // A request may have been slower on its way than the refresh that another has made since.

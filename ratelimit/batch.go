@@ -41,15 +41,14 @@ type batch struct {
 	number  int64
 	hand    *Hand // that formed it, and may join by a raw
 	limit   *Limit
-	due     int64    // from then on it may leave, though another one is under way
-	last    int      // place of the raw that it has room for last
-	raws    []string // of requests, in their order
-	keys    []string // of the others, in theirs; from its departure on, those of the raws follow
-	asks    []string // what they ask for, as it goes over the wire; of those at the end that ask for a token only there is none
-	ends    []int    // places of the asks that end a lease: they must not be made twice
-	ahead   []*Entry // of the keys that it asks ahead for
-	first   *Entry   // of those that were not known before; asked is when the oldest request came
-	riders  []*store.Call
+	due     int64          // from then on it may leave, though another one is under way
+	last    int            // place of the raw that it has room for last
+	raws    []string       // of requests, in their order
+	keys    []string       // of the others, in theirs; from its departure on, those of the raws follow
+	asks    []string       // what they ask for, as it goes over the wire; of those at the end that ask for a token only there is none
+	ends    []int          // places of the asks that end a lease: they must not be made twice
+	ahead   []*Entry       // of the keys that it asks ahead for
+	first   *Entry         // of those that were not known before; asked is when the oldest request came
 	landing sync.WaitGroup // until what follows is there
 
 	sent  int64 // when it left
@@ -131,16 +130,6 @@ func enter(b *batch, e *Entry, ask string, ends bool, place int) {
 	if ends {
 		b.ends = append(b.ends, place)
 	}
-}
-
-// carry takes a rider on board, unless one of its kind is. mu is held.
-func carry(b *batch, rider *store.Call) {
-	for _, other := range b.riders {
-		if other.Script == rider.Script && other.Keys[0] == rider.Keys[0] {
-			return
-		}
-	}
-	b.riders = append(b.riders, rider)
 }
 
 // hurry lets a batch leave that has waited for long. mu is held.

@@ -34,7 +34,7 @@ func TestLimiter_aFloodOfKeysTakesBoundedMemory(t *testing.T) {
 		go func() {
 			defer done.Done()
 			for i := atomic.AddInt64(&next, 1); i <= keys; i = atomic.AddInt64(&next, 1) {
-				verdict, err := allowBy(NewHand(l, limit, 20*time.Second, Naming{}), digits(i), "header:"+digits(i), l.Now(), nil)
+				verdict, err := allowBy(NewHand(l, limit, 20*time.Second, Naming{}), digits(i), "header:"+digits(i), l.Now())
 				if err == nil && verdict > 0 {
 					atomic.AddInt64(&allowed, 1)
 				}

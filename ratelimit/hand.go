@@ -10,7 +10,7 @@ import (
 // the limiter's Mu, without a call, which the interpreter makes dear.
 type Hand struct {
 	Held  map[string]*Entry // the same map always
-	Leave func(now int64)   // asks for another's leave when a request has its token and Clear is over; nil: nobody need be asked
+	Leave Leave             // that requests need when Clear is over; nil: none
 
 	forming *batch      // that a request joins by its raw, when it has begun; guarded by Mu
 	lock    sync.Locker // the limiter's Mu

@@ -92,7 +92,7 @@ func askByRaw(hand *Hand, raw string, allowed, failed *int64, done *sync.WaitGro
 // askByKey is askByRaw for a request that has its key.
 func askByKey(hand *Hand, key string, allowed, failed *int64, done *sync.WaitGroup) {
 	defer done.Done()
-	verdict, err := allowBy(hand, key, key, hand.limiter.Now(), nil)
+	verdict, err := allowBy(hand, key, key, hand.limiter.Now())
 	if err != nil {
 		atomic.AddInt64(failed, 1)
 	} else if verdict > 0 {

@@ -99,7 +99,7 @@ func anyLimit(random *rand.Rand) *Limit {
 
 // admitted asks as a request does.
 func admitted(g *Limiter, limit *Limit) bool {
-	verdict, err := allowBy(NewHand(g, limit, time.Second, Naming{}), "key", "key", g.Now(), nil)
+	verdict, err := allowBy(NewHand(g, limit, time.Second, Naming{}), "key", "key", g.Now())
 	return err == nil && verdict > 0
 }
 

@@ -71,6 +71,7 @@ func pilot(l *Limiter) {
 		flight        int64
 		seldom        int64
 		odd, unlocked bool
+		asks          bool // for leave
 	)
 	unlocked = true
 	defer func() {
@@ -166,15 +167,16 @@ func pilot(l *Limiter) {
 			endOnce(call, b)
 		}
 		calls = []*store.Call{call}
-		if b.riders != nil {
-			calls = append(calls, b.riders...)
-		}
+		asks = now >= *l.Clear && hand.Leave != nil
 
 		l.Mu.Unlock()
 		unlocked = true
+		if asks {
+			calls = takeAlong(calls, hand.Leave.Rider(now))
+		}
 		run(calls, zero.Add(hand.timeout+time.Duration(first.asked)*time.Microsecond))
-		if b.riders != nil {
-			finishAll(b.riders)
+		if asks {
+			finishAll(calls[1:])
 		}
 		now = clock()
 		l.Mu.Lock()
@@ -183,7 +185,7 @@ func pilot(l *Limiter) {
 		if now >= *l.Clear && hand.Leave != nil {
 			unlocked = true
 			l.Mu.Unlock()
-			hand.Leave(now)
+			hand.Leave.Extend(now)
 			l.Mu.Lock()
 			unlocked = false
 		}
@@ -262,6 +264,14 @@ func crash(l *Limiter, b *batch, unlocked bool, trouble interface{}) {
 	if now := l.Now(); mayLeave(l, now) {
 		launch(l, now)
 	}
+}
+
+// takeAlong adds a rider to the calls of a batch, if there is one.
+func takeAlong(calls []*store.Call, rider *store.Call) []*store.Call {
+	if rider == nil {
+		return calls
+	}
+	return append(calls, rider)
 }
 
 func finishAll(riders []*store.Call) {

@@ -113,32 +113,58 @@ func TestPilot_noAnswerIsNoQuickOne(t *testing.T) {
 	require.Equal(t, int64(farAway), l.away)
 }
 
-// A view that has grown old while a request waited for its token is asked for anew once, and not by each request of the batch.
-func TestPilot_asksForLeaveAnew(t *testing.T) {
+// answering is another whose leave is asked for: until becomes given by a rider of it, or by extending.
+type answering struct {
+	rides, extends bool
+	until          *int64
+	asked          []string
+}
+
+func (a *answering) Rider(now int64) *store.Call {
+	a.asked = append(a.asked, "rider")
+	if !a.rides {
+		return nil
+	}
+	call := &store.Call{Script: store.NewScript(`return '42'`), Keys: []string{"test:{name}:other"}}
+	call.Then = func(c *store.Call) { *a.until = now + c.Reply[0]*1000000 }
+	return call
+}
+
+func (a *answering) Extend(now int64) {
+	a.asked = append(a.asked, "extend")
+	if a.extends {
+		*a.until = now + 1
+	}
+}
+
+// Leave that is over when a batch leaves is asked for on its way, and where that was not to be had, once more when it has landed, for all of it.
+func TestPilot_asksForLeave(t *testing.T) {
 	server := redistest.Start(t)
 	for _, row := range []struct {
-		name        string
-		until       int64 // Clear
-		asks, given bool
-		passes      bool
+		name   string
+		until  int64 // Clear
+		leave  *answering
+		passes bool
+		asked  []string
 	}{
-		{"it is clear", 1 << 62, true, false, true},
-		{"it is not, and nobody to be asked", 0, false, false, false},
-		{"it is not, and leave is given", 0, true, true, true},
-		{"it is not, and leave is not given", 0, true, false, false},
+		{"it is clear", 1 << 62, &answering{}, true, nil},
+		{"it is not, and nobody to be asked", 0, nil, false, nil},
+		{"it is not, and a rider brings it", 0, &answering{rides: true}, true, []string{"rider"}},
+		{"it is not, and it is given when the batch has landed", 0, &answering{extends: true}, true, []string{"rider", "extend"}},
+		{"it is not, and it is not given", 0, &answering{}, false, []string{"rider", "extend"}},
 	} {
-		until, given := row.until, row.given
+		until := row.until
 		l := newLimiter(newStore(t, server.Addr()))
 		l.Clear = &until
 		hand := NewHand(l, NewLimit(10, 10, time.Second), 5*time.Second, headers)
-		if row.asks {
-			hand.Leave = func(now int64) {
-				if given {
-					until = now + 1
-				}
-			}
+		if row.leave != nil {
+			row.leave.until = &until
+			hand.Leave = row.leave
 		}
 		require.Equal(t, row.passes, request(hand, "a") > 1, row.name)
+		if row.leave != nil {
+			require.Equal(t, row.asked, row.leave.asked, row.name)
+		}
 		Close(l)
 	}
 }

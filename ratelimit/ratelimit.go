@@ -29,6 +29,14 @@ type Store interface {
 	Run(calls []*store.Call, deadline time.Time) error
 }
 
+// Leave is another's, for requests to pass.
+type Leave interface {
+	// Rider returns a call that asks for it, to go to Redis with a batch, or nil.
+	Rider(now int64) *store.Call
+	// Extend asks for it when a batch has landed.
+	Extend(now int64)
+}
+
 // Settings of a limiter.
 type Settings struct {
 	Mu     sync.Locker         // guards the limiter and each Hand; nil: one of its own. Interpreted, its methods are cheaper than a *sync.Mutex's
@@ -126,6 +134,20 @@ func Allow(hand *Hand, raw string, now int64) int64 {
 	return told(hand, b, place)
 }
 
+// Take takes a token as Allow does, also of what the hand holds. It takes the limiter's Mu itself.
+func Take(hand *Hand, raw string, now int64) int64 {
+	hand.lock.Lock()
+	e := hand.Held[raw]
+	if verdict := spend(e, hand.limit, now); verdict != 0 {
+		hand.lock.Unlock()
+		return verdict
+	}
+	if e != nil {
+		return AllowHeld(hand, e, raw, now)
+	}
+	return Allow(hand, raw, now)
+}
+
 // AllowHeld is Allow for an entry that the hand holds by the raw. Where its lease is only to be renewed, it takes a token of that.
 func AllowHeld(hand *Hand, e *Entry, raw string, now int64) int64 {
 	if e.Tokens > 0 && now < e.ends {
@@ -136,7 +158,7 @@ func AllowHeld(hand *Hand, e *Entry, raw string, now int64) int64 {
 
 // allowKnown is Allow where more may be known of the key than the hand holds by the raw.
 func allowKnown(hand *Hand, raw string, now int64) int64 {
-	verdict, err := Carry(hand, raw, keyOf(hand, raw), now, nil)
+	verdict, err := Carry(hand, raw, keyOf(hand, raw), now)
 	return verdictOf(hand, verdict, err)
 }
 
@@ -165,10 +187,9 @@ func Trouble(hand *Hand) error {
 	return hand.trouble
 }
 
-// Carry is Allow for a key of which something may be known here: that is told at once, and held in the hand as raw from then on. rider,
-// which may be nil, is a call of somebody else's that goes the same way if Redis has to be asked. The error, which comes with a verdict of
-// 0, is as Trouble's.
-func Carry(hand *Hand, raw, key string, now int64, rider *store.Call) (int64, error) {
+// Carry is Allow for a key of which something may be known here: that is told at once, and held in the hand as raw from then on. The
+// error, which comes with a verdict of 0, is as Trouble's.
+func Carry(hand *Hand, raw, key string, now int64) (int64, error) {
 	l := hand.limiter
 	e := get(l, key)
 	if known := spend(e, hand.limit, now); known != 0 {
@@ -196,9 +217,6 @@ func Carry(hand *Hand, raw, key string, now int64, rider *store.Call) (int64, er
 	}
 	b.keys = append(b.keys, key)
 	b.last--
-	if rider != nil {
-		carry(b, rider)
-	}
 	if len(b.raws) > b.last {
 		closeLine(b)
 	}

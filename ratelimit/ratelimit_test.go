@@ -34,15 +34,15 @@ func newStore(t *testing.T, address string) *store.Store {
 }
 
 func allow(t *testing.T, l *Limiter, key string, limit *Limit) int64 {
-	verdict, err := allowBy(NewHand(l, limit, 5*time.Second, Naming{}), key, key, l.Now(), nil)
+	verdict, err := allowBy(NewHand(l, limit, 5*time.Second, Naming{}), key, key, l.Now())
 	require.NoError(t, err)
 	return verdict
 }
 
 // allowBy is Allow, lock and all.
-func allowBy(hand *Hand, raw, key string, now int64, rider *store.Call) (int64, error) {
+func allowBy(hand *Hand, raw, key string, now int64) (int64, error) {
 	hand.limiter.Mu.Lock()
-	return Carry(hand, raw, key, now, rider)
+	return Carry(hand, raw, key, now)
 }
 
 func allowed(t *testing.T, l *Limiter, key string, limit *Limit) bool {
@@ -97,7 +97,7 @@ func TestLimiter_exactUnderContention(t *testing.T) {
 func askTenTimes(l *Limiter, limit *Limit, allowed, failed *int64, done *sync.WaitGroup) {
 	defer done.Done()
 	for i := 0; i < 10; i++ {
-		verdict, err := allowBy(NewHand(l, limit, 20*time.Second, Naming{}), "ip:a", "ip:a", l.Now(), nil)
+		verdict, err := allowBy(NewHand(l, limit, 20*time.Second, Naming{}), "ip:a", "ip:a", l.Now())
 		if err != nil {
 			atomic.AddInt64(failed, 1)
 		} else if verdict > 0 {
@@ -128,7 +128,7 @@ func TestLimiter_eachVerdictBelongsToItsKey(t *testing.T) {
 
 func askForKey(l *Limiter, key string, limit *Limit, allowed, failed *int64, done *sync.WaitGroup) {
 	defer done.Done()
-	verdict, err := allowBy(NewHand(l, limit, 20*time.Second, Naming{}), key, key, l.Now(), nil)
+	verdict, err := allowBy(NewHand(l, limit, 20*time.Second, Naming{}), key, key, l.Now())
 	if err != nil {
 		atomic.AddInt64(failed, 1)
 	} else if verdict > 0 {
@@ -154,26 +154,15 @@ func TestLimiter_aKeyThatIsNotABucketIsAnErrorOfItsOwn(t *testing.T) {
 	l := newLimiter(newStore(t, server.Addr()))
 	limit := NewLimit(1, 1, time.Hour)
 	for _, key := range []string{"ip:list", "ip:text"} {
-		_, err := allowBy(NewHand(l, limit, 5*time.Second, Naming{}), key, key, l.Now(), nil)
+		_, err := allowBy(NewHand(l, limit, 5*time.Second, Naming{}), key, key, l.Now())
 		require.ErrorIs(t, err, ErrNotABucket)
 	}
 	require.True(t, allowed(t, l, "ip:good", limit))
 }
 
-func TestLimiter_carriesARider(t *testing.T) {
-	server := redistest.Start(t)
-	l := newLimiter(newStore(t, server.Addr()))
-	learnt := int64(0)
-	rider := &store.Call{Script: store.NewScript(`return '42'`), Keys: []string{"test:{name}:other"}}
-	rider.Then = func(c *store.Call) { learnt = c.Reply[0] }
-	_, err := allowBy(NewHand(l, NewLimit(1, 1, time.Hour), 5*time.Second, Naming{}), "ip:a", "ip:a", l.Now(), rider)
-	require.NoError(t, err)
-	require.Equal(t, int64(42), learnt)
-}
-
 func TestLimiter_withoutRedisAnErrorComesInTime(t *testing.T) {
 	l := newLimiter(newStore(t, "127.0.0.1:"+redistest.FreePort(t)))
-	_, err := allowBy(NewHand(l, NewLimit(1, 1, time.Hour), time.Second, Naming{}), "ip:a", "ip:a", l.Now(), nil)
+	_, err := allowBy(NewHand(l, NewLimit(1, 1, time.Hour), time.Second, Naming{}), "ip:a", "ip:a", l.Now())
 	require.ErrorIs(t, err, store.ErrUnavailable)
 }
 
@@ -272,7 +261,7 @@ func TestHand_holdsNothingOfAnotherLimit(t *testing.T) {
 		if verdict := Spend(hand, "raw", l.Now()); verdict != 0 {
 			return verdict
 		}
-		verdict, err := allowBy(hand, "raw", "ip:a", l.Now(), nil)
+		verdict, err := allowBy(hand, "raw", "ip:a", l.Now())
 		require.NoError(t, err)
 		return verdict
 	}
@@ -282,7 +271,7 @@ func TestHand_holdsNothingOfAnotherLimit(t *testing.T) {
 	held := hand.Held["raw"]
 	require.NotNil(t, held)
 	require.Greater(t, held.Tokens, int64(0), "a lease")
-	verdict, err := allowBy(NewHand(l, narrow, 5*time.Second, Naming{}), "raw", "ip:a", l.Now(), nil)
+	verdict, err := allowBy(NewHand(l, narrow, 5*time.Second, Naming{}), "raw", "ip:a", l.Now())
 	require.NoError(t, err)
 	require.Equal(t, int64(1), verdict)
 	require.Zero(t, held.Tokens, "the other limit has taken the key over, lease and all")
@@ -399,7 +388,7 @@ func TestAllow_aKeyTwiceInABatch(t *testing.T) {
 		done.Add(1)
 		go func() {
 			defer done.Done()
-			verdict, err := allowBy(hand, key, key, now, nil)
+			verdict, err := allowBy(hand, key, key, now)
 			if verdict != 1 || err != nil {
 				panic(fmt.Sprint(key, ": ", verdict, ", ", err))
 			}
