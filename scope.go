@@ -166,7 +166,8 @@ func (g *registry) newScope(s *settings) *scope {
 		warned:   map[string]bool{},
 	}
 	prefix := s.redis.KeyPrefix + ":{" + s.name + "}:"
-	clock := func() int64 { return sinceStart(time.Now()) }
+	since, begun := time.Since, start // captured: see lean.go
+	clock := func() int64 { return int64(since(begun)) / 1000 }
 	lock := &sync.Mutex{} // of both, so that a request takes one
 	limiter := ratelimit.Settings{Mu: lock, Prefix: prefix + "bucket:", Safe: clientkey.Harmless, Name: clientkey.Name, Now: clock}
 	keeper := breaker.Settings{

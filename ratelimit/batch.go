@@ -77,34 +77,29 @@ func form(hand *Hand) *batch {
 	return b
 }
 
-// begin tells whether a hand's batch may be joined, and has it wait to leave, unless it does already. It may not while Redis is away,
-// nor while another hand's batch of the same line may be. mu is held.
-func begin(hand *Hand, now int64) bool {
+// shut tells whether a hand's batch may not be joined: it may not while Redis is away, nor while another hand's batch of the same line
+// may be. One that may begins to wait, unless it does already, and leaves if it has waited for long. mu is held.
+func shut(hand *Hand, now int64) bool {
 	l, line, b := hand.limiter, hand.line, hand.forming
-	if line.forming != nil {
-		return line.forming == b
-	}
-	if l.Away.Load() {
-		return false
-	}
-	line.forming = b
-	b.first.asked = now
-	l.waiting = append(l.waiting, b)
-	if l.flying == 0 {
-		launch(l, now)
+	if line.forming == nil {
+		if l.Away.Load() {
+			return true
+		}
+		line.forming = b
+		b.first.asked = now
+		b.last = l.room - 1
+		l.waiting = append(l.waiting, b)
+		if l.flying == 0 {
+			launch(l, now)
+		}
+	} else if line.forming != b {
+		return true
 	}
 	b.due = l.due
-	b.last = l.room - 1
-	return true
-}
-
-// stays tells whether a hand's batch may not be joined, and lets one leave that has waited for long. mu is held.
-func stays(hand *Hand, now int64) bool {
-	if begin(hand, now) {
-		hurry(hand.forming, now)
-		return false
+	if now >= b.due {
+		hurry(b, now)
 	}
-	return true
+	return false
 }
 
 // askAgain notes what the request at a place of the batch asks for, for a key of which something is known. mu is held.
@@ -135,17 +130,18 @@ func enter(b *batch, e *Entry, ask string, ends bool, place int) {
 // hurry lets a batch leave that has waited for long. mu is held.
 func hurry(b *batch, now int64) {
 	l := b.hand.limiter
-	if now >= b.due && mayLeave(l, now) {
+	if mayLeave(l, now) {
 		launch(l, now)
-		b.due = l.due
 	}
+	b.due = l.due
 }
 
 // closeLine lets nobody else join a batch. mu is held.
 func closeLine(b *batch) {
-	if b.hand.line.forming == b {
-		b.hand.line.forming = nil
-		form(b.hand)
+	hand := b.hand
+	if hand.line.forming == b {
+		hand.line.forming = nil
+		form(hand)
 	}
 }
 

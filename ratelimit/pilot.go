@@ -15,16 +15,11 @@ func mayLeave(l *Limiter, now int64) bool {
 	return len(l.waiting) > l.cleared && (l.flying == 0 || l.flying < maxFlying && now >= l.due)
 }
 
-// clearOne clears the next batch for take-off: a pilot is on its way to it. mu is held.
-func clearOne(l *Limiter, now int64) {
+// launch clears the next batch for take-off: a pilot is on its way to it, one that has nothing to do, or a new one. mu is held.
+func launch(l *Limiter, now int64) {
 	l.cleared++
 	l.flying++
 	l.due = now + farAway
-}
-
-// launch clears the next batch, and sends it a pilot that has nothing to do, or a new one. mu is held.
-func launch(l *Limiter, now int64) {
-	clearOne(l, now)
 	if l.idle > 0 {
 		l.idle--
 		l.wake.Signal()
@@ -220,8 +215,10 @@ func pilot(l *Limiter) {
 		l.flying--
 		b.landing.Done()
 		b = nil
-		if mayLeave(l, now) {
-			clearOne(l, now)
+		if len(l.waiting) > l.cleared && (l.flying == 0 || l.flying < maxFlying && now >= l.due) { // mayLeave and launch, written out
+			l.cleared++
+			l.flying++
+			l.due = now + farAway
 			unlocked = true
 			l.Mu.Unlock()
 			runtime.Gosched() // who is ready may come along

@@ -115,7 +115,7 @@ func Allow(hand *Hand, raw string, now int64) int64 {
 	}
 	b := hand.forming
 	if now >= b.due {
-		if stays(hand, now) {
+		if shut(hand, now) {
 			return allowKnown(hand, raw, now)
 		}
 	}
@@ -204,7 +204,7 @@ func Carry(hand *Hand, raw, key string, now int64) (int64, error) {
 	b := hand.line.forming
 	if b == nil {
 		b = hand.forming
-		if !begin(hand, now) {
+		if shut(hand, now) {
 			l.Mu.Unlock()
 			return 0, store.ErrUnavailable
 		}
@@ -220,7 +220,9 @@ func Carry(hand *Hand, raw, key string, now int64) (int64, error) {
 	if len(b.raws) > b.last {
 		closeLine(b)
 	}
-	hurry(b, now)
+	if now >= b.due {
+		hurry(b, now)
+	}
 	l.Mu.Unlock()
 	b.landing.Wait()
 	return answerAt(b, place)

@@ -91,7 +91,7 @@ func TestRenew_whatWasAskedForSinceIsLeftAlone(t *testing.T) {
 	calls := atomic.LoadInt64(&counted.calls)
 	l.Mu.Lock()
 	hand.line.ending = []string{headers.Kind + raw(0), headers.Kind + "x"}
-	begin(hand, l.Now())
+	shut(hand, l.Now())
 	l.Mu.Unlock()
 	landed := func() bool { return atomic.LoadInt64(&counted.calls) == calls+1 && idle(l) == 1 }
 	require.Eventually(t, landed, 5*time.Second, time.Millisecond)
