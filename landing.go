@@ -49,7 +49,7 @@ func tell(m *Middleware, p *passage, status int64) {
 
 // pass has the next handler answer a request that passes at the time now, whatever its writer is.
 func pass(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
-	own := m.watchedOf(reflect.TypeOf(w))
+	own := watchedOf(m, reflect.TypeOf(w))
 	if own == nil {
 		passWatched(m, w, r, now)
 		return
@@ -65,7 +65,7 @@ func pass(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
 }
 
 // watchedOf returns how writers of a type tell their status, or nil where they do not. The first who do are the route's own.
-func (m *Middleware) watchedOf(writer reflect.Type) *watched {
+func watchedOf(m *Middleware, writer reflect.Type) *watched {
 	m.mu.Lock()
 	known := m.own.writer
 	m.mu.Unlock()

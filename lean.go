@@ -234,7 +234,7 @@ func unhealthy(m *Middleware, w http.ResponseWriter, r *http.Request, now int64)
 		m.front.ServeHTTP(w, r)
 		return
 	}
-	m.serve(w, r, now)
+	serve(m, w, r, now)
 }
 
 // refuseOpen refuses a request, for the circuit is known to be open until then. The next ones are refused with the same words.
@@ -272,7 +272,7 @@ func emptyHanded(m *Middleware, w http.ResponseWriter, r *http.Request, e *ratel
 
 // again answers a request of a client whose lease is used up, or to be renewed. The lock is held, and given back.
 func again(m *Middleware, w http.ResponseWriter, r *http.Request, e *ratelimit.Entry, now int64) {
-	m.proceed(w, r, ratelimit.AllowHeld(m.hand, e, rawOf(m, r), now), now)
+	proceed(m, w, r, ratelimit.AllowHeld(m.hand, e, rawOf(m, r), now), now)
 }
 
 // goOn answers a request that arrived at the time now, and may not pass at once.

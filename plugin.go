@@ -111,7 +111,7 @@ func (m *Middleware) handler() http.Handler {
 }
 
 // serve answers a request that arrived at the time now, though the circuit is not known to be closed.
-func (m *Middleware) serve(w http.ResponseWriter, r *http.Request, now int64) {
+func serve(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
 	if retryAfter, refused := m.breaker.Refuses(now); refused {
 		refuseOpen(m, w, now+retryAfter.Microseconds(), now)
 		return
@@ -120,11 +120,11 @@ func (m *Middleware) serve(w http.ResponseWriter, r *http.Request, now int64) {
 		m.try(w, r, now)
 		return
 	}
-	m.proceed(w, r, ratelimit.Take(m.hand, rawOf(m, r), now), now)
+	proceed(m, w, r, ratelimit.Take(m.hand, rawOf(m, r), now), now)
 }
 
 // proceed answers a request that arrived at the time now and has heard the limiter's verdict.
-func (m *Middleware) proceed(w http.ResponseWriter, r *http.Request, verdict, now int64) {
+func proceed(m *Middleware, w http.ResponseWriter, r *http.Request, verdict, now int64) {
 	if verdict > 1 && m.policy != nil {
 		pass(m, w, r, verdict)
 	} else {

@@ -207,11 +207,13 @@ func (b *Breaker) Renew(now int64, policy *Policy) bool {
 // Refuses tells, from what is known here, that no request may pass now, and for how long.
 func (b *Breaker) Refuses(now int64) (retryAfter time.Duration, refused bool) {
 	b.Mu.Lock()
-	defer b.Mu.Unlock()
-	if b.superseded() {
+	if b.machine.state == closed || b.superseded() {
+		b.Mu.Unlock()
 		return 0, false
 	}
-	return b.refuses(now)
+	retryAfter, refused = b.refuses(now)
+	b.Mu.Unlock()
+	return retryAfter, refused
 }
 
 // superseded tells whether the state was made here while Redis was away, and Redis is back: Redis rules. Mu is held.
