@@ -17,15 +17,7 @@ var headers = Naming{Kind: "header:", Longest: 3, Key: func(raw string) string {
 
 // request is what the middleware does with a request.
 func request(hand *Hand, raw string) int64 {
-	now := hand.limiter.Now()
-	if verdict := Spend(hand, raw, now); verdict != 0 {
-		return verdict
-	}
-	hand.limiter.Mu.Lock()
-	if e := hand.Held[raw]; e != nil {
-		return AllowHeld(hand, e, raw, now)
-	}
-	return Allow(hand, raw, now)
+	return Take(hand, raw, hand.limiter.Now())
 }
 
 func TestAllow_makesTheKey(t *testing.T) {

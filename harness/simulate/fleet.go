@@ -122,13 +122,7 @@ func (f *fleet) ask(g *gateway, key string) {
 	}
 	limiter, hand := g.limiter, g.hand
 	f.asking.Go(func() {
-		limiter.Mu.Lock()
-		var verdict int64
-		if e := hand.Held[key]; e != nil {
-			verdict = ratelimit.AllowHeld(hand, e, key, g.now())
-		} else {
-			verdict = ratelimit.Allow(hand, key, g.now())
-		}
+		verdict := ratelimit.Take(hand, key, g.now())
 		if verdict == ratelimit.Failed {
 			panic(ratelimit.Trouble(hand)) // this Redis never fails
 		}
