@@ -84,9 +84,7 @@ func (m *Middleware) leanBoth() http.Handler {
 		if leased {
 			mu.Unlock()
 		} else {
-			//lint:ignore S1021 the interpreter makes two values for :=
-			var verdict int64
-			verdict = ratelimit.Allow(hand, raw, now)
+			verdict := ratelimit.Allow(hand, raw, now)
 			if verdict <= 1 {
 				goOn(m, w, r, verdict, now)
 				return
@@ -150,9 +148,7 @@ func (m *Middleware) leanLimiter() http.HandlerFunc {
 		if leased {
 			mu.Unlock()
 		} else {
-			//lint:ignore S1021 the interpreter makes two values for :=
-			var verdict int64
-			verdict = ratelimit.Allow(hand, raw, now)
+			verdict := ratelimit.Allow(hand, raw, now)
 			if verdict <= 0 {
 				goOn(m, w, r, verdict, now)
 				return

@@ -28,12 +28,11 @@ func TestLean_takesNothingOfWhoCameBefore(t *testing.T) {
 			},
 		}, name)
 		require.NoError(t, err)
-		handler := m.handler()
 		ask := func(client string) {
 			r := httptest.NewRequest(http.MethodGet, "/", nil)
 			r.Header.Set("X-Client", client)
 			w := httptest.NewRecorder()
-			handler.ServeHTTP(w, r)
+			m.front.ServeHTTP(w, r)
 			require.Equal(t, http.StatusOK, w.Code, name)
 		}
 

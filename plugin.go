@@ -27,16 +27,16 @@ type Middleware struct {
 	*settings
 	*scope
 	next  http.Handler
-	front http.Handler // answers all that may pass
+	front http.Handler // answers all requests but those for the health
 	keyOf func(*http.Request) string
 	hand  *ratelimit.Hand
 
 	// Of the limiter and the breaker, side by side: interpreted, each dot on the way to a field costs.
 	mu     sync.Locker // a method of an interface is the cheaper one
 	view   *breaker.View
-	header string   // that the key is made of; "": none
-	own    *watched // writers on this route; guarded by mu
-	land   func(*passage)
+	header string         // that the key is made of; "": none
+	own    *watched       // writers on this route; guarded by mu
+	land   func(*passage) // ends the passages of those writers
 }
 
 // New returns the middleware for one router. It checks the configuration, and tells all that is wrong with it in one

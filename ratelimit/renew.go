@@ -17,7 +17,7 @@ func prolong(hand *Hand, e *Entry, key string, now int64) int64 {
 		e.ending = true
 		line.ending = append(line.ending, key)
 		if len(line.ending) >= company && line.forming == nil {
-			shut(hand, now)
+			shut(hand, now) // begins the batch
 		}
 	}
 	passes := now < *l.Clear
