@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -101,5 +102,26 @@ func TestCheck_refusesWhatIsNotOfItsWorkload(t *testing.T) {
 			c.change(&c.s)
 			require.ErrorContains(t, c.w.check(c.c, c.s, 2*time.Second), c.says)
 		})
+	}
+}
+
+func TestWorkload_answers(t *testing.T) {
+	open, flood, hot := workloads[5], workloads[4], workloads[0]
+	for _, row := range []struct {
+		w       workload
+		c       contender
+		answers []int
+	}{
+		{hot, none, []int{200}},
+		{hot, ours, []int{200}},
+		{flood, none, []int{200}},
+		{flood, ours, []int{200, 429}},
+		{open, noop, []int{200}},
+		{open, builtinOpen, []int{503}},
+		{open, ours, []int{503}},
+	} {
+		for _, status := range []int{200, 404, 429, 500, 502, 503} {
+			require.Equal(t, slices.Contains(row.answers, status), row.w.answers(row.c, status), "%s, %s: %d", row.w.Name, row.c, status)
+		}
 	}
 }

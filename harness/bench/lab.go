@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"time"
@@ -13,11 +14,11 @@ import (
 
 type block = map[string]any
 
-// lab is what is measured: gateways before one upstream, with one Redis.
+// lab is what a workload is measured in: gateways before one upstream, with one Redis.
 type lab struct {
 	gateways []*gateway.Process
-	webs     []string // their public addresses
-	apis     []string // and their internal ones
+	webs     []map[contender]string // their public addresses
+	apis     []string               // and their internal ones
 	redis    *gateway.Redis
 	delay    *gateway.Delay // before the Redis, or nil
 	upstream *gateway.Process
@@ -47,7 +48,7 @@ func (s setting) String() string {
 	return text
 }
 
-func newLab(root string, s setting, gateways int) (l *lab, err error) {
+func newLab(root string, s setting, w workload) (l *lab, err error) {
 	l = &lab{bare: s.Bare, made: map[contender]int{}}
 	defer func() {
 		if err != nil {
@@ -83,8 +84,8 @@ func newLab(root string, s setting, gateways int) (l *lab, err error) {
 	if err := l.writePlugins(root); err != nil {
 		return l, err
 	}
-	for i := range gateways {
-		if err := l.startGateway(root, s, i, address); err != nil {
+	for i := range w.Gateways {
+		if err := l.startGateway(root, s, w, i, address); err != nil {
 			return l, err
 		}
 	}
@@ -101,10 +102,13 @@ func (l *lab) writePlugins(root string) error {
 	return os.CopyFS(filepath.Join(source, "noop"), os.DirFS(filepath.Join(root, "harness", "bench", "noop")))
 }
 
-func (l *lab) startGateway(root string, s setting, i int, redis string) error {
-	web, err := gateway.FreeAddress()
-	if err != nil {
-		return err
+func (l *lab) startGateway(root string, s setting, w workload, i int, redis string) error {
+	webs := map[contender]string{}
+	for c := range w.guards(redis) {
+		var err error
+		if webs[c], err = gateway.FreeAddress(); err != nil {
+			return err
+		}
 	}
 	api, err := gateway.FreeAddress()
 	if err != nil {
@@ -115,7 +119,7 @@ func (l *lab) startGateway(root string, s setting, i int, redis string) error {
 	if err := os.MkdirAll(dynamic, 0o755); err != nil {
 		return err
 	}
-	content, err := yaml.Marshal(routes(redis, "http://"+l.address))
+	content, err := yaml.Marshal(w.routes(redis, "http://"+l.address))
 	if err != nil {
 		return err
 	}
@@ -123,10 +127,11 @@ func (l *lab) startGateway(root string, s setting, i int, redis string) error {
 		return err
 	}
 	starter := &gateway.Traefik{
-		Root: root, Dir: dir, WorkDir: l.dir, Web: web, API: api, Dynamic: dynamic, Log: io.Discard,
+		Root: root, Dir: dir, WorkDir: l.dir, API: api, Dynamic: dynamic, Log: io.Discard,
 		Env: []string{fmt.Sprint("GOGC=", s.GOGC), "GOMEMLIMIT=" + s.GOMEMLIMIT},
 		Change: func(static map[string]any) {
 			gateway.Set(static, "github.com/resilient-gateway/noop", "experimental", "localPlugins", "noop", "moduleName")
+			addEntryPoints(static, webs)
 			if s.Bare {
 				delete(static, "metrics")
 				delete(static, "accessLog")
@@ -138,9 +143,20 @@ func (l *lab) startGateway(root string, s setting, i int, redis string) error {
 		return err
 	}
 	l.gateways = append(l.gateways, process)
-	l.webs = append(l.webs, web)
+	l.webs = append(l.webs, webs)
 	l.apis = append(l.apis, api)
 	return nil
+}
+
+// addEntryPoints puts a public entry point for each contender in the place of the one that there is.
+func addEntryPoints(static block, webs map[contender]string) {
+	points := static["entryPoints"].(block)
+	for c, address := range webs {
+		point := maps.Clone(points["web"].(block))
+		point["address"] = address
+		points[c.slug()] = point
+	}
+	delete(points, "web")
 }
 
 func (l *lab) close() {

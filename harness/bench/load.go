@@ -34,7 +34,7 @@ func (l *lab) load(w workload, c contender, duration time.Duration, seed int) ([
 	for i, web := range l.webs {
 		go func() {
 			command := exec.Command("wrk", "-t1", "-c", strconv.Itoa(w.Connections/len(l.webs)),
-				"-d", fmt.Sprintf("%ds", int(duration.Seconds())), "-s", file, "http://"+web+w.path(c)+"/ok", strconv.Itoa(seed*10+i))
+				"-d", fmt.Sprintf("%ds", int(duration.Seconds())), "-s", file, "http://"+web[c]+"/ok", strconv.Itoa(seed*10+i))
 			out, err := command.Output()
 			if err == nil {
 				lines := strings.Split(strings.TrimSpace(string(out)), "\n")

@@ -123,7 +123,7 @@ func (b *bench) run(settings []setting, names string) error {
 
 // workload measures its contenders in turn, round after round, each round in another order: a machine drifts.
 func (b *bench) workload(w workload, s setting) (*result, error) {
-	l, err := newLab(b.root, s, w.Gateways)
+	l, err := newLab(b.root, s, w)
 	if err != nil {
 		return nil, err
 	}

@@ -69,7 +69,43 @@ func (l *lab) measure(w workload, c contender, seed int) (sample, error) {
 	s.RedisCalls = (after.calls - before.calls) / n
 	s.Objects = (after.objects - before.objects) / n
 	s.Bytes = (after.bytes - before.bytes) / n
-	return s, w.check(c, s, slice)
+	if err := w.check(c, s, slice); err != nil {
+		return s, err
+	}
+	return s, l.ask(w, c)
+}
+
+// ask asks once, for wrk does not tell one refusal from another.
+func (l *lab) ask(w workload, c contender) error {
+	for _, web := range l.webs {
+		request, err := http.NewRequest(http.MethodGet, "http://"+web[c]+"/ok", nil)
+		if err != nil {
+			return err
+		}
+		request.Header.Set("X-Client", "hot")
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			return err
+		}
+		response.Body.Close()
+		if !w.answers(c, response.StatusCode) {
+			return fmt.Errorf("the answer was %d", response.StatusCode)
+		}
+	}
+	return nil
+}
+
+// answers tells whether a contender may answer so.
+func (w workload) answers(c contender, status int) bool {
+	switch {
+	case status == http.StatusOK:
+		return !w.open || !c.guards()
+	case status == http.StatusTooManyRequests:
+		return !w.open && w.refused > 0 && c.guards()
+	case status == http.StatusServiceUnavailable:
+		return w.open && c.guards()
+	}
+	return false
 }
 
 // join makes one sample of slices. What is per request is weighed by the requests; of latencies and rates it is the mean.
@@ -115,7 +151,7 @@ func (l *lab) prepare(w workload, c contender, round int) error {
 	if w.open {
 		for range 50 {
 			for _, web := range l.webs {
-				response, err := http.Get("http://" + web + w.path(c) + "/fail")
+				response, err := http.Get("http://" + web[c] + "/fail")
 				if err != nil {
 					return err
 				}

@@ -1,6 +1,9 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // contender is one way to guard a route.
 type contender string
@@ -15,29 +18,23 @@ const (
 
 func (c contender) guards() bool { return c != none && c != noop }
 
-func (w workload) path(c contender) string { return "/" + w.Name + "/" + slug(string(c)) }
+func (c contender) slug() string { return strings.ReplaceAll(string(c), " ", "-") }
 
-// routes returns the dynamic configuration: for each workload and contender a route /<workload>/<contender>.
-func routes(redis, upstream string) block {
+// routes returns the dynamic configuration: a route for each contender, at an entry point of its own. At one entry point Traefik tries
+// one route after the other, those with long rules first, and whose name is short would pay for all before it.
+func (w workload) routes(redis, upstream string) block {
 	routers, middlewares := block{}, block{}
-	var prefixes []string
-	for _, w := range workloads {
-		for c, chain := range w.guards(redis) {
-			name := w.Name + "-" + slug(string(c))
-			prefixes = append(prefixes, w.path(c))
-			var used []string
-			for i, middleware := range chain {
-				id := fmt.Sprint(name, "-", i)
-				middlewares[id] = middleware
-				used = append(used, id)
-			}
-			routers[name] = block{
-				"rule": "PathPrefix(`" + w.path(c) + "/`)", "entryPoints": []string{"web"},
-				"middlewares": append(used, "strip"), "service": "upstream",
-			}
+	for c, chain := range w.guards(redis) {
+		var used []string
+		for i, middleware := range chain {
+			id := fmt.Sprint(c.slug(), "-", i)
+			middlewares[id] = middleware
+			used = append(used, id)
+		}
+		routers[c.slug()] = block{
+			"rule": "PathPrefix(`/`)", "entryPoints": []string{c.slug()}, "middlewares": used, "service": "upstream",
 		}
 	}
-	middlewares["strip"] = block{"stripPrefix": block{"prefixes": prefixes}}
 	return block{"http": block{
 		"routers": routers, "middlewares": middlewares,
 		"services": block{"upstream": block{"loadBalancer": block{"servers": []block{{"url": upstream}}}}},

@@ -2,7 +2,6 @@ package main
 
 import (
 	"math"
-	"strings"
 	"time"
 )
 
@@ -100,8 +99,6 @@ func (c clients) expected(requests int) float64 {
 	}
 	return seen
 }
-
-func slug(text string) string { return strings.ReplaceAll(text, " ", "-") }
 
 // script is what wrk runs. The draws of the Zipf distribution are made ahead, for they cost more than a request.
 const script = `function setup(thread)
