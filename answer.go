@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/resilient-gateway/resilience/breaker"
 	"github.com/resilient-gateway/resilience/internal/clientkey"
 	"github.com/resilient-gateway/resilience/internal/store"
 	"github.com/resilient-gateway/resilience/ratelimit"
@@ -71,7 +70,7 @@ func (m *Middleware) refuseLimited(w http.ResponseWriter, key string, retryAfter
 
 // waits are values of Retry-After made ready, by the seconds.
 var (
-	waits      = makeWaits(breaker.MaxRefusing)
+	waits      = makeWaits(3600)
 	readyWaits = int64(len(waits))
 )
 

@@ -1,36 +1,55 @@
 package resilience
 
-import "net/http"
+import (
+	"net/http"
+
+	"github.com/resilient-gateway/resilience/breaker"
+)
 
 // turning is off where tests look for races.
 var turning = true
 
-// A front is what Traefik calls where there is a breaker: a pointer to one of two handlers, that of lean.go or that of an open circuit. A
+// A front is what Traefik calls where there is a breaker: a pointer to one of two handlers, the lean one, or that of an open circuit. A
 // refusal then makes its own values only, and not those of a request that passes. Which of the two it is, is a guess, and no more:
-// either may get any request, looks at the view, and where it is the other's turns the front and hands it over. Requests read the front
-// while one turns it. That is a race, which does no harm: it is one word, never half written, and both that it may be are right.
+// either may get any request, and where it is the other's turns the front and hands it over. Requests read the front while one turns
+// it. That is a race, which does no harm: it is one word, never half written, and both that it may be are right.
 
-// turn turns a front to a handler, and has it answer.
-func turn(front *http.HandlerFunc, to http.HandlerFunc, w http.ResponseWriter, r *http.Request) {
-	if turning {
-		*front = to
-	}
-	to(w, r)
+// fronted returns the front of a lean handler.
+func (m *Middleware) fronted(lean http.HandlerFunc) http.Handler {
+	m.lean = lean
+	m.facing = new(http.HandlerFunc)
+	*m.facing = lean
+	return m.facing
 }
 
-// refuser returns the handler that refuses all requests while the circuit is open. Any other it hands to lean.
-func (m *Middleware) refuser(front, lean *http.HandlerFunc) http.HandlerFunc {
-	refusing, left := m.view.Refusing, m.view.Seconds
+// refuseAll turns the front to a handler that refuses all requests, as long as the circuit is known to be open, and the seconds that it
+// tells are the same.
+func (m *Middleware) refuseAll(now int64) {
+	refusal := m.breaker.Refuse(now)
+	if turning && refusal != nil {
+		*m.facing = m.refuser(refusal)
+	}
+}
+
+// refuser returns a handler that refuses all requests as long as the refusal holds, and then hands over to the lean one.
+func (m *Middleware) refuser(refusal *breaker.Refusal) http.HandlerFunc {
+	holds, retryAfter := refusal.Holds, seconds(refusal.Seconds*1000000)
 	return func(w http.ResponseWriter, r *http.Request) {
-		if len(refusing) == 0 {
-			turn(front, *lean, w, r)
+		if len(holds) == 0 {
+			turnBack(m, w, r)
 			return
 		}
 		header := w.Header()
 		header["Content-Type"] = contentType
 		header["Content-Length"] = openLength
-		header["Retry-After"] = waits[len(left)]
+		header["Retry-After"] = retryAfter
 		w.WriteHeader(serviceUnavailable)
 		w.Write(openText)
 	}
+}
+
+// turnBack turns the front to the lean handler, and has it answer.
+func turnBack(m *Middleware, w http.ResponseWriter, r *http.Request) {
+	*m.facing = m.lean
+	m.lean(w, r)
 }

@@ -2,35 +2,49 @@ package resilience
 
 import (
 	"net/http"
-	"net/http/httptest"
 	"testing"
+	"time"
 
 	"github.com/resilient-gateway/resilience/breaker"
 	"github.com/stretchr/testify/require"
 )
 
-func TestFront_isTurnedByARequestOfTheOther(t *testing.T) {
-	view := &breaker.View{Refusing: make(chan struct{}, 1), Seconds: make(chan struct{}, breaker.MaxRefusing)}
-	m := &Middleware{view: view}
-	front := new(http.HandlerFunc)
-	var lean http.HandlerFunc
-	refuse := m.refuser(front, &lean)
-	lean = func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusNoContent) }
-	*front = refuse
-	ask := func() int {
-		w := httptest.NewRecorder()
-		front.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
-		return w.Code
-	}
+// fronted returns a front whose lean handler answers 204, with a circuit that is open.
+func fronted(t *testing.T) (*Middleware, http.Handler) {
+	b := breaker.New(breaker.Settings{Now: func() int64 { return 0 }})
+	policy := breaker.NewPolicy(1, 7*time.Second, 1, 1, time.Second)
+	permit, _, err := b.Allow(policy, 0, time.Time{})
+	require.NoError(t, err)
+	b.Done(permit, breaker.Failure, policy, time.Second)
+	m := &Middleware{scope: &scope{breaker: b}}
+	return m, m.fronted(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusNoContent) })
+}
 
-	view.Refusing <- struct{}{}
-	require.Equal(t, http.StatusServiceUnavailable, ask(), "it is open")
-	<-view.Refusing
-	require.Equal(t, http.StatusNoContent, ask(), "it is closed")
-	view.Refusing <- struct{}{}
-	if turning {
-		require.Equal(t, http.StatusNoContent, ask(), "the front is lean, who would look for itself")
+func TestFront_refusesAsLongAsTheRefusalHolds(t *testing.T) {
+	m, front := fronted(t)
+	require.Equal(t, 204, get(front), "nobody has turned it")
+
+	refusal := &breaker.Refusal{Seconds: 5, Holds: make(chan struct{}, 1)}
+	refusal.Holds <- struct{}{}
+	*m.facing = m.refuser(refusal)
+	for i := 0; i < 3; i++ {
+		requireAnswer(t, send(front, "GET", "/"), 503, openBody, 5)
 	}
-	turn(front, refuse, httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil))
-	require.Equal(t, http.StatusServiceUnavailable, ask(), "and was turned back")
+	<-refusal.Holds
+	require.Equal(t, 204, get(front), "it holds no more")
+	refusal.Holds <- struct{}{}
+	require.Equal(t, 204, get(front), "the lean handler was turned to, and would look for itself")
+}
+
+func TestFront_isTurnedAsOftenAsTheCircuitOpens(t *testing.T) {
+	defer func(was bool) { turning = was }(turning)
+	turning = true
+	m, front := fronted(t)
+	for i := 0; i < 2; i++ {
+		m.refuseAll(6700000)
+		requireAnswer(t, send(front, "GET", "/"), 503, openBody, 1)
+		require.Eventually(t, func() bool { return get(front) == 204 }, 5*time.Second, 10*time.Millisecond, "the second is over")
+	}
+	m.refuseAll(7000001)
+	require.Equal(t, 204, get(front), "the circuit is open no more")
 }

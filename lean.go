@@ -22,7 +22,7 @@ const (
 )
 
 // leanBoth limits and breaks.
-func (m *Middleware) leanBoth() http.Handler {
+func (m *Middleware) leanBoth() http.HandlerFunc {
 	mu := m.mu
 	var ( // guarded by mu: what a request needs no longer than it has the lock
 		raw           string
@@ -32,17 +32,10 @@ func (m *Middleware) leanBoth() http.Handler {
 		writer        reflect.Type
 	)
 	hand, held, next, view, own := m.hand, m.hand.Held, m.next, m.view, m.own
-	refusing, land := view.Refusing, m.land
+	land := m.land
 	since, begun, typeOf := time.Since, start, reflect.TypeOf
 	ofHeader, ofConnection, header := m.header != "", m.client.OfConnection(), m.header
-	var lean http.HandlerFunc
-	front := new(http.HandlerFunc)
-	refuse := m.refuser(front, &lean)
-	lean = func(w http.ResponseWriter, r *http.Request) {
-		if len(refusing) > 0 {
-			turn(front, refuse, w, r)
-			return
-		}
+	return func(w http.ResponseWriter, r *http.Request) {
 		var (
 			now   int64
 			other bool // a writer than those that are known to tell the status
@@ -100,8 +93,6 @@ func (m *Middleware) leanBoth() http.Handler {
 		next.ServeHTTP(w, r)
 		p.finished = true
 	}
-	*front = lean
-	return front
 }
 
 // leanLimiter limits.
@@ -159,20 +150,13 @@ func (m *Middleware) leanLimiter() http.HandlerFunc {
 }
 
 // leanBreaker breaks.
-func (m *Middleware) leanBreaker() http.Handler {
+func (m *Middleware) leanBreaker() http.HandlerFunc {
 	mu := m.mu
 	var writer reflect.Type // guarded by mu
 	next, view, own := m.next, m.view, m.own
-	refusing, land := view.Refusing, m.land
+	land := m.land
 	since, begun, typeOf := time.Since, start, reflect.TypeOf
-	var lean http.HandlerFunc
-	front := new(http.HandlerFunc)
-	refuse := m.refuser(front, &lean)
-	lean = func(w http.ResponseWriter, r *http.Request) {
-		if len(refusing) > 0 {
-			turn(front, refuse, w, r)
-			return
-		}
+	return func(w http.ResponseWriter, r *http.Request) {
 		now := int64(since(begun)) / 1000
 		mu.Lock()
 		if now >= view.Healthy {
@@ -191,8 +175,6 @@ func (m *Middleware) leanBreaker() http.Handler {
 		next.ServeHTTP(w, r)
 		p.finished = true
 	}
-	*front = lean
-	return front
 }
 
 // rawOf returns what the key of a request is made of, where that is one string, or else the key.
@@ -238,7 +220,7 @@ func refuseOpen(m *Middleware, w http.ResponseWriter, until, now int64) {
 	circuitOpen.write(w, seconds(until-now))
 	m.noteOpen(now)
 	if !m.debug {
-		m.breaker.Refuse(now)
+		m.refuseAll(now)
 	}
 }
 

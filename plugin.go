@@ -31,6 +31,10 @@ type Middleware struct {
 	keyOf func(*http.Request) string
 	hand  *ratelimit.Hand
 
+	// Where there is a breaker (front.go).
+	facing *http.HandlerFunc // the front
+	lean   http.HandlerFunc  // which it is turned to as long as the circuit is not known to be open
+
 	// Of the limiter and the breaker, side by side: interpreted, each dot on the way to a field costs.
 	mu     sync.Locker // a method of an interface is the cheaper one
 	view   *breaker.View
@@ -101,11 +105,11 @@ func (m *Middleware) answer(w http.ResponseWriter, r *http.Request) {
 func (m *Middleware) handler() http.Handler {
 	switch {
 	case m.limit != nil && m.policy != nil:
-		return m.leanBoth()
+		return m.fronted(m.leanBoth())
 	case m.limit != nil:
 		return m.leanLimiter()
 	case m.policy != nil:
-		return m.leanBreaker()
+		return m.fronted(m.leanBreaker())
 	}
 	return m.next
 }

@@ -56,15 +56,16 @@ type Breaker struct {
 	keys []string
 
 	// Guarded by Mu.
-	machine machine // the view of the state in Redis, or the state itself while there is none
-	asked   int64   // when Redis was asked for the view; 0: never
-	heard   int64   // when it answered
-	ours    bool    // the state was changed here since, while Redis was away
-	asking  bool    // a refresh beside requests is under way
-	looking *look   // that a request takes and others may wait for, or nil
-	full    int64   // half-open: until then there was no place for another probe
-	shown   int64   // the view's generation
-	entered int64   // when it became that
+	machine machine  // the view of the state in Redis, or the state itself while there is none
+	asked   int64    // when Redis was asked for the view; 0: never
+	heard   int64    // when it answered
+	ours    bool     // the state was changed here since, while Redis was away
+	asking  bool     // a refresh beside requests is under way
+	looking *look    // that a request takes and others may wait for, or nil
+	refusal *Refusal // that holds, or nil
+	full    int64    // half-open: until then there was no place for another probe
+	shown   int64    // the view's generation
+	entered int64    // when it became that
 }
 
 // look is a refresh that requests wait for. A crowd that finds the view too old takes one.
@@ -92,28 +93,27 @@ func New(settings Settings) *Breaker {
 	if settings.Mu == nil {
 		settings.Mu = &sync.Mutex{}
 	}
-	b := &Breaker{Settings: settings, keys: []string{settings.Key}, View: View{
-		Refusing: make(chan struct{}, 1), Seconds: make(chan struct{}, MaxRefusing), Failing: make(chan struct{}, 1),
-	}}
+	b := &Breaker{Settings: settings, keys: []string{settings.Key}, View: View{Failing: make(chan struct{}, 1)}}
 	b.show()
 	return b
 }
 
-// MaxRefusing is the longest wait in seconds that a view tells.
-const MaxRefusing = 3600
-
 // View is what a request may read of a breaker without a call, which the interpreter makes dear. The times are microseconds by the
-// breaker's Now. Of the channels only the length is read, which needs neither a call nor a lock.
+// breaker's Now.
 type View struct {
 	// Guarded by Mu.
 	Healthy int64 // until when the circuit is known to be closed, and to have seen no failures; 0: it is not
 	Open    int64 // until when the circuit is known to be open; 0: it is not
 
-	// Refusing is 1 long where the circuit is known to be open, and requests are to come again after as many seconds as Seconds is
-	// long.
-	Refusing, Seconds chan struct{}
-	// Failing is 1 long where the breaker is to be told of successes too.
+	// Failing is 1 long where the breaker is to be told of successes too. Only its length is read, which needs no lock.
 	Failing chan struct{}
+}
+
+// Refusal is what an open circuit tells all requests, until it is open no more, or that number is another.
+type Refusal struct {
+	Seconds int64 // after which to come again
+	// Holds is 1 long as long as it holds. Only its length is read, which needs neither a call nor a lock.
+	Holds chan struct{}
 }
 
 // setLength makes a channel so long. Nobody else may be at it.
@@ -159,29 +159,40 @@ func (b *Breaker) show() {
 		failing = 0
 	}
 	setLength(b.View.Failing, failing)
-	setLength(b.View.Refusing, 0)
+	b.refuseNoMore(b.refusal)
 	b.View.Healthy = healthy
 	b.View.Open = refuses
 }
 
-// Refuse has the view say that the circuit is open and after how many seconds to come again, until that number changes.
-func (b *Breaker) Refuse(now int64) {
+// Refuse returns the refusal that holds at the time now, or nil where the circuit is not known to be open.
+func (b *Breaker) Refuse(now int64) *Refusal {
 	b.Mu.Lock()
+	defer b.Mu.Unlock()
 	left := b.View.Open - now
-	if left > 0 && left <= MaxRefusing*1000000 && len(b.View.Refusing) == 0 {
-		setLength(b.View.Seconds, (left+999999)/1000000)
-		setLength(b.View.Refusing, 1)
-		time.AfterFunc(time.Duration((left-1)%1000000+1)*time.Microsecond, b.refuseNoMore)
+	if left <= 0 {
+		return nil
 	}
-	b.Mu.Unlock()
+	if b.refusal != nil {
+		return b.refusal
+	}
+	refusal := &Refusal{Seconds: (left + 999999) / 1000000, Holds: make(chan struct{}, 1)}
+	setLength(refusal.Holds, 1)
+	b.refusal = refusal
+	time.AfterFunc(time.Duration((left-1)%1000000+1)*time.Microsecond, func() {
+		defer func() { recover() }()
+		b.Mu.Lock()
+		b.refuseNoMore(refusal)
+		b.Mu.Unlock()
+	})
+	return refusal
 }
 
-// refuseNoMore ends what Refuse began: Open is to be asked.
-func (b *Breaker) refuseNoMore() {
-	defer func() { recover() }()
-	b.Mu.Lock()
-	setLength(b.View.Refusing, 0)
-	b.Mu.Unlock()
+// refuseNoMore ends a refusal, if it still holds. Mu is held.
+func (b *Breaker) refuseNoMore(refusal *Refusal) {
+	if refusal != nil && refusal == b.refusal {
+		setLength(refusal.Holds, 0)
+		b.refusal = nil
+	}
 }
 
 // Renew tells whether the view, which has just become too old to be used as it is, may be used all the same: until it is

@@ -51,32 +51,31 @@ func TestOpen(t *testing.T) {
 	}
 }
 
-// The view names the seconds until that number is another, and then has to be told again.
-func TestView_refusesUntilTheSecondsChange(t *testing.T) {
+// A refusal names the seconds until that number is another.
+func TestBreaker_refusesUntilTheSecondsChange(t *testing.T) {
 	now := int64(0)
 	b := New(Settings{Now: func() int64 { return now }})
 	policy := NewPolicy(1, 1500*time.Millisecond, 2, 2, 10*time.Second)
 	permit, _, err := b.Allow(policy, now, time.Time{})
 	require.NoError(t, err)
-	b.Refuse(now)
-	require.Empty(t, b.View.Refusing, "it is not open")
+	require.Nil(t, b.Refuse(now), "it is not open")
 	b.Done(permit, Failure, policy, time.Second)
 	require.Equal(t, 1500*1000, int(b.View.Open))
 
 	now = 400 * 1000
-	b.Refuse(now)
-	require.Len(t, b.View.Refusing, 1)
-	require.Len(t, b.View.Seconds, 2, "1.1 s are left: two seconds")
-	require.Eventually(t, func() bool { return len(b.View.Refusing) == 0 }, 5*time.Second, time.Millisecond)
+	first := b.Refuse(now)
+	require.Equal(t, 2, int(first.Seconds), "1.1 s are left: two seconds")
+	require.Len(t, first.Holds, 1)
+	require.Same(t, first, b.Refuse(now), "one for all")
+	require.Eventually(t, func() bool { return len(first.Holds) == 0 }, 5*time.Second, time.Millisecond)
 	now = 500 * 1000
-	b.Refuse(now)
-	require.Len(t, b.View.Refusing, 1)
-	require.Len(t, b.View.Seconds, 1, "one second is left")
+	second := b.Refuse(now)
+	require.Equal(t, 1, int(second.Seconds), "one second is left")
+	require.Len(t, second.Holds, 1)
 	now = 1500 * 1000
 	_, retryAfter, err := b.Allow(policy, now, time.Time{})
 	require.NoError(t, err)
 	require.Zero(t, retryAfter, "its time is over")
-	require.Empty(t, b.View.Refusing, "half-open")
-	b.Refuse(now)
-	require.Empty(t, b.View.Refusing)
+	require.Empty(t, second.Holds, "half-open")
+	require.Nil(t, b.Refuse(now))
 }

@@ -1,0 +1,131 @@
+package interpreted
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/resilient-gateway/resilience/internal/redistest"
+	"github.com/stretchr/testify/require"
+	"github.com/traefik/yaegi/interp"
+	"github.com/traefik/yaegi/stdlib"
+)
+
+// TestObjects counts what each way of a request allocates in the interpreter, which is nearly all that it costs there. The bounds are
+// a little above what was counted: a change that raises one should know why. docs/performance.md tells what makes objects.
+func TestObjects(t *testing.T) {
+	server := redistest.Start(t)
+	create := plugin(t)
+	for _, row := range []struct {
+		name            string
+		limits, breaks  bool
+		capacity        string
+		upstream        int
+		clients, status int
+		most            float64
+	}{
+		{name: "a lease in hand", limits: true, capacity: "1000000", upstream: 200, clients: 1, status: 200, most: 42},
+		{name: "a healthy circuit", breaks: true, upstream: 200, clients: 1, status: 200, most: 90},
+		{name: "both", limits: true, breaks: true, capacity: "1000000", upstream: 200, clients: 1, status: 200, most: 103},
+		{name: "an empty bucket", limits: true, breaks: true, capacity: "10", upstream: 200, clients: 1, status: 429, most: 88},
+		{name: "an open circuit", limits: true, breaks: true, capacity: "1000000", upstream: 500, clients: 1, status: 503, most: 33},
+		{name: "Redis is asked", limits: true, breaks: true, capacity: "1000000", upstream: 200, clients: 4000, status: 200, most: 900},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			w := &writer{header: http.Header{}}
+			handler := create(row.name, func(config reflect.Value) {
+				set(config, server.Addr(), "Redis", "Address")
+				if row.limits {
+					set(config, row.capacity, "RateLimit", "Capacity")
+					set(config, row.capacity, "RateLimit", "RefillRate")
+					set(config, "1s", "RateLimit", "RefillPeriod")
+				}
+				if row.breaks {
+					set(config, "5", "CircuitBreaker", "FailureThreshold")
+					set(config, "1h", "CircuitBreaker", "ResetTimeout")
+				}
+			}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(row.upstream) }))
+			request := httptest.NewRequest("GET", "/", nil)
+			n := 0
+			addresses := addresses(row.clients)
+			ask := func() {
+				request.RemoteAddr = addresses[n%len(addresses)]
+				n++
+				handler.ServeHTTP(w, request)
+			}
+			for range 50 {
+				ask()
+			}
+			time.Sleep(200 * time.Millisecond) // until the circuit has been told
+			for range 500 {
+				ask()
+			}
+			got := testing.AllocsPerRun(3000, ask)
+			require.Equal(t, row.status, w.status)
+			require.LessOrEqual(t, got, row.most)
+			require.Greater(t, got, row.most/2, "too few to be true, or a reason for another bound")
+		})
+	}
+}
+
+// plugin loads the bundle as Traefik does, and returns what makes a middleware of it.
+func plugin(t *testing.T) func(name string, change func(config reflect.Value), next http.Handler) http.Handler {
+	dist := t.TempDir()
+	command := exec.Command("go", "run", "./bundle", dist)
+	command.Dir = "../.."
+	out, err := command.CombinedOutput()
+	require.NoError(t, err, string(out))
+	i := interp.New(interp.Options{GoPath: filepath.Join(dist, "plugins-local"), Env: os.Environ()})
+	require.NoError(t, i.Use(stdlib.Symbols))
+	_, err = i.Eval(`import "github.com/resilient-gateway/resilience"`)
+	require.NoError(t, err)
+	createConfig, err := i.Eval("resilience.CreateConfig")
+	require.NoError(t, err)
+	create, err := i.Eval("resilience.New")
+	require.NoError(t, err)
+	return func(name string, change func(config reflect.Value), next http.Handler) http.Handler {
+		config := createConfig.Call(nil)[0]
+		change(config)
+		made := create.Call([]reflect.Value{
+			reflect.ValueOf(context.Background()), reflect.ValueOf(next), config, reflect.ValueOf(name),
+		})
+		require.Nil(t, made[1].Interface())
+		return made[0].Interface().(http.Handler)
+	}
+}
+
+// set sets a field of a block of the configuration.
+func set(config reflect.Value, value, block, field string) {
+	pointer := config.Elem().FieldByName(block)
+	if pointer.IsNil() {
+		pointer.Set(reflect.New(pointer.Type().Elem()))
+	}
+	pointer.Elem().FieldByName(field).SetString(value)
+}
+
+// addresses returns as many addresses of clients.
+func addresses(n int) []string {
+	all := make([]string, n)
+	for i := range all {
+		all[i] = fmt.Sprintf("10.0.%d.%d:5000", i/256, i%256)
+	}
+	return all
+}
+
+// writer is a ResponseWriter that makes no objects, and tells its status as Traefik's does.
+type writer struct {
+	header http.Header
+	status int
+}
+
+func (w *writer) Header() http.Header         { return w.header }
+func (w *writer) Write(p []byte) (int, error) { return len(p), nil }
+func (w *writer) WriteHeader(status int)      { w.status = status }
+func (w *writer) Status() int                 { return w.status }
