@@ -124,7 +124,11 @@ func serve(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
 		m.try(w, r, now)
 		return
 	}
-	proceed(m, w, r, ratelimit.Take(m.hand, rawOf(m, r), now), now)
+	verdict := ratelimit.Take(m.hand, rawOf(m, r), now)
+	if verdict <= 0 {
+		m.breaker.Freshen(now, m.policy) // who is refused may have asked nobody, and so may all who come next
+	}
+	proceed(m, w, r, verdict, now)
 }
 
 // proceed answers a request that arrived at the time now and has heard the limiter's verdict.

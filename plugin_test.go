@@ -1111,6 +1111,26 @@ func TestServeHTTP_leavesTheWriterWhole(t *testing.T) {
 	}
 }
 
+// Who is refused without asking Redis has the view renewed too, which each of a flood would else find too old.
+func TestServeHTTP_aFloodRenewsTheView(t *testing.T) {
+	newProcess(t, 0)
+	m, err := newMiddleware(context.Background(), status(200), &Config{
+		Redis: at(redistest.Start(t).Addr()), RateLimit: tokens("1"), CircuitBreaker: failures("5"),
+	}, nameOf(t))
+	require.NoError(t, err)
+	require.Equal(t, 200, get(m.front))
+	require.Equal(t, 429, get(m.front))
+	time.Sleep(120 * time.Millisecond)
+	_, healthy := m.healthy()
+	require.False(t, healthy)
+
+	require.Equal(t, 429, get(m.front))
+	require.Eventually(t, func() bool {
+		_, healthy := m.healthy()
+		return healthy
+	}, 5*time.Second, time.Millisecond)
+}
+
 // Where a bucket has plenty, most requests ask nobody; what they see of the upstream counts all the same.
 func TestRoundTrips_areFewWhereThereAreTokensEnough(t *testing.T) {
 	newProcess(t, 0)

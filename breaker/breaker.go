@@ -201,18 +201,29 @@ func (b *Breaker) Renew(now int64, policy *Policy) bool {
 	b.Mu.Lock()
 	age := now - b.asked
 	usable := b.machine.state == closed && b.machine.failures == 0 && b.asked != 0 && !b.ours && age < stale
-	due := usable && age >= fresh && !b.asking
-	if due {
-		b.asking = true
-	}
 	if usable && age >= fresh {
 		b.View.Healthy = b.asked + stale
+		b.renewBeside(now, policy)
 	}
 	b.Mu.Unlock()
-	if due {
+	return usable
+}
+
+// Freshen has the view of a closed circuit refreshed beside the requests, if it is too old to be used as it is.
+func (b *Breaker) Freshen(now int64, policy *Policy) {
+	b.Mu.Lock()
+	if b.Store != nil && b.machine.state == closed && !b.Store.Down() {
+		b.renewBeside(now, policy)
+	}
+	b.Mu.Unlock()
+}
+
+// renewBeside has the view refreshed beside the requests, if it is too old to be used as it is and nobody is at it. Mu is held.
+func (b *Breaker) renewBeside(now int64, policy *Policy) {
+	if !b.asking && now-b.asked >= fresh {
+		b.asking = true
 		go b.refreshBeside(policy)
 	}
-	return usable
 }
 
 // Refuses tells, from what is known here, that no request may pass now, and for how long.
@@ -293,12 +304,8 @@ func (b *Breaker) refresh(policy *Policy, now int64, deadline time.Time) error {
 		return nil
 	}
 	if known && age < stale {
-		beside := !b.asking
-		b.asking = true
+		b.renewBeside(now, policy)
 		b.Mu.Unlock()
-		if beside {
-			go b.refreshBeside(policy)
-		}
 		return nil
 	}
 	l := b.looking
