@@ -86,7 +86,7 @@ func TestCheck_refusesWhatIsNotOfItsWorkload(t *testing.T) {
 		{"the upstream saw more", hot, ours, goodHot, func(s *sample) { s.Upstream = 20100 }, "reached the upstream"},
 		{"refused where nobody is", hot, ours, goodHot, func(s *sample) { s.Refused, s.Upstream = 1, 19999 }, "should not"},
 		{"refused without a middleware", hot, none, goodHot, func(s *sample) { s.Refused, s.Upstream = 1, 19999 }, "nobody to refuse"},
-		{"asked without a middleware", hot, none, goodHot, func(*sample) {}, "by nobody"},
+		{"asked without a middleware", hot, none, goodHot, func(s *sample) { s.RedisCalls = 0.01 }, "by nobody"},
 		{"a built-in limiter that does not ask", hot, builtin, goodHot, func(*sample) {}, "does not ask"},
 		{"ours never asks", hot, ours, goodHot, func(s *sample) { s.RedisCalls = 0 }, "never asks"},
 		{"no key was made", hot, ours, goodHot, func(s *sample) { s.Keys = 0 }, "0 keys"},

@@ -40,7 +40,7 @@ var workloads = []workload{
 	},
 	{
 		Name: "d", Title: "a flood, nearly all refused", Capacity: 100, Rate: 10, Period: "1s", Gateways: 1, Connections: 16,
-		clients: hot, refused: 0.97,
+		clients: hot, refused: 0.8,
 	},
 	{
 		Name: "e", Title: "circuit open", Capacity: 1000000, Rate: 1000000, Period: "1s", Gateways: 1, Connections: 16,
