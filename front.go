@@ -10,9 +10,9 @@ import (
 var turning = true
 
 // A front is what Traefik calls where there is a breaker: a pointer to one of two handlers, the lean one, or that of an open circuit. A
-// refusal then makes its own values only, and not those of a request that passes. Which of the two it is, is a guess, and no more:
-// either may get any request, and where it is the other's turns the front and hands it over. Requests read the front while one turns
-// it. That is a race, which does no harm: it is one word, never half written, and both that it may be are right.
+// refusal then makes its own values only, and not those of a request that passes. Which of the two it is, is a guess, and no more: either
+// may get any request. The lean one turns the front when it has refused one, the other when its refusal holds no more. Requests read
+// the front while one turns it. That is a race, which does no harm: it is one word, never half written, and both that it may be are right.
 
 // fronted returns the front of a lean handler.
 func (m *Middleware) fronted(lean http.HandlerFunc) http.Handler {
