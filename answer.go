@@ -70,7 +70,7 @@ func (m *Middleware) refuseLimited(w http.ResponseWriter, key string, retryAfter
 
 // waits are values of Retry-After made ready, by the seconds.
 var (
-	waits      = makeWaits(3600)
+	waits      = makeWaits(3600) // an hour
 	readyWaits = int64(len(waits))
 )
 
