@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/gomodule/redigo/redis"
@@ -16,9 +17,13 @@ type conn struct {
 	redis  redis.Conn // that greets
 	raw    net.Conn   // that runs scripts: redigo, interpreted, writes byte by byte, and takes long to read
 	reader *bufio.Reader
+	number int64 // grows from one connection to the next, of whichever store
 	// fresh is set until the connection has answered once: only one that worked before can have died idle.
 	fresh bool
 }
+
+// made counts the connections of this process.
+var made atomic.Int64
 
 // dial makes a connection: TCP, TLS, AUTH and SELECT, all within settings.DialTimeout.
 func dial(settings Settings) (*conn, error) {
@@ -38,7 +43,7 @@ func dial(settings Settings) (*conn, error) {
 		raw.SetDeadline(time.Time{})
 		raw = secure
 	}
-	c := &conn{raw: raw, redis: redis.NewConn(raw, settings.Timeout, settings.Timeout), reader: bufio.NewReader(raw), fresh: true}
+	c := &conn{raw: raw, redis: redis.NewConn(raw, settings.Timeout, settings.Timeout), reader: bufio.NewReader(raw), number: made.Add(1), fresh: true}
 	if err := c.greet(settings, deadline); err != nil {
 		c.redis.Close()
 		return nil, err

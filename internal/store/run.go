@@ -51,6 +51,7 @@ func (s *Store) Run(calls []*Call, deadline time.Time) (err error) {
 		return goOn(s, c, calls, line, err, sent, deadline)
 	}
 	c.fresh = false
+	call.Conn = c.number
 	call.Err = nil
 	call.Answer = line[1:]
 	if call.Words == nil {

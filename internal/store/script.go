@@ -61,6 +61,8 @@ type Call struct {
 	// Reply holds the integers that the script answered with.
 	Reply  []int64
 	Answer string
+	// Conn is the number of the connection that answered. A later connection has a larger one.
+	Conn int64
 	// Err is nil, an error wrapping ErrUnavailable, or the script's own error.
 	Err error
 }

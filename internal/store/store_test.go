@@ -84,6 +84,31 @@ func TestStore_runsAScriptThatRedisHasNotGot(t *testing.T) {
 	require.Equal(t, 0, n.count())
 }
 
+func TestStore_tellsWhichConnectionAnswered(t *testing.T) {
+	server := redistest.Start(t)
+	s, _ := open(t, Settings{Address: server.Addr()})
+	answeredBy := func(calls ...*Call) int64 {
+		require.NoError(t, s.Run(calls, time.Now().Add(time.Second)))
+		for _, call := range calls {
+			require.Equal(t, calls[0].Conn, call.Conn)
+		}
+		return calls[0].Conn
+	}
+	alone := func() *Call { return &Call{Script: sum, Args: []string{"1", "1"}} }
+
+	first := answeredBy(alone())
+	require.Positive(t, first)
+	require.Equal(t, first, answeredBy(alone()), "the connection was kept")
+	require.Equal(t, first, answeredBy(alone(), alone()))
+	server.Do("CLIENT", "KILL", "TYPE", "normal")
+	second := answeredBy(alone())
+	require.Greater(t, second, first)
+
+	other, _ := open(t, Settings{Address: server.Addr()})
+	s = other
+	require.Greater(t, answeredBy(alone()), second, "a store that takes over, as after a reload, counts on")
+}
+
 func TestStore_runsManyCallsInOneRoundTrip(t *testing.T) {
 	server := redistest.Start(t)
 	s, _ := open(t, Settings{Address: server.Addr()})

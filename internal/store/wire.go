@@ -63,6 +63,7 @@ func understand(c *conn, call *Call, line string) error {
 	} else {
 		return errBadReply
 	}
+	call.Conn = c.number
 	c.fresh = false
 	return nil
 }
