@@ -17,6 +17,7 @@ type flight struct {
 	status   int64
 	finished bool // the next handler has returned
 	told     bool // the breaker knows
+	body     *upload
 }
 
 // watch has the next handler answer, and watches what it answers.
@@ -24,6 +25,10 @@ func (f *flight) watch(w http.ResponseWriter) {
 	watched := &recorder.Recorder{ResponseWriter: w}
 	if f.permit.Probe() {
 		watched.OnHeader = f.arrived
+	}
+	if f.permit.Upload() {
+		f.body = newUpload(f.m, f.r, f.permit)
+		f.r.Body = f.body
 	}
 	f.m.next.ServeHTTP(watched, f.r)
 	f.status = int64(watched.Status)
@@ -45,17 +50,27 @@ func (f *flight) land() {
 }
 
 func (f *flight) tell(finished bool) {
-	f.m.tell(f.r, f.permit, int(f.status), finished, f.patience)
+	outcome := f.m.judge(f.r, int(f.status), finished)
+	if f.body == nil {
+		f.m.breaker.Done(f.permit, outcome, f.m.policy, f.patience)
+		return
+	}
+	f.body.conclude(func() { f.m.breaker.Done(f.permit, outcome, f.m.policy, f.patience) })
 }
 
 // tell tells the breaker what became of a request, and waits for Redis no longer than patience. finished is false where the next
 // handler panicked.
 func (m *Middleware) tell(r *http.Request, permit breaker.Permit, status int, finished bool, patience time.Duration) {
+	m.breaker.Done(permit, m.judge(r, status, finished), m.policy, patience)
+}
+
+// judge returns what an answer says about the service, and logs a failure.
+func (m *Middleware) judge(r *http.Request, status int, finished bool) breaker.Outcome {
 	outcome := outcome(r, status, finished)
 	if outcome == breaker.Failure {
 		m.logFailure(status)
 	}
-	m.breaker.Done(permit, outcome, m.policy, patience)
+	return outcome
 }
 
 // outcome tells what an answer says about the upstream. finished is false where the next handler panicked.

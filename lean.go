@@ -217,6 +217,7 @@ func unhealthy(m *Middleware, w http.ResponseWriter, r *http.Request, now int64)
 
 // refuseOpen refuses a request, for the circuit is known to be open until then. The next ones are refused with the same words.
 func refuseOpen(m *Middleware, w http.ResponseWriter, until, now int64) {
+	m.breaker.Recheck(now, m.policy)
 	circuitOpen.write(w, seconds(until-now))
 	m.noteOpen(now)
 	if !m.debug {
@@ -263,6 +264,6 @@ func goOn(m *Middleware, w http.ResponseWriter, r *http.Request, verdict, now in
 	} else if m.policy == nil {
 		m.next.ServeHTTP(w, r)
 	} else {
-		m.try(w, r, now)
+		m.try(w, r, now, nil)
 	}
 }

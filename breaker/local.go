@@ -2,19 +2,17 @@ package breaker
 
 import "time"
 
-// AllowLocal asks this process for a permit: what Allow does while Redis is away.
-func (b *Breaker) AllowLocal(policy *Policy, now int64) (Permit, time.Duration) {
-	b.Mu.Lock()
-	before, generation := b.machine.state, b.machine.generation
-	probe := b.machine.permit(now, policy)
-	after := b.machine.state
-	b.ours = b.ours || b.machine.generation != generation
-	b.show()
-	granted := Permit{generation: b.machine.generation, probe: probe, local: true, counts: true}
-	wait := b.machine.wait(now)
-	b.Mu.Unlock()
-	b.tell(before, after)
-	if probe != 0 || after == closed {
+// AllowLocal asks this process for a permit. It is what Allow does while Redis is away.
+func (b *Breaker) AllowLocal(policy *Policy, upload bool, now int64) (Permit, time.Duration) {
+	var granted Permit
+	wait := int64(0)
+	b.here(func(m *machine) {
+		probe := m.permit(upload, now, policy)
+		granted = Permit{generation: m.generation, probe: probe, upload: upload && probe != 0, since: now, local: true}
+		granted.counts = probe != 0 || m.state == closed
+		wait = m.wait(now)
+	})
+	if granted.counts {
 		return granted, 0
 	}
 	if wait > 0 {
@@ -24,17 +22,29 @@ func (b *Breaker) AllowLocal(policy *Policy, now int64) (Permit, time.Duration) 
 }
 
 func (b *Breaker) doneLocal(permit Permit, outcome Outcome, policy *Policy) {
-	now := b.Now()
 	failed := int64(0)
 	if outcome == Failure {
 		failed = 1
 	}
+	now := b.Now()
+	b.here(func(m *machine) {
+		m.report(permit.generation, permit.probe, outcome == Success, failed, now, policy)
+	})
+}
+
+// here lets the state in this process change.
+func (b *Breaker) here(change func(m *machine)) {
+	before, after := b.changeHere(change)
+	b.tell(before, after)
+}
+
+func (b *Breaker) changeHere(change func(m *machine)) (before, after int64) {
 	b.Mu.Lock()
-	before, generation := b.machine.state, b.machine.generation
-	b.machine.report(permit.generation, permit.probe, outcome == Success, failed, now, policy)
-	after := b.machine.state
+	defer b.Mu.Unlock()
+	before = b.machine.state
+	generation := b.machine.generation
+	change(&b.machine)
 	b.ours = b.ours || b.machine.generation != generation
 	b.show()
-	b.Mu.Unlock()
-	b.tell(before, after)
+	return before, b.machine.state
 }
