@@ -142,7 +142,7 @@ func (b *Breaker) answered(a *Asked, call *store.Call, asked int64) {
 	}
 	b.settle(a)
 	if unclear && !b.Store.Down() {
-		go b.repeat(call)
+		b.repeat(call)
 	}
 }
 

@@ -4,18 +4,14 @@ import "time"
 
 // AllowLocal asks this process for a permit. It is what Allow does while Redis is away.
 func (b *Breaker) AllowLocal(policy *Policy, upload bool, now int64) (Permit, time.Duration) {
-	var granted Permit
-	wait := int64(0)
-	b.here(func(m *machine) {
-		probe := m.permit(upload, now, policy)
-		granted = Permit{generation: m.generation, probe: probe, upload: upload && probe != 0, since: now, local: true}
-		granted.counts = probe != 0 || m.state == closed
-		wait = m.wait(now)
-	})
-	if granted.counts {
-		return granted, 0
+	c := newChange(b)
+	defer c.end()
+	m := &b.machine
+	probe := m.permit(upload, now, policy)
+	if probe != 0 || m.state == closed {
+		return Permit{generation: m.generation, probe: probe, upload: upload && probe != 0, since: now, local: true, counts: true}, 0
 	}
-	if wait > 0 {
+	if wait := m.wait(now); wait > 0 {
 		return Permit{}, time.Duration(wait) * time.Microsecond
 	}
 	return Permit{}, oneRetry
@@ -27,24 +23,38 @@ func (b *Breaker) doneLocal(permit Permit, outcome Outcome, policy *Policy) {
 		failed = 1
 	}
 	now := b.Now()
-	b.here(func(m *machine) {
-		m.report(permit.generation, permit.probe, outcome == Success, failed, now, policy)
-	})
+	c := newChange(b)
+	defer c.end()
+	b.machine.report(permit.generation, permit.probe, outcome == Success, failed, now, policy)
 }
 
-// here lets the state in this process change.
-func (b *Breaker) here(change func(m *machine)) {
-	before, after := b.changeHere(change)
-	b.tell(before, after)
+func (b *Breaker) sentLocal(permit Permit, late bool, policy *Policy) {
+	now := b.Now()
+	c := newChange(b)
+	defer c.end()
+	b.machine.sent(permit.generation, permit.probe, late, now, policy)
 }
 
-func (b *Breaker) changeHere(change func(m *machine)) (before, after int64) {
+// change is a change of the state in this process. The breaker is locked until it ends.
+type change struct {
+	b                 *Breaker
+	state, generation int64 // before
+}
+
+func newChange(b *Breaker) *change {
 	b.Mu.Lock()
+	return &change{b: b, state: b.machine.state, generation: b.machine.generation}
+}
+
+func (c *change) end() {
+	c.b.tell(c.state, c.close())
+}
+
+// close ends it, but tells nobody. It returns the state.
+func (c *change) close() int64 {
+	b := c.b
 	defer b.Mu.Unlock()
-	before = b.machine.state
-	generation := b.machine.generation
-	change(&b.machine)
-	b.ours = b.ours || b.machine.generation != generation
+	b.ours = b.ours || b.machine.generation != c.generation
 	b.show()
-	return before, b.machine.state
+	return b.machine.state
 }

@@ -81,7 +81,7 @@ func (b *Breaker) report(permit Permit, outcome Outcome, policy *Policy, deadlin
 		return
 	}
 	if errors.Is(err, store.ErrUnavailable) && !b.Store.Down() {
-		go b.repeat(call)
+		b.repeat(call)
 		return
 	}
 	b.doneLocal(permit, outcome, policy)
@@ -95,8 +95,10 @@ func (b *Breaker) reportCall(permit Permit, succeeded bool, failed int64, policy
 	return call
 }
 
-// repeat makes a call again that got no answer in time, until it has one, or Redis is away. It counts once.
-func (b *Breaker) repeat(call *store.Call) {
+// repeat makes a call again in the background that got no answer in time, until it has one, or Redis is away. It counts once.
+func (b *Breaker) repeat(call *store.Call) { go b.repeatBeside(call) }
+
+func (b *Breaker) repeatBeside(call *store.Call) {
 	defer func() { recover() }()
 	for try := 0; try < repeats; try++ {
 		err := b.run(call, time.Now().Add(b.Timeout))

@@ -111,7 +111,7 @@ end
 -- Only the last calls are kept: one that is run twice is so within a second.
 local function note(id, probe)
 	calls = calls .. ' ' .. id .. ':' .. probe
-	if #calls > 500 then
+	while #calls > 500 do
 		calls = string.match(calls, '^ %S+(.*)$')
 	end
 	redis.call('HSET', key, 'calls', calls)

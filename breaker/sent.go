@@ -18,8 +18,7 @@ func (b *Breaker) Late(permit Permit, policy *Policy) bool {
 // is one, and its verdict must not be told before Sent has returned.
 func (b *Breaker) Sent(permit Permit, late bool, policy *Policy) {
 	if b.Store == nil || permit.local || b.Store.Down() {
-		now := b.Now()
-		b.here(func(m *machine) { m.sent(permit.generation, permit.probe, late, now, policy) })
+		b.sentLocal(permit, late, policy)
 		return
 	}
 	asked := b.Now()
