@@ -8,72 +8,46 @@ import (
 	"github.com/resilient-gateway/resilience/internal/recorder"
 )
 
-// flight is a request on its way through the next handler.
+// flight is a request with a permit on its way through the next handler.
 type flight struct {
 	m        *Middleware
-	r        *http.Request
 	permit   breaker.Permit
 	patience time.Duration
-	status   int64
-	finished bool // the next handler has returned
+	x        *exchange
+	recorder *recorder.Recorder
 	told     bool // the breaker knows
 }
 
-// watch has the next handler answer, and watches what it answers.
+// watch has the next handler answer, and watches what it answers, and how long the client takes.
 func (f *flight) watch(w http.ResponseWriter) {
-	watched := &recorder.Recorder{ResponseWriter: w}
+	f.x.watched = watchClosely(f.recorder, f.x.r, nil)
 	if f.permit.Probe() {
-		watched.OnHeader = f.arrived
+		f.recorder.OnHeader = f.arrived
 	}
-	f.m.next.ServeHTTP(watched, f.r)
-	f.status = int64(watched.Status)
-	f.finished = true
+	f.m.next.ServeHTTP(f.recorder, f.x.r)
+	f.x.finished = true
 }
 
-// arrived tells the breaker of a probe, when its response headers are there.
+// arrived tells the breaker of a probe, when its response headers are there. Where they do not say whose answer it is, its end does.
 func (f *flight) arrived(status int) {
+	if looksOwn(status, f.recorder.Header()) {
+		return
+	}
 	f.told = true
-	f.status = int64(status)
-	f.tell(true)
+	f.x.status = status
+	f.x.finished = true
+	f.tell()
+	f.x.finished = false
 }
 
 // land tells the breaker of any other request, when its answer is complete; also of one that panicked, which goes on.
 func (f *flight) land() {
 	if !f.told {
-		f.tell(f.finished)
+		f.x.record(f.recorder)
+		f.tell()
 	}
 }
 
-func (f *flight) tell(finished bool) {
-	f.m.tell(f.r, f.permit, int(f.status), finished, f.patience)
-}
-
-// tell tells the breaker what became of a request, and waits for Redis no longer than patience. finished is false where the next
-// handler panicked.
-func (m *Middleware) tell(r *http.Request, permit breaker.Permit, status int, finished bool, patience time.Duration) {
-	outcome := outcome(r, status, finished)
-	if outcome == breaker.Failure {
-		m.logFailure(status)
-	}
-	m.breaker.Done(permit, outcome, m.policy, patience)
-}
-
-// outcome tells what an answer says about the upstream. finished is false where the next handler panicked.
-func outcome(r *http.Request, status int, finished bool) breaker.Outcome {
-	if status == http.StatusSwitchingProtocols {
-		return breaker.Success
-	}
-	if r.Context().Err() != nil && !complete(r, status, finished) {
-		return breaker.Unknown
-	}
-	if !finished || status >= http.StatusInternalServerError {
-		return breaker.Failure
-	}
-	return breaker.Success
-}
-
-// complete tells whether an answer was whole though its request has ended: one to HEAD is with its headers, and over HTTP/2
-// the request ends with them. 499 is Traefik's own word for a client that went away.
-func complete(r *http.Request, status int, finished bool) bool {
-	return finished && r.Method == http.MethodHead && status != 0 && status != 499
+func (f *flight) tell() {
+	f.m.breaker.Done(f.permit, f.m.judge(f.x), f.m.policy, f.patience)
 }
