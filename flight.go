@@ -26,15 +26,19 @@ func (f *flight) watch(w http.ResponseWriter) {
 	}
 	f.m.next.ServeHTTP(f.recorder, f.x.r)
 	f.x.finished = true
+	if f.recorder.Status == http.StatusSwitchingProtocols {
+		f.m.noteSwitch(f.x.r)
+	}
 }
 
 // arrived tells the breaker of a probe, when its response headers are there. Where they do not say whose answer it is, its end does.
 func (f *flight) arrived(status int) {
-	if looksOwn(status, f.recorder.Header()) {
+	f.x.record(f.recorder)
+	f.x.size = -1 // to come
+	if f.x.byTraefik() {
 		return
 	}
 	f.told = true
-	f.x.status = status
 	f.x.finished = true
 	f.tell()
 	f.x.finished = false

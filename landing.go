@@ -37,6 +37,8 @@ func (m *Middleware) lander(own *statusSource) func(*passage) {
 				tell(m, p, own)
 			} else if len(failing) > 0 {
 				tell(m, p, own)
+			} else if status == 0 {
+				switched(m, p)
 			}
 		} else {
 			tell(m, p, own)
@@ -44,10 +46,25 @@ func (m *Middleware) lander(own *statusSource) func(*passage) {
 	}
 }
 
+// switched notes of a request whose connection the next handler took over that the service switches protocols, and so speaks HTTP/1.
+// Traefik's own writer knows no status of such an answer.
+func switched(m *Middleware, p *passage) {
+	m.noteSwitch(p.r)
+}
+
+func (m *Middleware) noteSwitch(r *http.Request) {
+	if upgrades(r) {
+		m.mu.Lock()
+		m.switches = true
+		m.mu.Unlock()
+	}
+}
+
 // tell tells the breaker of a passage.
 func tell(m *Middleware, p *passage, own *statusSource) {
 	writer := reflect.ValueOf(p.w)
 	x := p.exchange()
+	x.dated = p.r.ProtoMajor < 3 && len(x.header["Date"]) > 0 // HTTP/3's own writer sets one when the answer begins
 	x.status = int(writer.Method(own.status).Call(nil)[0].Int())
 	x.size = -1
 	if own.size >= 0 {
@@ -133,6 +150,9 @@ func passRecorded(m *Middleware, w http.ResponseWriter, r *http.Request, now int
 
 // landRecorded ends a passage that was recorded, also one that ended in a panic, which goes on. It is what lander returns, for this case.
 func landRecorded(m *Middleware, p *passage, recorded *recorder.Recorder, watched *watch) {
+	if recorded.Status == http.StatusSwitchingProtocols {
+		switched(m, p)
+	}
 	if !p.finished || recorded.Status >= internalServerError || len(m.view.Failing) > 0 {
 		x := p.exchange()
 		x.watched = watched

@@ -17,10 +17,12 @@ type exchange struct {
 	header   http.Header // of the answer
 	status   int         // of the answer; 0: there is none yet
 	size     int64       // bytes of the answer's body; -1: not known
+	dated    bool        // the answer had a Date when it came here, which Traefik's own have not
 	finished bool        // the next handler has returned; otherwise it panicked: the answer was cut
 
-	came    time.Time
-	watched *watch // how long the client was waited for; nil: not known
+	came     time.Time
+	switches bool   // the service is known to switch protocols
+	watched  *watch // how long the client was waited for; nil: not known
 
 	// doubtful is set where the outcome is not known because nothing was watched closely enough to know it.
 	doubtful bool
@@ -30,10 +32,14 @@ type exchange struct {
 func (x *exchange) record(r *recorder.Recorder) {
 	x.status = r.Status
 	x.size = r.Size
+	x.dated = r.Dated
 }
 
 // judge returns what an answer says about the service, and logs a failure. Where it cannot tell, the next ones are watched closely.
 func (m *Middleware) judge(x *exchange) breaker.Outcome {
+	m.mu.Lock()
+	x.switches = m.switches
+	m.mu.Unlock()
 	outcome := x.outcome()
 	if outcome == breaker.Failure {
 		m.logFailure(x.status)
@@ -97,27 +103,25 @@ func (x *exchange) complete() bool {
 // byTraefik tells whether an answer looks like what Traefik writes where it could not get one from the service: without a date and a
 // length, and with the status in words for a body.
 func (x *exchange) byTraefik() bool {
-	if !looksOwn(x.status, x.header) {
+	if x.dated || !failsByItself(x.status) || len(x.header["Content-Length"]) > 0 {
 		return false
 	}
 	words := int64(len(http.StatusText(x.status)))
 	return x.size < 0 || x.size == words || x.size == words+1 // http.Error ends the line
 }
 
-// looksOwn tells that as far as its headers say, an answer may be one that Traefik writes by itself.
-func looksOwn(status int, header http.Header) bool {
-	if status != http.StatusInternalServerError && status != http.StatusBadGateway && status != http.StatusGatewayTimeout {
-		return false
-	}
-	return len(header["Date"]) == 0 && len(header["Content-Length"]) == 0
+// failsByItself tells that a status is one of those that Traefik answers with by itself.
+func failsByItself(status int) bool {
+	return status == http.StatusInternalServerError || status == http.StatusBadGateway || status == http.StatusGatewayTimeout
 }
 
 // failedByTraefik tells what Traefik's own answer says. It came when the transport was done with the request, so that its body may be
-// asked. 502 and 504 are the service's failures, unless the body says otherwise. 500 is whatever the transport has no other word for:
-// the service's failure only where nothing about the request can be the cause.
+// asked. 502 and 504 are the service's failures, unless the body says otherwise, or the request was for what the service may never do:
+// one that speaks HTTP/2 only cannot switch protocols. 500 is whatever the transport has no other word for: the service's failure only
+// where nothing about the request can be the cause.
 func (x *exchange) failedByTraefik() breaker.Outcome {
 	end := x.bodyEnd()
-	if end == bodyBroken || x.r.Method == http.MethodConnect {
+	if end == bodyBroken || x.r.Method == http.MethodConnect || upgrades(x.r) && !x.switches {
 		return breaker.Unknown
 	}
 	if x.status == http.StatusInternalServerError && (end != bodyWhole || !plain(x.r)) {
@@ -201,7 +205,7 @@ func plain(r *http.Request) bool {
 	if !wellKnown[r.Method] {
 		return false
 	}
-	if r.ProtoMajor > 2 && r.ContentLength > 0 || len(r.Trailer) > 0 || upgrades(r) || !printable(r.Host) {
+	if r.ProtoMajor > 2 && r.ContentLength > 0 || len(r.Trailer) > 0 || upgrades(r) || r.Host == "" || !printable(r.Host) {
 		return false
 	}
 	length := len(r.RequestURI) + len(r.Host)

@@ -44,6 +44,8 @@ type Middleware struct {
 	land   func(*passage) // ends the passages of those writers
 	// closely is until when answers are watched closely (outcome.go). Guarded by mu.
 	closely int64
+	// switches is set where the service has switched protocols. Guarded by mu.
+	switches bool
 }
 
 // New returns the middleware for one router. It checks the configuration, and tells all that is wrong with it in one

@@ -24,6 +24,9 @@ type Recorder struct {
 	// Status is that of the answer, or 0 where there is none yet. An upgraded connection's is 101.
 	Status int
 
+	// Dated tells that the answer had a Date when it came here. The server may add one when it leaves.
+	Dated bool
+
 	// Size is the bytes of the body that were written.
 	Size int64
 
@@ -96,6 +99,7 @@ func (r *Recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 func begin(r *Recorder, status int) {
 	r.Status = status
 	header := r.ResponseWriter.Header()
+	r.Dated = len(header["Date"]) > 0
 	length, err := strconv.ParseInt(header.Get("Content-Length"), 10, 64)
 	if err == nil {
 		r.left = length
