@@ -16,6 +16,7 @@ import (
 
 	"github.com/resilient-gateway/resilience/breaker"
 	"github.com/resilient-gateway/resilience/internal/clientkey"
+	"github.com/resilient-gateway/resilience/internal/recorder"
 	"github.com/resilient-gateway/resilience/internal/store"
 	"github.com/resilient-gateway/resilience/ratelimit"
 )
@@ -39,8 +40,12 @@ type Middleware struct {
 	mu     sync.Locker // a method of an interface is the cheaper one
 	view   *breaker.View
 	header string         // that the key is made of; "": none
-	own    *watched       // writers on this route; guarded by mu
+	own    *statusSource  // of this route's writers; guarded by mu
 	land   func(*passage) // ends the passages of those writers
+	// closely is until when answers are watched closely (outcome.go). Guarded by mu.
+	closely int64
+	// switches is set where the service has switched protocols. Guarded by mu.
+	switches bool
 }
 
 // New returns the middleware for one router. It checks the configuration, and tells all that is wrong with it in one
@@ -68,7 +73,7 @@ func newMiddleware(ctx context.Context, next http.Handler, config *Config, name 
 	m := &Middleware{
 		settings: settings, scope: scope, next: next, keyOf: clientkey.New(settings.client),
 		hand: ratelimit.NewHand(scope.limiter, settings.limit, settings.redis.Timeout, naming(settings.client)), header: http.CanonicalHeaderKey(settings.client.Header),
-		mu: scope.limiter.Mu, view: &scope.breaker.View, own: &watched{},
+		mu: scope.limiter.Mu, view: &scope.breaker.View, own: &statusSource{},
 	}
 	if m.policy != nil {
 		m.hand.Leave = &leave{m.breaker, m.policy}
@@ -266,7 +271,8 @@ func (m *Middleware) ask(r *http.Request, now int64, asked *breaker.Asked) (perm
 // forward has the next handler answer a request that has a permit. Telling the breaker costs it what is left of patience
 // at the most.
 func (m *Middleware) forward(w http.ResponseWriter, r *http.Request, permit breaker.Permit, patience time.Duration) {
-	f := &flight{m: m, r: r, permit: permit, patience: patience}
+	f := &flight{m: m, permit: permit, patience: patience, recorder: &recorder.Recorder{ResponseWriter: w}}
+	f.x = &exchange{r: r, header: w.Header(), came: time.Now()}
 	defer f.land()
 	f.watch(w)
 }

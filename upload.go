@@ -1,8 +1,6 @@
 package resilience
 
 import (
-	"errors"
-	"io"
 	"net/http"
 	"sync"
 
@@ -15,53 +13,32 @@ func hasBody(r *http.Request) bool {
 	return r.ContentLength != 0 && r.Body != nil && r.Body != http.NoBody
 }
 
-// upload is the body of a probe on its way to the service. The time of the probe counts from the end of its body: a client that is
+// upload is a probe whose body is on its way to the service. The time of the probe counts from the end of its body: a client that is
 // slow to send it says nothing about the service.
 type upload struct {
-	body   io.ReadCloser
 	m      *Middleware
 	permit breaker.Permit
+	body   *watchedBody
 
 	mu      sync.Mutex // guards what follows; held while no other is
-	left    int64      // bytes that are still to come; negative: unknown
-	ended   bool
-	told    bool
-	joining bool   // it is late, and asks for a place again
-	verdict func() // that waits for it
+	told    bool       // the verdict
+	joining bool       // it is late, and asks for a place again
+	verdict func()     // that waits for it
 }
 
-func newUpload(m *Middleware, r *http.Request, permit breaker.Permit) *upload {
-	return &upload{body: r.Body, m: m, permit: permit, left: r.ContentLength}
-}
-
-// Read reads the body for the service, and notes its end.
-func (u *upload) Read(p []byte) (int, error) {
-	n, err := u.body.Read(p)
-	if begins, late := u.note(n, err); begins {
+// bodyEnded has the breaker told in the background that the body has ended, unless the client broke it off.
+func (u *upload) bodyEnded() {
+	if u.body.end() != bodyWhole {
+		return
+	}
+	late := u.m.breaker.Late(u.permit, u.m.policy)
+	u.mu.Lock()
+	told := u.told
+	u.joining = late && !told
+	u.mu.Unlock()
+	if !told {
 		go u.sent(late)
 	}
-	return n, err
-}
-
-// Close ends the body.
-func (u *upload) Close() error { return u.body.Close() }
-
-// note tells whether the body has just ended, before there was a verdict, and whether it is late.
-func (u *upload) note(n int, err error) (begins, late bool) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.left > 0 {
-		u.left -= int64(n)
-	}
-	if u.ended || u.left != 0 && !errors.Is(err, io.EOF) {
-		return false, false
-	}
-	u.ended = true
-	if u.told {
-		return false, false
-	}
-	u.joining = u.m.breaker.Late(u.permit, u.m.policy)
-	return true, u.joining
 }
 
 // sent tells the breaker that the body has ended, and then the verdict, if that had to wait.
