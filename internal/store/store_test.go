@@ -97,7 +97,7 @@ func TestStore_tellsWhichConnectionAnswered(t *testing.T) {
 	alone := func() *Call { return &Call{Script: sum, Args: []string{"1", "1"}} }
 
 	first := answeredBy(alone())
-	require.Positive(t, first)
+	require.Greater(t, first, int64(0))
 	require.Equal(t, first, answeredBy(alone()), "the connection was kept")
 	require.Equal(t, first, answeredBy(alone(), alone()))
 	server.Do("CLIENT", "KILL", "TYPE", "normal")
@@ -125,7 +125,7 @@ func TestStore_runsManyCallsInOneRoundTrip(t *testing.T) {
 	require.NoError(t, s.Run(calls, time.Now().Add(time.Second)))
 
 	require.Equal(t, []int64{2}, calls[0].Reply)
-	require.ErrorContains(t, calls[1].Err, "ERR no")
+	require.ErrorContains(t, calls[1].Err, "unknown here")
 	require.Equal(t, []int64{4}, calls[2].Reply)
 	require.ErrorIs(t, calls[3].Err, errBadReply)
 	require.Equal(t, []int64{6}, calls[4].Reply)
