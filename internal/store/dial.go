@@ -25,6 +25,7 @@ type conn struct {
 	raw    net.Conn          // that runs scripts: redigo, interpreted, writes byte by byte, and takes long to read
 	limit  *io.LimitedReader // of raw, set before each answer: a line that does not end must not fill the memory
 	reader *bufio.Reader     // of limit
+	secure bool              // TLS
 	number int64             // grows from one connection to the next, of whichever store
 	// fresh is set until the connection has answered a call: only one that worked before can have died idle.
 	fresh   bool
@@ -92,6 +93,7 @@ func dial(s *Store) (*conn, error) {
 		raw = secure
 	}
 	c := newConn(raw, settings.DialTimeout)
+	c.secure = settings.TLS != nil
 	if err := greet(s, c, deadline); err != nil {
 		shut(c)
 		return nil, err

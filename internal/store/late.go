@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"time"
 )
@@ -37,6 +38,21 @@ func lookAgain(c *conn, line string) (string, error) {
 		if !isTimeout(err) || i == looks || time.Since(now) < stall {
 			return line, err
 		}
+	}
+}
+
+// send sends calls. Where the deadline passes before the first byte is sent, it tries again; but TLS does not go on behind a write that
+// failed.
+func send(c *conn, text string) error {
+	for i := 1; ; i++ {
+		n, err := io.WriteString(c.raw, text)
+		if !isTimeout(err) {
+			return err
+		}
+		if n > 0 || c.secure || i == looks {
+			return errUnsent
+		}
+		c.raw.SetDeadline(time.Now().Add(grace))
 	}
 }
 

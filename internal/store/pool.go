@@ -8,9 +8,9 @@ import (
 )
 
 const (
-	maxIdle  = 16          // connections kept for later
-	maxDials = 4           // connections being made at once
-	longIdle = time.Second // after which a connection may have been closed by a Redis, or something before it, that tidies up
+	maxIdle  = 16                     // connections kept for later
+	maxDials = 4                      // connections being made at once
+	longIdle = 100 * time.Millisecond // after which a connection may have been closed by a Redis, or something before it, that tidies up
 )
 
 var errNoConnection = fmt.Errorf("%w: no connection in time", ErrUnavailable)
@@ -24,21 +24,36 @@ type wait struct {
 
 // acquire returns a connection: an idle one, or one dialled in the background. A request waits no longer than the deadline.
 func acquire(s *Store, deadline time.Time) (*conn, error) {
-	c, w, err := takeOrWait(s, deadline)
+	c, w, err := takeOrWait(s)
 	if w == nil {
 		return c, err
 	}
-	timer := time.AfterFunc(time.Until(deadline), func() {
-		defer func() { recover() }()
-		s.endWait(w)
-	})
+	patience := time.Until(deadline)
+	if patience < grace {
+		patience = grace
+	}
+	timer := endWaitAfter(s, w, patience, 1)
 	w.done.Wait()
 	timer.Stop()
 	return w.conn, w.err
 }
 
+// endWaitAfter ends a wait after its time. Where this process was not running when that was over, nor was whoever makes the
+// connection: they get a little more.
+func endWaitAfter(s *Store, w *wait, patience time.Duration, look int) *time.Timer {
+	due := time.Now().Add(patience)
+	return time.AfterFunc(patience, func() {
+		defer func() { recover() }()
+		if time.Since(due) > stall && look < looks {
+			endWaitAfter(s, w, stall, look+1)
+			return
+		}
+		s.endWait(w)
+	})
+}
+
 // takeOrWait returns an idle connection, or a place in the line of those who wait for one.
-func takeOrWait(s *Store, deadline time.Time) (*conn, *wait, error) {
+func takeOrWait(s *Store) (*conn, *wait, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.Away.Load() {
@@ -49,9 +64,6 @@ func takeOrWait(s *Store, deadline time.Time) (*conn, *wait, error) {
 		s.idle = s.idle[:last]
 		return c, nil, nil
 	}
-	if !time.Now().Before(deadline) {
-		return nil, nil, errNoConnection
-	}
 	w := &wait{}
 	w.done.Add(1)
 	s.waits = append(s.waits, w)
@@ -59,7 +71,7 @@ func takeOrWait(s *Store, deadline time.Time) (*conn, *wait, error) {
 	return nil, w, nil
 }
 
-// endWait ends a wait at its deadline, unless it has ended.
+// endWait ends a wait, unless it has ended.
 func (s *Store) endWait(w *wait) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

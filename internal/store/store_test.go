@@ -249,19 +249,6 @@ func TestStore_dialsAnewForAConnectionThatDiedIdle(t *testing.T) {
 	require.Equal(t, 0, n.count())
 }
 
-func TestStore_triesACallOnceThatMustNotCountTwice(t *testing.T) {
-	server := redistest.Start(t)
-	s, _ := open(t, Settings{Address: server.Addr()})
-	_, err := add(s, "1", "1")
-	require.NoError(t, err)
-
-	server.Kill()
-	server.Run()
-	call := &Call{Script: sum, Args: []string{"1", "1"}, Once: true}
-	require.ErrorIs(t, s.Run([]*Call{call}, time.Now().Add(time.Second)), ErrUnavailable)
-	require.ErrorIs(t, call.Err, ErrUnavailable)
-}
-
 func TestStore_isDownWhenRedisDoesNotAnswerInTime(t *testing.T) {
 	server := redistest.Start(t)
 	s, _ := open(t, Settings{Address: server.Addr()})
@@ -282,19 +269,6 @@ func TestStore_isDownWhenRedisDoesNotAnswerInTime(t *testing.T) {
 	answer, err := add(s, "4", "4")
 	require.NoError(t, err)
 	require.Equal(t, int64(8), answer, "not the answer to the call that was given up")
-}
-
-func TestStore_isNotDownForACallThatCameLate(t *testing.T) {
-	server := redistest.Start(t)
-	s, _ := open(t, Settings{Address: server.Addr()})
-	_, err := add(s, "1", "1")
-	require.NoError(t, err)
-
-	server.Pause()
-	defer server.Resume()
-	call := &Call{Script: sum, Args: []string{"1", "1"}}
-	require.ErrorIs(t, s.Run([]*Call{call}, time.Now().Add(20*time.Millisecond)), ErrUnavailable)
-	require.False(t, s.Down())
 }
 
 func TestStore_isDownWhenRedisRefusesToWrite(t *testing.T) {

@@ -33,7 +33,7 @@ func goOnUnsent(s *Store, c *conn, calls []*Call, written int, err error, sent, 
 	pend(calls[0])
 	if isTimeout(err) {
 		err = errUnsent
-		if written == 0 && s.settings.TLS == nil { // TLS does not go on behind a write that failed
+		if written == 0 && !c.secure { // as in send
 			err = roundTrip(c, calls, false, deadline)
 		}
 	}
@@ -128,13 +128,15 @@ func try(s *Store, calls []*Call, deadline time.Time) error {
 	}
 }
 
+const peek = 200 * time.Microsecond
+
 // died tells whether a connection that was idle for long has been closed meanwhile. That can be told before something is sent, and
 // not afterwards, when Redis may have run it.
 func died(c *conn) bool {
 	if time.Since(c.used) < longIdle {
 		return false
 	}
-	c.raw.SetDeadline(time.Now().Add(time.Millisecond))
+	c.raw.SetDeadline(time.Now().Add(peek))
 	_, err := c.reader.ReadByte()
 	return !isTimeout(err)
 }

@@ -40,9 +40,7 @@ func roundTrip(c *conn, calls []*Call, source bool, deadline time.Time) error {
 	if err := c.raw.SetDeadline(deadline); err != nil {
 		return err
 	}
-	if _, err := c.raw.Write([]byte(strings.Join(commands, ""))); isTimeout(err) {
-		return errUnsent
-	} else if err != nil {
+	if err := send(c, strings.Join(commands, "")); err != nil {
 		return err
 	}
 	for _, call := range calls {
