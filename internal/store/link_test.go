@@ -156,14 +156,18 @@ func TestStore_makesACallOnceAfterAConnectionThatDiedIdle(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			server := redistest.Start(t, "--timeout", "1", "--appendonly", "yes", "--appendfsync", "always")
 			s, n := open(t, Settings{Address: server.Addr()})
+			var made []*conn
+			for i := 0; i < 3; i++ {
+				c, err := s.tryDial()
+				require.NoError(t, err)
+				made = append(made, c)
+			}
+			for _, c := range made {
+				release(s, c)
+			}
 			for i := int64(1); i <= 3; i++ {
-				for j := 0; j < 3; j++ { // some idle connections
-					c, err := s.tryDial()
-					require.NoError(t, err)
-					release(s, c)
-				}
 				call := &Call{Script: count, Keys: []string{"n"}, Once: true}
-				require.NoError(t, s.Run([]*Call{call}, time.Now().Add(s.settings.Timeout)))
+				require.NoError(t, s.Run([]*Call{call}, time.Now().Add(s.settings.Timeout)), i)
 				require.Equal(t, []int64{i}, call.Reply)
 				row.end(server)
 			}

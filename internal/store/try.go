@@ -128,7 +128,7 @@ func try(s *Store, calls []*Call, deadline time.Time) error {
 	}
 }
 
-const peek = 200 * time.Microsecond
+const peek = time.Millisecond // for a look at what has come
 
 // died tells whether a connection that was idle for long has been closed meanwhile. That can be told before something is sent, and
 // not afterwards, when Redis may have run it.
@@ -136,9 +136,17 @@ func died(c *conn) bool {
 	if time.Since(c.used) < longIdle {
 		return false
 	}
-	c.raw.SetDeadline(time.Now().Add(peek))
-	_, err := c.reader.ReadByte()
-	return !isTimeout(err)
+	for i := 1; ; i++ {
+		now := time.Now()
+		c.raw.SetDeadline(now.Add(peek))
+		_, err := c.reader.ReadByte()
+		if !isTimeout(err) {
+			return true
+		}
+		if i == looks || time.Since(now) < 2*peek {
+			return false
+		}
+	}
 }
 
 // giveUp closes a connection that failed. It returns nil where the calls may be run once more, on another.
