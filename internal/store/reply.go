@@ -35,8 +35,10 @@ func replyError(text string) error {
 	if says := inScript(text); says != "" {
 		return errors.New(says)
 	}
-	return errors.New("redis answered with an error that is unknown here; its text is left out, for it may hold a client's key")
+	return errors.New(unknown)
 }
+
+const unknown = "redis answered with an error that is unknown here; its text is left out, because it may hold a client's key"
 
 // unavailable returns an error that wraps ErrUnavailable.
 func unavailable(says string) error {
@@ -60,9 +62,11 @@ func takeApart(text string) (code, rest string) {
 	if at := strings.Index(text, ", with args beginning with"); at >= 0 {
 		text = text[:at]
 	}
-	// Redis 6 hands a script's error on as "ERR Error running script (call to …): @user_script:2: -OOM …".
-	if at := strings.Index(text, ": -"); at >= 0 && strings.HasPrefix(text, "ERR Error running script") {
-		text = text[at+len(": -"):]
+	// Redis 6 hands a script's error on as "ERR Error running script (call to …): @user_script:2: -OOM …", or with the place twice.
+	const place = ": @user_script:"
+	if at := strings.Index(text, place); at >= 0 && strings.HasPrefix(text, "ERR Error running script") {
+		text = strings.TrimPrefix(strings.TrimLeft(text[at+len(place):], " 0123456789"), ": @user_script:")
+		text = strings.TrimLeft(text, " 0123456789:-")
 	}
 	code = text
 	if at := strings.Index(text, " "); at >= 0 {
