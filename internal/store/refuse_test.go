@@ -13,7 +13,6 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -322,39 +321,6 @@ func TestStore_needsNoRightToLoadScripts(t *testing.T) {
 		require.Equal(t, "1 failed 0", stats(server)["eval"])
 		require.LessOrEqual(t, len(server.Do("ACL", "LOG").([]interface{})), 1, "it is not tried for each connection")
 	}
-}
-
-// Many requests wait, and each has a deadline of its own.
-func TestStore_letsManyWaitAtSmallCost(t *testing.T) {
-	hung, err := net.Listen("tcp", "127.0.0.1:0") // it connects, and greets nobody
-	require.NoError(t, err)
-	defer hung.Close()
-	s, _ := open(t, Settings{Address: hung.Addr().String(), Password: "p"})
-	s.settings.DialTimeout = 10 * time.Second
-	const waiting = 3000
-	var done sync.WaitGroup
-	slowest := make([]time.Duration, waiting)
-	late := redistest.Late(t)
-	begun := time.Now()
-	for i := range slowest {
-		i := i
-		done.Add(1)
-		go func() {
-			defer done.Done()
-			deadline := begun.Add(100*time.Millisecond + time.Duration(i)*30*time.Microsecond)
-			s.Run([]*Call{{Script: sum, Args: []string{"1", "1"}}}, deadline)
-			slowest[i] = time.Since(deadline)
-		}()
-	}
-	done.Wait()
-	worst := time.Duration(0)
-	for _, took := range slowest {
-		if took > worst {
-			worst = took
-		}
-	}
-	t.Logf("%d requests: the latest %s behind its deadline", waiting, worst)
-	require.Less(t, worst, 100*time.Millisecond+late())
 }
 
 // Whoever is told may panic, as a logger may in the interpreter.

@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"net"
 	"strconv"
 	"sync"
 	"testing"
@@ -354,4 +355,33 @@ func TestStore_servesOnAfterItsClose(t *testing.T) {
 	require.NoError(t, err, "an old handler may still have requests")
 	require.Equal(t, int64(2), answer)
 	require.Len(t, s.idle, 0)
+}
+
+// Many requests wait, and each has a deadline of its own: none of them costs the others anything.
+func TestStore_letsManyWait(t *testing.T) {
+	hung, err := net.Listen("tcp", "127.0.0.1:0") // it accepts connections, and says nothing
+	require.NoError(t, err)
+	defer hung.Close()
+	s, _ := open(t, Settings{Address: hung.Addr().String(), Password: "p"})
+	s.settings.DialTimeout = 10 * time.Second
+	late := redistest.Late(t)
+	behind := make(chan time.Duration)
+	begun := time.Now()
+	for i := 0; i < 1000; i++ {
+		go waitUntil(s, begun.Add(300*time.Millisecond+time.Duration(i)*100*time.Microsecond), behind)
+	}
+	longest := time.Duration(0)
+	for i := 0; i < 1000; i++ {
+		took := <-behind
+		if took > longest {
+			longest = took
+		}
+	}
+	t.Logf("the latest came back %s behind its deadline", longest)
+	require.Less(t, longest, 100*time.Millisecond+late())
+}
+
+func waitUntil(s *Store, deadline time.Time, behind chan time.Duration) {
+	s.Run([]*Call{{Script: sum, Args: []string{"1", "1"}}}, deadline)
+	behind <- time.Since(deadline)
 }
