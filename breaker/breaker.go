@@ -304,10 +304,11 @@ func (b *Breaker) Recheck(now int64, policy *Policy) {
 	}
 	deadline := b.machine.deadline
 	b.machine.cut(now, policy)
-	if b.machine.deadline != deadline {
+	isCut := b.machine.deadline != deadline
+	if isCut {
 		b.show()
 	}
-	if b.Store != nil && !b.ours && !b.asking && now-b.asked >= recheck && !b.Store.Down() {
+	if b.Store != nil && !b.ours && !b.asking && (isCut || now-b.asked >= recheck) && !b.Store.Down() {
 		b.asking = true
 		go b.refreshBeside(policy)
 	}
