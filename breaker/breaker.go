@@ -253,6 +253,13 @@ func (b *Breaker) Refuses(upload bool, now int64) (retryAfter time.Duration, ref
 	return retryAfter, refused
 }
 
+// Probing tells that the circuit is not closed, as far as is known here: who passes is a probe.
+func (b *Breaker) Probing() bool {
+	b.Mu.Lock()
+	defer b.Mu.Unlock()
+	return b.machine.state != closed
+}
+
 // superseded tells whether the state was made here while Redis was away, and Redis is back: Redis rules. Mu is held.
 func (b *Breaker) superseded() bool {
 	return b.ours && b.Store != nil && !b.Store.Down()
