@@ -137,16 +137,17 @@ func TestRefusing_noKeyOfAClientIsLogged(t *testing.T) {
 	require.NotContains(t, g.log.String(), "5f3a9c")
 }
 
-// Redis closes connections that are idle, and here all of them before each failure.
+// Redis closes the connections while a failing request is at the service, each time.
 func TestIdle_noFailureIsLostWithAConnection(t *testing.T) {
 	for _, row := range []struct {
 		name  string
+		path  string
 		close func(server *redistest.Server)
 	}{
-		{"timeout 1", func(*redistest.Server) { time.Sleep(2200 * time.Millisecond) }},
-		{"CLIENT KILL", func(server *redistest.Server) {
+		{"timeout 1", "/proxy/status/500?seconds=2.3", func(*redistest.Server) {}},
+		{"CLIENT KILL", "/proxy/status/500?seconds=0.3", func(server *redistest.Server) {
+			time.Sleep(100 * time.Millisecond)
 			server.Do("CLIENT", "KILL", "TYPE", "normal")
-			time.Sleep(150 * time.Millisecond)
 		}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -156,8 +157,10 @@ func TestIdle_noFailureIsLostWithAConnection(t *testing.T) {
 			}})
 			var got []int
 			for range 6 {
-				got = append(got, g.get("/proxy/fail").status)
+				answered := make(chan int)
+				go func() { answered <- g.get(row.path).status }()
 				row.close(server)
+				got = append(got, <-answered)
 			}
 			require.Equal(t, []int{500, 500, 500, 503, 503, 503}, got)
 			require.Equal(t, "open", server.Hash(breakerKey)["state"])
