@@ -36,7 +36,6 @@ func readAhead(r *http.Request) bool {
 type upload struct {
 	m      *Middleware
 	permit breaker.Permit
-	body   *watchedBody
 
 	mu      sync.Mutex // guards what follows; held while no other is
 	told    bool       // the verdict
@@ -44,11 +43,8 @@ type upload struct {
 	verdict func()     // that waits for it
 }
 
-// bodyEnded has the breaker told in the background that the body has ended, unless the client broke it off.
+// bodyEnded has the breaker told in the background that all of the body was sent.
 func (u *upload) bodyEnded() {
-	if u.body.end() != bodyWhole {
-		return
-	}
 	late := u.m.breaker.Late(u.permit, u.m.policy)
 	u.mu.Lock()
 	told := u.told
