@@ -165,6 +165,15 @@ func takeIdle(s *Store) []*conn {
 	return idle
 }
 
+// takeAll returns all connections of which none is in use, and keeps none from then on. mu is held.
+func takeAll(s *Store) []*conn {
+	all := append(s.idle, s.late...)
+	s.idle = nil
+	s.late = nil
+	s.room = 0
+	return all
+}
+
 func hangUp(conns []*conn) {
 	for _, c := range conns {
 		shut(c)
