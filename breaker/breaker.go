@@ -41,6 +41,7 @@ var errBadReply = errors.New("breaker: the key in redis does not hold a breaker"
 type Store interface {
 	Run(calls []*store.Call, deadline time.Time) error
 	Down() bool
+	Lost() int64 // the number of the latest connection that there was when one was lost
 }
 
 // Settings of a breaker.

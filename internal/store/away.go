@@ -54,6 +54,7 @@ func (s *Store) goDown() (useless []*conn, begun bool) {
 		return nil, false
 	}
 	s.Away.Store(true)
+	s.noteLost()
 	s.retry = minRetry
 	checkAfter(s, jitter(s.retry))
 	for _, w := range s.waits {

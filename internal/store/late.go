@@ -128,6 +128,7 @@ func (s *Store) awaitRest(c *conn, lines int, until time.Time) {
 		if isTimeout(err) {
 			s.markDown(lateness(s))
 		}
+		s.noteLost()
 		return
 	}
 	c.fresh = false

@@ -257,3 +257,10 @@ func indexOf(conns []*conn, c *conn) int {
 	}
 	return -1
 }
+
+// noteLost notes that a connection was lost, and not closed by us: what Redis held may be lost with it.
+func (s *Store) noteLost() { s.lost.Store(made.Load()) }
+
+// Lost returns the number of the latest connection that there was when one was lost; 0: none was. Later connections may be to a Redis
+// that has forgotten what earlier ones knew.
+func (s *Store) Lost() int64 { return s.lost.Load() }

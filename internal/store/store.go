@@ -42,6 +42,8 @@ type Store struct {
 
 	// Away tells whether the store is marked down, without a call of ours.
 	Away atomic.Bool
+
+	lost atomic.Int64 // see Lost
 	// noLoad is set once Redis has refused to load a script for us.
 	noLoad atomic.Bool
 
