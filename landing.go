@@ -171,7 +171,7 @@ func (p *recorded) hung() {
 }
 
 // came ends the waiting for the response headers.
-func (p *recorded) came(int) { p.hang.end() }
+func (p *recorded) came(status int) { p.hang.end() }
 
 // landRecorded ends a passage that was recorded, also one that ended in a panic, which goes on. It is what lander returns, for this case.
 func landRecorded(p *recorded) {

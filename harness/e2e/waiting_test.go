@@ -5,23 +5,24 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"path"
 	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/resilient-gateway/resilience/harness/gateway"
 	"github.com/resilient-gateway/resilience/internal/redistest"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
-// waitingStage is a gateway before a service that is in this process, with a circuit that opens after five failures.
+// waitingStage is a gateway before a service that is in this process, with a circuit for each scope.
 type waitingStage struct {
 	*traefik
 	server *redistest.Server
 }
 
-func startWaiting(t *testing.T, service *http.Server, breaker block, change func(static map[string]any)) *waitingStage {
+func startWaiting(t *testing.T, service *http.Server, breaker block, change func(static map[string]any), scopes ...string) *waitingStage {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -30,10 +31,16 @@ func startWaiting(t *testing.T, service *http.Server, breaker block, change func
 	s := &waitingStage{server: redistest.Start(t)}
 	dynamic := t.TempDir()
 	writeDynamic(t, dynamic, block{"redis": redisBlock(s.server), "circuitBreaker": breaker})
+	routers, middlewares := block{}, block{}
+	for _, name := range scopes {
+		prefix := "/" + name + "/"
+		routers[name] = block{
+			"rule": "PathPrefix(`" + prefix + "`)", "entryPoints": []string{"web"}, "middlewares": []string{name}, "service": "waiting",
+		}
+		middlewares[name] = block{"plugin": block{"resilience": block{"redis": redisBlock(s.server), "circuitBreaker": breaker}}}
+	}
 	writeYAML(t, filepath.Join(dynamic, "waiting.yml"), block{"http": block{
-		"routers": block{"waiting": block{
-			"rule": "PathPrefix(`/waiting/`)", "entryPoints": []string{"web"}, "middlewares": []string{"gateway"}, "service": "waiting",
-		}},
+		"routers": routers, "middlewares": middlewares,
 		"services":          block{"waiting": block{"loadBalancer": block{"serversTransport": "patient", "servers": []block{{"url": "http://" + listener.Addr().String()}}}}},
 		"serversTransports": block{"patient": block{"forwardingTimeouts": block{"responseHeaderTimeout": "30s"}}},
 	}})
@@ -41,12 +48,14 @@ func startWaiting(t *testing.T, service *http.Server, breaker block, change func
 	return s
 }
 
-func (s *waitingStage) state() string { return s.server.Hash(breakerKey)["state"] }
+func (s *waitingStage) state(scope string) string {
+	return s.server.Hash("resilience:{" + scope + "}:breaker")["state"]
+}
 
-func (s *waitingStage) calm(t *testing.T) {
+func (s *waitingStage) calm(t *testing.T, scope string) {
 	t.Helper()
-	require.Equal(t, 200, s.get("/waiting/ok").status)
-	require.Equal(t, 200, s.get("/waiting/ok").status)
+	require.Equal(t, 200, s.get("/"+scope+"/ok").status)
+	require.Equal(t, 200, s.get("/"+scope+"/ok").status)
 }
 
 // bigAnswer is an answer that no buffers hold.
@@ -92,21 +101,25 @@ func http1Slow() *http.Client {
 
 // A service ends the connection after its own send timeout, because the client reads slowly: it has not failed.
 func TestVerdict_aClientThatWasWaitedForIsNoFailure(t *testing.T) {
+	protocols := map[string]*http.Client{"http1": http1Slow(), "http2": http2}
 	for way, change := range statusSources {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
-			for protocol, client := range map[string]*http.Client{"HTTP/1": http1Slow(), "HTTP/2": http2} {
-				t.Run(protocol, func(t *testing.T) {
-					t.Parallel()
-					s := startWaiting(t, &http.Server{Handler: http.HandlerFunc(bigAnswer), WriteTimeout: 2 * time.Second}, block{"failureThreshold": 5, "resetTimeout": "1h"}, change)
-					s.calm(t)
+			service := &http.Server{Handler: http.HandlerFunc(bigAnswer), WriteTimeout: 2 * time.Second}
+			s := startWaiting(t, service, block{"failureThreshold": 5, "resetTimeout": "1h"}, change, "http1", "http2")
+			var both sync.WaitGroup
+			for scope, client := range protocols {
+				both.Go(func() {
+					s.calm(t, scope)
 					for range 5 {
-						require.True(t, slowly(t, client, s.url("/waiting/big"), 2500*time.Millisecond), "the answer was cut")
+						cut := slowly(t, client, s.url("/"+scope+"/big"), 2500*time.Millisecond)
+						assert.True(t, cut, "the answer was cut")
 					}
-					require.Equal(t, "closed", s.state())
-					s.calm(t)
+					assert.Equal(t, "closed", s.state(scope), scope)
+					s.calm(t, scope)
 				})
 			}
+			both.Wait()
 		})
 	}
 }
@@ -114,40 +127,73 @@ func TestVerdict_aClientThatWasWaitedForIsNoFailure(t *testing.T) {
 // A service that ends the connection in the middle of an answer, before a client that takes all at once, has failed. Of the first
 // such answer it is not known whom it waited for.
 func TestVerdict_anAnswerThatIsCutLateIsAFailure(t *testing.T) {
-	for _, row := range []struct {
-		name string
-		body io.Reader
-		most int
-	}{{"GET", nil, 6}, {"POST", nil, 6}} {
-		for way, change := range statusSources {
-			t.Run(row.name+" "+way, func(t *testing.T) {
-				t.Parallel()
-				cut := func(w http.ResponseWriter, r *http.Request) {
-					if r.URL.Path != "/waiting/cut" {
-						return
+	methods := map[string]func(s *waitingStage){
+		"get":  func(s *waitingStage) { demand(s, "/get/cut", "GET", nil, 5*time.Second) },
+		"post": func(s *waitingStage) { demand(s, "/post/cut", "POST", io.LimitReader(zeros{}, 100000), 5*time.Second) },
+	}
+	cut := func(w http.ResponseWriter, r *http.Request) {
+		if path.Base(r.URL.Path) != "cut" {
+			return
+		}
+		io.Copy(io.Discard, r.Body)
+		io.WriteString(w, "half of it")
+		http.NewResponseController(w).Flush()
+		time.Sleep(1500 * time.Millisecond)
+		panic(http.ErrAbortHandler)
+	}
+	for way, change := range statusSources {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			s := startWaiting(t, &http.Server{Handler: http.HandlerFunc(cut)}, block{"failureThreshold": 5, "resetTimeout": "1h"}, change, "get", "post")
+			var both sync.WaitGroup
+			for scope, ask := range methods {
+				both.Go(func() {
+					s.calm(t, scope)
+					for range 6 {
+						assert.NotEqual(t, "open", s.state(scope))
+						ask(s)
 					}
+					assert.Eventually(t, func() bool { return s.state(scope) == "open" }, 2*time.Second, time.Millisecond, scope)
+				})
+			}
+			both.Wait()
+		})
+	}
+}
+
+// An answer to a POST that is cut at once counts as well, from the second on.
+func TestVerdict_anAnswerToAPOSTThatIsCutAtOnceIsAFailure(t *testing.T) {
+	for way, change := range statusSources {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			cut := func(w http.ResponseWriter, r *http.Request) {
+				if path.Base(r.URL.Path) == "cut" {
 					io.Copy(io.Discard, r.Body)
 					io.WriteString(w, "half of it")
 					http.NewResponseController(w).Flush()
-					time.Sleep(1500 * time.Millisecond)
 					panic(http.ErrAbortHandler)
 				}
-				s := startWaiting(t, &http.Server{Handler: http.HandlerFunc(cut)}, block{"failureThreshold": 5, "resetTimeout": "1h"}, change)
-				s.calm(t)
-				for i := range row.most {
-					if row.name == "GET" {
-						s.get("/waiting/cut")
-					} else {
-						response, err := http.Post(s.url("/waiting/cut"), "", io.MultiReader(io.LimitReader(zeros{}, 100000)))
-						require.NoError(t, err, i)
-						_, err = io.Copy(io.Discard, response.Body)
-						require.Error(t, err)
-						response.Body.Close()
-					}
-				}
-				require.Eventually(t, func() bool { return s.state() == "open" }, 2*time.Second, time.Millisecond)
-			})
-		}
+			}
+			s := startWaiting(t, &http.Server{Handler: http.HandlerFunc(cut)}, block{"failureThreshold": 5, "resetTimeout": "1h"}, change, "post")
+			s.calm(t, "post")
+			for range 6 {
+				require.NotEqual(t, "open", s.state("post"))
+				demand(s, "/post/cut", "POST", io.LimitReader(zeros{}, 1000), 5*time.Second)
+			}
+			require.Eventually(t, func() bool { return s.state("post") == "open" }, 2*time.Second, time.Millisecond)
+		})
+	}
+}
+
+// demand sends a request, and reads its answer, but no longer than patience.
+func demand(s *waitingStage, path, method string, body io.Reader, patience time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	request, _ := http.NewRequestWithContext(ctx, method, s.url(path), body)
+	response, err := http.DefaultClient.Do(request)
+	if err == nil {
+		io.Copy(io.Discard, response.Body)
+		response.Body.Close()
 	}
 }
 
@@ -155,88 +201,78 @@ type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { return len(p), nil }
 
+// hanging is a service that hangs, and some that do not.
+func hanging(w http.ResponseWriter, r *http.Request) {
+	switch path.Base(r.URL.Path) {
+	case "hang":
+		io.Copy(io.Discard, r.Body)
+		<-r.Context().Done()
+	case "hints":
+		w.WriteHeader(http.StatusEarlyHints)
+		<-r.Context().Done()
+	case "stream":
+		http.NewResponseController(w).Flush()
+		time.Sleep(1500 * time.Millisecond)
+	case "upload":
+		io.Copy(io.Discard, r.Body)
+	case "late":
+		time.Sleep(1200 * time.Millisecond)
+	}
+}
+
+// hangs are what five clients do at once, and the state of the circuit afterwards: with a hangTimeout of 1s, and with none.
+var hangs = []struct {
+	name    string
+	ask     func(s *waitingStage, scope string)
+	on, off string
+}{
+	{"get", func(s *waitingStage, scope string) { demand(s, scope+"/hang", "GET", nil, 2*time.Second) }, "open", "closed"},
+	{"post", func(s *waitingStage, scope string) {
+		demand(s, scope+"/hang", "POST", io.LimitReader(zeros{}, 100000), 2*time.Second)
+	}, "open", "closed"},
+	{"hints", func(s *waitingStage, scope string) { demand(s, scope+"/hints", "GET", nil, 2*time.Second) }, "open", "closed"},
+	{"late", func(s *waitingStage, scope string) { demand(s, scope+"/late", "GET", nil, 5*time.Second) }, "open", "closed"},
+	{"impatient", func(s *waitingStage, scope string) { demand(s, scope+"/hang", "GET", nil, 500*time.Millisecond) }, "closed", "closed"},
+	{"slow-upload", func(s *waitingStage, scope string) {
+		slow := io.MultiReader(io.LimitReader(zeros{}, 10), &pause{1500 * time.Millisecond}, io.LimitReader(zeros{}, 10))
+		demand(s, scope+"/upload", "POST", slow, 5*time.Second)
+	}, "closed", "closed"},
+	{"endless-upload", func(s *waitingStage, scope string) {
+		demand(s, scope+"/upload", "POST", io.MultiReader(io.LimitReader(zeros{}, 10), &pause{2500 * time.Millisecond}), 2*time.Second)
+	}, "closed", "closed"},
+	{"stream", func(s *waitingStage, scope string) { demand(s, scope+"/stream", "GET", nil, 5*time.Second) }, "closed", "closed"},
+}
+
 // A service that hangs while its clients give up after 2 s fails, though nobody is there to hear it.
 func TestVerdict_aServiceThatHangs(t *testing.T) {
+	var scopes []string
+	for _, row := range hangs {
+		scopes = append(scopes, row.name)
+	}
 	for way, change := range statusSources {
-		t.Run(way, func(t *testing.T) {
-			t.Parallel()
-			stay := make(chan struct{})
-			t.Cleanup(func() { close(stay) })
-			hangs := func(w http.ResponseWriter, r *http.Request) {
-				switch r.URL.Path {
-				case "/waiting/hang":
-					io.Copy(io.Discard, r.Body)
-					select {
-					case <-stay:
-					case <-r.Context().Done():
-					}
-				case "/waiting/hints":
-					w.WriteHeader(http.StatusEarlyHints)
-					io.Copy(io.Discard, r.Body)
-					<-r.Context().Done()
-				case "/waiting/stream":
-					http.NewResponseController(w).Flush()
-					time.Sleep(1500 * time.Millisecond)
-				case "/waiting/upload":
-					io.Copy(io.Discard, r.Body)
-				case "/waiting/late":
-					time.Sleep(1200 * time.Millisecond)
-				}
-			}
-			start := func(t *testing.T, breaker block) *waitingStage {
-				s := startWaiting(t, &http.Server{Handler: http.HandlerFunc(hangs)}, breaker, func(static map[string]any) {
-					change(static)
-					gateway.Set(static, "0s", "entryPoints", "web", "transport", "respondingTimeouts", "readTimeout")
-				})
-				s.calm(t)
-				return s
-			}
-			ask := func(s *waitingStage, path, method string, body io.Reader, patience time.Duration) {
-				ctx, cancel := context.WithTimeout(context.Background(), patience)
-				defer cancel()
-				request, _ := http.NewRequestWithContext(ctx, method, s.url(path), body)
-				response, err := http.DefaultClient.Do(request)
-				if err == nil {
-					io.Copy(io.Discard, response.Body)
-					response.Body.Close()
-				}
-			}
-			five := func(do func()) {
+		for _, timeout := range []string{"1s", "0s"} {
+			t.Run(way+", "+timeout, func(t *testing.T) {
+				t.Parallel()
+				breaker := block{"failureThreshold": 5, "resetTimeout": "1h", "hangTimeout": timeout}
+				s := startWaiting(t, &http.Server{Handler: http.HandlerFunc(hanging)}, breaker, change, scopes...)
 				var all sync.WaitGroup
-				for range 5 {
-					all.Go(do)
+				for _, row := range hangs {
+					s.calm(t, row.name)
+					for range 5 {
+						all.Go(func() { row.ask(s, "/"+row.name) })
+					}
 				}
 				all.Wait()
-				time.Sleep(100 * time.Millisecond)
-			}
-			on := block{"failureThreshold": 5, "resetTimeout": "1h", "hangTimeout": "1s"}
-			for _, row := range []struct {
-				name    string
-				breaker block
-				do      func(s *waitingStage)
-				state   string
-			}{
-				{"GET", on, func(s *waitingStage) { ask(s, "/waiting/hang", "GET", nil, 2*time.Second) }, "open"},
-				{"POST", on, func(s *waitingStage) { ask(s, "/waiting/hang", "POST", io.LimitReader(zeros{}, 100000), 2*time.Second) }, "open"},
-				{"after early hints", on, func(s *waitingStage) { ask(s, "/waiting/hints", "GET", nil, 2*time.Second) }, "open"},
-				{"late, and then well", on, func(s *waitingStage) { ask(s, "/waiting/late", "GET", nil, 5*time.Second) }, "open"},
-				{"clients that do not wait", on, func(s *waitingStage) { ask(s, "/waiting/hang", "GET", nil, 500*time.Millisecond) }, "closed"},
-				{"a slow upload", on, func(s *waitingStage) {
-					ask(s, "/waiting/upload", "POST", io.MultiReader(io.LimitReader(zeros{}, 10), &pause{1500 * time.Millisecond}, io.LimitReader(zeros{}, 10)), 5*time.Second)
-				}, "closed"},
-				{"an upload that does not end", on, func(s *waitingStage) {
-					ask(s, "/waiting/upload", "POST", io.MultiReader(io.LimitReader(zeros{}, 10), &pause{2500 * time.Millisecond}), 2*time.Second)
-				}, "closed"},
-				{"a stream", on, func(s *waitingStage) { ask(s, "/waiting/stream", "GET", nil, 5*time.Second) }, "closed"},
-				{"it is off", block{"failureThreshold": 5, "resetTimeout": "1h"}, func(s *waitingStage) { ask(s, "/waiting/hang", "GET", nil, 2*time.Second) }, "closed"},
-			} {
-				t.Run(row.name, func(t *testing.T) {
-					s := start(t, row.breaker)
-					five(func() { row.do(s) })
-					require.Equal(t, row.state, s.state())
-				})
-			}
-		})
+				time.Sleep(200 * time.Millisecond)
+				for _, row := range hangs {
+					want := row.off
+					if timeout == "1s" {
+						want = row.on
+					}
+					assert.Equal(t, want, s.state(row.name), row.name)
+				}
+			})
+		}
 	}
 }
 
