@@ -106,8 +106,9 @@ func shut(hand *Hand, now int64) bool {
 func askAgain(l *Limiter, b *batch, key string, e *Entry, place int, now int64) {
 	e = own(l, key, e)
 	if e.Limit != b.limit {
-		e = pass(e, b.limit)
-		l.young[key] = e
+		other := pass(e, b.limit)
+		replace(l, key, e, other)
+		e = other
 	}
 	ask, ends := askFor(e, b, now)
 	if ask != askOne {

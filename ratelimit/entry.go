@@ -155,8 +155,8 @@ func learn(l *Limiter, e *Entry, b *batch, place int, now int64) {
 	}
 	know(e)
 	// Calls overtake each other: of two that were under way at once, the lower level is the later.
-	if e.heard <= b.heard || e.bucket.level > a.level {
-		e.bucket.level, e.bucket.at = a.level, now
+	if e.heard <= b.heard || e.bucket.period != b.limit.period || e.bucket.level > a.level {
+		e.bucket.level, e.bucket.at, e.bucket.period = a.level, now, b.limit.period
 	}
 	e.heard = l.heard
 	if e.batch == b.number && e.place == place {

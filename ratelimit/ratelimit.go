@@ -59,7 +59,7 @@ type Limiter struct {
 
 	// Guarded by Mu.
 	known
-	shared  *Entry // for all keys that there is no room for
+	shared  map[*Limit]*Entry // for all keys that there is no room for
 	lines   map[*Limit]*line
 	waiting []*batch // to leave, in their order; the last one of a line may still be joined
 	cleared int      // so many of the first may leave, and a pilot is on its way to each
@@ -94,7 +94,7 @@ func New(settings Settings) *Limiter {
 	}
 	l := &Limiter{
 		Settings: settings, heads: headsOf(settings.Prefix), few: fewOf(runtime.GOMAXPROCS(0)), known: newKnown(),
-		lines: map[*Limit]*line{}, room: maxBatch, away: farAway,
+		shared: map[*Limit]*Entry{}, lines: map[*Limit]*line{}, room: maxBatch, away: farAway,
 	}
 	ready(l)
 	return l
