@@ -19,11 +19,32 @@ func allowLocal(l *Limiter, key string, limit *Limit, now int64) int64 {
 		return 1
 	}
 	know(e)
+	if e.lease != e.minded {
+		mindLease(e, now)
+	}
 	taken, level := e.bucket.take(limit, 1, now)
 	if taken == 1 {
+		if l.Store != nil {
+			borrow(l, e, now)
+		}
 		return 1
 	}
 	return refusal(limit, level)
+}
+
+// mindLease keeps the bucket in this process from having been full while its lease was out: in Redis, time refilled it no further than
+// to where its level and the lease made the capacity. The lease is spent, or over, or about to be. mu is held.
+func mindLease(e *Entry, now int64) {
+	know(e)
+	e.minded = e.lease
+	at := now
+	if at > e.ends {
+		at = e.ends
+	}
+	most := e.Limit.full - e.leased*e.Limit.period
+	if e.lease != 0 && e.bucket.refilled(e.Limit, at) > most {
+		e.bucket.level, e.bucket.at, e.bucket.period = most, at, e.Limit.period
+	}
 }
 
 // localEntry returns the entry of a key, under the limit, for what is to be noted of that key alone. mu is held.

@@ -67,6 +67,7 @@ type Limiter struct {
 	flying  int      // batches that are cleared or under way
 	due     int64    // from then on another one may leave, though some are under way
 	last    int64    // number of a batch
+	debts   int64    // tokens that were borrowed so far
 	heard   int64    // answers so far
 	away    int64    // microseconds that the quickest of the last few hundred answers took, or a little more
 	idle    int      // pilots that wait for a batch
