@@ -26,6 +26,8 @@ var errNil = errors.New("resilience: there is no next handler")
 type Middleware struct {
 	*settings
 	*scope
+	ofConnection bool // the key is made of the connection's address
+
 	next  http.Handler
 	front http.Handler // answers all requests but those for the health
 	keyOf func(*http.Request) string
@@ -36,12 +38,11 @@ type Middleware struct {
 	lean   http.HandlerFunc  // which it is turned to as long as the circuit is not known to be open
 
 	// Of the limiter and the breaker, side by side: interpreted, each dot on the way to a field costs.
-	mu           sync.Locker // a method of an interface is the cheaper one
-	view         *breaker.View
-	header       string         // that the key is made of; "": none
-	ofConnection bool           // the key is made of the connection's address
-	own          *watched       // writers on this route; guarded by mu
-	land         func(*passage) // ends the passages of those writers
+	mu     sync.Locker // a method of an interface is the cheaper one
+	view   *breaker.View
+	header string         // that the key is made of; "": none
+	own    *watched       // writers on this route; guarded by mu
+	land   func(*passage) // ends the passages of those writers
 }
 
 // New returns the middleware for one router. It checks the configuration, and tells all that is wrong with it in one
@@ -67,10 +68,11 @@ func newMiddleware(ctx context.Context, next http.Handler, config *Config, name 
 	}
 	scope := join(ctx, settings)
 	m := &Middleware{
+		ofConnection: settings.client.OfConnection(),
+
 		settings: settings, scope: scope, next: next, keyOf: clientkey.New(settings.client),
 		hand: ratelimit.NewHand(scope.limiter, settings.limit, settings.redis.Timeout, naming(settings.client)), header: http.CanonicalHeaderKey(settings.client.Header),
 		mu: scope.limiter.Mu, view: &scope.breaker.View, own: &watched{},
-		ofConnection: settings.client.OfConnection(),
 	}
 	if m.policy != nil {
 		m.hand.Leave = &leave{m.breaker, m.policy}
