@@ -59,7 +59,7 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 		} else if ofConnection {
 			raw = r.RemoteAddr
 		} else {
-			raw = rawOf(m, r)
+			raw = rawLocked(m, r)
 		}
 		leased = false
 		e, found = held[raw]
@@ -128,7 +128,7 @@ func (m *Middleware) leanLimiter() http.HandlerFunc {
 		} else if ofConnection {
 			raw = r.RemoteAddr
 		} else {
-			raw = rawOf(m, r)
+			raw = rawLocked(m, r)
 		}
 		leased = false
 		e, found = held[raw]
@@ -198,10 +198,20 @@ func rawOf(m *Middleware, r *http.Request) string {
 	if m.client.Header != "" {
 		return r.Header.Get(m.client.Header)
 	}
-	if m.client.OfConnection() {
+	if m.ofConnection {
 		return r.RemoteAddr
 	}
 	return m.keyOf(r)
+}
+
+// rawLocked is rawOf with the lock held, which it gives back meanwhile: to make a key takes long, and might panic.
+func rawLocked(m *Middleware, r *http.Request) string {
+	m.mu.Unlock()
+	//lint:ignore S1021 the interpreter makes two values for :=
+	var raw string
+	raw = rawOf(m, r)
+	m.mu.Lock()
+	return raw
 }
 
 // naming returns how what rawOf returns becomes a key.
@@ -267,7 +277,7 @@ func emptyHanded(m *Middleware, w http.ResponseWriter, r *http.Request, e *ratel
 
 // again answers a request of a client whose lease is used up, or to be renewed. The lock is held, and given back.
 func again(m *Middleware, w http.ResponseWriter, r *http.Request, e *ratelimit.Entry, now int64) {
-	proceed(m, w, r, ratelimit.AllowHeld(m.hand, e, rawOf(m, r), now), now)
+	proceed(m, w, r, ratelimit.AllowHeld(m.hand, e, rawLocked(m, r), now), now)
 }
 
 // goOn answers a request that arrived at the time now, and may not pass at once.

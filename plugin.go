@@ -27,6 +27,8 @@ var errNil = errors.New("resilience: there is no next handler")
 type Middleware struct {
 	*settings
 	*scope
+	ofConnection bool // the key is made of the connection's address
+
 	next  http.Handler
 	front http.Handler // answers all requests but those for the health
 	keyOf func(*http.Request) string
@@ -71,6 +73,8 @@ func newMiddleware(ctx context.Context, next http.Handler, config *Config, name 
 	}
 	scope := join(ctx, settings)
 	m := &Middleware{
+		ofConnection: settings.client.OfConnection(),
+
 		settings: settings, scope: scope, next: next, keyOf: clientkey.New(settings.client),
 		hand: ratelimit.NewHand(scope.limiter, settings.limit, settings.redis.Timeout, naming(settings.client)), header: http.CanonicalHeaderKey(settings.client.Header),
 		mu: scope.limiter.Mu, view: &scope.breaker.View, own: &statusSource{},
