@@ -150,12 +150,12 @@ func serve(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
 	}
 	// Both are asked for at once: one after the other, they would take longer than a request may wait where Redis is slow.
 	asked := m.breaker.Ask(m.policy, upload, now)
-	verdict = ratelimit.Take(m.hand, raw, now)
 	if asked == nil {
-		settle(m, w, r, verdict, now)
-	} else {
-		m.tryAsked(w, r, upload, verdict, now, asked)
+		settle(m, w, r, ratelimit.Take(m.hand, raw, now), now)
+		return
 	}
+	defer m.breaker.Abandon(asked)
+	m.tryAsked(w, r, upload, ratelimit.Take(m.hand, raw, now), now, asked)
 }
 
 // settle has a request answered that has heard the limiter's verdict.

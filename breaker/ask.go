@@ -20,6 +20,7 @@ type Asked struct {
 	// Guarded by the breaker's Mu.
 	sent       bool // to Redis
 	over       bool // settled
+	claimed    bool // by Await or Forgo
 	repeated   bool
 	permit     Permit
 	retryAfter time.Duration
@@ -65,6 +66,7 @@ func (b *Breaker) Await(a *Asked, deadline time.Time) (Permit, time.Duration, er
 	a.settled.Wait()
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
+	a.claimed = true
 	return a.permit, a.retryAfter, a.err
 }
 
@@ -87,9 +89,20 @@ func (b *Breaker) Forgo(a *Asked) {
 		return
 	}
 	b.Mu.Lock()
+	a.claimed = true
 	permit := a.permit
 	b.Mu.Unlock()
 	b.giveBack(permit, a.policy)
+}
+
+// Abandon is Forgo where neither that nor Await was called: the request has ended in a panic.
+func (b *Breaker) Abandon(a *Asked) {
+	b.Mu.Lock()
+	claimed := a.claimed
+	b.Mu.Unlock()
+	if !claimed {
+		b.Forgo(a)
+	}
 }
 
 // settle ends the wait for a permit. It tells whether it was this call that did.
