@@ -154,8 +154,8 @@ func (b *Breaker) answered(a *Asked, call *store.Call, asked int64) {
 		b.giveBack(permit, a.policy)
 	}
 	b.settle(a)
-	if unclear && !b.Store.Down() {
-		b.repeat(call)
+	if unclear {
+		b.repeat(call, a.policy)
 	}
 }
 

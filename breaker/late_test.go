@@ -173,3 +173,18 @@ func TestBreaker_whatRedisCouldNotBeToldOfIsToldLater(t *testing.T) {
 	g.done(permit, Failure, policy)
 	require.Equal(t, "open", server.Hash(key)["state"])
 }
+
+// A probe whose verdict Redis cannot be told of holds its place until it can.
+func TestBreaker_theVerdictOfAProbeIsToldWhenRedisIsBack(t *testing.T) {
+	server := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
+	policy := NewPolicy(1, time.Minute, 1, 1, time.Minute)
+	g := newGateway(t, server.Addr())
+	g.halfOpen(t, server, policy)
+	permit, _ := g.allow(t, policy)
+	require.True(t, permit.Probe())
+	server.Kill()
+	g.done(permit, Success, policy)
+	server.Run()
+	require.Equal(t, "half-open", server.Hash(key)["state"])
+	require.Eventually(t, func() bool { return server.Hash(key)["state"] == "closed" }, 5*time.Second, 5*time.Millisecond)
+}

@@ -18,14 +18,10 @@ func (b *Breaker) AllowLocal(policy *Policy, upload bool, now int64) (Permit, ti
 }
 
 func (b *Breaker) doneLocal(permit Permit, outcome Outcome, policy *Policy) {
-	failed := int64(0)
-	if outcome == Failure {
-		failed = 1
-	}
 	now := b.Now()
 	c := newChange(b)
 	defer c.end()
-	b.machine.report(permit.generation, permit.probe, outcome == Success, failed, now, policy)
+	b.machine.report(permit.generation, permit.probe, outcome == Success, failuresOf(outcome), now, policy)
 }
 
 func (b *Breaker) sentLocal(permit Permit, late bool, policy *Policy) {

@@ -7,8 +7,8 @@ import (
 	"github.com/resilient-gateway/resilience/internal/store"
 )
 
-// repeats is how often a report is made again that got no answer in time.
-const repeats = 3
+// pause is how long a call waits that is made again.
+const pause = 20 * time.Millisecond
 
 // Outcome is what became of a request that was let through.
 type Outcome int
@@ -33,8 +33,15 @@ func (b *Breaker) Done(permit Permit, outcome Outcome, policy *Policy, patience 
 		b.keep(permit, outcome)
 		return
 	}
-	if b.Store == nil || permit.local || b.Store.Down() {
+	if b.Store == nil || permit.local {
 		b.doneLocal(permit, outcome, policy)
+		return
+	}
+	if b.Store.Down() {
+		b.doneLocal(permit, outcome, policy)
+		if permit.probe != 0 { // it has a place in Redis
+			b.repeat(b.reportCall(permit, outcome == Success, failuresOf(outcome), policy), policy)
+		}
 		return
 	}
 	if !b.worthTelling(permit, outcome) {
@@ -65,11 +72,7 @@ func (b *Breaker) reportBeside(permit Permit, outcome Outcome, policy *Policy) {
 
 // report tells Redis of an outcome by the deadline. Where it does not hear in time, it is told again in the background.
 func (b *Breaker) report(permit Permit, outcome Outcome, policy *Policy, deadline time.Time) {
-	failed := int64(0)
-	if outcome == Failure {
-		failed = 1
-	}
-	call := b.reportCall(permit, outcome == Success, failed, policy)
+	call := b.reportCall(permit, outcome == Success, failuresOf(outcome), policy)
 	err := b.run(call, deadline)
 	if permit.probe != 0 {
 		b.Mu.Lock()
@@ -80,11 +83,20 @@ func (b *Breaker) report(permit Permit, outcome Outcome, policy *Policy, deadlin
 	if err == nil {
 		return
 	}
-	if errors.Is(err, store.ErrUnavailable) && !b.Store.Down() {
-		b.repeat(call)
-		return
+	unavailable := errors.Is(err, store.ErrUnavailable)
+	if unavailable {
+		b.repeat(call, policy)
 	}
-	b.doneLocal(permit, outcome, policy)
+	if !unavailable || b.Store.Down() {
+		b.doneLocal(permit, outcome, policy)
+	}
+}
+
+func failuresOf(outcome Outcome) int64 {
+	if outcome == Failure {
+		return 1
+	}
+	return 0
 }
 
 func (b *Breaker) reportCall(permit Permit, succeeded bool, failed int64, policy *Policy) *store.Call {
@@ -95,15 +107,25 @@ func (b *Breaker) reportCall(permit Permit, succeeded bool, failed int64, policy
 	return call
 }
 
-// repeat makes a call again in the background that got no answer in time, until it has one, or Redis is away. It counts once.
-func (b *Breaker) repeat(call *store.Call) { go b.repeatBeside(call) }
+// repeat makes a call again in the background that got no answer in time, until it has one: Redis may be away meanwhile. It counts once.
+// For longer than a probe may take it is not worth it, nor for longer than a minute.
+func (b *Breaker) repeat(call *store.Call, policy *Policy) {
+	patience := time.Duration(policy.probeTimeout) * time.Microsecond
+	if patience > time.Minute {
+		patience = time.Minute
+	}
+	go b.repeatBeside(call, time.Now().Add(patience))
+}
 
-func (b *Breaker) repeatBeside(call *store.Call) {
+func (b *Breaker) repeatBeside(call *store.Call, until time.Time) {
 	defer func() { recover() }()
-	for try := 0; try < repeats; try++ {
-		err := b.run(call, time.Now().Add(b.Timeout))
-		if err == nil || b.Store.Down() {
-			return
+	for time.Now().Before(until) {
+		if !b.Store.Down() {
+			err := b.run(call, time.Now().Add(b.Timeout))
+			if !errors.Is(err, store.ErrUnavailable) {
+				return
+			}
 		}
+		time.Sleep(pause)
 	}
 }

@@ -69,7 +69,10 @@ func TestSlowRedis_anOpenCircuitCloses(t *testing.T) {
 					time.Sleep(20 * time.Millisecond)
 				}
 				t.Logf("closed after %s; %d reached the failing service", closed.Round(10*time.Millisecond), reached)
-				require.NotZero(t, closed, "it never closed")
+				for _, event := range g.events("redis is away") {
+					t.Log("away: ", event["time"], " ", event["reason"])
+				}
+				require.NotZero(t, closed, "it never closed; %v", server.Hash(breakerKey))
 				if delay <= 80 {
 					require.Less(t, closed, 3*time.Second, "resetTimeout and 2 s")
 				}
