@@ -177,7 +177,7 @@ func (b *Breaker) permitOf(call *store.Call, upload bool, asked int64) (Permit, 
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
 	if upload {
-		b.crammed = b.Now() + noPlace
+		b.fullUploads = b.Now() + noPlace
 	} else {
 		b.full = b.Now() + noPlace
 	}

@@ -63,21 +63,21 @@ type Breaker struct {
 	keys []string
 
 	// Guarded by Mu.
-	machine   machine  // the view of the state in Redis, or the state itself while there is none
-	asked     int64    // when Redis was asked for the view; 0: never
-	heard     int64    // when it answered
-	ours      bool     // the state was changed here since, while Redis was away
-	asking    bool     // a refresh beside requests is under way
-	looking   *look    // that a request takes and others may wait for, or nil
-	refusal   *Refusal // that holds, or nil
-	full      int64    // half-open: until then there was no place for another probe
-	crammed   int64    // half-open: until then there was none for another upload
-	conn      int64    // the latest connection that told of the state
-	restoring bool     // an open circuit that Redis has lost is being written back
-	untold    untold   // that Redis could not be told of
-	asks      *Asked   // a permit that is to go to Redis with another call, or nil
-	shown     int64    // the view's generation
-	entered   int64    // when it became that
+	machine     machine  // the view of the state in Redis, or the state itself while there is none
+	asked       int64    // when Redis was asked for the view; 0: never
+	heard       int64    // when it answered
+	ours        bool     // the state was changed here since, while Redis was away
+	asking      bool     // a refresh beside requests is under way
+	looking     *look    // that a request takes and others may wait for, or nil
+	refusal     *Refusal // that holds, or nil
+	full        int64    // half-open: until then there was no place for another probe
+	fullUploads int64    // half-open: until then there was none for another upload
+	conn        int64    // the latest connection that told of the state
+	restoring   bool     // an open circuit that Redis has lost is being written back
+	untold      untold   // that Redis could not be told of
+	asks        *Asked   // a permit that is to go to Redis with another call, or nil
+	shown       int64    // the view's generation
+	entered     int64    // when it became that
 }
 
 // look is a refresh that requests wait for. A crowd that finds the view too old takes one.
@@ -273,7 +273,7 @@ func (b *Breaker) refuses(upload bool, now int64) (time.Duration, bool) {
 	if wait := b.machine.wait(now); wait > 0 {
 		return time.Duration(wait) * time.Microsecond, true
 	}
-	return oneRetry, now < b.full || upload && now < b.crammed
+	return oneRetry, now < b.full || upload && now < b.fullUploads
 }
 
 // Rider returns a call to go to Redis with another, or nil: one that asks for a permit which a request needs, or one that refreshes the

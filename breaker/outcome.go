@@ -77,7 +77,7 @@ func (b *Breaker) report(permit Permit, outcome Outcome, policy *Policy, deadlin
 	if permit.probe != 0 {
 		b.Mu.Lock()
 		b.full = 0
-		b.crammed = 0
+		b.fullUploads = 0
 		b.Mu.Unlock()
 	}
 	if err == nil {
