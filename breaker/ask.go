@@ -155,7 +155,7 @@ func (b *Breaker) answered(a *Asked, call *store.Call, asked int64) {
 	}
 	b.settle(a)
 	if unclear {
-		b.repeat(call, a.policy)
+		b.repeat(call, b.patience(1, a.policy)) // it may be about a probe
 	}
 }
 
