@@ -59,7 +59,7 @@ func TestBreaker_aPanicAtAnyStep(t *testing.T) {
 				settings.Store = nil
 			}
 			b := New(settings)
-			policy := NewPolicy(2, 5*time.Millisecond, 1, 1, time.Second)
+			policy := NewPolicy(2, 5*time.Millisecond, 1, 1, 50*time.Millisecond)
 			atomic.StoreInt64(&s.turn, turn)
 			for i := 0; i < 12; i++ {
 				inTime(t, row.step, func() { pass(b, policy, Failure) })
