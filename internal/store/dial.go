@@ -32,7 +32,8 @@ type conn struct {
 	number int64             // grows from one connection to the next, of whichever store
 	// fresh is set until the connection has answered a call: only one that worked before can have died idle.
 	fresh   bool
-	used    time.Time   // when it was made, or last asked
+	asked   time.Time   // when a call was last sent
+	used    time.Time   // when it was made, or what it has answered was sent
 	old     bool        // it is to be closed when it comes back; guarded by the store's lock
 	renewal *time.Timer // or nil; guarded by the store's lock
 }

@@ -9,9 +9,9 @@ import (
 )
 
 const (
-	grace = 5 * time.Millisecond  // for which an answer is looked for once more
-	stall = 20 * time.Millisecond // by which we are never late, unless the processors are others'
-	looks = 3                     // at one answer
+	grace = 5 * time.Millisecond // for which an answer is looked for once more
+	stall = 2 * grace            // by which we are never late, unless the processors are others'
+	looks = 3                    // at one answer
 )
 
 // errUnsent is the error of calls that were not sent in time, so that Redis cannot have run them.
@@ -52,6 +52,7 @@ func lookAgain(c *conn, line string) (string, error) {
 func send(c *conn, text string) error {
 	for i := 1; ; i++ {
 		n, err := io.WriteString(c.raw, text)
+		c.asked = time.Now()
 		if !isTimeout(err) {
 			return err
 		}
@@ -65,10 +66,10 @@ func send(c *conn, text string) error {
 // late is what becomes of a connection on which an answer has not come by the deadline. Whether Redis is late or we were, is
 // found out in the background: Redis has the whole timeout, also for a call that was made late, and once more where we were
 // not running. The calls' own requests do not wait for that.
-func late(s *Store, c *conn, calls []*Call, sent, deadline time.Time) error {
+func late(s *Store, c *conn, calls []*Call, deadline time.Time) error {
 	reason := lateness(s)
 	now := time.Now()
-	until := sent.Add(s.settings.Timeout)
+	until := c.asked.Add(s.settings.Timeout)
 	if now.Sub(deadline) > stall {
 		until = now.Add(s.settings.Timeout)
 	}
