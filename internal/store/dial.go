@@ -106,8 +106,8 @@ func dial(s *Store) (*conn, error) {
 	return c, nil
 }
 
-// greet authenticates and selects the database, and has our scripts loaded. The answers to the last come before that to the first call:
-// nobody waits for them alone.
+// greet authenticates, selects the database and sends our scripts to be loaded. The answers to the last are read before that to the
+// first call, so that loading costs no round trip.
 func greet(s *Store, c *conn, deadline time.Time) error {
 	var must []string // the commands that Redis must answer with OK
 	if s.settings.Password != "" && s.settings.Username != "" {

@@ -103,19 +103,22 @@ func noteLate(s *Store, c *conn) bool {
 	return true
 }
 
-func noteOver(s *Store, c *conn) {
+// noteOver notes that the answers on a connection are not awaited any more. It tells whether they were: the store may have let go of it.
+func noteOver(s *Store, c *conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if at := indexOf(s.late, c); at >= 0 {
+	at := indexOf(s.late, c)
+	if at >= 0 {
 		s.late = append(s.late[:at], s.late[at+1:]...)
 	}
+	return at >= 0
 }
 
 func lateness(s *Store) error {
 	return fmt.Errorf("i/o timeout: no answer within %s", s.settings.Timeout)
 }
 
-// awaitRest awaits the answers that nobody waits for any more, and takes the connection back.
+// awaitRest awaits the answers that no request waits for any more, and takes the connection back.
 func (s *Store) awaitRest(c *conn, lines int, until time.Time) {
 	defer func() { recover() }()
 	c.raw.SetDeadline(until)
@@ -123,11 +126,16 @@ func (s *Store) awaitRest(c *conn, lines int, until time.Time) {
 	for i := 0; i < lines && err == nil; i++ {
 		_, err = readLine(c)
 	}
-	noteOver(s, c)
+	if !noteOver(s, c) {
+		shut(c)
+		return
+	}
 	if err != nil {
 		shut(c)
 		if isTimeout(err) {
 			s.markDown(lateness(s))
+		} else if c.fresh {
+			s.markDown(failureOf(c, err))
 		}
 		return
 	}

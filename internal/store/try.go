@@ -166,9 +166,7 @@ func giveUp(s *Store, c *conn, calls []*Call, err error, deadline time.Time) err
 	if errors.Is(err, errUnsent) {
 		return err
 	}
-	if c.limit.N <= 0 {
-		err = errNotRedis
-	}
+	err = failureOf(c, err)
 	if c.fresh && c.asked.Sub(c.used) < longIdle {
 		s.markDown(err)
 		return err
@@ -183,6 +181,14 @@ func giveUp(s *Store, c *conn, calls []*Call, err error, deadline time.Time) err
 		}
 	}
 	return nil
+}
+
+// failureOf returns why a connection failed.
+func failureOf(c *conn, err error) error {
+	if c.limit.N <= 0 {
+		return errNotRedis // its line did not end
+	}
+	return err
 }
 
 func mayRunAgain(calls []*Call) bool {
