@@ -52,6 +52,9 @@ func (f *flight) tell(finished bool) {
 // handler panicked.
 func (m *Middleware) tell(r *http.Request, permit breaker.Permit, status int, finished bool, patience time.Duration) {
 	outcome := outcome(r, status, finished)
+	if outcome != breaker.Unknown && refusedInside(m, r) {
+		outcome = breaker.Unknown
+	}
 	if outcome == breaker.Failure {
 		m.logFailure(status)
 	}

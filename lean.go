@@ -30,7 +30,9 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 		e             *ratelimit.Entry
 		found, leased bool
 		writer        reflect.Type
+		checks        bool
 	)
+	m.check = func(on bool) { checks = on }
 	hand, held, next, view, own := m.hand, m.hand.Held, m.next, m.view, m.own
 	land := m.land
 	since, begun, typeOf := time.Since, start, reflect.TypeOf
@@ -42,6 +44,10 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 		)
 		now = int64(since(begun)) / 1000
 		mu.Lock()
+		if checks {
+			checked(m, w, r)
+			return
+		}
 		if now >= view.Healthy {
 			unhealthy(m, w, r, now)
 			return
@@ -103,13 +109,19 @@ func (m *Middleware) leanLimiter() http.HandlerFunc {
 		values        []string
 		e             *ratelimit.Entry
 		found, leased bool
+		checks        bool
 	)
+	m.check = func(on bool) { checks = on }
 	hand, held, next := m.hand, m.hand.Held, m.next
 	since, begun := time.Since, start
 	ofHeader, ofConnection, header := m.header != "", m.client.OfConnection(), m.header
 	return func(w http.ResponseWriter, r *http.Request) {
 		now := int64(since(begun)) / 1000
 		mu.Lock()
+		if checks {
+			checked(m, w, r)
+			return
+		}
 		raw = ""
 		if ofHeader {
 			values, found = r.Header[header]
@@ -152,13 +164,21 @@ func (m *Middleware) leanLimiter() http.HandlerFunc {
 // leanBreaker breaks.
 func (m *Middleware) leanBreaker() http.HandlerFunc {
 	mu := m.mu
-	var writer reflect.Type // guarded by mu
+	var ( // guarded by mu
+		writer reflect.Type
+		checks bool
+	)
+	m.check = func(on bool) { checks = on }
 	next, view, own := m.next, m.view, m.own
 	land := m.land
 	since, begun, typeOf := time.Since, start, reflect.TypeOf
 	return func(w http.ResponseWriter, r *http.Request) {
 		now := int64(since(begun)) / 1000
 		mu.Lock()
+		if checks {
+			checked(m, w, r)
+			return
+		}
 		if now >= view.Healthy {
 			unhealthy(m, w, r, now)
 			return

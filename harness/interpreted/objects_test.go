@@ -73,6 +73,7 @@ func TestObjects(t *testing.T) {
 				got = min(got, testing.AllocsPerRun(300, ask))
 			}
 			require.Equal(t, row.status, w.status)
+			t.Logf("%.0f objects", got)
 			require.LessOrEqual(t, got, row.most)
 			require.Greater(t, got, row.most/2, "too few to be true, or a reason for another bound")
 		})
