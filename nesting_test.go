@@ -1,0 +1,346 @@
+package resilience
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/resilient-gateway/resilience/internal/statuswriter"
+	"github.com/stretchr/testify/require"
+)
+
+// nested returns a chain of middlewares, the outermost first, before a new upstream, as Traefik makes it: from the inside.
+func nested(t *testing.T, between func(http.Handler) http.Handler, configs ...*Config) (http.Handler, *upstream) {
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	up := &upstream{}
+	return nestedBefore(t, ctx, up, between, configs...), up
+}
+
+func nestedBefore(t *testing.T, ctx context.Context, next http.Handler, between func(http.Handler) http.Handler, configs ...*Config) http.Handler {
+	for n := len(configs) - 1; n >= 0; n-- {
+		next = newHandler(t, ctx, next, configs[n])
+		if n > 0 && between != nil {
+			next = between(next)
+		}
+	}
+	return next
+}
+
+// sum tells how many of so many requests got each status.
+func sum(handler http.Handler, requests int) map[int]int {
+	counts := map[int]int{}
+	for i := 0; i < requests; i++ {
+		counts[get(handler)]++
+	}
+	return counts
+}
+
+// watches are the ways to learn a status: by the writer's method, and by watching the answer.
+func watches() []watch {
+	return []watch{
+		{"its writer tells", func(handler http.Handler, path string) int {
+			w := statuswriter.New()
+			handler.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+			return w.Code
+		}},
+		{"it is watched", func(handler http.Handler, path string) int { return send(handler, "GET", path).Code }},
+	}
+}
+
+type watch struct {
+	name string
+	get  func(handler http.Handler, path string) int
+}
+
+// named is a configuration with a name, where the state is.
+func named(name string, place place, limit *RateLimitConfig, circuit *CircuitBreakerConfig) *Config {
+	return &Config{Name: hash(name), Redis: place.redis, RateLimit: limit, CircuitBreaker: circuit}
+}
+
+func byClient(limit *RateLimitConfig) *RateLimitConfig {
+	limit.SourceCriterion = &SourceCriterionConfig{RequestHeaderName: "X-Client"}
+	return limit
+}
+
+// short is a breaker that gives one place to a probe, a moment after it has opened.
+func short(threshold string) *CircuitBreakerConfig {
+	return &CircuitBreakerConfig{
+		FailureThreshold: threshold, ResetTimeout: "50ms", HalfOpenSuccessThreshold: "1", HalfOpenMaxProbes: "1",
+	}
+}
+
+func TestNesting_aRequestTakesOneToken(t *testing.T) {
+	for _, place := range places(t) {
+		for _, row := range []struct {
+			name    string
+			configs func(name string) []*Config
+			passed  int // of 20
+		}{
+			{"the same twice", func(name string) []*Config {
+				return []*Config{named(name, place, tokens("10"), nil), named(name, place, tokens("10"), nil)}
+			}, 10},
+			{"the same three times", func(name string) []*Config {
+				return []*Config{named(name, place, tokens("10"), nil), named(name, place, tokens("10"), nil), named(name, place, tokens("10"), nil)}
+			}, 10},
+			{"with a breaker", func(name string) []*Config {
+				return []*Config{named(name, place, tokens("10"), failures("5")), named(name, place, tokens("10"), failures("5"))}
+			}, 10},
+			{"another between", func(name string) []*Config {
+				return []*Config{
+					named(name, place, tokens("10"), nil), named(name+"-other", place, tokens("15"), failures("5")),
+					named(name, place, tokens("10"), nil),
+				}
+			}, 10},
+			{"another inside", func(name string) []*Config {
+				return []*Config{
+					named(name, place, tokens("10"), nil), named(name, place, tokens("10"), nil), named(name+"-other", place, tokens("7"), nil),
+				}
+			}, 7},
+			{"the outer one only breaks", func(name string) []*Config {
+				return []*Config{named(name, place, nil, failures("5")), named(name, place, tokens("10"), failures("5"))}
+			}, 10},
+			{"the inner one has buckets of its own", func(name string) []*Config {
+				return []*Config{named(name, place, tokens("10"), nil), named(name, place, byClient(tokens("6")), nil)}
+			}, 6},
+			{"the inner one limits the same buckets otherwise: each takes", func(name string) []*Config {
+				return []*Config{named(name, place, tokens("1000"), nil), named(name, place, tokens("6"), nil)}
+			}, 3},
+			{"two scopes", func(name string) []*Config {
+				return []*Config{named(name, place, tokens("10"), nil), named(name+"-other", place, tokens("6"), nil)}
+			}, 6},
+		} {
+			row := row
+			t.Run(row.name+", "+place.name, func(t *testing.T) {
+				newProcess(t, 0)
+				handler, up := nested(t, nil, row.configs(nameOf(t))...)
+				require.Equal(t, map[int]int{200: row.passed, 429: 20 - row.passed}, sum(handler, 20))
+				require.Equal(t, row.passed, up.count())
+			})
+		}
+	}
+}
+
+func TestNesting_aFailureCountsOnce(t *testing.T) {
+	for _, place := range places(t) {
+		for _, watch := range watches() {
+			watch := watch
+			place := place
+			t.Run(watch.name+", "+place.name, func(t *testing.T) {
+				newProcess(t, 0)
+				both := named(nameOf(t), place, tokens("1000"), failures("4"))
+				handler, up := nested(t, nil, both, both)
+				up.will(status(500))
+				for i := 0; i < 4; i++ {
+					require.Equal(t, 500, watch.get(handler, "/"))
+				}
+				require.Equal(t, 503, watch.get(handler, "/"))
+				require.Equal(t, 4, up.count())
+			})
+		}
+	}
+}
+
+func TestNesting_oneProbeClosesTheCircuit(t *testing.T) {
+	for _, place := range places(t) {
+		for _, watch := range watches() {
+			watch := watch
+			place := place
+			t.Run(watch.name+", "+place.name, func(t *testing.T) {
+				newProcess(t, 0)
+				one := named(nameOf(t), place, nil, short("1"))
+				handler, up := nested(t, nil, one, one)
+				up.will(status(500))
+				require.Equal(t, 500, watch.get(handler, "/"))
+				up.will(nil)
+				require.Eventually(t, func() bool { return watch.get(handler, "/") == 200 }, time.Second, time.Millisecond)
+				for i := 0; i < 20; i++ {
+					require.Equal(t, 200, watch.get(handler, "/"))
+				}
+			})
+		}
+	}
+}
+
+// pages asks for a page instead of each answer that is a failure, as Traefik's errors middleware does: with a request of its own.
+func pages(page http.Handler) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			heard := httptest.NewRecorder()
+			next.ServeHTTP(heard, r)
+			if heard.Code < 500 {
+				deliver(w, heard)
+				return
+			}
+			ask := httptest.NewRequest("GET", "/page", nil).WithContext(r.Context())
+			ask.RemoteAddr = ""
+			w.WriteHeader(heard.Code)
+			page.ServeHTTP(httptest.NewRecorder(), ask)
+			io.WriteString(w, "sorry")
+		})
+	}
+}
+
+// tries asks once more after a failure, as Traefik's retry does.
+func tries(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		heard := httptest.NewRecorder()
+		next.ServeHTTP(heard, r)
+		if heard.Code < 500 {
+			deliver(w, heard)
+			return
+		}
+		next.ServeHTTP(w, r.Clone(r.Context()))
+	})
+}
+
+func deliver(w http.ResponseWriter, heard *httptest.ResponseRecorder) {
+	w.WriteHeader(heard.Code)
+	w.Write(heard.Body.Bytes())
+}
+
+// rewrites is a middleware that leaves nothing of an answer but that it is a failure.
+func rewrites(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		heard := httptest.NewRecorder()
+		next.ServeHTTP(heard, r)
+		if heard.Code >= 400 {
+			w.WriteHeader(502)
+			return
+		}
+		deliver(w, heard)
+	})
+}
+
+func betweens() []between {
+	return []between{
+		{"nothing", func(next http.Handler) http.Handler { return next }},
+		{"pages", pages(status(200))},
+		{"pages that fail", pages(status(500))},
+		{"tries", tries},
+		{"rewrites", rewrites},
+	}
+}
+
+type between struct {
+	name string
+	put  func(http.Handler) http.Handler
+}
+
+// refusals are middlewares that refuse all requests, for each reason that there is.
+func refusals(t *testing.T, place place, up *upstream) []refusal {
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	open := nestedBefore(t, ctx, up, nil, named(nameOf(t)+"-open", place, nil, failures("1")))
+	up.will(status(500))
+	require.Equal(t, 500, get(open))
+	up.will(nil)
+	limited := nestedBefore(t, ctx, up, nil, named(nameOf(t)+"-limited", place, tokens("1"), failures("1")))
+	require.Equal(t, 200, get(limited))
+	away := &RedisConfig{Address: closedPort, OnError: "deny"}
+	denies := nestedBefore(t, ctx, up, nil, &Config{Name: nameOf(t) + "-denies", Redis: away, RateLimit: tokens("100")})
+	deniesToo := nestedBefore(t, ctx, up, nil, &Config{Name: nameOf(t) + "-denies-too", Redis: away, CircuitBreaker: failures("1")})
+	return []refusal{
+		{"an open circuit", open}, {"an empty bucket", limited}, {"deny of a limiter", denies}, {"deny of a breaker", deniesToo},
+	}
+}
+
+type refusal struct {
+	name    string
+	handler http.Handler
+}
+
+// past lets requests to /past go past the middlewares inside.
+func past(inside http.Handler, up *upstream) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/past" {
+			up.ServeHTTP(w, r)
+		} else {
+			inside.ServeHTTP(w, r)
+		}
+	})
+}
+
+// eachRefusal runs a step for each reason to refuse inside, and all that may be between, with requests to an outer breaker.
+func eachRefusal(t *testing.T, circuit *CircuitBreakerConfig, step func(name string, up *upstream, ask func(path string) int)) {
+	for _, place := range places(t) {
+		newProcess(t, 0)
+		up := &upstream{}
+		for _, refusal := range refusals(t, place, up) {
+			for _, between := range betweens() {
+				for _, watch := range watches() {
+					watch := watch
+					name := refusal.name + ", " + between.name + ", " + watch.name + ", " + place.name
+					ctx, cancel := context.WithCancel(context.Background())
+					inside := past(between.put(refusal.handler), up)
+					outer := nestedBefore(t, ctx, inside, nil, named(t.Name()+name, place, nil, circuit))
+					step(name, up, func(path string) int { return watch.get(outer, path) })
+					cancel()
+				}
+			}
+		}
+	}
+}
+
+func TestNesting_aRefusalInsideIsNoFailureAndNoSuccess(t *testing.T) {
+	eachRefusal(t, failures("2"), func(name string, up *upstream, ask func(path string) int) {
+		before := up.count()
+		for i := 0; i < 5; i++ {
+			require.GreaterOrEqual(t, ask("/"), 429, name)
+		}
+		require.Equal(t, before, up.count(), name)
+		require.Equal(t, 200, ask("/past"), "closed: "+name)
+
+		up.will(status(500))
+		require.Equal(t, 500, ask("/past"), name)
+		require.GreaterOrEqual(t, ask("/"), 429, name)
+		require.Equal(t, 500, ask("/past"), name)
+		up.will(nil)
+		require.Equal(t, 503, ask("/past"), "the two failures are in a row: "+name)
+	})
+}
+
+func TestNesting_aProbeRefusedInsideGivesItsPlaceBack(t *testing.T) {
+	eachRefusal(t, short("1"), func(name string, up *upstream, ask func(path string) int) {
+		up.will(status(500))
+		require.Equal(t, 500, ask("/past"), name)
+		up.will(nil)
+		time.Sleep(60 * time.Millisecond)
+		before := up.count()
+		require.GreaterOrEqual(t, ask("/"), 429, name)
+		require.Equal(t, before, up.count(), name)
+		require.Equal(t, 200, ask("/past"), "half-open: "+name)
+	})
+}
+
+func TestNesting_theLastAttemptCounts(t *testing.T) {
+	for _, place := range places(t) {
+		for _, watch := range watches() {
+			watch, place := watch, place
+			t.Run(watch.name+", "+place.name, func(t *testing.T) {
+				newProcess(t, 0)
+				later := func(next http.Handler) http.Handler {
+					first := true
+					return tries(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						if !first {
+							time.Sleep(80 * time.Millisecond)
+						}
+						first = !first
+						next.ServeHTTP(w, r)
+					}))
+				}
+				inner, outer := named(nameOf(t)+"-inner", place, nil, short("1")), named(nameOf(t)+"-outer", place, nil, failures("2"))
+				handler, up := nested(t, later, outer, inner)
+				up.will(status(500))
+				require.Equal(t, 500, watch.get(handler, "/"))
+				require.Equal(t, 2, up.count())
+				require.Equal(t, 500, watch.get(handler, "/"))
+				require.Equal(t, 3, up.count(), "the first attempt was refused")
+				requireAnswer(t, send(handler, "GET", "/"), 503, openBody, 3600)
+			})
+		}
+	}
+}
