@@ -200,33 +200,32 @@ func stay(i *instance) {
 // outside of any. An instance that has met others, and is reached past them too, calls each time this has doubled. The cohort's lock is
 // held.
 func learn(i *instance, alone bool) {
+	c := i.cohort
+	if i.called != c.calls {
+		i.called = c.calls
+		i.left = attention
+	}
 	i.seen++
-	call := i.seen <= calling && isPowerOfTwo(i.seen)
+	calls := i.seen <= calling && isPowerOfTwo(i.seen)
 	if alone {
 		i.alone++
 		if i.met {
-			call = isPowerOfTwo(i.alone)
+			calls = isPowerOfTwo(i.alone)
 		}
 	}
-	if call {
-		i.cohort.call()
-	}
-	if i.met {
-		return
-	}
-	if i.called != i.cohort.calls {
-		i.called = i.cohort.calls
-		i.left = attention
+	if calls {
+		call(c)
+		i.called = c.calls
 	}
 	i.left--
-	if i.left == 0 {
+	if i.left == 0 && !i.met {
 		i.attend(false)
-		i.cohort.resting = append(i.cohort.resting, i.attend)
+		c.resting = append(c.resting, i.attend)
 	}
 }
 
 // call has all instances check requests again. The lock is held.
-func (c *cohort) call() {
+func call(c *cohort) {
 	c.calls++
 	for _, attend := range c.resting {
 		attend(true)

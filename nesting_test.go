@@ -17,7 +17,7 @@ func nested(t *testing.T, between func(http.Handler) http.Handler, configs ...*C
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
 	up := &upstream{}
-	return nestedBefore(t, ctx, up, between, configs...), up
+	return nestedBefore(t, ctx, http.HandlerFunc(up.ServeHTTP), between, configs...), up
 }
 
 func nestedBefore(t *testing.T, ctx context.Context, next http.Handler, between func(http.Handler) http.Handler, configs ...*Config) http.Handler {
@@ -234,15 +234,16 @@ type between struct {
 func refusals(t *testing.T, place place, up *upstream) []refusal {
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
-	open := nestedBefore(t, ctx, up, nil, named(nameOf(t)+"-open", place, nil, failures("1")))
+	service := http.HandlerFunc(up.ServeHTTP)
+	open := nestedBefore(t, ctx, service, nil, named(nameOf(t)+"-open", place, nil, failures("1")))
 	up.will(status(500))
 	require.Equal(t, 500, get(open))
 	up.will(nil)
-	limited := nestedBefore(t, ctx, up, nil, named(nameOf(t)+"-limited", place, tokens("1"), failures("1")))
+	limited := nestedBefore(t, ctx, service, nil, named(nameOf(t)+"-limited", place, tokens("1"), failures("1")))
 	require.Equal(t, 200, get(limited))
 	away := &RedisConfig{Address: closedPort, OnError: "deny"}
-	denies := nestedBefore(t, ctx, up, nil, &Config{Name: nameOf(t) + "-denies", Redis: away, RateLimit: tokens("100")})
-	deniesToo := nestedBefore(t, ctx, up, nil, &Config{Name: nameOf(t) + "-denies-too", Redis: away, CircuitBreaker: failures("1")})
+	denies := nestedBefore(t, ctx, service, nil, &Config{Name: hash(nameOf(t) + "-denies"), Redis: away, RateLimit: tokens("100")})
+	deniesToo := nestedBefore(t, ctx, service, nil, &Config{Name: hash(nameOf(t) + "-denies-too"), Redis: away, CircuitBreaker: failures("1")})
 	return []refusal{
 		{"an open circuit", open}, {"an empty bucket", limited}, {"deny of a limiter", denies}, {"deny of a breaker", deniesToo},
 	}
@@ -342,5 +343,188 @@ func TestNesting_theLastAttemptCounts(t *testing.T) {
 				requireAnswer(t, send(handler, "GET", "/"), 503, openBody, 3600)
 			})
 		}
+	}
+}
+
+// newMember is an instance in this process, of which the test sees more than its handler.
+func newMember(t *testing.T, ctx context.Context, next http.Handler, name string, limit *RateLimitConfig, circuit *CircuitBreakerConfig) *Middleware {
+	m, err := newMiddleware(ctx, next, &Config{Name: name, RateLimit: limit, CircuitBreaker: circuit}, name+"@file")
+	require.NoError(t, err)
+	return m
+}
+
+// checks tells whether an instance checks its requests.
+func checks(m *Middleware) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.checks
+}
+
+// rest has an instance answer requests until it checks none.
+func rest(t *testing.T, m *Middleware) {
+	for i := 0; i < attention; i++ {
+		require.True(t, checks(m))
+		require.Equal(t, 200, get(m.front))
+	}
+	require.False(t, checks(m))
+}
+
+// left tells how many requests the bucket of all clients lets pass.
+func left(handler http.Handler) int { return sum(handler, 2000)[200] }
+
+// inOrder is the parts of a chain that a test puts together, each in a process of its own.
+func inOrder(t *testing.T) (context.Context, http.Handler) {
+	newProcess(t, 0)
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	return ctx, status(200)
+}
+
+func TestNesting_anInstanceAloneChecksItsFirstRequestsOnly(t *testing.T) {
+	for _, row := range []struct {
+		name    string
+		limit   *RateLimitConfig
+		circuit *CircuitBreakerConfig
+	}{{"limiter", tokens("5000"), nil}, {"breaker", nil, failures("1")}, {"both", tokens("5000"), failures("1")}} {
+		ctx, _ := inOrder(t)
+		marked := false
+		m := newMember(t, ctx, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { marked = len(outersOf(r)) > 0 }),
+			"gateway", row.limit, row.circuit)
+		rest(t, m)
+		require.True(t, marked, row.name)
+		get(m.front)
+		require.False(t, marked, row.name)
+	}
+}
+
+func TestNesting_anInstanceThatRefusesAllChecksItsFirstRequestsOnly(t *testing.T) {
+	ctx, next := inOrder(t)
+	m := newMember(t, ctx, next, "gateway", tokens("1"), nil)
+	sum(m.front, attention-1)
+	require.True(t, checks(m))
+	get(m.front)
+	require.False(t, checks(m))
+}
+
+func TestNesting_anInnerInstanceReachedLateCountsOneRequestTwice(t *testing.T) {
+	ctx, next := inOrder(t)
+	inner := newMember(t, ctx, next, "gateway", tokens("1000"), nil)
+	rarely := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == "PUT" {
+			inner.front.ServeHTTP(w, r)
+		}
+	})
+	outer := newMember(t, ctx, rarely, "gateway", tokens("1000"), nil)
+	rest(t, outer)
+
+	for i := 0; i < 100; i++ {
+		require.Equal(t, 200, send(outer.front, "PUT", "/").Code)
+	}
+	require.Equal(t, 1000-attention-100-1, left(outer.front))
+	require.True(t, checks(outer))
+	require.True(t, checks(inner))
+}
+
+func TestNesting_anOuterInstanceThatComesLateIsSeenAtOnce(t *testing.T) {
+	ctx, next := inOrder(t)
+	inner := newMember(t, ctx, next, "gateway", tokens("1000"), nil)
+	other := newMember(t, ctx, next, "other", tokens("1000"), nil)
+	outer := newMember(t, ctx, inner.front, "gateway", tokens("1000"), nil)
+	rest(t, inner)
+	rest(t, other)
+
+	require.Equal(t, 200, get(outer.front))
+	require.True(t, checks(other), "it may be inside as well")
+	require.Equal(t, 1000-attention-1, left(outer.front))
+	require.True(t, checks(outer))
+	require.True(t, checks(inner))
+	require.Equal(t, 200, get(other.front))
+	require.Equal(t, 1000-attention-1, left(other.front))
+	require.False(t, checks(other), "but it is not")
+}
+
+func TestNesting_instancesOfAnotherConfigurationAreNotCalled(t *testing.T) {
+	ctx, next := inOrder(t)
+	old := newMember(t, ctx, next, "gateway", tokens("1000"), nil)
+	rest(t, old)
+	later, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	get(newMember(t, later, next, "gateway", tokens("1000"), nil).front)
+	require.False(t, checks(old))
+}
+
+// A limiter inside of a limiter of another scope, or of a breaker's limiter: nothing is to be told between them.
+func TestNesting_instancesThatDoNotConcernEachOtherDoNotCheck(t *testing.T) {
+	ctx, next := inOrder(t)
+	inner := newMember(t, ctx, next, "inner", tokens("5000"), failures("5"))
+	outer := newMember(t, ctx, inner.front, "outer", tokens("5000"), nil)
+	for i := 0; i < 2*attention; i++ {
+		require.Equal(t, 200, get(outer.front))
+	}
+	require.False(t, checks(inner))
+	require.False(t, checks(outer))
+}
+
+// The front of an open circuit refuses without a look at the request: not where the refusal is to be told.
+func TestNesting_anOpenCircuitIsCalledToo(t *testing.T) {
+	defer func(was bool) { turning = was }(turning)
+	turning = true
+	ctx, _ := inOrder(t)
+	answer := 200
+	inner := newMember(t, ctx, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(answer) }), "inner", nil, failures("1"))
+	rest(t, inner)
+	outer := newMember(t, ctx, inner.front, "outer", nil, failures("3"))
+	answer = 500
+	require.Equal(t, 500, get(inner.front))
+	for i := 0; i < 10; i++ {
+		require.Equal(t, 503, get(inner.front))
+	}
+	for i := 0; i < 10; i++ {
+		require.Equal(t, 503, get(outer.front))
+	}
+	retryAfter, refuses := outer.breaker.Refuses(sinceStart(time.Now()))
+	require.False(t, refuses, retryAfter)
+}
+
+func TestNesting_isWarnedOfOnce(t *testing.T) {
+	newProcess(t, time.Hour)
+	log := record(t)
+	const warning = "come through this middleware twice"
+	for i := 0; i < 2; i++ { // a reload
+		ctx, cancel := context.WithCancel(context.Background())
+		inner := newMember(t, ctx, status(200), "gateway", tokens("1000"), nil)
+		middle := newMember(t, ctx, inner.front, "other", tokens("1000"), failures("5"))
+		outer := newMember(t, ctx, middle.front, "gateway", tokens("1000"), nil)
+		for j := 0; j < 5; j++ {
+			require.Equal(t, 200, get(outer.front))
+		}
+		cancel()
+	}
+	log.eventually(t, 1, warning)
+	log.eventually(t, 1, `"inner":"gateway@file"`)
+	time.Sleep(20 * time.Millisecond)
+	require.Equal(t, 1, log.count(warning))
+}
+
+// The page of the errors middleware is asked for in the client's name, but is no attempt to answer the client's request.
+func TestNesting_aPageDecidesNothing(t *testing.T) {
+	for _, row := range []struct {
+		name    string
+		service int
+		counts  bool
+	}{{"a failure of the service", 500, true}, {"a refusal", 0, false}} {
+		ctx, _ := inOrder(t)
+		inner := newMember(t, ctx, status(row.service+1-1), "inner", tokens("1000"), failures("1000"))
+		if row.service == 0 {
+			inner = newMember(t, ctx, status(500), "inner-open", nil, failures("1"))
+			require.Equal(t, 500, get(inner.front))
+		}
+		ofPage := newMember(t, ctx, status(200), "page", tokens("1"), nil)
+		outer := newMember(t, ctx, pages(ofPage.front)(inner.front), "outer", nil, failures("3"))
+		for i := 0; i < 3; i++ { // the first page passes, the others are refused
+			require.GreaterOrEqual(t, get(outer.front), 500, row.name)
+		}
+		_, refuses := outer.breaker.Refuses(sinceStart(time.Now()))
+		require.Equal(t, row.counts, refuses, row.name)
 	}
 }
