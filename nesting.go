@@ -31,10 +31,16 @@ var outersKey = new(int)
 // outer is an instance that a request has come through. The context holds all of them in a slice, the innermost last: the interpreter
 // cannot be trusted with types that hold themselves.
 type outer struct {
-	instance       *instance
-	limits, breaks bool   // what it does with this request
-	address        string // of the client
-	refused        *atomic.Int64
+	instance *instance
+	part     *part         // what it does with this request
+	address  string        // of the client
+	refused  *atomic.Int64 // nil: it has no breaker, and need not know
+}
+
+// part answers as an instance does, but only limits, only breaks, or both. It checks nothing.
+type part struct {
+	limits, breaks bool
+	handler        http.Handler
 }
 
 // cohort is the instances that Traefik made together. No request comes through instances of two.
@@ -53,25 +59,33 @@ type instance struct {
 	limit  *ratelimit.Limit // nil: it does not limit
 	client string           // what its buckets are of
 	breaks bool
-	cohort *cohort
-
 	attend func(on bool)
+	cohort *cohort
 
 	// Guarded by the cohort's lock.
 	called int64 // calls of the cohort that were heard
 	left   int   // requests to check
 	seen   int   // requests checked
-	alone  int   // those that had come through no other instance
 	met    bool  // another instance: all requests are checked
 	warned bool
-	parts  []http.Handler // see partOf
+	parts  []*part // by what they do
+
+	known known
+}
+
+// known is what an instance that has met another one need not find out for each request. It is guarded by the middleware's mu.
+type known struct {
+	checked int64
+	alone   *part     // for requests that have come through no other instance; nil: not known
+	outer   *instance // the only one that others have come through; nil: not known
+	inside  *part     // for those; nil: nothing is to be done
 }
 
 // enter makes the instance that a middleware is. It checks its first requests.
 func (g *registry) enter(ctx context.Context, m *Middleware, name string) {
 	i := &instance{
 		name: name, scope: m.scope, limit: m.limit, client: fmt.Sprint(m.client), breaks: m.policy != nil, left: attention,
-		attend: m.attend, parts: make([]http.Handler, 8),
+		attend: m.attend, parts: make([]*part, 8),
 	}
 	g.mu.Lock()
 	if g.cohort == nil || g.cohort.done != ctx.Done() {
@@ -94,27 +108,56 @@ func (m *Middleware) attend(on bool) {
 	}
 }
 
-// checked answers a request that may come through other instances. The lock is held, and given back.
+// checked answers a request that may come through other instances. The lock is held, and given back. Of requests whose way is known, one
+// is looked at anew each time they have doubled.
 func checked(m *Middleware, w http.ResponseWriter, r *http.Request) {
+	k := &m.instance.known
+	k.checked++
+	usual := k.checked&(k.checked-1) != 0
+	alone, outer, inside := k.alone, k.outer, k.inside
 	m.mu.Unlock()
 	outers := outersOf(r)
-	own := &outer{
-		instance: m.instance, limits: m.limit != nil, breaks: m.policy != nil, address: r.RemoteAddr, refused: &atomic.Int64{},
+	switch {
+	case usual && alone != nil && len(outers) == 0:
+		serveMarked(m, alone, outers, w, r)
+	case usual && outer != nil && len(outers) == 1 && outers[0].instance == outer:
+		if inside == nil {
+			m.next.ServeHTTP(w, r)
+		} else {
+			serveMarked(m, inside, outers, w, r)
+		}
+	default:
+		find(m, outers, w, r)
 	}
-	handler, news := m.enlist(outers, own)
-	if news != nil {
-		m.warnOfRepetition(news)
+}
+
+// find answers a request after it has looked what is to be done with it.
+func find(m *Middleware, outers []*outer, w http.ResponseWriter, r *http.Request) {
+	part, repeated := m.meet(outers)
+	if repeated != nil {
+		m.warnOfRepetition(repeated)
 	}
-	if handler == nil {
+	if part == nil {
 		note(outers, r, handedOn)
 		m.next.ServeHTTP(w, r)
 		return
 	}
-	note(outers, r, refused)
-	all := make([]*outer, 0, len(outers)+1)
-	all = append(all, outers...)
-	all = append(all, own)
-	handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), outersKey, all)))
+	serveMarked(m, part, outers, w, r)
+}
+
+// serveMarked has a part answer a request, and inner instances know of it.
+func serveMarked(m *Middleware, part *part, outers []*outer, w http.ResponseWriter, r *http.Request) {
+	own := &outer{instance: m.instance, part: part}
+	if part.breaks {
+		own.address = r.RemoteAddr
+		own.refused = &atomic.Int64{}
+	}
+	all := []*outer{own}
+	if len(outers) > 0 {
+		note(outers, r, refused)
+		all = append(append([]*outer{}, outers...), own)
+	}
+	part.handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), outersKey, all)))
 }
 
 // outersOf returns the instances that a request has come through, as far as they have put themselves into its context.
@@ -133,7 +176,7 @@ const (
 // of the errors middleware has no client's address: it decides nothing.
 func note(outers []*outer, r *http.Request, done int64) {
 	for _, one := range outers {
-		if one.address == r.RemoteAddr {
+		if one.refused != nil && one.address == r.RemoteAddr {
 			one.refused.Store(done)
 		}
 	}
@@ -146,46 +189,52 @@ func refusedInside(m *Middleware, r *http.Request) bool {
 		return false
 	}
 	own := all[len(all)-1]
-	return own.instance == m.instance && own.refused.Load() == refused
+	return own.instance == m.instance && own.refused != nil && own.refused.Load() == refused
 }
 
-// enlist takes from an instance what outer ones do already, and returns what answers the request, or nil where nothing is left to do;
-// and the name of an outer instance, if it is news that it does the same.
-func (m *Middleware) enlist(outers []*outer, own *outer) (handler http.Handler, news *instance) {
+// meet learns from a request that has come through outer instances, and returns what is to be done with it; nil: nothing. It also returns
+// an outer instance that does the same, the first time that there is one.
+func (m *Middleware) meet(outers []*outer) (do *part, repeated *instance) {
 	i := m.instance
 	i.cohort.mu.Lock()
 	defer i.cohort.mu.Unlock()
+	limits, breaks := i.limit != nil, i.breaks
 	for _, one := range outers {
-		repeats := repeats(one, own)
-		if repeats || one.breaks {
+		again := false
+		if limits && limitsAlike(one, i) {
+			limits = false
+			again = true
+		}
+		if breaks && breaksAlike(one, i) {
+			breaks = false
+			again = true
+		}
+		if again || one.part.breaks {
 			stay(i)
 			stay(one.instance)
 		}
-		if repeats && !i.warned {
+		if again && !i.warned {
 			i.warned = true
-			news = one.instance
+			repeated = one.instance
 		}
 	}
 	learn(i, len(outers) == 0)
-	return m.partOf(own.limits, own.breaks, len(outers) > 0), news
+	do = m.partOf(limits, breaks, len(outers) > 0)
+	if i.met {
+		m.remember(outers, do)
+	}
+	return do, repeated
 }
 
-// repeats takes from an inner instance what an outer one does, and tells whether there was anything. Limits are the same where they take
-// the same token from the same bucket; circuits are where they are of one scope.
-func repeats(outer, inner *outer) bool {
-	if outer.instance.scope != inner.instance.scope {
-		return false
-	}
-	found := false
-	if inner.breaks && outer.breaks {
-		inner.breaks = false
-		found = true
-	}
-	if inner.limits && outer.limits && outer.instance.limit == inner.instance.limit && outer.instance.client == inner.instance.client {
-		inner.limits = false
-		found = true
-	}
-	return found
+// limitsAlike tells whether an outer instance takes the tokens that an inner one would take.
+func limitsAlike(outer *outer, inner *instance) bool {
+	one := outer.instance
+	return outer.part.limits && one.scope == inner.scope && one.limit == inner.limit && one.client == inner.client
+}
+
+// breaksAlike tells whether an outer instance has the circuit of an inner one.
+func breaksAlike(outer *outer, inner *instance) bool {
+	return outer.part.breaks && outer.instance.scope == inner.scope
 }
 
 // stay has an instance check all requests from now on. The cohort's lock is held.
@@ -197,8 +246,8 @@ func stay(i *instance) {
 }
 
 // learn counts a request that is checked. The first ones call the others: those that are reached for the first time may be inside or
-// outside of any. An instance that has met others, and is reached past them too, calls each time this has doubled. The cohort's lock is
-// held.
+// outside of any. Where an instance has met others, one that has come through none calls, for it may have come through one that rests;
+// of these checked lets few come here. The cohort's lock is held.
 func learn(i *instance, alone bool) {
 	c := i.cohort
 	if i.called != c.calls {
@@ -206,14 +255,7 @@ func learn(i *instance, alone bool) {
 		i.left = attention
 	}
 	i.seen++
-	calls := i.seen <= calling && isPowerOfTwo(i.seen)
-	if alone {
-		i.alone++
-		if i.met {
-			calls = isPowerOfTwo(i.alone)
-		}
-	}
-	if calls {
+	if i.met && alone || i.seen <= calling && i.seen&(i.seen-1) == 0 {
 		call(c)
 		i.called = c.calls
 	}
@@ -224,7 +266,7 @@ func learn(i *instance, alone bool) {
 	}
 }
 
-// call has all instances check requests again. The lock is held.
+// call has all instances check requests again. The cohort's lock is held.
 func call(c *cohort) {
 	c.calls++
 	for _, attend := range c.resting {
@@ -233,11 +275,26 @@ func call(c *cohort) {
 	c.resting = nil
 }
 
-func isPowerOfTwo(n int) bool { return n&(n-1) == 0 }
+// remember notes what is to be done with requests that come this way.
+func (m *Middleware) remember(outers []*outer, do *part) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	k := &m.instance.known
+	if len(outers) == 0 {
+		k.alone = do
+	}
+	if len(outers) == 1 {
+		k.outer = outers[0].instance
+		k.inside = do
+	}
+}
 
-// partOf returns a handler that answers as the middleware does, but only limits, only breaks, or both; nil where it is to do neither. It
-// checks nothing; inside of others it tells them when it hands a request on. The cohort's lock is held.
-func (m *Middleware) partOf(limits, breaks, inside bool) http.Handler {
+// partOf returns the part that limits, breaks, or both; nil where it is to do neither. Inside of other instances it tells them when it
+// hands a request on. The cohort's lock is held.
+func (m *Middleware) partOf(limits, breaks, inside bool) *part {
+	if !limits && !breaks {
+		return nil
+	}
 	kind := 0
 	if limits {
 		kind++
@@ -245,41 +302,38 @@ func (m *Middleware) partOf(limits, breaks, inside bool) http.Handler {
 	if breaks {
 		kind += 2
 	}
-	if kind == 0 {
-		return nil
-	}
 	if inside {
 		kind += 4
 	}
 	parts := m.instance.parts
 	if parts[kind] == nil {
-		parts[kind] = m.newPart(limits, breaks, inside)
+		parts[kind] = &part{limits: limits, breaks: breaks, handler: m.newPart(limits, breaks, inside)}
 	}
 	return parts[kind]
 }
 
 func (m *Middleware) newPart(limits, breaks, inside bool) http.Handler {
-	part := &Middleware{}
-	*part = *m
-	part.settings = &settings{}
-	*part.settings = *m.settings
+	one := &Middleware{}
+	*one = *m
+	one.settings = &settings{}
+	*one.settings = *m.settings
 	if !limits {
-		part.settings.limit = nil
+		one.settings.limit = nil
 	}
 	if !breaks {
-		part.settings.policy = nil
+		one.settings.policy = nil
 	}
-	part.checks = false
+	one.checks = false
 	if inside {
 		next := m.next
-		part.next = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		one.next = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			all := outersOf(r)
 			note(all[:len(all)-1], r, handedOn)
 			next.ServeHTTP(w, r)
 		})
 	}
-	part.ready()
-	return part.front
+	one.ready()
+	return one.front
 }
 
 // warnOfRepetition warns once in the life of a scope.
