@@ -103,7 +103,7 @@ func (m *Middleware) attend(on bool) {
 	defer m.mu.Unlock()
 	m.checks = on
 	m.check(on)
-	if on && m.facing != nil {
+	if on && turning && m.facing != nil {
 		*m.facing = m.lean
 	}
 }
@@ -117,32 +117,50 @@ func checked(m *Middleware, w http.ResponseWriter, r *http.Request) {
 	alone, outer, inside := k.alone, k.outer, k.inside
 	m.mu.Unlock()
 	outers := outersOf(r)
-	switch {
-	case usual && alone != nil && len(outers) == 0:
+	if usual && alone != nil && len(outers) == 0 {
 		serveMarked(m, alone, outers, w, r)
-	case usual && outer != nil && len(outers) == 1 && outers[0].instance == outer:
+		return
+	}
+	if usual && outer != nil && len(outers) == 1 && outers[0].instance == outer {
 		if inside == nil {
 			m.next.ServeHTTP(w, r)
-		} else {
-			serveMarked(m, inside, outers, w, r)
+			return
 		}
-	default:
-		find(m, outers, w, r)
+		if !isCopy(r) {
+			note(outers, r, refused)
+			serveMarked(m, inside, outers, w, r)
+			return
+		}
 	}
+	find(m, outers, w, r)
 }
 
 // find answers a request after it has looked what is to be done with it.
 func find(m *Middleware, outers []*outer, w http.ResponseWriter, r *http.Request) {
-	part, repeated := m.meet(outers)
+	copied := len(outers) > 0 && isCopy(r)
+	part, repeated := m.meet(outers, copied)
 	if repeated != nil {
 		m.warnOfRepetition(repeated)
 	}
+	done := int64(refused)
 	if part == nil {
-		note(outers, r, handedOn)
+		done = handedOn
+	}
+	if !copied {
+		note(outers, r, done)
+	}
+	if part == nil {
 		m.next.ServeHTTP(w, r)
 		return
 	}
 	serveMarked(m, part, outers, w, r)
+}
+
+// isCopy tells of a request that Traefik has made for a mirror, and for whose answer nobody waits: its context is none that ends, and
+// makes a channel each time it is asked for one.
+func isCopy(r *http.Request) bool {
+	one, other := r.Context().Done(), r.Context().Done()
+	return one != other
 }
 
 // serveMarked has a part answer a request, and inner instances know of it.
@@ -154,7 +172,6 @@ func serveMarked(m *Middleware, part *part, outers []*outer, w http.ResponseWrit
 	}
 	all := []*outer{own}
 	if len(outers) > 0 {
-		note(outers, r, refused)
 		all = append(append([]*outer{}, outers...), own)
 	}
 	part.handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), outersKey, all)))
@@ -193,8 +210,8 @@ func refusedInside(m *Middleware, r *http.Request) bool {
 }
 
 // meet learns from a request that has come through outer instances, and returns what is to be done with it; nil: nothing. It also returns
-// an outer instance that does the same, the first time that there is one.
-func (m *Middleware) meet(outers []*outer) (do *part, repeated *instance) {
+// an outer instance that does the same, the first time that there is one. A copy concerns nobody but those that do the same.
+func (m *Middleware) meet(outers []*outer, copied bool) (do *part, repeated *instance) {
 	i := m.instance
 	i.cohort.mu.Lock()
 	defer i.cohort.mu.Unlock()
@@ -209,7 +226,7 @@ func (m *Middleware) meet(outers []*outer) (do *part, repeated *instance) {
 			breaks = false
 			again = true
 		}
-		if again || one.part.breaks {
+		if again || one.part.breaks && !copied {
 			stay(i)
 			stay(one.instance)
 		}
@@ -219,8 +236,8 @@ func (m *Middleware) meet(outers []*outer) (do *part, repeated *instance) {
 		}
 	}
 	learn(i, len(outers) == 0)
-	do = m.partOf(limits, breaks, len(outers) > 0)
-	if i.met {
+	do = m.partOf(limits, breaks, len(outers) > 0 && !copied)
+	if i.met && !copied {
 		m.remember(outers, do)
 	}
 	return do, repeated

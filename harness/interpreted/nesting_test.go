@@ -23,9 +23,9 @@ func TestObjects_nested(t *testing.T) {
 		breaks       bool
 		most         float64
 	}{
-		{name: "a limiter twice", inner: "a", outer: "a", most: 310},
-		{name: "both twice", inner: "b", outer: "b", breaks: true, most: 390},
-		{name: "both, and both of another scope", inner: "c", outer: "d", breaks: true, most: 630},
+		{name: "a limiter twice", inner: "a", outer: "a", most: 315},
+		{name: "both twice", inner: "b", outer: "b", breaks: true, most: 395},
+		{name: "both, and both of another scope", inner: "c", outer: "d", breaks: true, most: 660},
 		{name: "both once, where others were met", outer: "b", breaks: true, most: 275},
 	} {
 		t.Run(row.name, func(t *testing.T) {
