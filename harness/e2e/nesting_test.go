@@ -337,3 +337,26 @@ func TestNesting_aServiceThatIsReachedBothWays(t *testing.T) {
 	}
 	require.Equal(t, map[int]int{200: 100, 429: 50}, burst(150, "/twice/", g))
 }
+
+// A mirror has a copy of the request: what it answers decides nothing, and it takes no second token.
+func TestNesting_aMirrorDecidesNothing(t *testing.T) {
+	bothWatches(t, func(t *testing.T, plain bool) {
+		rooms := startRooms(t)
+		s := newSite(redistest.Start(t), rooms)
+		s.resilience("mirror", block{"rateLimit": block{"capacity": 1, "refillRate": 1, "refillPeriod": "1h"}})
+		s.services["copied"] = block{"loadBalancer": s.to, "middlewares": []string{"mirror"}}
+		s.services["mirrored"] = block{"mirroring": block{"service": "rooms", "mirrors": []block{{"name": "copied", "percent": 100}}}}
+		outer := s.resilience("outer", block{
+			"circuitBreaker": block{"failureThreshold": 20, "resetTimeout": "1h"},
+			"rateLimit":      block{"capacity": 1000, "refillRate": 1, "refillPeriod": "1h"},
+		})
+		s.route("room", "mirrored", outer)
+		g, _ := s.start(t, plain)
+		rooms.will("room", 500)
+		for range 20 {
+			require.Equal(t, 500, g.get("/room/").status)
+		}
+		require.Equal(t, openBody, g.get("/room/").body)
+		require.Equal(t, 21, rooms.count("room"), "the mirror has refused all copies but one")
+	})
+}
