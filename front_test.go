@@ -14,7 +14,7 @@ import (
 func fronted(t *testing.T) (*Middleware, http.Handler) {
 	b := breaker.New(breaker.Settings{Now: func() int64 { return 0 }})
 	policy := breaker.NewPolicy(1, 7*time.Second, 1, 1, time.Second)
-	permit, _, err := b.Allow(policy, 0, time.Time{})
+	permit, _, err := b.Allow(policy, false, 0, time.Time{})
 	require.NoError(t, err)
 	b.Done(permit, breaker.Failure, policy, time.Second)
 	m := &Middleware{scope: &scope{breaker: b}, mu: &sync.Mutex{}}

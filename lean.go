@@ -30,6 +30,8 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 		e             *ratelimit.Entry
 		found, leased bool
 		writer        reflect.Type
+		length        int64
+		hasBody       bool
 		checks        bool
 	)
 	m.check = func(on bool) { checks = on }
@@ -77,6 +79,11 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 				emptyHanded(m, w, r, e, now)
 				return
 			}
+		}
+		length = r.ContentLength
+		hasBody = length != 0
+		if hasBody {
+			trackBody(r)
 		}
 		writer = typeOf(w)
 		other = writer != own.writer
@@ -165,8 +172,10 @@ func (m *Middleware) leanLimiter() http.HandlerFunc {
 func (m *Middleware) leanBreaker() http.HandlerFunc {
 	mu := m.mu
 	var ( // guarded by mu
-		writer reflect.Type
-		checks bool
+		writer  reflect.Type
+		length  int64
+		hasBody bool
+		checks  bool
 	)
 	m.check = func(on bool) { checks = on }
 	next, view, own := m.next, m.view, m.own
@@ -182,6 +191,11 @@ func (m *Middleware) leanBreaker() http.HandlerFunc {
 		if now >= view.Healthy {
 			unhealthy(m, w, r, now)
 			return
+		}
+		length = r.ContentLength
+		hasBody = length != 0
+		if hasBody {
+			trackBody(r)
 		}
 		writer = typeOf(w)
 		other := writer != own.writer
@@ -237,6 +251,7 @@ func unhealthy(m *Middleware, w http.ResponseWriter, r *http.Request, now int64)
 
 // refuseOpen refuses a request, for the circuit is known to be open until then. The next ones are refused with the same words.
 func refuseOpen(m *Middleware, w http.ResponseWriter, until, now int64) {
+	m.breaker.Recheck(now, m.policy)
 	circuitOpen.write(w, seconds(until-now))
 	m.noteOpen(now)
 	if !m.debug {
@@ -283,6 +298,6 @@ func goOn(m *Middleware, w http.ResponseWriter, r *http.Request, verdict, now in
 	} else if m.policy == nil {
 		m.next.ServeHTTP(w, r)
 	} else {
-		m.try(w, r, now)
+		m.try(w, r, now, nil)
 	}
 }

@@ -331,7 +331,10 @@ func (m *Middleware) partOf(limits, breaks, inside bool) *part {
 
 func (m *Middleware) newPart(limits, breaks, inside bool) http.Handler {
 	one := &Middleware{}
+	m.mu.Lock()
 	*one = *m
+	m.mu.Unlock()
+	one.own = &statusSource{}
 	one.settings = &settings{}
 	*one.settings = *m.settings
 	if !limits {

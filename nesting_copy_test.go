@@ -43,7 +43,7 @@ func TestNesting_aCopyForAMirrorDecidesNothing(t *testing.T) {
 		for i := 0; i < 5; i++ {
 			require.Equal(t, row.service, get(outer.front), row.name)
 		}
-		_, refuses := outer.breaker.Refuses(sinceStart(time.Now()))
+		_, refuses := outer.breaker.Refuses(false, sinceStart(time.Now()))
 		require.Equal(t, row.counts, refuses, row.name)
 	}
 }

@@ -42,8 +42,8 @@ func sum(handler http.Handler, requests int) map[int]int {
 }
 
 // watches are the ways to learn a status: by the writer's method, and by watching the answer.
-func watches() []watch {
-	return []watch{
+func askings() []asking {
+	return []asking{
 		{"its writer tells", func(handler http.Handler, path string) int {
 			w := statuswriter.New()
 			handler.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
@@ -53,7 +53,7 @@ func watches() []watch {
 	}
 }
 
-type watch struct {
+type asking struct {
 	name string
 	get  func(handler http.Handler, path string) int
 }
@@ -128,18 +128,18 @@ func TestNesting_aRequestTakesOneToken(t *testing.T) {
 
 func TestNesting_aFailureCountsOnce(t *testing.T) {
 	for _, place := range places(t) {
-		for _, watch := range watches() {
-			watch := watch
+		for _, asking := range askings() {
+			asking := asking
 			place := place
-			t.Run(watch.name+", "+place.name, func(t *testing.T) {
+			t.Run(asking.name+", "+place.name, func(t *testing.T) {
 				newProcess(t, 0)
 				both := named(nameOf(t), place, tokens("1000"), failures("4"))
 				handler, up := nested(t, nil, both, both)
 				up.will(status(500))
 				for i := 0; i < 4; i++ {
-					require.Equal(t, 500, watch.get(handler, "/"))
+					require.Equal(t, 500, asking.get(handler, "/"))
 				}
-				require.Equal(t, 503, watch.get(handler, "/"))
+				require.Equal(t, 503, asking.get(handler, "/"))
 				require.Equal(t, 4, up.count())
 			})
 		}
@@ -148,19 +148,19 @@ func TestNesting_aFailureCountsOnce(t *testing.T) {
 
 func TestNesting_oneProbeClosesTheCircuit(t *testing.T) {
 	for _, place := range places(t) {
-		for _, watch := range watches() {
-			watch := watch
+		for _, asking := range askings() {
+			asking := asking
 			place := place
-			t.Run(watch.name+", "+place.name, func(t *testing.T) {
+			t.Run(asking.name+", "+place.name, func(t *testing.T) {
 				newProcess(t, 0)
 				one := named(nameOf(t), place, nil, short("1"))
 				handler, up := nested(t, nil, one, one)
 				up.will(status(500))
-				require.Equal(t, 500, watch.get(handler, "/"))
+				require.Equal(t, 500, asking.get(handler, "/"))
 				up.will(nil)
-				require.Eventually(t, func() bool { return watch.get(handler, "/") == 200 }, time.Second, time.Millisecond)
+				require.Eventually(t, func() bool { return asking.get(handler, "/") == 200 }, time.Second, time.Millisecond)
 				for i := 0; i < 20; i++ {
-					require.Equal(t, 200, watch.get(handler, "/"))
+					require.Equal(t, 200, asking.get(handler, "/"))
 				}
 			})
 		}
@@ -274,13 +274,13 @@ func eachRefusal(t *testing.T, circuit *CircuitBreakerConfig, betweens []between
 		up := &upstream{}
 		for _, refusal := range refusals(t, place, up) {
 			for _, between := range betweens {
-				for _, watch := range watches() {
-					watch := watch
-					name := refusal.name + ", " + between.name + ", " + watch.name + ", " + place.name
+				for _, asking := range askings() {
+					asking := asking
+					name := refusal.name + ", " + between.name + ", " + asking.name + ", " + place.name
 					ctx, cancel := context.WithCancel(context.Background())
 					inside := past(between.put(refusal.handler), up)
 					outer := nestedBefore(t, ctx, inside, nil, named(t.Name()+name, place, nil, circuit))
-					step(name, up, func(path string) int { return watch.get(outer, path) })
+					step(name, up, func(path string) int { return asking.get(outer, path) })
 					cancel()
 				}
 			}
@@ -321,9 +321,9 @@ func TestNesting_aProbeRefusedInsideGivesItsPlaceBack(t *testing.T) {
 
 func TestNesting_theLastAttemptCounts(t *testing.T) {
 	for _, place := range places(t) {
-		for _, watch := range watches() {
-			watch, place := watch, place
-			t.Run(watch.name+", "+place.name, func(t *testing.T) {
+		for _, asking := range askings() {
+			asking, place := asking, place
+			t.Run(asking.name+", "+place.name, func(t *testing.T) {
 				newProcess(t, 0)
 				later := func(next http.Handler) http.Handler {
 					first := true
@@ -338,9 +338,9 @@ func TestNesting_theLastAttemptCounts(t *testing.T) {
 				inner, outer := named(nameOf(t)+"-inner", place, nil, short("1")), named(nameOf(t)+"-outer", place, nil, failures("2"))
 				handler, up := nested(t, later, outer, inner)
 				up.will(status(500))
-				require.Equal(t, 500, watch.get(handler, "/"))
+				require.Equal(t, 500, asking.get(handler, "/"))
 				require.Equal(t, 2, up.count())
-				require.Equal(t, 500, watch.get(handler, "/"))
+				require.Equal(t, 500, asking.get(handler, "/"))
 				require.Equal(t, 3, up.count(), "the first attempt was refused")
 				requireAnswer(t, send(handler, "GET", "/"), 503, openBody, 3600)
 			})
@@ -484,7 +484,7 @@ func TestNesting_anOpenCircuitIsCalledToo(t *testing.T) {
 	for i := 0; i < 10; i++ {
 		require.Equal(t, 503, get(outer.front))
 	}
-	retryAfter, refuses := outer.breaker.Refuses(sinceStart(time.Now()))
+	retryAfter, refuses := outer.breaker.Refuses(false, sinceStart(time.Now()))
 	require.False(t, refuses, retryAfter)
 }
 
@@ -550,7 +550,7 @@ func TestNesting_aPageDecidesNothing(t *testing.T) {
 		for i := 0; i < 3; i++ { // the first page passes, the others are refused
 			require.GreaterOrEqual(t, get(outer.front), 500, row.name)
 		}
-		_, refuses := outer.breaker.Refuses(sinceStart(time.Now()))
+		_, refuses := outer.breaker.Refuses(false, sinceStart(time.Now()))
 		require.Equal(t, row.counts, refuses, row.name)
 	}
 }

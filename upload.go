@@ -1,0 +1,74 @@
+package resilience
+
+import (
+	"net/http"
+	"sync"
+
+	"github.com/resilient-gateway/resilience/breaker"
+)
+
+// hasBody tells whether a request has a body that may still be coming. Over HTTP/3 that is not known of a GET: its body ends when it
+// is first read.
+func hasBody(r *http.Request) bool {
+	return r.ContentLength != 0 && r.Body != nil && r.Body != http.NoBody
+}
+
+// upload is a probe whose body is on its way to the service. The time of the probe counts from the end of its body: a client that is
+// slow to send it says nothing about the service.
+type upload struct {
+	m      *Middleware
+	permit breaker.Permit
+	body   *watchedBody
+
+	mu      sync.Mutex // guards what follows; held while no other is
+	told    bool       // the verdict
+	joining bool       // it is late, and asks for a place again
+	verdict func()     // that waits for it
+}
+
+// bodyEnded has the breaker told in the background that the body has ended, unless the client broke it off.
+func (u *upload) bodyEnded() {
+	if u.body.end() != bodyWhole {
+		return
+	}
+	late := u.m.breaker.Late(u.permit, u.m.policy)
+	u.mu.Lock()
+	told := u.told
+	u.joining = late && !told
+	u.mu.Unlock()
+	if !told {
+		go u.sent(late)
+	}
+}
+
+// sent tells the breaker that the body has ended, and then the verdict, if that had to wait.
+func (u *upload) sent(late bool) {
+	defer func() { recover() }()
+	u.tellSent(late)
+	u.mu.Lock()
+	u.joining = false
+	verdict := u.verdict
+	u.mu.Unlock()
+	if verdict != nil {
+		verdict()
+	}
+}
+
+func (u *upload) tellSent(late bool) {
+	defer func() { recover() }()
+	u.m.breaker.Sent(u.permit, late, u.m.policy)
+}
+
+// conclude has the verdict told: now, or when the probe has asked for its place.
+func (u *upload) conclude(verdict func()) {
+	u.mu.Lock()
+	u.told = true
+	waits := u.joining
+	if waits {
+		u.verdict = verdict
+	}
+	u.mu.Unlock()
+	if !waits {
+		verdict()
+	}
+}
