@@ -32,7 +32,7 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 		writer        reflect.Type
 		length        int64
 		hasBody       bool
-		checks        bool
+		checks        bool // requests are checked for other instances on their way (nesting.go)
 	)
 	m.check = func(on bool) { checks = on }
 	hand, held, next, view, own := m.hand, m.hand.Held, m.next, m.view, m.own
@@ -116,7 +116,7 @@ func (m *Middleware) leanLimiter() http.HandlerFunc {
 		values        []string
 		e             *ratelimit.Entry
 		found, leased bool
-		checks        bool
+		checks        bool // see leanBoth
 	)
 	m.check = func(on bool) { checks = on }
 	hand, held, next := m.hand, m.hand.Held, m.next
@@ -175,7 +175,7 @@ func (m *Middleware) leanBreaker() http.HandlerFunc {
 		writer  reflect.Type
 		length  int64
 		hasBody bool
-		checks  bool
+		checks  bool // see leanBoth
 	)
 	m.check = func(on bool) { checks = on }
 	next, view, own := m.next, m.view, m.own

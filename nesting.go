@@ -20,10 +20,10 @@ import (
 // makes objects. An instance checks requests only while it learns what else is on their way, and for good once it has met another one.
 
 // attention is how many requests an instance checks when it is new, and each time others call.
-const attention = 500
+const attention = 100
 
 // calling is how many requests an instance checks until it stops to call others.
-const calling = 16
+const calling = 8
 
 // outersKey finds the outer instances of a request in its context.
 var outersKey = new(int)
@@ -199,8 +199,12 @@ func note(outers []*outer, r *http.Request, done int64) {
 	}
 }
 
-// refusedInside tells whether an instance inside of this one refused a request.
-func refusedInside(m *Middleware, r *http.Request) bool {
+// refusedInside tells whether an answer is, or comes of, the refusal of an instance inside of this one. A success is not: then another
+// service has answered.
+func refusedInside(m *Middleware, r *http.Request, status int) bool {
+	if status < http.StatusBadRequest {
+		return false
+	}
 	all := outersOf(r)
 	if len(all) == 0 {
 		return false

@@ -319,6 +319,32 @@ func TestNesting_aProbeRefusedInsideGivesItsPlaceBack(t *testing.T) {
 	})
 }
 
+// A failover has another service answer, where an instance before the first one refuses.
+func TestNesting_theSuccessOfAnotherServiceCounts(t *testing.T) {
+	for _, asking := range askings() {
+		ctx, _ := inOrder(t)
+		answer := 500
+		other := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(answer) })
+		inner := newMember(t, ctx, other, "inner", nil, failures("1"))
+		outer := newMember(t, ctx, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			heard := httptest.NewRecorder()
+			inner.front.ServeHTTP(heard, r)
+			if heard.Code < 500 {
+				deliver(w, heard)
+				return
+			}
+			other.ServeHTTP(w, r)
+		}), "outer", nil, short("1"))
+		require.Equal(t, 500, asking.get(outer.front, "/"))
+		answer = 200
+		time.Sleep(60 * time.Millisecond)
+		for i := 0; i < 5; i++ {
+			require.Equal(t, 200, asking.get(outer.front, "/"), asking.name)
+		}
+		require.Equal(t, 503, get(inner.front))
+	}
+}
+
 func TestNesting_theLastAttemptCounts(t *testing.T) {
 	for _, place := range places(t) {
 		for _, asking := range askings() {
