@@ -16,25 +16,65 @@ type flight struct {
 	x        *exchange
 	recorder *recorder.Recorder
 	told     bool    // the breaker knows
+	hang     *hang   // nil: there is no hangTimeout
 	upload   *upload // nil: it is none
 }
 
 // watch has the next handler answer, and watches what it answers, and how long the client takes.
 func (f *flight) watch(w http.ResponseWriter) {
-	if f.permit.Upload() {
-		f.upload = &upload{m: f.m, permit: f.permit}
-		f.x.watched = watchClosely(f.recorder, f.x.r, f.upload.bodyEnded)
-		f.upload.body = f.x.watched.body
-	} else {
-		f.x.watched = watchClosely(f.recorder, f.x.r, nil)
-	}
-	if f.permit.Probe() {
+	f.x.watched = watchClosely(f.recorder, f.x.r)
+	f.hang = f.m.newHang(f.hung)
+	f.followBody()
+	if f.hang != nil {
+		f.recorder.OnHeader = f.came
+	} else if f.permit.Probe() {
 		f.recorder.OnHeader = f.arrived
 	}
 	f.m.next.ServeHTTP(f.recorder, f.x.r)
 	f.x.finished = true
 	if f.recorder.Status == http.StatusSwitchingProtocols {
 		f.m.noteSwitch(f.x.r)
+	}
+}
+
+// followBody has the end of the request's body noted, where anything begins with it.
+func (f *flight) followBody() {
+	body := f.x.watched.body
+	if f.permit.Upload() && body != nil {
+		f.upload = &upload{m: f.m, permit: f.permit}
+		body.onWhole(f.sent)
+	} else if f.hang != nil {
+		f.hang.beginWith(body)
+	}
+}
+
+// sent is called when the body of an upload has ended.
+func (f *flight) sent() {
+	f.upload.bodyEnded()
+	if f.hang != nil {
+		f.hang.begin()
+	}
+}
+
+// hung tells the breaker of a request whose response headers have not come in time.
+func (f *flight) hung() {
+	f.conclude(func() { f.m.tellHung(f.permit) })
+}
+
+// conclude has a verdict told: that of an upload may have to wait.
+func (f *flight) conclude(verdict func()) {
+	if f.upload == nil {
+		verdict()
+	} else {
+		f.upload.conclude(verdict)
+	}
+}
+
+// came ends the waiting for the response headers.
+func (f *flight) came(status int) {
+	f.told = f.hang.end()
+	if f.permit.Probe() && !f.told {
+		f.arrived(status)
 	}
 }
 
@@ -53,6 +93,9 @@ func (f *flight) arrived(status int) {
 
 // land tells the breaker of any other request, when its answer is complete; also of one that panicked, which goes on.
 func (f *flight) land() {
+	if f.hang != nil && f.hang.end() {
+		f.told = true
+	}
 	if !f.told {
 		f.x.record(f.recorder)
 		f.tell()
@@ -61,9 +104,5 @@ func (f *flight) land() {
 
 func (f *flight) tell() {
 	outcome := f.m.judge(f.x)
-	if f.upload == nil {
-		f.m.breaker.Done(f.permit, outcome, f.m.policy, f.patience)
-		return
-	}
-	f.upload.conclude(func() { f.m.breaker.Done(f.permit, outcome, f.m.policy, f.patience) })
+	f.conclude(func() { f.m.breaker.Done(f.permit, outcome, f.m.policy, f.patience) })
 }

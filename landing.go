@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"time"
 
+	"github.com/resilient-gateway/resilience/breaker"
 	"github.com/resilient-gateway/resilience/internal/recorder"
 )
 
@@ -114,7 +115,7 @@ func sourceOf(m *Middleware, writer reflect.Type, now int64) (own *statusSource,
 		return m.own, false
 	}
 	status, found := writer.MethodByName("Status")
-	if !found {
+	if !found || m.hangTimeout > 0 { // the time of the headers is not asked of a writer
 		return nil, false
 	}
 	size := -1
@@ -132,31 +133,65 @@ func sourceOf(m *Middleware, writer reflect.Type, now int64) (own *statusSource,
 	return m.own, false
 }
 
+// recorded is a passage whose answer goes through a recorder.
+type recorded struct {
+	passage
+	m        *Middleware
+	recorder *recorder.Recorder
+	watched  *watch // nil: only the status is recorded
+	hang     *hang  // nil: there is no hangTimeout
+}
+
 // passRecorded has the next handler answer a request that passes at the time now, and records the answer's status; closely: also how
 // long the client was waited for.
 func passRecorded(m *Middleware, w http.ResponseWriter, r *http.Request, now int64, closely bool) {
-	recorded := &recorder.Recorder{ResponseWriter: w}
-	p := &passage{w: w, r: r, at: now}
-	var watched *watch
-	if closely {
-		watched = watchClosely(recorded, r, nil)
+	p := &recorded{passage: passage{w: w, r: r, at: now}, m: m, recorder: &recorder.Recorder{ResponseWriter: w}}
+	if closely || m.hangTimeout > 0 {
+		p.watch()
 	} else {
 		trackOnce(r)
 	}
-	defer landRecorded(m, p, recorded, watched)
-	m.next.ServeHTTP(recorded, r)
+	defer landRecorded(p)
+	m.next.ServeHTTP(p.recorder, r)
 	p.finished = true
 }
 
-// landRecorded ends a passage that was recorded, also one that ended in a panic, which goes on. It is what lander returns, for this case.
-func landRecorded(m *Middleware, p *passage, recorded *recorder.Recorder, watched *watch) {
-	if recorded.Status == http.StatusSwitchingProtocols {
-		switched(m, p)
+func (p *recorded) watch() {
+	p.watched = watchClosely(p.recorder, p.r)
+	p.hang = p.m.newHang(p.hung)
+	if p.hang != nil {
+		p.recorder.OnHeader = p.came
+		p.hang.beginWith(p.watched.body)
 	}
-	if !p.finished || recorded.Status >= internalServerError || len(m.view.Failing) > 0 {
+}
+
+// hung tells the breaker of a request whose response headers have not come in time.
+func (p *recorded) hung() {
+	p.m.tellHung(p.m.breaker.Passed(p.at))
+}
+
+// came ends the waiting for the response headers.
+func (p *recorded) came(int) { p.hang.end() }
+
+// landRecorded ends a passage that was recorded, also one that ended in a panic, which goes on. It is what lander returns, for this case.
+func landRecorded(p *recorded) {
+	if p.hang != nil && p.hang.end() {
+		return
+	}
+	m, status := p.m, p.recorder.Status
+	if status == http.StatusSwitchingProtocols {
+		m.noteSwitch(p.r)
+	}
+	if !p.finished || status >= internalServerError || len(m.view.Failing) > 0 {
 		x := p.exchange()
-		x.watched = watched
-		x.record(recorded)
+		x.watched = p.watched
+		x.record(p.recorder)
 		m.tell(x, p.at)
 	}
+}
+
+// tellHung tells the breaker of a request whose response headers have not come within the hangTimeout.
+func (m *Middleware) tellHung(permit breaker.Permit) {
+	m.logFailure(0)
+	m.breaker.Done(permit, breaker.Failure, m.policy, m.redis.Timeout)
 }

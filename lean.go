@@ -298,6 +298,6 @@ func goOn(m *Middleware, w http.ResponseWriter, r *http.Request, verdict, now in
 	} else if m.policy == nil {
 		m.next.ServeHTTP(w, r)
 	} else {
-		m.try(w, r, now, nil)
+		m.try(w, r, hasBody(r), now, nil)
 	}
 }

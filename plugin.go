@@ -136,13 +136,21 @@ func (m *Middleware) handler() http.Handler {
 
 // serve answers a request that arrived at the time now, though the circuit is not known to be closed.
 func serve(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
-	upload := hasBody(r)
-	if retryAfter, refused := m.breaker.Refuses(upload, now); refused {
+	if retryAfter, refused := m.breaker.Refuses(false, now); refused {
 		refuseOpen(m, w, now+retryAfter.Microseconds(), now)
 		return
 	}
+	upload := hasBody(r)
+	if upload && m.breaker.Probing() {
+		upload = !readAhead(r)
+		now = sinceStart(time.Now()) // the client was waited for, not Redis
+		if retryAfter, refused := m.breaker.Refuses(upload, now); refused {
+			refuseOpen(m, w, now+retryAfter.Microseconds(), now)
+			return
+		}
+	}
 	if m.limit == nil {
-		m.try(w, r, now, nil)
+		m.try(w, r, upload, now, nil)
 		return
 	}
 	raw := rawOf(m, r)
@@ -157,7 +165,7 @@ func serve(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
 	if asked == nil {
 		settle(m, w, r, verdict, now)
 	} else {
-		m.tryAsked(w, r, verdict, now, asked)
+		m.tryAsked(w, r, upload, verdict, now, asked)
 	}
 }
 
@@ -170,7 +178,7 @@ func settle(m *Middleware, w http.ResponseWriter, r *http.Request, verdict, now 
 }
 
 // tryAsked answers a request that has heard the limiter's verdict, and asked the breaker for a permit meanwhile.
-func (m *Middleware) tryAsked(w http.ResponseWriter, r *http.Request, verdict, now int64, asked *breaker.Asked) {
+func (m *Middleware) tryAsked(w http.ResponseWriter, r *http.Request, upload bool, verdict, now int64, asked *breaker.Asked) {
 	if verdict == ratelimit.Failed {
 		verdict = takeAlone(m, m.keyOf(r), now, ratelimit.Trouble(m.hand))
 	}
@@ -179,7 +187,7 @@ func (m *Middleware) tryAsked(w http.ResponseWriter, r *http.Request, verdict, n
 		m.refuse(w, m.keyOf(r), verdict, now)
 		return
 	}
-	m.try(w, r, now, asked)
+	m.try(w, r, upload, now, asked)
 }
 
 // proceed answers a request that arrived at the time now and has heard the limiter's verdict.
@@ -201,9 +209,9 @@ func (m *Middleware) refuse(w http.ResponseWriter, key string, verdict, now int6
 }
 
 // try has the next handler answer a request that arrived at the time now, if the breaker gives a permit: the one that was asked for,
-// or another where that is nil.
-func (m *Middleware) try(w http.ResponseWriter, r *http.Request, now int64, asked *breaker.Asked) {
-	permit, retryAfter, err := m.ask(r, now, asked)
+// or another where that is nil. upload says that its body is still coming.
+func (m *Middleware) try(w http.ResponseWriter, r *http.Request, upload bool, now int64, asked *breaker.Asked) {
+	permit, retryAfter, err := m.ask(upload, now, asked)
 	if err != nil {
 		answerUnavailable(w)
 		return
@@ -257,11 +265,11 @@ func takeAlone(m *Middleware, key string, now int64, reason error) int64 {
 
 // ask asks the breaker for a permit: Redis's, as Redis last said where it is too slow, or while it is away as onError says. Where
 // retryAfter is not 0 there is none. An error says that the request is to be denied.
-func (m *Middleware) ask(r *http.Request, now int64, asked *breaker.Asked) (permit breaker.Permit, retryAfter time.Duration, err error) {
+func (m *Middleware) ask(upload bool, now int64, asked *breaker.Asked) (permit breaker.Permit, retryAfter time.Duration, err error) {
 	if asked != nil {
 		permit, retryAfter, err = m.breaker.Await(asked, m.deadline(now))
 	} else {
-		permit, retryAfter, err = m.breaker.Allow(m.policy, hasBody(r), now, m.deadline(now))
+		permit, retryAfter, err = m.breaker.Allow(m.policy, upload, now, m.deadline(now))
 	}
 	if err == nil {
 		return permit, retryAfter, nil
@@ -279,7 +287,7 @@ func (m *Middleware) ask(r *http.Request, now int64, asked *breaker.Asked) (perm
 	case onErrorDeny:
 		return breaker.Permit{}, 0, err
 	}
-	permit, retryAfter = m.breaker.AllowLocal(m.policy, hasBody(r), now)
+	permit, retryAfter = m.breaker.AllowLocal(m.policy, upload, now)
 	return permit, retryAfter, nil
 }
 

@@ -77,10 +77,10 @@ type watch struct {
 	body     *watchedBody // nil: there is none
 }
 
-// watchClosely has a recorder measure, and the body of a request, which calls onEnd when it has ended.
-func watchClosely(recorder *recorder.Recorder, r *http.Request, onEnd func()) *watch {
+// watchClosely has a recorder measure, and the body of a request.
+func watchClosely(recorder *recorder.Recorder, r *http.Request) *watch {
 	recorder.Timed = true
-	return &watch{recorder: recorder, body: watchBody(r, onEnd)}
+	return &watch{recorder: recorder, body: watchBody(r)}
 }
 
 func (w *watch) waited() time.Duration {
@@ -94,22 +94,22 @@ func (w *watch) waited() time.Duration {
 // watchedBody is the body of a request that is watched closely. Unlike a tracked one it may be asked while somebody is reading it, and knows
 // how long reading took; but it is interpreted, and reading it costs.
 type watchedBody struct {
-	body  io.ReadCloser
-	onEnd func() // nil: nothing; called once, when the body has ended, however it did
+	body io.ReadCloser
 
 	mu     sync.Mutex
 	err    error
+	whole  func() // called when all of it was read; nil: nothing is
 	took   time.Duration
 	begun  time.Time
 	during bool // somebody is reading
 }
 
 // watchBody has the body of a request watched, where there is one.
-func watchBody(r *http.Request, onEnd func()) *watchedBody {
+func watchBody(r *http.Request) *watchedBody {
 	if r.ContentLength == 0 || r.Body == nil {
 		return nil
 	}
-	b := &watchedBody{body: r.Body, onEnd: onEnd}
+	b := &watchedBody{body: r.Body}
 	r.Body = b
 	return b
 }
@@ -124,15 +124,26 @@ func (b *watchedBody) Read(piece []byte) (int, error) {
 	b.mu.Lock()
 	b.during = false
 	b.took += time.Since(b.begun)
-	ended := err != nil && b.err == nil
-	if ended {
+	whole := b.whole
+	if err != nil && b.err == nil {
 		b.err = err
 	}
+	ended := whole != nil && endOf(b.err) == bodyWhole
+	if ended {
+		b.whole = nil
+	}
 	b.mu.Unlock()
-	if ended && b.onEnd != nil {
-		b.onEnd()
+	if ended {
+		whole()
 	}
 	return n, err
+}
+
+// onWhole has a function called once, when all of the body was read. It is to be set before anybody reads.
+func (b *watchedBody) onWhole(whole func()) {
+	b.mu.Lock()
+	b.whole = whole
+	b.mu.Unlock()
 }
 
 // Close closes the body.

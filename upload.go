@@ -1,6 +1,8 @@
 package resilience
 
 import (
+	"bytes"
+	"io"
 	"net/http"
 	"sync"
 
@@ -13,12 +15,27 @@ func hasBody(r *http.Request) bool {
 	return r.ContentLength != 0 && r.Body != nil && r.Body != http.NoBody
 }
 
+// smallBody is the longest body that is read before a place for a probe is asked for, in bytes. The server's own buffers for a request
+// are as long.
+const smallBody = 4096
+
+// readAhead reads the body of a request if it is small and its length is known. It tells whether the body is whole: the request is then
+// no upload, however many others are, and a client that sends no body never asks for a place.
+func readAhead(r *http.Request) bool {
+	if r.ContentLength <= 0 || r.ContentLength > smallBody || r.Header.Get("Expect") != "" {
+		return false
+	}
+	body := make([]byte, r.ContentLength)
+	n, err := io.ReadFull(r.Body, body)
+	r.Body = io.NopCloser(io.MultiReader(bytes.NewReader(body[:n]), r.Body))
+	return err == nil
+}
+
 // upload is a probe whose body is on its way to the service. The time of the probe counts from the end of its body: a client that is
 // slow to send it says nothing about the service.
 type upload struct {
 	m      *Middleware
 	permit breaker.Permit
-	body   *watchedBody
 
 	mu      sync.Mutex // guards what follows; held while no other is
 	told    bool       // the verdict
@@ -26,11 +43,8 @@ type upload struct {
 	verdict func()     // that waits for it
 }
 
-// bodyEnded has the breaker told in the background that the body has ended, unless the client broke it off.
+// bodyEnded has the breaker told in the background that all of the body was sent.
 func (u *upload) bodyEnded() {
-	if u.body.end() != bodyWhole {
-		return
-	}
 	late := u.m.breaker.Late(u.permit, u.m.policy)
 	u.mu.Lock()
 	told := u.told

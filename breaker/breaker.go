@@ -253,6 +253,13 @@ func (b *Breaker) Refuses(upload bool, now int64) (retryAfter time.Duration, ref
 	return retryAfter, refused
 }
 
+// Probing tells that the circuit is not closed, as far as is known here: who passes is a probe.
+func (b *Breaker) Probing() bool {
+	b.Mu.Lock()
+	defer b.Mu.Unlock()
+	return b.machine.state != closed
+}
+
 // superseded tells whether the state was made here while Redis was away, and Redis is back: Redis rules. Mu is held.
 func (b *Breaker) superseded() bool {
 	return b.ours && b.Store != nil && !b.Store.Down()
@@ -304,10 +311,11 @@ func (b *Breaker) Recheck(now int64, policy *Policy) {
 	}
 	deadline := b.machine.deadline
 	b.machine.cut(now, policy)
-	if b.machine.deadline != deadline {
+	isCut := b.machine.deadline != deadline
+	if isCut {
 		b.show()
 	}
-	if b.Store != nil && !b.ours && !b.asking && now-b.asked >= recheck && !b.Store.Down() {
+	if b.Store != nil && !b.ours && !b.asking && (isCut || now-b.asked >= recheck) && !b.Store.Down() {
 		b.asking = true
 		go b.refreshBeside(policy)
 	}

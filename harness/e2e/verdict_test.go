@@ -22,8 +22,11 @@ type verdictRow struct {
 	name    string
 	service string // that is asked; "": the upstream
 	below   []string
+	first   func(c *verdictClient) // before all else
 	send    func(c *verdictClient)
 	opens   bool
+	answers bool // the service does, well
+	late    bool // after the response headers, which are all that is asked of a probe
 }
 
 // verdictClient sends to one row's route: the host is its name.
@@ -31,7 +34,6 @@ type verdictClient struct {
 	t    *testing.T
 	web  string
 	host string
-	sent int // of its row
 }
 
 // raw sends the text over HTTP/1, and reads until the other side ends the connection. {host} stands for the route's.
@@ -151,6 +153,7 @@ func verdictServices(t *testing.T) map[string]string {
 	const words = "Internal Server Error"
 	plain := "HTTP/1.1 500 Internal Server Error\r\n"
 	small := &http.Server{MaxHeaderBytes: 4096, Protocols: new(http.Protocols), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
 		if r.URL.Path == "/fail" {
 			w.WriteHeader(500)
 		}
@@ -191,11 +194,11 @@ var verdictRows = []verdictRow{
 	{name: "a malformed trailer", send: chunked("/upload", "3\r\nabc\r\n0\r\nno trailer\r\n\r\n")},
 	{name: "a trailer that does not end", send: brokenOff(h1("POST /upload", "Transfer-Encoding: chunked") + "3\r\nabc\r\n0\r\nX-Sum: 1\r\n")},
 	{name: "less than the content-length", send: brokenOff(h1("POST /upload", "Content-Length: 10") + "abc")},
-	{name: "headers for no such trailers", send: chunked("/upload", "3\r\nabc\r\n0\r\nContent-Length: 7\r\n\r\n")},
+	{name: "headers for no such trailers", send: chunked("/upload", "3\r\nabc\r\n0\r\nContent-Length: 7\r\n\r\n"), answers: true},
 	{name: "h2: less than the content-length", send: framed(h2("POST", "/upload", "content-length", "10"), func(f *xhttp2.Framer) {
 		f.WriteData(1, true, []byte("abc"))
 	})},
-	{name: "h2: no data, and a content-length", send: framed(h2("POST", "/upload", "content-length", "10"), nil)},
+	{name: "h2: no data, and a content-length", send: framed(h2("POST", "/upload", "content-length", "10"), nil), answers: true},
 	{name: "h2: more than the content-length", send: framed(h2("POST", "/upload", "content-length", "3"), func(f *xhttp2.Framer) {
 		f.WriteData(1, true, []byte("abcdef"))
 	})},
@@ -206,10 +209,10 @@ var verdictRows = []verdictRow{
 	})},
 	{name: "h2: a method that is none", send: framed(h2("G T", "/ok"), nil)},
 	{name: "h2: a method that is none, with a body", send: framed(h2("P\"ST", "/ok"), func(f *xhttp2.Framer) { f.WriteData(1, true, []byte("abc")) })},
-	{name: "h2: CONNECT", send: framed([]string{":method", "CONNECT", ":authority", "{host}:80"}, nil)},
+	{name: "h2: CONNECT", send: framed([]string{":method", "CONNECT", ":authority", "{host}:80"}, nil), answers: true},
 	{name: "h2: headers in a trailer", send: framed(h2("POST", "/upload", "trailer", "content-length, x-sum"), func(f *xhttp2.Framer) {
 		f.WriteData(1, true, []byte("abc"))
-	})},
+	}), answers: true},
 	{name: "h2c service: headers that are too long", service: "small h2c", send: framed(h2("GET", "/ok", "x-long", strings.Repeat("x", 20000)), nil)},
 	{name: "h2c service: headers that are too long, over HTTP/1", service: "small h2c", send: rawly(h1("GET /ok", "Connection: close", "X-Long: "+strings.Repeat("x", 20000)))},
 	{name: "h2c service: an upgrade", service: "small h2c", send: rawly(h1("GET /ok", "Connection: close, Upgrade", "Upgrade: websocket"))},
@@ -236,19 +239,16 @@ var verdictRows = []verdictRow{
 	{name: "compress: a service that hangs up on a POST", below: []string{"compress"}, send: rawly(h1("POST /hangup", "Connection: close", "Content-Length: 3") + "abc"), opens: true},
 	{name: "nobody listens", service: "nobody", send: rawly(h1("GET /", "Connection: close")), opens: true},
 	{name: "nobody listens to a POST", service: "nobody", send: rawly(h1("POST /", "Connection: close", "Content-Length: 3") + "abc"), opens: true},
-	{name: "an upgrade that nobody answers, of a service that switches protocols", send: func(c *verdictClient) {
-		if c.sent == 0 {
-			c.raw(h1("GET /ws", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="),
-				func(connection *net.TCPConn) {
-					answer := make([]byte, 12)
-					io.ReadFull(connection, answer)
-					require.Equal(c.t, "HTTP/1.1 101", string(answer))
-					connection.Close()
-				})
-		}
-		c.raw(h1("GET /hangup", "Connection: close, Upgrade", "Upgrade: websocket"), nil)
-	}, opens: true},
-	{name: "an answer that the service cuts", send: rawly(h1("GET /abort?after=100000", "Connection: close")), opens: true},
+	{name: "an upgrade that nobody answers, of a service that switches protocols", first: func(c *verdictClient) {
+		c.raw(h1("GET /ws", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="),
+			func(connection *net.TCPConn) {
+				answer := make([]byte, 12)
+				io.ReadFull(connection, answer)
+				require.Equal(c.t, "HTTP/1.1 101", string(answer))
+				connection.Close()
+			})
+	}, send: rawly(h1("GET /hangup", "Connection: close, Upgrade", "Upgrade: websocket")), opens: true},
+	{name: "an answer that the service cuts", send: rawly(h1("GET /abort?after=100000", "Connection: close")), opens: true, late: true},
 	{name: "without a date", service: "dateless", send: rawly(h1("GET /", "Connection: close")), opens: true},
 	{name: "without a date, in chunks", service: "dateless, chunked", send: rawly(h1("GET /", "Connection: close")), opens: true},
 	{name: "without a date, until the end", service: "dateless, closed", send: rawly(h1("GET /", "Connection: close")), opens: true},
@@ -317,6 +317,103 @@ func (c *verdictClient) get(path string) int {
 	return send(request).status
 }
 
+// One failure of the service is pending, so that each request needs a permit: of those that say nothing it is still the only one in a row.
+func TestVerdict_whileAFailureIsPending(t *testing.T) {
+	for way, change := range statusSources {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			s := startVerdicts(t, verdictRows, block{"failureThreshold": 1000, "resetTimeout": "1h"}, change)
+			for i, row := range verdictRows {
+				if row.service == "nobody" {
+					continue
+				}
+				t.Run(row.name, func(t *testing.T) {
+					c := s.client(t, i)
+					if row.first != nil {
+						row.first(c)
+					}
+					require.Equal(t, 200, c.get("/ok"))
+					c.get("/fail")
+					require.Eventually(t, func() bool { _, failures := s.state(i); return failures == "1" }, 5*time.Second, time.Millisecond)
+					row.send(c)
+					if row.opens {
+						require.Eventually(t, func() bool { _, failures := s.state(i); return failures > "1" }, 2*time.Second, time.Millisecond)
+						return
+					}
+					row.send(c)
+					time.Sleep(100 * time.Millisecond)
+					want := "1"
+					if row.answers {
+						want = "0"
+					}
+					_, failures := s.state(i)
+					require.Equal(t, want, failures, "failures in a row")
+				})
+			}
+		})
+	}
+}
+
+// A request that says nothing gives the place of a probe back: the circuit stays half-open, and the next honest ones close it.
+func TestVerdict_ofProbes(t *testing.T) {
+	for way, change := range statusSources {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			breaker := block{"failureThreshold": 1, "resetTimeout": "300ms", "halfOpenSuccessThreshold": 2, "halfOpenMaxProbes": 1}
+			s := startVerdicts(t, verdictRows, breaker, change)
+			for i, row := range verdictRows {
+				if row.service == "nobody" || row.late {
+					continue
+				}
+				t.Run(row.name, func(t *testing.T) {
+					c := s.client(t, i)
+					if row.first != nil {
+						row.first(c)
+					}
+					require.Equal(t, 200, c.get("/ok"))
+					c.get("/fail")
+					require.Eventually(t, func() bool { state, _ := s.state(i); return state == "open" }, 5*time.Second, time.Millisecond)
+					time.Sleep(350 * time.Millisecond)
+					if row.opens {
+						row.send(c)
+						require.Eventually(t, func() bool { state, _ := s.state(i); return state == "open" }, 2*time.Second, time.Millisecond)
+						return
+					}
+					if row.answers {
+						row.send(c)
+						row.send(c)
+						state, _ := s.state(i)
+						require.Equal(t, "closed", state)
+						return
+					}
+					for range 3 {
+						row.send(c)
+						time.Sleep(50 * time.Millisecond)
+						state, _ := s.state(i)
+						require.Equal(t, "half-open", state)
+						require.Empty(t, s.probes(i), "places held")
+					}
+					require.Equal(t, 200, c.get("/ok"))
+					require.Equal(t, 200, c.get("/ok"))
+					state, _ := s.state(i)
+					require.Equal(t, "closed", state)
+				})
+			}
+		})
+	}
+}
+
+// probes returns the places that probes hold.
+func (s *verdictStage) probes(i int) []string {
+	var held []string
+	for field := range s.server.Hash(fmt.Sprintf("resilience:{row-%d}:breaker", i)) {
+		if strings.HasPrefix(field, "probe:") {
+			held = append(held, field)
+		}
+	}
+	return held
+}
+
 func TestVerdict_ofAHealthyCircuit(t *testing.T) {
 	for way, change := range statusSources {
 		t.Run(way, func(t *testing.T) {
@@ -325,6 +422,9 @@ func TestVerdict_ofAHealthyCircuit(t *testing.T) {
 			for i, row := range verdictRows {
 				t.Run(row.name, func(t *testing.T) {
 					c := s.client(t, i)
+					if row.first != nil {
+						row.first(c)
+					}
 					honest := row.service != "nobody"
 					if honest {
 						require.Equal(t, 200, c.get("/ok"))
@@ -332,7 +432,6 @@ func TestVerdict_ofAHealthyCircuit(t *testing.T) {
 					}
 					for range 5 {
 						row.send(c)
-						c.sent++
 					}
 					if row.opens {
 						require.Eventually(t, func() bool { state, _ := s.state(i); return state == "open" }, 2*time.Second, time.Millisecond)

@@ -25,6 +25,9 @@ type conn struct {
 	raw    net.Conn          // that runs scripts: redigo, interpreted, writes byte by byte, and takes long to read
 	limit  *io.LimitedReader // of raw, set before each answer: a line that does not end must not fill the memory
 	reader *bufio.Reader     // of limit
+	loads  int               // answers to SCRIPT LOAD that have not been read
+	noLoad *atomic.Bool      // to be set where Redis loads no script for us
+	begun  string            // the part of a line that has been read
 	secure bool              // TLS
 	number int64             // grows from one connection to the next, of whichever store
 	// fresh is set until the connection has answered a call: only one that worked before can have died idle.
@@ -74,7 +77,7 @@ func (s *Store) tryDial() (c *conn, err error) {
 	return c, nil
 }
 
-// dial makes a connection: TCP, TLS, AUTH, SELECT and SCRIPT LOAD, all within settings.DialTimeout.
+// dial makes a connection: TCP, TLS, AUTH and SELECT, all within settings.DialTimeout.
 func dial(s *Store) (*conn, error) {
 	settings := s.settings
 	deadline := time.Now().Add(settings.DialTimeout)
@@ -102,7 +105,8 @@ func dial(s *Store) (*conn, error) {
 	return c, nil
 }
 
-// greet authenticates, selects the database and loads our scripts, in one round trip.
+// greet authenticates and selects the database, and has our scripts loaded. The answers to the last come before that to the first call:
+// nobody waits for them alone.
 func greet(s *Store, c *conn, deadline time.Time) error {
 	var must []string // the commands that Redis must answer with OK
 	if s.settings.Password != "" && s.settings.Username != "" {
@@ -120,70 +124,65 @@ func greet(s *Store, c *conn, deadline time.Time) error {
 	if err := c.redis.Err(); err != nil { // of any of the above
 		return err
 	}
-	var loads []string
-	if !s.noLoad.Load() {
-		loads = loadable()
-	}
 	c.raw.SetDeadline(deadline)
-	_, unsent := io.WriteString(c.raw, strings.Join(loads, "")) // of a Redis that has closed the connection the reason can still be read
+	c.noLoad = &s.noLoad
+	var unsent error
+	if !s.noLoad.Load() {
+		loads := loadable()
+		c.loads = len(loads)
+		_, unsent = io.WriteString(c.raw, strings.Join(loads, ""))
+	}
 	for _, command := range must {
 		if err := readOK(c, command); err != nil {
 			return err
 		}
 	}
-	for range loads {
-		if err := readLoaded(s, c); err != nil {
-			return err
-		}
+	if unsent != nil {
+		readLoads(c, "") // a Redis that has closed the connection may have said why
 	}
 	return unsent
 }
 
 // readOK reads the answer to a command that Redis answers with OK.
 func readOK(c *conn, command string) error {
-	reply, err := readReply(c)
-	if err != nil || reply == "+OK" {
+	line, err := readLine(c)
+	if err != nil || line == "+OK"+newline {
 		return err
 	}
-	if reply[0] != '-' {
+	if line[0] != '-' {
 		return errNotRedis
 	}
-	return fmt.Errorf("%s: %s", command, reasonOf(replyError(reply[1:])).Error())
+	return fmt.Errorf("%s: %s", command, reasonOf(replyError(strings.TrimSpace(line[1:]))).Error())
 }
 
-// readLoaded reads the answer to a SCRIPT LOAD. Where we have no right to it, or Redis does not know it, a script is sent when it is
-// first run.
-func readLoaded(s *Store, c *conn) error {
-	reply, err := readReply(c)
-	if err != nil || reply[0] != '-' {
-		return err
-	}
-	if strings.HasPrefix(reply, "-NOPERM") || strings.Contains(reply, "unknown") {
-		s.noLoad.Store(true)
-		return nil
-	}
-	if err = replyError(reply[1:]); errors.Is(err, ErrUnavailable) {
-		return err
+// readLoads reads the answers to SCRIPT LOAD that have not been read yet, of which the first line may have been: names of scripts, in
+// two lines each, or errors. Where we have no right to load, or Redis does not know how to, a script is sent when it is first run.
+func readLoads(c *conn, line string) (err error) {
+	for c.loads > 0 {
+		if line == "" {
+			line, err = readLine(c)
+			if err != nil {
+				return err
+			}
+		}
+		if line[0] == '-' {
+			c.loads--
+			if strings.HasPrefix(line, "-NOPERM") || strings.Contains(line, "unknown") {
+				c.noLoad.Store(true)
+			} else if err = replyError(strings.TrimSpace(line[1:])); errors.Is(err, ErrUnavailable) {
+				return err
+			}
+		} else if len(line) == nameLength+len(newline) {
+			c.loads--
+		} else if line != nameHead {
+			return errNotRedis
+		}
+		line = ""
 	}
 	return nil
 }
 
-// readReply reads a reply of one line, or a short string, which it returns behind a $.
-func readReply(c *conn) (string, error) {
-	line, err := readLine(c)
-	if err != nil {
-		return "", err
-	}
-	text := strings.TrimSuffix(line, newline)
-	if text == "" || text == line {
-		return "", errNotRedis
-	}
-	if text[0] == '+' || text[0] == '-' {
-		return text, nil
-	}
-	if text != "$40" { // the name of a script
-		return "", errNotRedis
-	}
-	line, err = readLine(c)
-	return "$" + strings.TrimSuffix(line, newline), err
-}
+const (
+	nameLength = 40
+	nameHead   = "$40" + newline
+)

@@ -21,6 +21,8 @@ var errUnsent = errors.New("i/o timeout: not sent in time")
 func readLine(c *conn) (string, error) {
 	c.limit.N = maxReply
 	line, err := c.reader.ReadString('\n')
+	line = c.begun + line
+	c.begun = ""
 	if isTimeout(err) {
 		return lookAgain(c, line)
 	}
@@ -35,8 +37,12 @@ func lookAgain(c *conn, line string) (string, error) {
 		c.raw.SetDeadline(now.Add(grace))
 		rest, err := c.reader.ReadString('\n')
 		line += rest
-		if !isTimeout(err) || i == looks || time.Since(now) < stall {
+		if !isTimeout(err) {
 			return line, err
+		}
+		if i == looks || time.Since(now) < stall {
+			c.begun = line
+			return "", err
 		}
 	}
 }
@@ -89,15 +95,16 @@ func lateness(s *Store) error {
 func (s *Store) awaitRest(c *conn, lines int, until time.Time) {
 	defer func() { recover() }()
 	c.raw.SetDeadline(until)
-	for i := 0; i < lines; i++ {
-		_, err := readLine(c)
-		if err != nil {
-			shut(c)
-			if isTimeout(err) {
-				s.markDown(lateness(s))
-			}
-			return
+	err := readLoads(c, "")
+	for i := 0; i < lines && err == nil; i++ {
+		_, err = readLine(c)
+	}
+	if err != nil {
+		shut(c)
+		if isTimeout(err) {
+			s.markDown(lateness(s))
 		}
+		return
 	}
 	c.fresh = false
 	c.used = time.Now()

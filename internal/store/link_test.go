@@ -69,13 +69,14 @@ func TestStore_followsANameThatMoves(t *testing.T) {
 		t.Run(age.String(), func(t *testing.T) {
 			n := newName(t, first.Addr())
 			s, told := open(t, Settings{Address: n.address, MaxConnAge: age})
+			s.settings.Timeout = 300 * time.Millisecond
 			ask := func() int64 {
 				call := &Call{Script: who, Keys: []string{"who"}}
-				require.NoError(t, s.Run([]*Call{call}, time.Now().Add(s.settings.Timeout)))
+				require.NoError(t, s.Run([]*Call{call}, time.Now().Add(s.settings.Timeout/2)))
 				return call.Reply[0]
 			}
 			require.Equal(t, int64(1), ask())
-			n.delay.Store(int64(300 * time.Millisecond)) // a request that waited for a connection would fail
+			n.delay.Store(int64(s.settings.Timeout * 3 / 4)) // a request that waited for a connection would fail
 			n.target.Store(second.Addr())
 			last := int64(0)
 			for end := time.Now().Add(5 * 200 * time.Millisecond); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {

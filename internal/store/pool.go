@@ -188,13 +188,13 @@ func keepYoung(s *Store, c *conn) {
 }
 
 // renew puts a new connection in the place of an old one, so that a name whose address has changed is followed. No request waits
-// for that: the old one serves until the new one is there.
+// for that: the old one serves until the new one is there and has shown what it can do.
 func (s *Store) renew(c *conn) {
 	if surplus, over := s.outgrown(c); over {
 		hangUp(surplus)
 		return
 	}
-	made, err := s.tryDial()
+	made, err := s.tryCheck()
 	if err != nil {
 		renewLater(s, c) // it serves on, if it can
 		return

@@ -160,7 +160,8 @@ func TestStore_isAwayFromAClusterThatServesSomeKeys(t *testing.T) {
 	second.Do("CLUSTER", "ADDSLOTSRANGE", 8192, 16383)
 	first.Do("CLUSTER", "MEET", "127.0.0.1", second.Port(), port)
 	require.Eventually(t, func() bool {
-		return strings.Contains(first.Text("CLUSTER", "INFO"), "cluster_state:ok")
+		return strings.Contains(first.Text("CLUSTER", "INFO")+second.Text("CLUSTER", "INFO"), "cluster_state:ok") &&
+			!strings.Contains(first.Text("CLUSTER", "INFO")+second.Text("CLUSTER", "INFO"), "cluster_state:fail")
 	}, 10*time.Second, 20*time.Millisecond)
 
 	s, n := open(t, Settings{Address: second.Addr()})

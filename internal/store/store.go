@@ -29,7 +29,7 @@ type Settings struct {
 	DB          int
 	TLS         *tls.Config   // nil for a plain connection
 	Timeout     time.Duration // for the answer to a call
-	DialTimeout time.Duration // for making a connection: TCP, TLS, AUTH, SELECT and SCRIPT LOAD
+	DialTimeout time.Duration // for making a connection: TCP, TLS, AUTH and SELECT
 	MaxConnAge  time.Duration // after which another connection takes the place of one, a fifth more or less; 0: never
 	KeyPrefix   string
 }

@@ -21,6 +21,11 @@ func goOn(s *Store, c *conn, calls []*Call, line string, err error, sent, deadli
 	if isTimeout(err) {
 		line, err = lookAgain(c, line)
 	}
+	if err == nil && c.loads > 0 {
+		if err = readLoads(c, line); err == nil {
+			line, err = readLine(c)
+		}
+	}
 	if err == nil {
 		err = understand(c, calls[0], line)
 	}
@@ -139,7 +144,10 @@ func died(c *conn) bool {
 	for i := 1; ; i++ {
 		now := time.Now()
 		c.raw.SetDeadline(now.Add(peek))
-		_, err := c.reader.ReadByte()
+		err := readLoads(c, "")
+		if err == nil {
+			_, err = c.reader.ReadByte()
+		}
 		if !isTimeout(err) {
 			return true
 		}

@@ -43,6 +43,9 @@ func roundTrip(c *conn, calls []*Call, source bool, deadline time.Time) error {
 	if err := send(c, strings.Join(commands, "")); err != nil {
 		return err
 	}
+	if err := readLoads(c, ""); err != nil {
+		return err
+	}
 	for _, call := range calls {
 		line, err := readLine(c)
 		if err != nil {
