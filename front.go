@@ -42,7 +42,7 @@ func turn(m *Middleware, handler http.HandlerFunc) {
 	m.mu.Unlock()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !m.checks {
+	if !m.checks { // by the lean handler
 		*m.facing = handler
 	}
 }
