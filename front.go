@@ -42,7 +42,9 @@ func turn(m *Middleware, handler http.HandlerFunc) {
 	m.mu.Unlock()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	*m.facing = handler
+	if !m.checks { // by the lean handler
+		*m.facing = handler
+	}
 }
 
 // refuser returns a handler that refuses all requests as long as the refusal holds, and then hands over to the lean one.

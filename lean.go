@@ -32,7 +32,9 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 		writer        reflect.Type
 		length        int64
 		hasBody       bool
+		checks        bool // requests are checked for other instances on their way (nesting.go)
 	)
+	m.check = func(on bool) { checks = on }
 	hand, held, next, view, own := m.hand, m.hand.Held, m.next, m.view, m.own
 	land := m.land
 	since, begun, typeOf := time.Since, start, reflect.TypeOf
@@ -44,6 +46,10 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 		)
 		now = int64(since(begun)) / 1000
 		mu.Lock()
+		if checks {
+			checked(m, w, r)
+			return
+		}
 		if now >= view.Healthy {
 			unhealthy(m, w, r, now)
 			return
@@ -110,13 +116,19 @@ func (m *Middleware) leanLimiter() http.HandlerFunc {
 		values        []string
 		e             *ratelimit.Entry
 		found, leased bool
+		checks        bool // see leanBoth
 	)
+	m.check = func(on bool) { checks = on }
 	hand, held, next := m.hand, m.hand.Held, m.next
 	since, begun := time.Since, start
 	ofHeader, ofConnection, header := m.header != "", m.client.OfConnection(), m.header
 	return func(w http.ResponseWriter, r *http.Request) {
 		now := int64(since(begun)) / 1000
 		mu.Lock()
+		if checks {
+			checked(m, w, r)
+			return
+		}
 		raw = ""
 		if ofHeader {
 			values, found = r.Header[header]
@@ -163,13 +175,19 @@ func (m *Middleware) leanBreaker() http.HandlerFunc {
 		writer  reflect.Type
 		length  int64
 		hasBody bool
+		checks  bool // see leanBoth
 	)
+	m.check = func(on bool) { checks = on }
 	next, view, own := m.next, m.view, m.own
 	land := m.land
 	since, begun, typeOf := time.Since, start, reflect.TypeOf
 	return func(w http.ResponseWriter, r *http.Request) {
 		now := int64(since(begun)) / 1000
 		mu.Lock()
+		if checks {
+			checked(m, w, r)
+			return
+		}
 		if now >= view.Healthy {
 			unhealthy(m, w, r, now)
 			return

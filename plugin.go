@@ -34,6 +34,11 @@ type Middleware struct {
 	keyOf func(*http.Request) string
 	hand  *ratelimit.Hand
 
+	// Of other instances on the way of a request (nesting.go).
+	instance *instance
+	check    func(on bool) // has the lean handler check requests, or not; mu is held
+	checks   bool          // whether it does; guarded by mu
+
 	// Where there is a breaker (front.go).
 	facing *http.HandlerFunc // the front
 	lean   http.HandlerFunc  // which it is turned to as long as the circuit is not known to be open
@@ -81,10 +86,20 @@ func newMiddleware(ctx context.Context, next http.Handler, config *Config, name 
 	}
 	if m.policy != nil {
 		m.hand.Leave = &leave{m.breaker, m.policy}
+	}
+	m.ready()
+	if m.limit != nil || m.policy != nil {
+		shared.enter(ctx, m, name)
+	}
+	return m, nil
+}
+
+// ready makes the handlers of a middleware that has all the rest.
+func (m *Middleware) ready() {
+	if m.policy != nil {
 		m.land = m.lander(m.own)
 	}
 	m.front = m.handler()
-	return m, nil
 }
 
 // leave is the breaker's, for requests that asked Redis for a token.
