@@ -48,15 +48,14 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 		}
 		raw = ""
 		if ofHeader {
-			values, found = r.Header[header]
-			if found {
-				if len(values) > 0 {
-					raw = values[0]
-				}
+			values = r.Header[header]
+			if len(values) == 1 {
+				raw = values[0]
 			}
 		} else if ofConnection {
 			raw = r.RemoteAddr
-		} else {
+		}
+		if raw == "" { // another criterion; or the header has several lines, another spelling, or is not there
 			raw = rawOf(m, r)
 		}
 		leased = false
@@ -108,19 +107,20 @@ func (m *Middleware) leanLimiter() http.HandlerFunc {
 	since, begun := time.Since, start
 	ofHeader, ofConnection, header := m.header != "", m.client.OfConnection(), m.header
 	return func(w http.ResponseWriter, r *http.Request) {
-		now := int64(since(begun)) / 1000
+		//lint:ignore S1021 the interpreter makes two values for :=
+		var now int64
+		now = int64(since(begun)) / 1000
 		mu.Lock()
 		raw = ""
 		if ofHeader {
-			values, found = r.Header[header]
-			if found {
-				if len(values) > 0 {
-					raw = values[0]
-				}
+			values = r.Header[header]
+			if len(values) == 1 {
+				raw = values[0]
 			}
 		} else if ofConnection {
 			raw = r.RemoteAddr
-		} else {
+		}
+		if raw == "" { // another criterion; or the header has several lines, another spelling, or is not there
 			raw = rawOf(m, r)
 		}
 		leased = false
@@ -157,7 +157,9 @@ func (m *Middleware) leanBreaker() http.HandlerFunc {
 	land := m.land
 	since, begun, typeOf := time.Since, start, reflect.TypeOf
 	return func(w http.ResponseWriter, r *http.Request) {
-		now := int64(since(begun)) / 1000
+		//lint:ignore S1021 the interpreter makes two values for :=
+		var now int64
+		now = int64(since(begun)) / 1000
 		mu.Lock()
 		if now >= view.Healthy {
 			unhealthy(m, w, r, now)
@@ -179,8 +181,8 @@ func (m *Middleware) leanBreaker() http.HandlerFunc {
 
 // rawOf returns what the key of a request is made of, where that is one string, or else the key.
 func rawOf(m *Middleware, r *http.Request) string {
-	if m.client.Header != "" {
-		return r.Header.Get(m.client.Header)
+	if m.headerOf != nil {
+		return m.headerOf(r)
 	}
 	if m.client.OfConnection() {
 		return r.RemoteAddr

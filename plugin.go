@@ -26,10 +26,11 @@ var errNil = errors.New("resilience: there is no next handler")
 type Middleware struct {
 	*settings
 	*scope
-	next  http.Handler
-	front http.Handler // answers all requests but those for the health
-	keyOf func(*http.Request) string
-	hand  *ratelimit.Hand
+	next     http.Handler
+	front    http.Handler // answers all requests but those for the health
+	keyOf    func(*http.Request) string
+	headerOf func(*http.Request) string // the value of the header that the key is made of; nil: it is made of something else
+	hand     *ratelimit.Hand
 
 	// Where there is a breaker (front.go).
 	facing *http.HandlerFunc // the front
@@ -38,7 +39,7 @@ type Middleware struct {
 	// Of the limiter and the breaker, side by side: interpreted, each dot on the way to a field costs.
 	mu     sync.Locker // a method of an interface is the cheaper one
 	view   *breaker.View
-	header string         // that the key is made of; "": none
+	header string         // that the key is made of, as it was configured; "": none
 	own    *watched       // writers on this route; guarded by mu
 	land   func(*passage) // ends the passages of those writers
 }
@@ -67,8 +68,11 @@ func newMiddleware(ctx context.Context, next http.Handler, config *Config, name 
 	scope := join(ctx, settings)
 	m := &Middleware{
 		settings: settings, scope: scope, next: next, keyOf: clientkey.New(settings.client),
-		hand: ratelimit.NewHand(scope.limiter, settings.limit, settings.redis.Timeout, naming(settings.client)), header: http.CanonicalHeaderKey(settings.client.Header),
+		hand: ratelimit.NewHand(scope.limiter, settings.limit, settings.redis.Timeout, naming(settings.client)), header: settings.client.Header,
 		mu: scope.limiter.Mu, view: &scope.breaker.View, own: &watched{},
+	}
+	if m.header != "" {
+		m.headerOf = clientkey.HeaderValue(m.header)
 	}
 	if m.policy != nil {
 		m.hand.Leave = &leave{m.breaker, m.policy}
