@@ -207,7 +207,7 @@ func unhealthy(m *Middleware, w http.ResponseWriter, r *http.Request, now int64)
 	until := m.view.Open
 	m.mu.Unlock()
 	if now < until {
-		refuseOpen(m, w, until, now)
+		refuseOpen(m, w, r, until, now)
 		return
 	}
 	if m.breaker.Renew(now, m.policy) {
@@ -218,8 +218,8 @@ func unhealthy(m *Middleware, w http.ResponseWriter, r *http.Request, now int64)
 }
 
 // refuseOpen refuses a request, for the circuit is known to be open until then. The next ones are refused with the same words.
-func refuseOpen(m *Middleware, w http.ResponseWriter, until, now int64) {
-	circuitOpen.write(w, seconds(until-now))
+func refuseOpen(m *Middleware, w http.ResponseWriter, r *http.Request, until, now int64) {
+	circuitOpen.write(w, r, seconds(until-now))
 	m.noteOpen(now)
 	if !m.debug {
 		m.refuseAll(now)
@@ -246,6 +246,9 @@ func emptyHanded(m *Middleware, w http.ResponseWriter, r *http.Request, e *ratel
 	if now > 1000000 {
 		header["Retry-After"] = seconds(now)
 	}
+	if r.ContentLength != 0 {
+		closeAfter(header, r)
+	}
 	w.WriteHeader(tooManyRequests)
 	w.Write(limitedText)
 }
@@ -261,7 +264,7 @@ func goOn(m *Middleware, w http.ResponseWriter, r *http.Request, verdict, now in
 		verdict = takeAlone(m, m.keyOf(r), now, ratelimit.Trouble(m.hand))
 	}
 	if verdict <= 0 {
-		m.refuse(w, m.keyOf(r), verdict, now)
+		m.refuse(w, r, verdict, now)
 	} else if m.policy == nil {
 		m.next.ServeHTTP(w, r)
 	} else {

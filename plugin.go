@@ -97,7 +97,7 @@ func (l *leave) Extend(now int64) { l.breaker.Renew(now, l.policy) }
 // answer answers a request that may ask for the health of this gateway itself.
 func (m *Middleware) answer(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == m.health && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
-		answerHealthy(w)
+		answerHealthy(w, r)
 		return
 	}
 	m.front.ServeHTTP(w, r)
@@ -121,7 +121,7 @@ func (m *Middleware) handler() http.Handler {
 // serve answers a request that arrived at the time now, though the circuit is not known to be closed.
 func serve(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
 	if retryAfter, refused := m.breaker.Refuses(now); refused {
-		refuseOpen(m, w, now+retryAfter.Microseconds(), now)
+		refuseOpen(m, w, r, now+retryAfter.Microseconds(), now)
 		return
 	}
 	if m.limit == nil {
@@ -145,23 +145,23 @@ func proceed(m *Middleware, w http.ResponseWriter, r *http.Request, verdict, now
 }
 
 // refuse refuses a request for which there is no token.
-func (m *Middleware) refuse(w http.ResponseWriter, key string, verdict, now int64) {
+func (m *Middleware) refuse(w http.ResponseWriter, r *http.Request, verdict, now int64) {
 	if verdict == denied {
-		answerUnavailable(w)
+		answerUnavailable(w, r)
 		return
 	}
-	m.refuseLimited(w, key, -verdict, now)
+	m.refuseLimited(w, r, -verdict, now)
 }
 
 // try has the next handler answer a request that arrived at the time now, if the breaker gives a permit.
 func (m *Middleware) try(w http.ResponseWriter, r *http.Request, now int64) {
 	permit, retryAfter, err := m.ask(now, m.deadline(now))
 	if err != nil {
-		answerUnavailable(w)
+		answerUnavailable(w, r)
 		return
 	}
 	if retryAfter > 0 {
-		refuseOpen(m, w, now+retryAfter.Microseconds(), now)
+		refuseOpen(m, w, r, now+retryAfter.Microseconds(), now)
 		return
 	}
 	at, healthy := m.healthy()

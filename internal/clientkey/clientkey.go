@@ -57,7 +57,6 @@ func New(c Criterion) func(*http.Request) string {
 func HeaderValue(name string) func(*http.Request) string {
 	canonical := http.CanonicalHeaderKey(name)
 	return func(r *http.Request) string {
-		//lint:ignore S1021 the interpreter makes two values for :=
 		var lines []string
 		lines = r.Header[name]
 		if len(lines) == 0 {
