@@ -29,12 +29,14 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 		values        []string
 		e             *ratelimit.Entry
 		found, leased bool
+		missing       bool // raw is not known yet
 		writer        reflect.Type
 	)
 	hand, held, next, view, own := m.hand, m.hand.Held, m.next, m.view, m.own
 	land := m.land
 	since, begun, typeOf := time.Since, start, reflect.TypeOf
 	ofHeader, ofConnection, header := m.header != "", m.client.OfConnection(), m.header
+	derived := !ofConnection
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
 			now   int64
@@ -46,16 +48,17 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 			unhealthy(m, w, r, now)
 			return
 		}
-		raw = ""
-		if ofHeader {
+		missing = derived
+		if ofConnection {
+			raw = r.RemoteAddr
+		} else if ofHeader {
 			values = r.Header[header]
 			if len(values) == 1 {
 				raw = values[0]
+				missing = false
 			}
-		} else if ofConnection {
-			raw = r.RemoteAddr
 		}
-		if raw == "" { // another criterion; or the header has several lines, another spelling, or is not there
+		if missing { // another criterion; or the header has several lines, another spelling, or is not there
 			raw = rawOf(m, r)
 		}
 		leased = false
@@ -102,25 +105,28 @@ func (m *Middleware) leanLimiter() http.HandlerFunc {
 		values        []string
 		e             *ratelimit.Entry
 		found, leased bool
+		missing       bool // raw is not known yet
 	)
 	hand, held, next := m.hand, m.hand.Held, m.next
 	since, begun := time.Since, start
 	ofHeader, ofConnection, header := m.header != "", m.client.OfConnection(), m.header
+	derived := !ofConnection
 	return func(w http.ResponseWriter, r *http.Request) {
 		//lint:ignore S1021 the interpreter makes two values for :=
 		var now int64
 		now = int64(since(begun)) / 1000
 		mu.Lock()
-		raw = ""
-		if ofHeader {
+		missing = derived
+		if ofConnection {
+			raw = r.RemoteAddr
+		} else if ofHeader {
 			values = r.Header[header]
 			if len(values) == 1 {
 				raw = values[0]
+				missing = false
 			}
-		} else if ofConnection {
-			raw = r.RemoteAddr
 		}
-		if raw == "" { // another criterion; or the header has several lines, another spelling, or is not there
+		if missing { // another criterion; or the header has several lines, another spelling, or is not there
 			raw = rawOf(m, r)
 		}
 		leased = false

@@ -65,6 +65,9 @@ func newMiddleware(ctx context.Context, next http.Handler, config *Config, name 
 	if err != nil {
 		return nil, err
 	}
+	if !settings.does() {
+		settings.warnings = append(settings.warnings, "this middleware does nothing: it has neither rateLimit nor circuitBreaker nor health")
+	}
 	scope := join(ctx, settings)
 	m := &Middleware{
 		settings: settings, scope: scope, next: next, keyOf: clientkey.New(settings.client),

@@ -25,12 +25,12 @@ func TestObjects_ofAHeader(t *testing.T) {
 		status   int
 		most     float64
 	}{
-		{"a lease in hand", "X-Api-Key", false, "1000000", 200, 42},
+		{"a lease in hand", "X-Api-Key", false, "1000000", 200, 41},
 		{"both", "X-Api-Key", true, "1000000", 200, 102},
-		{"an empty bucket", "X-Api-Key", true, "10", 429, 101},
-		{"a lease in hand, in another spelling", "X-API-Key", false, "1000000", 200, 81},
-		{"both, in another spelling", "X-API-Key", true, "1000000", 200, 142},
-		{"an empty bucket, in another spelling", "X-API-Key", true, "10", 429, 141},
+		{"an empty bucket", "X-Api-Key", true, "10", 429, 103},
+		{"a lease in hand, in another spelling", "X-API-Key", false, "1000000", 200, 80},
+		{"both, in another spelling", "X-API-Key", true, "1000000", 200, 141},
+		{"an empty bucket, in another spelling", "X-API-Key", true, "10", 429, 142},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			w := &writer{header: http.Header{}}
