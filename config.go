@@ -59,11 +59,11 @@ type TLSConfig struct {
 	// Enabled switches TLS on. Default: false.
 	Enabled string `json:"enabled,omitempty"`
 	// CA is the file with the certificates of the authorities to trust. Default: the system's.
-	// Example: /etc/redis/ca.pem
+	// Example: /run/secrets/redis/ca.pem
 	CA string `json:"ca,omitempty"`
-	// Cert is the file with this gateway's own certificate; it needs Key. Default: none. Example: /etc/redis/cert.pem
+	// Cert is the file with this gateway's own certificate; it needs Key. Default: none. Example: /run/secrets/redis/cert.pem
 	Cert string `json:"cert,omitempty"`
-	// Key is the file with the private key of Cert. Default: none. Example: /etc/redis/key.pem
+	// Key is the file with the private key of Cert. Default: none. Example: /run/secrets/redis/key.pem
 	Key string `json:"key,omitempty"`
 	// ServerName is the name that Redis's certificate must have. Default: the host in Address. Example: redis.internal
 	ServerName string `json:"serverName,omitempty"`
