@@ -48,7 +48,7 @@ func durationAdvice(text string, lowest, byDefault time.Duration) string {
 	if strings.Contains(text, ".") {
 		number = strings.TrimRight(strings.TrimRight(text, "0"), ".") // files deliver 30 as "30.000000"
 	}
-	if byDefault < time.Second {
+	if byDefault > 0 && byDefault < time.Second {
 		unit, units = "ms", "milliseconds"
 	}
 	if d, ok := parseDuration(number + unit); ok && isUsable(d, lowest) && strings.Trim(number, "0123456789.") == "" {

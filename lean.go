@@ -31,7 +31,11 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 		found, leased bool
 		missing       bool // raw is not known yet
 		writer        reflect.Type
+		length        int64
+		hasBody       bool
+		checks        bool // requests are checked for other instances on their way (nesting.go)
 	)
+	m.check = func(on bool) { checks = on }
 	hand, held, next, view, own := m.hand, m.hand.Held, m.next, m.view, m.own
 	land := m.land
 	since, begun, typeOf := time.Since, start, reflect.TypeOf
@@ -44,6 +48,10 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 		)
 		now = int64(since(begun)) / 1000
 		mu.Lock()
+		if checks {
+			checked(m, w, r)
+			return
+		}
 		if now >= view.Healthy {
 			unhealthy(m, w, r, now)
 			return
@@ -73,6 +81,11 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 				emptyHanded(m, w, r, e, now)
 				return
 			}
+		}
+		length = r.ContentLength
+		hasBody = length != 0
+		if hasBody {
+			trackBody(r)
 		}
 		writer = typeOf(w)
 		other = writer != own.writer
@@ -106,7 +119,9 @@ func (m *Middleware) leanLimiter() http.HandlerFunc {
 		e             *ratelimit.Entry
 		found, leased bool
 		missing       bool // raw is not known yet
+		checks        bool // see leanBoth
 	)
+	m.check = func(on bool) { checks = on }
 	hand, held, next := m.hand, m.hand.Held, m.next
 	since, begun := time.Since, start
 	ofHeader, ofConnection, header := m.header != "", m.client.OfConnection(), m.header
@@ -116,6 +131,10 @@ func (m *Middleware) leanLimiter() http.HandlerFunc {
 		var now int64
 		now = int64(since(begun)) / 1000
 		mu.Lock()
+		if checks {
+			checked(m, w, r)
+			return
+		}
 		missing = derived
 		if ofConnection {
 			raw = r.RemoteAddr
@@ -158,7 +177,13 @@ func (m *Middleware) leanLimiter() http.HandlerFunc {
 // leanBreaker breaks.
 func (m *Middleware) leanBreaker() http.HandlerFunc {
 	mu := m.mu
-	var writer reflect.Type // guarded by mu
+	var ( // guarded by mu
+		writer  reflect.Type
+		length  int64
+		hasBody bool
+		checks  bool // see leanBoth
+	)
+	m.check = func(on bool) { checks = on }
 	next, view, own := m.next, m.view, m.own
 	land := m.land
 	since, begun, typeOf := time.Since, start, reflect.TypeOf
@@ -167,9 +192,18 @@ func (m *Middleware) leanBreaker() http.HandlerFunc {
 		var now int64
 		now = int64(since(begun)) / 1000
 		mu.Lock()
+		if checks {
+			checked(m, w, r)
+			return
+		}
 		if now >= view.Healthy {
 			unhealthy(m, w, r, now)
 			return
+		}
+		length = r.ContentLength
+		hasBody = length != 0
+		if hasBody {
+			trackBody(r)
 		}
 		writer = typeOf(w)
 		other := writer != own.writer
@@ -225,6 +259,7 @@ func unhealthy(m *Middleware, w http.ResponseWriter, r *http.Request, now int64)
 
 // refuseOpen refuses a request, for the circuit is known to be open until then. The next ones are refused with the same words.
 func refuseOpen(m *Middleware, w http.ResponseWriter, r *http.Request, until, now int64) {
+	m.breaker.Recheck(now, m.policy)
 	circuitOpen.write(w, r, seconds(until-now))
 	m.noteOpen(now)
 	if !m.debug {
@@ -274,6 +309,6 @@ func goOn(m *Middleware, w http.ResponseWriter, r *http.Request, verdict, now in
 	} else if m.policy == nil {
 		m.next.ServeHTTP(w, r)
 	} else {
-		m.try(w, r, now)
+		m.try(w, r, hasBody(r), now, nil)
 	}
 }

@@ -84,6 +84,7 @@ type registry struct {
 	scopes map[string]*scope
 	stores map[string]*storeEntry
 	latest *generation
+	cohort *cohort // of the instance that was made last
 }
 
 func newRegistry(grace time.Duration) *registry {

@@ -1,17 +1,21 @@
 package breaker
 
 import (
+	"errors"
 	"time"
 
 	"github.com/resilient-gateway/resilience/internal/store"
 )
+
+// repeats is how often a report is made again that got no answer in time.
+const repeats = 3
 
 // Outcome is what became of a request that was let through.
 type Outcome int
 
 // The outcomes of a request.
 const (
-	// Unknown says nothing about the upstream: the client went away.
+	// Unknown says nothing about the upstream: the client went away, or was at fault.
 	Unknown Outcome = iota
 	// Success is an answer that is not the upstream's fault.
 	Success
@@ -23,6 +27,10 @@ const (
 // where that is too short to be worth a try, the call is made beside the request. It must be called once for each permit.
 func (b *Breaker) Done(permit Permit, outcome Outcome, policy *Policy, patience time.Duration) {
 	if !permit.counts {
+		return
+	}
+	if permit.unasked && b.Store.Down() {
+		b.keep(permit, outcome)
 		return
 	}
 	if b.Store == nil || permit.local || b.Store.Down() {
@@ -55,20 +63,47 @@ func (b *Breaker) reportBeside(permit Permit, outcome Outcome, policy *Policy) {
 	b.report(permit, outcome, policy, time.Now().Add(b.Timeout))
 }
 
+// report tells Redis of an outcome by the deadline. Where it does not hear in time, it is told again in the background.
 func (b *Breaker) report(permit Permit, outcome Outcome, policy *Policy, deadline time.Time) {
-	asked := b.Now()
-	args := make([]string, 0, len(policy.args)+4)
-	args = append(args, policy.args...)
-	args = append(args, digits(permit.generation), digits(permit.probe), flag(outcome == Success), flag(outcome == Failure))
-	call := &store.Call{Script: reportScript, Keys: b.keys, Args: args, Once: true}
-	call.Then = func(c *store.Call) { b.learn(c, asked) }
+	failed := int64(0)
+	if outcome == Failure {
+		failed = 1
+	}
+	call := b.reportCall(permit, outcome == Success, failed, policy)
 	err := b.run(call, deadline)
 	if permit.probe != 0 {
 		b.Mu.Lock()
 		b.full = 0
+		b.crammed = 0
 		b.Mu.Unlock()
 	}
-	if err != nil {
-		b.doneLocal(permit, outcome, policy)
+	if err == nil {
+		return
+	}
+	if errors.Is(err, store.ErrUnavailable) && !b.Store.Down() {
+		b.repeat(call)
+		return
+	}
+	b.doneLocal(permit, outcome, policy)
+}
+
+func (b *Breaker) reportCall(permit Permit, succeeded bool, failed int64, policy *Policy) *store.Call {
+	asked := b.Now()
+	call := &store.Call{Script: reportScript, Keys: b.keys, Args: withArgs(policy,
+		digits(permit.generation), digits(permit.probe), flag(succeeded), digits(failed), newID())}
+	call.Then = func(c *store.Call) { b.learn(c, asked, policy) }
+	return call
+}
+
+// repeat makes a call again in the background that got no answer in time, until it has one, or Redis is away. It counts once.
+func (b *Breaker) repeat(call *store.Call) { go b.repeatBeside(call) }
+
+func (b *Breaker) repeatBeside(call *store.Call) {
+	defer func() { recover() }()
+	for try := 0; try < repeats; try++ {
+		err := b.run(call, time.Now().Add(b.Timeout))
+		if err == nil || b.Store.Down() {
+			return
+		}
 	}
 }

@@ -59,7 +59,7 @@ type Limiter struct {
 
 	// Guarded by Mu.
 	known
-	shared  *Entry // for all keys that there is no room for
+	shared  map[*Limit]*Entry // for all keys that there is no room for
 	lines   map[*Limit]*line
 	waiting []*batch // to leave, in their order; the last one of a line may still be joined
 	cleared int      // so many of the first may leave, and a pilot is on its way to each
@@ -67,6 +67,7 @@ type Limiter struct {
 	flying  int      // batches that are cleared or under way
 	due     int64    // from then on another one may leave, though some are under way
 	last    int64    // number of a batch
+	debts   int64    // tokens that were borrowed so far
 	heard   int64    // answers so far
 	away    int64    // microseconds that the quickest of the last few hundred answers took, or a little more
 	idle    int      // pilots that wait for a batch
@@ -94,7 +95,7 @@ func New(settings Settings) *Limiter {
 	}
 	l := &Limiter{
 		Settings: settings, heads: headsOf(settings.Prefix), few: fewOf(runtime.GOMAXPROCS(0)), known: newKnown(),
-		lines: map[*Limit]*line{}, room: maxBatch, away: farAway,
+		shared: map[*Limit]*Entry{}, lines: map[*Limit]*line{}, room: maxBatch, away: farAway,
 	}
 	ready(l)
 	return l

@@ -46,12 +46,13 @@ func TestReadTimeout_isShipped(t *testing.T) {
 }
 
 // TestReadTimeout_cutsWhatClientsSend tells what the readTimeout of an entry point cuts, and what not. It is 2 s here, and each row lasts
-// 4 s. It is the longest that a request may take to come, head and body; what the service sends may take as long as it likes.
+// 4 s. It is the longest that a request may take to come, head and body; what the service sends may take as long as it likes. Nothing
+// of this is the service's failure: one would open the circuit for good.
 func TestReadTimeout_cutsWhatClientsSend(t *testing.T) {
 	const longer = 4 * time.Second
 	up, rpc := startUpstream(t), startRPC(t)
 	dynamic := t.TempDir()
-	writeDynamic(t, dynamic, block{"circuitBreaker": block{"failureThreshold": 1000}})
+	writeDynamic(t, dynamic, block{"circuitBreaker": block{"failureThreshold": 1, "resetTimeout": "1h"}})
 	writeYAML(t, filepath.Join(dynamic, "rpc.yml"), block{"http": block{
 		"routers": block{"rpc": block{
 			"rule": "PathPrefix(`/test.Echo/`)", "entryPoints": []string{"web"}, "middlewares": []string{"gateway"}, "service": "rpc",
@@ -59,6 +60,7 @@ func TestReadTimeout_cutsWhatClientsSend(t *testing.T) {
 		"services": block{"rpc": block{"loadBalancer": block{"servers": []block{{"url": "h2c://" + rpc.address}}}}},
 	}})
 	g := startTraefik(t, options{upstream: up, dynamic: dynamic, change: withReadTimeout("2s")})
+	t.Cleanup(func() { require.Equal(t, http.StatusOK, g.get("/proxy/ok").status, "the circuit is closed") })
 	clients := map[string]*http.Client{"HTTP/1": {Transport: &http.Transport{}}, "HTTP/2": http2}
 
 	t.Run("half a head is cut", func(t *testing.T) {

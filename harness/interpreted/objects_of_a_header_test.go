@@ -29,7 +29,7 @@ func TestObjects_ofAHeader(t *testing.T) {
 		{"both", "X-Api-Key", true, "1000000", 200, 102},
 		{"an empty bucket", "X-Api-Key", true, "10", 429, 103},
 		{"a lease in hand, in another spelling", "X-API-Key", false, "1000000", 200, 80},
-		{"both, in another spelling", "X-API-Key", true, "1000000", 200, 141},
+		{"both, in another spelling", "X-API-Key", true, "1000000", 200, 146},
 		{"an empty bucket, in another spelling", "X-API-Key", true, "10", 429, 142},
 	} {
 		t.Run(row.name, func(t *testing.T) {
