@@ -76,7 +76,7 @@ func TestReadTimeout_cutsWhatClientsSend(t *testing.T) {
 	for name, client := range clients {
 		t.Run("an upload is cut over "+name, func(t *testing.T) {
 			t.Parallel()
-			response, err := client.Post(g.url("/proxy/echo"), "text/plain", slowly(longer, 10))
+			response, err := client.Post(g.url("/proxy/echo"), "text/plain", inPieces(longer, 10))
 			if err == nil {
 				t.Log(response.Status)
 				response.Body.Close()
@@ -146,8 +146,8 @@ func TestReadTimeout_cutsWhatClientsSend(t *testing.T) {
 	})
 }
 
-// slowly returns a body of so many pieces that takes this long.
-func slowly(length time.Duration, pieces int) io.Reader {
+// inPieces returns a body of so many pieces that takes this long.
+func inPieces(length time.Duration, pieces int) io.Reader {
 	reader, writer := io.Pipe()
 	go func() {
 		for range pieces {
