@@ -456,3 +456,13 @@ func TestRead_saysWhatIsOn(t *testing.T) {
 		mustRead(t, &Config{RateLimit: &RateLimitConfig{Capacity: "1000000", RefillRate: "1000000", RefillPeriod: "1d"}}).parts,
 		"as it was written, and not as it is counted")
 }
+
+// A limit in smaller numbers lets the same requests pass at the same times, without Redis, and counts in Redis by the same rule.
+func TestRead_aReducedRateIsTheSame(t *testing.T) {
+	wide, narrow := ratelimit.NewLimit(3, 1000, 1000*time.Second), ratelimit.NewLimit(3, 1, time.Second)
+	table := ratelimit.New(ratelimit.Settings{Now: func() int64 { return 0 }})
+	for now, step := int64(1), int64(1); now < 60000000; step++ {
+		require.Equal(t, ratelimit.AllowLocal(table, "wide", wide, now), ratelimit.AllowLocal(table, "narrow", narrow, now), "at %d us", now)
+		now += step * 7919 % 700000
+	}
+}

@@ -168,3 +168,22 @@ func TestRefusals_ofBodiesThatNeverCome(t *testing.T) {
 	_, err = reader.ReadByte()
 	require.ErrorIs(t, err, io.EOF)
 }
+
+// TestRefusals_overHTTP3 has uploads refused whose bodies never end, all on one connection.
+func TestRefusals_overHTTP3(t *testing.T) {
+	up := startUpstream(t)
+	dynamic := t.TempDir()
+	writeDynamic(t, dynamic, block{"rateLimit": block{"capacity": 1, "refillRate": 1, "refillPeriod": "1h"}})
+	address, change := overHTTP3(t, dynamic)
+	startTraefik(t, options{upstream: up, dynamic: dynamic, change: change})
+	c := dialHTTP3(t, address)
+	require.Equal(t, http.StatusOK, c.send(http3Request("GET", "/proxy/ok")))
+	for _, upload := range [][]byte{http3Request("POST", "/proxy/echo", "content-length", "100"), http3Request("POST", "/proxy/echo")} {
+		for range 3 {
+			begun := time.Now()
+			require.Equal(t, http.StatusTooManyRequests, c.status(c.open(upload)))
+			require.Less(t, time.Since(begun), 2*time.Second)
+		}
+	}
+	require.Equal(t, http.StatusTooManyRequests, c.send(http3Request("GET", "/proxy/ok")), "on the same connection")
+}
