@@ -10,11 +10,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/resilient-gateway/resilience/breaker"
 	"github.com/resilient-gateway/resilience/internal/clientkey"
+	"github.com/resilient-gateway/resilience/internal/redistest"
 	"github.com/resilient-gateway/resilience/ratelimit"
 	"github.com/stretchr/testify/require"
 )
@@ -465,4 +467,15 @@ func TestRead_aReducedRateIsTheSame(t *testing.T) {
 		require.Equal(t, ratelimit.AllowLocal(table, "wide", wide, now), ratelimit.AllowLocal(table, "narrow", narrow, now), "at %d us", now)
 		now += step * 7919 % 700000
 	}
+}
+
+// A million a day counts in Redis too.
+func TestRead_aReducedRateCountsInRedis(t *testing.T) {
+	server := redistest.Start(t)
+	newProcess(t, 0)
+	handler, _ := newGateway(t, &Config{Redis: at(server.Addr()),
+		RateLimit: &RateLimitConfig{Capacity: "1000000", RefillRate: "1000000", RefillPeriod: "1d"}})
+
+	require.Equal(t, 200, get(handler))
+	require.Equal(t, "86400", strings.Fields(server.Text("GET", bucketOf(t)))[2], "a token is 86,400 units")
 }
