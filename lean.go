@@ -67,7 +67,7 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 			}
 		}
 		if missing { // another criterion; or the header has several lines, another spelling, or is not there
-			raw = rawOf(m, r)
+			raw = rawLocked(m, r)
 		}
 		leased = false
 		e, found = held[raw]
@@ -146,7 +146,7 @@ func (m *Middleware) leanLimiter() http.HandlerFunc {
 			}
 		}
 		if missing { // another criterion; or the header has several lines, another spelling, or is not there
-			raw = rawOf(m, r)
+			raw = rawLocked(m, r)
 		}
 		leased = false
 		e, found = held[raw]
@@ -224,10 +224,20 @@ func rawOf(m *Middleware, r *http.Request) string {
 	if m.headerOf != nil {
 		return m.headerOf(r)
 	}
-	if m.client.OfConnection() {
+	if m.ofConnection {
 		return r.RemoteAddr
 	}
 	return m.keyOf(r)
+}
+
+// rawLocked is rawOf with the lock held, which it gives back meanwhile: to make a key takes long, and might panic.
+func rawLocked(m *Middleware, r *http.Request) string {
+	m.mu.Unlock()
+	//lint:ignore S1021 the interpreter makes two values for :=
+	var raw string
+	raw = rawOf(m, r)
+	m.mu.Lock()
+	return raw
 }
 
 // naming returns how what rawOf returns becomes a key.
@@ -296,7 +306,7 @@ func emptyHanded(m *Middleware, w http.ResponseWriter, r *http.Request, e *ratel
 
 // again answers a request of a client whose lease is used up, or to be renewed. The lock is held, and given back.
 func again(m *Middleware, w http.ResponseWriter, r *http.Request, e *ratelimit.Entry, now int64) {
-	proceed(m, w, r, ratelimit.AllowHeld(m.hand, e, rawOf(m, r), now), now)
+	proceed(m, w, r, ratelimit.AllowHeld(m.hand, e, rawLocked(m, r), now), now)
 }
 
 // goOn answers a request that arrived at the time now, and may not pass at once.

@@ -27,11 +27,12 @@ var errNil = errors.New("resilience: there is no next handler")
 type Middleware struct {
 	*settings
 	*scope
-	next     http.Handler
-	front    http.Handler // answers all requests but those for the health
-	keyOf    func(*http.Request) string
-	headerOf func(*http.Request) string // the value of the header that the key is made of; nil: it is made of something else
-	hand     *ratelimit.Hand
+	next         http.Handler
+	front        http.Handler // answers all requests but those for the health
+	keyOf        func(*http.Request) string
+	headerOf     func(*http.Request) string // the value of the header that the key is made of; nil: it is made of something else
+	ofConnection bool                       // the key is made of the connection's address
+	hand         *ratelimit.Hand
 
 	// Of other instances on the way of a request (nesting.go).
 	instance *instance
@@ -80,6 +81,8 @@ func newMiddleware(ctx context.Context, next http.Handler, config *Config, name 
 	}
 	scope := join(ctx, settings)
 	m := &Middleware{
+		ofConnection: settings.client.OfConnection(),
+
 		settings: settings, scope: scope, next: next, keyOf: clientkey.New(settings.client),
 		hand: ratelimit.NewHand(scope.limiter, settings.limit, settings.redis.Timeout, naming(settings.client)), header: settings.client.Header,
 		mu: scope.limiter.Mu, view: &scope.breaker.View, own: &statusSource{},

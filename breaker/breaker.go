@@ -41,6 +41,7 @@ var errBadReply = errors.New("breaker: the key in redis does not hold a breaker"
 type Store interface {
 	Run(calls []*store.Call, deadline time.Time) error
 	Down() bool
+	Lost() int64 // the number of the latest connection that there was when one was lost
 }
 
 // Settings of a breaker.
@@ -226,10 +227,10 @@ func (b *Breaker) Renew(now int64, policy *Policy) bool {
 // Freshen has the view of a closed circuit refreshed beside the requests, if it is too old to be used as it is.
 func (b *Breaker) Freshen(now int64, policy *Policy) {
 	b.Mu.Lock()
+	defer b.Mu.Unlock()
 	if b.Store != nil && b.machine.state == closed && !b.Store.Down() {
 		b.renewBeside(now, policy)
 	}
-	b.Mu.Unlock()
 }
 
 // renewBeside has the view refreshed beside the requests, if it is too old to be used as it is and nobody is at it. Mu is held.
@@ -244,13 +245,11 @@ func (b *Breaker) renewBeside(now int64, policy *Policy) {
 // upload is true.
 func (b *Breaker) Refuses(upload bool, now int64) (retryAfter time.Duration, refused bool) {
 	b.Mu.Lock()
+	defer b.Mu.Unlock()
 	if b.machine.state == closed || b.superseded() {
-		b.Mu.Unlock()
 		return 0, false
 	}
-	retryAfter, refused = b.refuses(upload, now)
-	b.Mu.Unlock()
-	return retryAfter, refused
+	return b.refuses(upload, now)
 }
 
 // Probing tells that the circuit is not closed, as far as is known here: who passes is a probe.
@@ -332,13 +331,14 @@ func (b *Breaker) Allow(policy *Policy, upload bool, now int64, deadline time.Ti
 	if err := b.refresh(policy, now, deadline); err != nil {
 		return Permit{}, 0, err
 	}
+	now = b.Now() // the view may be newer than the request
 	b.Mu.Lock()
 	if b.machine.state == closed {
 		permit = Permit{generation: b.machine.generation, counts: true}
 		b.Mu.Unlock()
 		return permit, 0, nil
 	}
-	retryAfter, refused := b.refuses(upload, b.Now()) // the view may be newer than the request
+	retryAfter, refused := b.refuses(upload, now)
 	b.Mu.Unlock()
 	if refused {
 		return Permit{}, retryAfter, nil

@@ -35,6 +35,8 @@ func (g *gateway) Run(calls []*store.Call, deadline time.Time) error {
 
 func (g *gateway) Down() bool { return g.store.Down() }
 
+func (g *gateway) Lost() int64 { return g.store.Lost() }
+
 func (g *gateway) clock() int64 {
 	g.mu.Lock()
 	defer g.mu.Unlock()

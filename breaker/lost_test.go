@@ -163,7 +163,7 @@ func TestBreaker_aReportOnADeadConnectionIsNotLost(t *testing.T) {
 		require.False(t, g.Down())
 	}
 	require.Equal(t, "open", server.Hash(key)["state"])
-	require.Positive(t, g.refuses())
+	require.NotZero(t, g.refuses())
 
 	server.Do("HSET", key, "deadline", "1")
 	g.pass(time.Hour)
@@ -173,4 +173,21 @@ func TestBreaker_aReportOnADeadConnectionIsNotLost(t *testing.T) {
 	require.True(t, permit.Probe())
 	require.False(t, g.Down())
 	require.Equal(t, "1", server.Hash(key)["issued"])
+}
+
+// A connection more says nothing: only where one was lost may the key be.
+func TestBreaker_aKeyThatIsMissingOnAnotherConnectionWasDeleted(t *testing.T) {
+	server := redistest.Start(t)
+	policy := NewPolicy(1, time.Hour, 2, 2, time.Minute)
+	g := newGateway(t, server.Addr())
+	g.open(t, policy)
+	before := g.Breaker.conn
+	g.store = newGateway(t, server.Addr()).store // whose connections are later ones
+	server.Do("DEL", key)
+	g.recheck(policy)
+	require.Eventually(t, func() bool { return g.refuses() == 0 }, 5*time.Second, time.Millisecond)
+	g.Mu.Lock()
+	require.Greater(t, g.Breaker.conn, before)
+	g.Mu.Unlock()
+	require.Equal(t, "closed", server.Hash(key)["state"])
 }

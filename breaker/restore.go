@@ -6,8 +6,8 @@ import (
 	"github.com/resilient-gateway/resilience/internal/store"
 )
 
-// restoreLost tells whether Redis has lost an open circuit, and has it written back: the key is missing at the first answer of a new
-// connection. Where it is missing on a connection that told of it before, it was deleted. What is half-open, or past its time, begins
+// restoreLost tells whether Redis has lost an open circuit, and has it written back: the key is missing at an answer of a new
+// connection, after one was lost. Where no connection was lost since one told of the circuit, the key was deleted. What is half-open, or past its time, begins
 // anew: others may have closed it since this gateway heard of it.
 func (b *Breaker) restoreLost(call *store.Call, policy *Policy) bool {
 	now := b.Now()
@@ -16,7 +16,7 @@ func (b *Breaker) restoreLost(call *store.Call, policy *Policy) bool {
 	m := &b.machine
 	known := m.state == open && !b.ours && m.deadline > now
 	missing := call.Reply[0] == closed && call.Reply[6] == 1
-	if !known || !missing || call.Conn <= b.conn {
+	if !known || !missing || call.Conn <= b.conn || b.Store.Lost() < b.conn {
 		return false
 	}
 	if !b.restoring {

@@ -152,14 +152,17 @@ func Take(hand *Hand, raw string, now int64) int64 {
 // AllowHeld is Allow for an entry that the hand holds by the raw. Where its lease is only to be renewed, it takes a token of that.
 func AllowHeld(hand *Hand, e *Entry, raw string, now int64) int64 {
 	if e.Tokens > 0 && now < e.ends {
-		return prolong(hand, e, keyOf(hand, raw), now)
+		key := keyLocked(hand, raw)
+		if e.Tokens > 0 {
+			return prolong(hand, e, key, now)
+		}
 	}
 	return Allow(hand, raw, now)
 }
 
 // allowKnown is Allow where more may be known of the key than the hand holds by the raw.
 func allowKnown(hand *Hand, raw string, now int64) int64 {
-	verdict, err := Carry(hand, raw, keyOf(hand, raw), now)
+	verdict, err := Carry(hand, raw, keyLocked(hand, raw), now)
 	return verdictOf(hand, verdict, err)
 }
 

@@ -54,34 +54,58 @@ func openPosts(t *testing.T, g *traefik, head string) {
 	}()
 }
 
-// A client that opens requests and sends no body cannot keep a circuit from closing.
+// A client that opens requests and sends no body cannot keep a circuit from closing, be it for requests without a body or for those
+// with a small one.
 func TestUpload_whoSendsNoBodyHoldsNothing(t *testing.T) {
-	for _, places := range []int{1, 2} {
-		for name, head := range map[string]string{
-			"its length told": "Content-Length: 1000", "in chunks": "Transfer-Encoding: chunked", "some of it": "Content-Length: 1000\r\n\r\nsome",
-		} {
-			t.Run(fmt.Sprint(places, " places, ", name), func(t *testing.T) {
-				withAndWithout(t, func(t *testing.T, server *redistest.Server) {
-					g, _ := startBroken(t, server, block{
-						"failureThreshold": 1, "resetTimeout": "1s", "halfOpenMaxProbes": places, "probeTimeout": "2s",
-					})
-					openPosts(t, g, head)
-					time.Sleep(time.Second)
-					begun, refused := time.Now(), 0
-					for time.Since(begun) < 3*time.Second {
-						if g.get("/proxy/ok").status != http.StatusOK {
-							refused++
-						}
-						time.Sleep(5 * time.Millisecond)
-					}
-					t.Logf("%d refused", refused)
-					require.Less(t, refused, 100, "until it closed")
-					require.Equal(t, 200, g.get("/proxy/ok").status)
-					require.NotEmpty(t, g.events("circuit closed"))
-				})
+	heads := map[string]string{
+		"a short one": "Content-Length: 1000", "a long one": "Content-Length: 100000", "chunks": "Transfer-Encoding: chunked",
+		"a part of one": "Content-Length: 100000\r\n\r\nsome",
+	}
+	holds := func(t *testing.T, places int, head, method string, server *redistest.Server) {
+		g, _ := startBroken(t, server, block{
+			"failureThreshold": 1, "resetTimeout": "1s", "halfOpenMaxProbes": places, "probeTimeout": "2s",
+		})
+		openPosts(t, g, head)
+		time.Sleep(1300 * time.Millisecond) // it is half-open, and they have what places they can
+		require.Empty(t, g.events("circuit closed"))
+		begun, refused := time.Now(), 0
+		for time.Since(begun) < 2*time.Second {
+			if g.honest(method) != http.StatusOK {
+				refused++
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		t.Logf("%d refused", refused)
+		require.Less(t, refused, 50, "until it closed")
+		require.Len(t, g.events("circuit closed"), 1)
+		require.Len(t, g.events("circuit open"), 1)
+	}
+	for name, head := range heads {
+		for _, places := range []int{1, 2} {
+			t.Run(fmt.Sprint(name, ", ", places, " places"), func(t *testing.T) {
+				holds(t, places, head, http.MethodGet, redistest.Start(t))
 			})
 		}
+		t.Run(name+", honest ones with a body", func(t *testing.T) { holds(t, 2, head, http.MethodPost, redistest.Start(t)) })
 	}
+	for _, places := range []int{1, 2} {
+		t.Run(fmt.Sprint("in this process, ", places, " places"), func(t *testing.T) {
+			holds(t, places, heads["chunks"], http.MethodGet, nil)
+		})
+	}
+}
+
+// honest sends a request whose body, if it has one, is small.
+func (g *traefik) honest(method string) int {
+	var body io.Reader
+	if method == http.MethodPost {
+		body = strings.NewReader(`{"small": true}`)
+	}
+	request, err := http.NewRequest(method, g.url("/proxy/ok"), body)
+	if err != nil {
+		return 0
+	}
+	return send(request).status
 }
 
 // upload sends a body in pieces, for so long, and returns the status.

@@ -28,9 +28,9 @@ func TestObjects_ofAHeader(t *testing.T) {
 		{"a lease in hand", "X-Api-Key", false, "1000000", 200, 41},
 		{"both", "X-Api-Key", true, "1000000", 200, 102},
 		{"an empty bucket", "X-Api-Key", true, "10", 429, 103},
-		{"a lease in hand, in another spelling", "X-API-Key", false, "1000000", 200, 80},
-		{"both, in another spelling", "X-API-Key", true, "1000000", 200, 146},
-		{"an empty bucket, in another spelling", "X-API-Key", true, "10", 429, 142},
+		{"a lease in hand, in another spelling", "X-API-Key", false, "1000000", 200, 88},
+		{"both, in another spelling", "X-API-Key", true, "1000000", 200, 152},
+		{"an empty bucket, in another spelling", "X-API-Key", true, "10", 429, 152},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			w := &writer{header: http.Header{}}

@@ -39,21 +39,22 @@ return '1'`)
 
 // markDown notes that Redis is away and starts the retries, unless they run already.
 func (s *Store) markDown(reason error) {
-	idle, begun := s.goDown()
+	useless, begun := s.goDown()
 	if !begun {
 		return
 	}
-	hangUp(idle)
+	hangUp(useless)
 	s.tell(reasonOf(reason))
 }
 
-func (s *Store) goDown() (idle []*conn, begun bool) {
+func (s *Store) goDown() (useless []*conn, begun bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.Away.Load() {
 		return nil, false
 	}
 	s.Away.Store(true)
+	s.noteLost()
 	s.retry = minRetry
 	checkAfter(s, jitter(s.retry))
 	for _, w := range s.waits {
@@ -61,10 +62,7 @@ func (s *Store) goDown() (idle []*conn, begun bool) {
 		w.done.Done()
 	}
 	s.waits = nil
-	idle = s.idle
-	s.idle = nil
-	s.room = 0
-	return idle, true
+	return takeAll(s), true
 }
 
 // tell tells whoever made the store that it is down or back. That must not fail what was going on.

@@ -77,6 +77,10 @@ func late(s *Store, c *conn, calls []*Call, sent, deadline time.Time) error {
 		s.markDown(reason)
 		return reason
 	}
+	if !noteLate(s, c) {
+		shut(c)
+		return reason
+	}
 	lines := 0
 	for _, call := range calls {
 		if call.Err == errPending {
@@ -85,6 +89,25 @@ func late(s *Store, c *conn, calls []*Call, sent, deadline time.Time) error {
 	}
 	go s.awaitRest(c, lines, until)
 	return reason
+}
+
+// noteLate notes that the answers on a connection are awaited in the background, unless there is no use in that.
+func noteLate(s *Store, c *conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.room == 0 {
+		return false
+	}
+	s.late = append(s.late, c)
+	return true
+}
+
+func noteOver(s *Store, c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if at := indexOf(s.late, c); at >= 0 {
+		s.late = append(s.late[:at], s.late[at+1:]...)
+	}
 }
 
 func lateness(s *Store) error {
@@ -99,11 +122,13 @@ func (s *Store) awaitRest(c *conn, lines int, until time.Time) {
 	for i := 0; i < lines && err == nil; i++ {
 		_, err = readLine(c)
 	}
+	noteOver(s, c)
 	if err != nil {
 		shut(c)
 		if isTimeout(err) {
 			s.markDown(lateness(s))
 		}
+		s.noteLost()
 		return
 	}
 	c.fresh = false

@@ -165,6 +165,15 @@ func takeIdle(s *Store) []*conn {
 	return idle
 }
 
+// takeAll returns all connections of which none is in use, and keeps none from then on. mu is held.
+func takeAll(s *Store) []*conn {
+	all := append(s.idle, s.late...)
+	s.idle = nil
+	s.late = nil
+	s.room = 0
+	return all
+}
+
 func hangUp(conns []*conn) {
 	for _, c := range conns {
 		shut(c)
@@ -248,3 +257,10 @@ func indexOf(conns []*conn, c *conn) int {
 	}
 	return -1
 }
+
+// noteLost notes that a connection was lost, and not closed by us: what Redis held may be lost with it.
+func (s *Store) noteLost() { s.lost.Store(made.Load()) }
+
+// Lost returns the number of the latest connection that there was when one was lost; 0: none was. Later connections may be to a Redis
+// that has forgotten what earlier ones knew.
+func (s *Store) Lost() int64 { return s.lost.Load() }

@@ -42,10 +42,13 @@ type Store struct {
 
 	// Away tells whether the store is marked down, without a call of ours.
 	Away atomic.Bool
+
+	lost atomic.Int64 // see Lost
 	// noLoad is set once Redis has refused to load a script for us.
 	noLoad atomic.Bool
 
 	mu     sync.Mutex // guards what follows, and each change of Away
+	late   []*conn    // whose answers are awaited in the background; none while the store is marked down
 	idle   []*conn    // none while the store is marked down
 	room   int        // how many idle may hold: none while the store is marked down, or closed
 	waits  []*wait    // the longest first; none while the store is marked down
@@ -71,12 +74,9 @@ func (s *Store) Close() {
 	hangUp(s.close())
 }
 
-func (s *Store) close() (idle []*conn) {
+func (s *Store) close() (useless []*conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	idle = s.idle
-	s.idle = nil
-	s.room = 0
 	s.closed = true
-	return idle
+	return takeAll(s)
 }

@@ -117,6 +117,7 @@ func try(s *Store, calls []*Call, deadline time.Time) error {
 			return err
 		}
 		if !mayRunAgain(calls) && died(c) {
+			s.noteLost()
 			shut(c)
 			continue
 		}
@@ -174,6 +175,7 @@ func giveUp(s *Store, c *conn, calls []*Call, err error, sent, deadline time.Tim
 		s.markDown(err)
 		return err
 	}
+	s.noteLost()
 	dropIdle(s)
 	if !mayRunAgain(calls) {
 		return err
