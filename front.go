@@ -59,6 +59,9 @@ func (m *Middleware) refuser(refusal *breaker.Refusal) http.HandlerFunc {
 		header["Content-Type"] = contentType
 		header["Content-Length"] = openLength
 		header["Retry-After"] = retryAfter
+		if r.ContentLength != 0 {
+			closeAfter(header, r)
+		}
 		w.WriteHeader(serviceUnavailable)
 		w.Write(openText)
 	}
