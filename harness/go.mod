@@ -8,6 +8,8 @@ require (
 	github.com/alicebob/miniredis/v2 v2.40.0
 	github.com/coder/websocket v1.8.15
 	github.com/gomodule/redigo v1.9.3
+	github.com/quic-go/qpack v0.6.0
+	github.com/quic-go/quic-go v0.59.1
 	github.com/resilient-gateway/resilience v0.0.0
 	github.com/stretchr/testify v1.11.1
 	github.com/traefik/traefik/v3 v3.7.9
@@ -251,8 +253,6 @@ require (
 	github.com/prometheus/client_model v0.6.2 // indirect
 	github.com/prometheus/common v0.67.4 // indirect
 	github.com/prometheus/procfs v0.19.2 // indirect
-	github.com/quic-go/qpack v0.6.0 // indirect
-	github.com/quic-go/quic-go v0.59.1 // indirect
 	github.com/redis/go-redis/v9 v9.21.0 // indirect
 	github.com/regfish/regfish-dnsapi-go v0.1.1 // indirect
 	github.com/rs/cors v1.7.0 // indirect
