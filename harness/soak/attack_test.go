@@ -27,7 +27,9 @@ const (
 	attackCloses   = attackReset + 2*time.Second // after the service's recovery: two probes at the honest clients' rate
 	attackSettles  = 300 * time.Millisecond      // requests under way when the circuit opens
 	honestClients  = 4
-	honestInterval = 125 * time.Millisecond // 8 a second; the limit is 10
+	honestInterval = 125 * time.Millisecond // 8 a second
+	honestLimit    = 10                     // a second, as shipped
+	greedyInterval = honestInterval / 3     // of one honest client that asks for more
 )
 
 // Two gateways with the shipped dynamic files, one with metrics and access log and one with neither, have one circuit. Malformed
@@ -48,11 +50,12 @@ func TestAttack(t *testing.T) {
 	begun := time.Now()
 	end := begun.Add(*attackLength)
 	var clients sync.WaitGroup
-	honest, attacks := &honestAnswers{}, &attacks{end: end, counts: map[string]map[string]int{}}
+	honest, greedy, attacks := &honestAnswers{}, &honestAnswers{}, &attacks{end: end, counts: map[string]map[string]int{}}
 	for i := range honestClients {
-		clients.Go(func() { honest.ask(loopback(i), fleet, end) })
+		clients.Go(func() { honest.ask(loopback(i), fleet, honestInterval, end) })
 	}
-	next := honestClients
+	clients.Go(func() { greedy.ask(loopback(honestClients), fleet, greedyInterval, end) })
+	next := honestClients + 1
 	for _, g := range fleet {
 		next = attacks.run(g.web, next, &clients)
 	}
@@ -60,10 +63,14 @@ func TestAttack(t *testing.T) {
 	clients.Wait()
 	changes := circuit.until(end)
 
-	calm := honest.outside(outages)
+	calm, limited, calmSeconds := honest.outside(outages), greedy.outside(outages), attackLength.Seconds()
+	for _, o := range outages {
+		calmSeconds -= o.to.Add(attackCloses).Sub(o.from).Seconds()
+	}
 	t.Logf("attacks, with the answers\n%s", attacks)
 	t.Logf("the service was reached %v, and cut %d answers", service.reached, service.cut)
 	t.Logf("honest clients' answers: %v while the service was well, %v in all", calm, honest.all())
+	t.Logf("a greedy client's answers: %v in %.0f s while the service was well, %v in all", limited, calmSeconds, greedy.all())
 	t.Logf("the circuit: %s", since(begun, changes))
 	for _, g := range fleet {
 		t.Logf("a gateway took Redis to be away %d times", strings.Count(g.log.String(), `"redis is away"`))
@@ -77,6 +84,8 @@ func TestAttack(t *testing.T) {
 	}
 	assert.Empty(t, strays(begun, outages, changes), "states of the circuit while the service was well")
 	assert.Equal(t, map[string]int{"200": calm["200"]}, calm, "honest clients' answers while the service was well")
+	assert.Equal(t, map[string]int{"200": limited["200"], "429": limited["429"]}, limited, "a greedy client's answers while the service was well")
+	assert.GreaterOrEqual(t, float64(limited["200"]), 0.9*honestLimit*calmSeconds, "a greedy client's share")
 	assert.Positive(t, service.cut, "answers that the service cut")
 }
 
@@ -119,13 +128,13 @@ type honestAnswer struct {
 	status     string // or the error
 }
 
-// ask sends requests from an address of its own to the gateways in turn, one in four with a body, until the end.
-func (h *honestAnswers) ask(from net.IP, fleet []*attackedGateway, end time.Time) {
+// ask sends a request each interval from an address of its own to the gateways in turn, one in four with a body, until the end.
+func (h *honestAnswers) ask(from net.IP, fleet []*attackedGateway, interval time.Duration, end time.Time) {
 	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
 		DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: from}}).DialContext,
 	}}
 	defer client.CloseIdleConnections()
-	ticks := time.NewTicker(honestInterval)
+	ticks := time.NewTicker(interval)
 	defer ticks.Stop()
 	for i := 0; time.Now().Before(end); i++ {
 		<-ticks.C
