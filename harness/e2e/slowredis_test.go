@@ -93,7 +93,7 @@ func TestSlowRedis_theCircuitOpensAndCloses(t *testing.T) {
 	}
 	time.Sleep(2 * time.Second) // it connects to fifteen Redis
 	warm := time.Now()
-	time.Sleep(time.Second)
+	time.Sleep(2 * time.Second)
 	failed := service.fail(true)
 	time.Sleep(slowOutage)
 	healed := service.fail(false)
@@ -106,7 +106,7 @@ func TestSlowRedis_theCircuitOpensAndCloses(t *testing.T) {
 			opened, closed := r.refused(warm)
 			reached := service.between("/"+r.name(), opened.Add(r.delay+50*time.Millisecond), healed)
 			due := slowProbes * int(1+healed.Sub(opened)/slowReset)
-			before, while := r.seen.count(warm, failed), r.seen.count(failed, healed)
+			before, while := r.seen.count(warm, failed.Add(-300*time.Millisecond)), r.seen.count(failed, healed)
 			after, atLast := r.seen.count(healed, healed.Add(slowCloses)), r.seen.count(healed.Add(slowCloses), time.Now())
 			t.Logf("opened after %s, closed after %s; probes that reached the service: %d, at most %d due; Redis away %d times; "+
 				"answers before %v, while the service failed %v, after it %v, then %v",
@@ -126,15 +126,15 @@ func TestSlowRedis_theCircuitOpensAndCloses(t *testing.T) {
 	}
 }
 
-// requirePassed requires that nearly all requests had the service's answer: a busy machine may be late for one or the other.
+// requirePassed requires that nearly all requests had the service's answer: a busy machine may be too late for one in ten.
 func requirePassed(t *testing.T, counts map[string]int) {
 	t.Helper()
 	all := 0
 	for _, n := range counts {
 		all += n
 	}
-	require.Positive(t, all)
-	require.GreaterOrEqual(t, 20*counts[" 200"], 19*all-20, "%v", counts)
+	require.Greater(t, all, 10)
+	require.GreaterOrEqual(t, 10*counts[" 200"], 9*all, "%v", counts)
 }
 
 // startSlow starts a gateway with a route for each row at the path of its name.

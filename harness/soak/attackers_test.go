@@ -39,6 +39,7 @@ var attackers = []attacker{
 		says("GET /proxy/ok HTTP/1.1\r\nHost: shop.example\r\nConnection: Upgrade\r\nUpgrade: w\xe9bsocket\r\n\r\n")},
 
 	{"slow upload", "no body", 8, patiently, 250 * time.Millisecond, says(upload + "Content-Length: 1000\r\n\r\n")},
+	{"slow upload", "no body, for a second", 8, time.Second, 250 * time.Millisecond, says(upload + "Content-Length: 1000\r\n\r\n")},
 	{"slow upload", "a byte a second", 8, patiently, 250 * time.Millisecond, drip},
 
 	{"slow reader", "of a large answer", 4, 2 * sendTimeout, 250 * time.Millisecond, sip},
