@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/resilient-gateway/resilience/harness/gateway"
+	"github.com/resilient-gateway/resilience/harness/wire"
 	"github.com/resilient-gateway/resilience/internal/redistest"
 	"github.com/stretchr/testify/require"
 )
@@ -197,4 +198,37 @@ func (r *slowRow) away(g *traefik) (n int) {
 		}
 	}
 	return n
+}
+
+// Redis is too slow for a moment, when the first probe is due: it gives the only place to a request that no longer waits for
+// it, and is taken to be away. The service is well: that place must not keep the circuit half-open until probeTimeout.
+func TestSlowRedis_aPermitThatComesTooLateGivesItsPlaceBack(t *testing.T) {
+	for _, onError := range []string{"deny", "local", "allow"} {
+		t.Run(onError, func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t)
+			proxy, err := wire.New(server.Addr(), time.Second)
+			require.NoError(t, err)
+			t.Cleanup(proxy.Close)
+			g := startTraefik(t, options{upstream: startUpstream(t), plugin: block{
+				"redis":          block{"address": proxy.Addr(), "onError": onError},
+				"rateLimit":      block{"capacity": 90, "refillRate": 90},
+				"circuitBreaker": block{"failureThreshold": 1, "resetTimeout": slowReset.String(), "halfOpenMaxProbes": 1},
+			}})
+			require.Equal(t, http.StatusInternalServerError, g.get("/proxy/fail").status)
+			opened := time.Now()
+			require.Equal(t, http.StatusServiceUnavailable, g.get("/proxy/ok").status)
+
+			time.Sleep(time.Until(opened.Add(slowReset + 50*time.Millisecond)))
+			proxy.Slow(150 * time.Millisecond)
+			burst(4, "/proxy/ok", g)
+			require.Equal(t, "half-open", server.Hash(breakerKey)["state"], "Redis gave the place")
+			time.Sleep(400 * time.Millisecond)
+			require.NoError(t, proxy.Heal())
+
+			require.Eventually(t, func() bool {
+				return g.get("/proxy/ok").status == http.StatusOK && server.Hash(breakerKey)["state"] == "closed"
+			}, slowCloses, 20*time.Millisecond, "the circuit closes: %v", server.Hash(breakerKey))
+		})
+	}
 }
