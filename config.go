@@ -123,6 +123,10 @@ type CircuitBreakerConfig struct {
 	HalfOpenMaxProbes string `json:"halfOpenMaxProbes,omitempty"`
 	// ProbeTimeout is the time to its response headers after which a probe is a failure. Default: 10s. Example: 5s
 	ProbeTimeout string `json:"probeTimeout,omitempty"`
+	// HangTimeout is the time, from the end of a request's body, after which no response headers are a failure, also when the client
+	// has left. It is to be less than the clients' own timeout; any client of a path that takes longer can then cause failures. At 0s
+	// it is off. Default: 0s. Example: 5s
+	HangTimeout string `json:"hangTimeout,omitempty"`
 
 	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`
 }

@@ -8,72 +8,101 @@ import (
 	"github.com/resilient-gateway/resilience/internal/recorder"
 )
 
-// flight is a request on its way through the next handler.
+// flight is a request with a permit on its way through the next handler.
 type flight struct {
 	m        *Middleware
-	r        *http.Request
 	permit   breaker.Permit
 	patience time.Duration
-	status   int64
-	finished bool // the next handler has returned
-	told     bool // the breaker knows
+	x        *exchange
+	recorder *recorder.Recorder
+	told     bool    // the breaker knows
+	hang     *hang   // nil: there is no hangTimeout
+	upload   *upload // nil: it is none
 }
 
-// watch has the next handler answer, and watches what it answers.
+// watch has the next handler answer, and watches what it answers, and how long the client takes.
 func (f *flight) watch(w http.ResponseWriter) {
-	watched := &recorder.Recorder{ResponseWriter: w}
-	if f.permit.Probe() {
-		watched.OnHeader = f.arrived
+	f.x.watched = watchClosely(f.recorder, f.x.r)
+	f.hang = f.m.newHang(f.hung)
+	f.followBody()
+	if f.hang != nil {
+		f.recorder.OnHeader = f.came
+	} else if f.permit.Probe() {
+		f.recorder.OnHeader = f.arrived
 	}
-	f.m.next.ServeHTTP(watched, f.r)
-	f.status = int64(watched.Status)
-	f.finished = true
+	f.m.next.ServeHTTP(f.recorder, f.x.r)
+	f.x.finished = true
+	if f.recorder.Status == http.StatusSwitchingProtocols {
+		f.m.noteSwitch(f.x.r)
+	}
 }
 
-// arrived tells the breaker of a probe, when its response headers are there.
+// followBody has the end of the request's body noted, where anything begins with it.
+func (f *flight) followBody() {
+	body := f.x.watched.body
+	if f.permit.Upload() && body != nil {
+		f.upload = &upload{m: f.m, permit: f.permit}
+		body.onWhole(f.sent)
+	} else if f.hang != nil {
+		f.hang.beginWith(body)
+	}
+}
+
+// sent is called when the body of an upload has ended.
+func (f *flight) sent() {
+	f.upload.bodyEnded()
+	if f.hang != nil {
+		f.hang.begin()
+	}
+}
+
+// hung tells the breaker of a request whose response headers have not come in time.
+func (f *flight) hung() {
+	f.conclude(func() { f.m.tellHung(f.permit) })
+}
+
+// conclude has a verdict told: that of an upload may have to wait.
+func (f *flight) conclude(verdict func()) {
+	if f.upload == nil {
+		verdict()
+	} else {
+		f.upload.conclude(verdict)
+	}
+}
+
+// came ends the waiting for the response headers.
+func (f *flight) came(status int) {
+	f.told = f.hang.end()
+	if f.permit.Probe() && !f.told {
+		f.arrived(status)
+	}
+}
+
+// arrived tells the breaker of a probe, when its response headers are there. Where they do not say whose answer it is, its end does.
 func (f *flight) arrived(status int) {
+	f.x.record(f.recorder)
+	f.x.size = -1 // to come
+	if f.x.byTraefik() {
+		return
+	}
 	f.told = true
-	f.status = int64(status)
-	f.tell(true)
+	f.x.finished = true
+	f.tell()
+	f.x.finished = false
 }
 
 // land tells the breaker of any other request, when its answer is complete; also of one that panicked, which goes on.
 func (f *flight) land() {
+	if f.hang != nil && f.hang.end() {
+		f.told = true
+	}
 	if !f.told {
-		f.tell(f.finished)
+		f.x.record(f.recorder)
+		f.tell()
 	}
 }
 
-func (f *flight) tell(finished bool) {
-	f.m.tell(f.r, f.permit, int(f.status), finished, f.patience)
-}
-
-// tell tells the breaker what became of a request, and waits for Redis no longer than patience. finished is false where the next
-// handler panicked.
-func (m *Middleware) tell(r *http.Request, permit breaker.Permit, status int, finished bool, patience time.Duration) {
-	outcome := outcome(r, status, finished)
-	if outcome == breaker.Failure {
-		m.logFailure(status)
-	}
-	m.breaker.Done(permit, outcome, m.policy, patience)
-}
-
-// outcome tells what an answer says about the upstream. finished is false where the next handler panicked.
-func outcome(r *http.Request, status int, finished bool) breaker.Outcome {
-	if status == http.StatusSwitchingProtocols {
-		return breaker.Success
-	}
-	if r.Context().Err() != nil && !complete(r, status, finished) {
-		return breaker.Unknown
-	}
-	if !finished || status >= http.StatusInternalServerError {
-		return breaker.Failure
-	}
-	return breaker.Success
-}
-
-// complete tells whether an answer was whole though its request has ended: one to HEAD is with its headers, and over HTTP/2
-// the request ends with them. 499 is Traefik's own word for a client that went away.
-func complete(r *http.Request, status int, finished bool) bool {
-	return finished && r.Method == http.MethodHead && status != 0 && status != 499
+func (f *flight) tell() {
+	outcome := f.m.judge(f.x)
+	f.conclude(func() { f.m.breaker.Done(f.permit, outcome, f.m.policy, f.patience) })
 }

@@ -12,7 +12,8 @@ var turning = true
 // A front is what Traefik calls where there is a breaker: a pointer to one of two handlers, the lean one, or that of an open circuit. A
 // refusal then makes its own values only, and not those of a request that passes. Which of the two it is, is a guess, and no more: either
 // may get any request. The lean one turns the front when it has refused one, the other when its refusal holds no more. Requests read
-// the front while one turns it. That is a race, which does no harm: it is one word, never half written, and both that it may be are right.
+// the front without a lock, as a lock would cost each of them. That is a data race, and the Go memory model promises little about it: the
+// read sees one of the values that were written, for it is one word. What makes it right is the order in which the front is written.
 
 // fronted returns the front of a lean handler.
 func (m *Middleware) fronted(lean http.HandlerFunc) http.Handler {
@@ -27,8 +28,21 @@ func (m *Middleware) fronted(lean http.HandlerFunc) http.Handler {
 func (m *Middleware) refuseAll(now int64) {
 	refusal := m.breaker.Refuse(now)
 	if turning && refusal != nil {
-		*m.facing = m.refuser(refusal)
+		turn(m, m.refuser(refusal))
 	}
+}
+
+// turn turns the front to a handler, which is whole for whoever reads it. An unlock is a release, and the next lock an acquire: no
+// processor makes a write after the two visible before one that came before them. Only after the two is the handler published. A request
+// reaches all that the handler has captured through the word that it reads, and no processor that Go runs on follows a pointer before it
+// has read it.
+func turn(m *Middleware, handler http.HandlerFunc) {
+	m.mu.Lock()
+	//lint:ignore SA2001 the order is all that is wanted of it
+	m.mu.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	*m.facing = handler
 }
 
 // refuser returns a handler that refuses all requests as long as the refusal holds, and then hands over to the lean one.
@@ -50,6 +64,6 @@ func (m *Middleware) refuser(refusal *breaker.Refusal) http.HandlerFunc {
 
 // turnBack turns the front to the lean handler, and has it answer.
 func turnBack(m *Middleware, w http.ResponseWriter, r *http.Request) {
-	*m.facing = m.lean
+	turn(m, m.lean)
 	m.lean(w, r)
 }

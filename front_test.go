@@ -2,6 +2,7 @@ package resilience
 
 import (
 	"net/http"
+	"sync"
 	"testing"
 	"time"
 
@@ -13,10 +14,10 @@ import (
 func fronted(t *testing.T) (*Middleware, http.Handler) {
 	b := breaker.New(breaker.Settings{Now: func() int64 { return 0 }})
 	policy := breaker.NewPolicy(1, 7*time.Second, 1, 1, time.Second)
-	permit, _, err := b.Allow(policy, 0, time.Time{})
+	permit, _, err := b.Allow(policy, false, 0, time.Time{})
 	require.NoError(t, err)
 	b.Done(permit, breaker.Failure, policy, time.Second)
-	m := &Middleware{scope: &scope{breaker: b}}
+	m := &Middleware{scope: &scope{breaker: b}, mu: &sync.Mutex{}}
 	return m, m.fronted(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusNoContent) })
 }
 
@@ -47,4 +48,35 @@ func TestFront_isTurnedAsOftenAsTheCircuitOpens(t *testing.T) {
 	}
 	m.refuseAll(7000001)
 	require.Equal(t, 204, get(front), "the circuit is open no more")
+}
+
+// steps is a lock that notes what the front answers at each step of it.
+type steps struct {
+	front http.Handler
+	seen  []string
+}
+
+func (s *steps) Lock()   { s.note("lock") }
+func (s *steps) Unlock() { s.note("unlock") }
+
+func (s *steps) note(step string) {
+	answer := " lean"
+	if get(s.front) == http.StatusServiceUnavailable {
+		answer = " refuses"
+	}
+	s.seen = append(s.seen, step+answer)
+}
+
+// On a processor that orders little, such as an arm64, a handler is whole for others once an unlock and a lock came after it was made.
+func TestFront_isTurnedAfterItsHandlerIsWhole(t *testing.T) {
+	defer func(was bool) { turning = was }(turning)
+	turning = true
+	m, front := fronted(t)
+	lock := &steps{front: front}
+	m.mu = lock
+	m.refuseAll(6700000)
+	require.Equal(t, []string{"lock lean", "unlock lean", "lock lean", "unlock refuses"}, lock.seen)
+	lock.seen = nil
+	turn(m, m.lean)
+	require.Equal(t, []string{"lock refuses", "unlock refuses", "lock refuses", "unlock lean"}, lock.seen)
 }

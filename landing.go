@@ -3,15 +3,18 @@ package resilience
 import (
 	"net/http"
 	"reflect"
+	"time"
 
+	"github.com/resilient-gateway/resilience/breaker"
 	"github.com/resilient-gateway/resilience/internal/recorder"
 )
 
-// watched is a type of writers that know the status of the answer: Traefik's own, where its metrics or access log watch the answer
+// statusSource is a type of writers that know the status of the answer: Traefik's own, where its metrics or access log watch the answer
 // already. Asking them leaves them whole. Its first request finds out; others go the longer way.
-type watched struct {
+type statusSource struct {
 	writer reflect.Type
-	status int // which of its methods tells
+	status int // which of its methods tells the status
+	size   int // and which the bytes of the body; -1: none
 }
 
 // passage is a request that passed at a time because the view of the breaker was healthy then.
@@ -24,7 +27,7 @@ type passage struct {
 
 // lander returns what ends a passage whose writer is of the type, once that is known, also one that ended in a panic, which goes on. A
 // success is no news, unless others have failed since: it ends their row.
-func (m *Middleware) lander(own *watched) func(*passage) {
+func (m *Middleware) lander(own *statusSource) func(*passage) {
 	failing, valueOf := m.view.Failing, reflect.ValueOf
 	return func(p *passage) {
 		if p.finished {
@@ -32,74 +35,163 @@ func (m *Middleware) lander(own *watched) func(*passage) {
 			var status int64
 			status = valueOf(p.w).Method(own.status).Call(nil)[0].Int()
 			if status >= internalServerError {
-				tell(m, p, status)
+				tell(m, p, own)
 			} else if len(failing) > 0 {
-				tell(m, p, status)
+				tell(m, p, own)
+			} else if status == 0 {
+				switched(m, p)
 			}
 		} else {
-			tell(m, p, 0)
+			tell(m, p, own)
 		}
 	}
 }
 
-// tell tells the breaker of a passage, and its status, or 0 where it ended in a panic.
-func tell(m *Middleware, p *passage, status int64) {
-	m.tell(p.r, m.breaker.Passed(p.at), int(status), p.finished, m.redis.Timeout)
+// switched notes of a request whose connection the next handler took over that the service switches protocols, and so speaks HTTP/1.
+// Traefik's own writer knows no status of such an answer.
+func switched(m *Middleware, p *passage) {
+	m.noteSwitch(p.r)
+}
+
+func (m *Middleware) noteSwitch(r *http.Request) {
+	if upgrades(r) {
+		m.mu.Lock()
+		m.switches = true
+		m.mu.Unlock()
+	}
+}
+
+// tell tells the breaker of a passage.
+func tell(m *Middleware, p *passage, own *statusSource) {
+	writer := reflect.ValueOf(p.w)
+	x := p.exchange()
+	x.dated = p.r.ProtoMajor < 3 && len(x.header["Date"]) > 0 // HTTP/3's own writer sets one when the answer begins
+	x.status = int(writer.Method(own.status).Call(nil)[0].Int())
+	x.size = -1
+	if own.size >= 0 {
+		x.size = writer.Method(own.size).Call(nil)[0].Int()
+	}
+	m.tell(x, p.at)
+}
+
+func (p *passage) exchange() *exchange {
+	return &exchange{r: p.r, header: p.w.Header(), finished: p.finished, came: start.Add(time.Duration(p.at) * time.Microsecond)}
+}
+
+// tell tells the breaker what became of a request that passed at the time at.
+func (m *Middleware) tell(x *exchange, at int64) {
+	m.breaker.Done(m.breaker.Passed(at), m.judge(x), m.policy, m.redis.Timeout)
 }
 
 // pass has the next handler answer a request that passes at the time now, whatever its writer is.
 func pass(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
-	own := watchedOf(m, reflect.TypeOf(w))
+	own, closely := sourceOf(m, reflect.TypeOf(w), now)
 	if own == nil {
-		passWatched(m, w, r, now)
+		passRecorded(m, w, r, now, closely)
 		return
 	}
 	land := m.land
 	if own != m.own {
 		land = m.lander(own)
 	}
+	trackOnce(r)
 	p := &passage{w: w, r: r, at: now}
 	defer land(p)
 	m.next.ServeHTTP(w, r)
 	p.finished = true
 }
 
-// watchedOf returns how writers of a type tell their status, or nil where they do not. The first who do are the route's own.
-func watchedOf(m *Middleware, writer reflect.Type) *watched {
+// sourceOf returns how writers of a type tell their status, or nil where they do not, or answers are watched closely. The first who do
+// are the route's own.
+func sourceOf(m *Middleware, writer reflect.Type, now int64) (own *statusSource, closely bool) {
 	m.mu.Lock()
 	known := m.own.writer
+	closely = now < m.closely
 	m.mu.Unlock()
-	if known == writer {
-		return m.own
+	if closely {
+		return nil, true
 	}
-	method, found := writer.MethodByName("Status")
-	if !found {
-		return nil
+	if known == writer {
+		return m.own, false
+	}
+	status, found := writer.MethodByName("Status")
+	if !found || m.hangTimeout > 0 { // the time of the headers is not asked of a writer
+		return nil, false
+	}
+	size := -1
+	if method, found := writer.MethodByName("Size"); found {
+		size = method.Index
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.own.writer != nil {
-		return &watched{writer: writer, status: method.Index}
+		return &statusSource{writer: writer, status: status.Index, size: size}, false
 	}
 	m.own.writer = writer
-	m.own.status = method.Index
-	return m.own
+	m.own.status = status.Index
+	m.own.size = size
+	return m.own, false
 }
 
-// passWatched has the next handler answer a request that passes at the time now, and watches the answer for its status.
-func passWatched(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
-	watched := &recorder.Recorder{ResponseWriter: w}
-	p := &passage{r: r, at: now}
-	defer landWatched(m, p, watched)
-	m.next.ServeHTTP(watched, r)
+// recorded is a passage whose answer goes through a recorder.
+type recorded struct {
+	passage
+	m        *Middleware
+	recorder *recorder.Recorder
+	watched  *watch // nil: only the status is recorded
+	hang     *hang  // nil: there is no hangTimeout
+}
+
+// passRecorded has the next handler answer a request that passes at the time now, and records the answer's status; closely: also how
+// long the client was waited for.
+func passRecorded(m *Middleware, w http.ResponseWriter, r *http.Request, now int64, closely bool) {
+	p := &recorded{passage: passage{w: w, r: r, at: now}, m: m, recorder: &recorder.Recorder{ResponseWriter: w}}
+	if closely || m.hangTimeout > 0 {
+		p.watch()
+	} else {
+		trackOnce(r)
+	}
+	defer landRecorded(p)
+	m.next.ServeHTTP(p.recorder, r)
 	p.finished = true
 }
 
-// landWatched ends a passage that was watched, also one that ended in a panic, which goes on. It is what lander returns, for this case.
-func landWatched(m *Middleware, p *passage, watched *recorder.Recorder) {
-	if !p.finished {
-		tell(m, p, 0)
-	} else if watched.Status >= internalServerError || len(m.view.Failing) > 0 {
-		tell(m, p, int64(watched.Status))
+func (p *recorded) watch() {
+	p.watched = watchClosely(p.recorder, p.r)
+	p.hang = p.m.newHang(p.hung)
+	if p.hang != nil {
+		p.recorder.OnHeader = p.came
+		p.hang.beginWith(p.watched.body)
 	}
+}
+
+// hung tells the breaker of a request whose response headers have not come in time.
+func (p *recorded) hung() {
+	p.m.tellHung(p.m.breaker.Passed(p.at))
+}
+
+// came ends the waiting for the response headers.
+func (p *recorded) came(status int) { p.hang.end() }
+
+// landRecorded ends a passage that was recorded, also one that ended in a panic, which goes on. It is what lander returns, for this case.
+func landRecorded(p *recorded) {
+	if p.hang != nil && p.hang.end() {
+		return
+	}
+	m, status := p.m, p.recorder.Status
+	if status == http.StatusSwitchingProtocols {
+		m.noteSwitch(p.r)
+	}
+	if !p.finished || status >= internalServerError || len(m.view.Failing) > 0 {
+		x := p.exchange()
+		x.watched = p.watched
+		x.record(p.recorder)
+		m.tell(x, p.at)
+	}
+}
+
+// tellHung tells the breaker of a request whose response headers have not come within the hangTimeout.
+func (m *Middleware) tellHung(permit breaker.Permit) {
+	m.logFailure(0)
+	m.breaker.Done(permit, breaker.Failure, m.policy, m.redis.Timeout)
 }

@@ -30,6 +30,8 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 		e             *ratelimit.Entry
 		found, leased bool
 		writer        reflect.Type
+		length        int64
+		hasBody       bool
 	)
 	hand, held, next, view, own := m.hand, m.hand.Held, m.next, m.view, m.own
 	land := m.land
@@ -57,7 +59,7 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 		} else if ofConnection {
 			raw = r.RemoteAddr
 		} else {
-			raw = rawOf(m, r)
+			raw = rawLocked(m, r)
 		}
 		leased = false
 		e, found = held[raw]
@@ -71,6 +73,11 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 				emptyHanded(m, w, r, e, now)
 				return
 			}
+		}
+		length = r.ContentLength
+		hasBody = length != 0
+		if hasBody {
+			trackBody(r)
 		}
 		writer = typeOf(w)
 		other = writer != own.writer
@@ -121,7 +128,7 @@ func (m *Middleware) leanLimiter() http.HandlerFunc {
 		} else if ofConnection {
 			raw = r.RemoteAddr
 		} else {
-			raw = rawOf(m, r)
+			raw = rawLocked(m, r)
 		}
 		leased = false
 		e, found = held[raw]
@@ -152,7 +159,11 @@ func (m *Middleware) leanLimiter() http.HandlerFunc {
 // leanBreaker breaks.
 func (m *Middleware) leanBreaker() http.HandlerFunc {
 	mu := m.mu
-	var writer reflect.Type // guarded by mu
+	var ( // guarded by mu
+		writer  reflect.Type
+		length  int64
+		hasBody bool
+	)
 	next, view, own := m.next, m.view, m.own
 	land := m.land
 	since, begun, typeOf := time.Since, start, reflect.TypeOf
@@ -162,6 +173,11 @@ func (m *Middleware) leanBreaker() http.HandlerFunc {
 		if now >= view.Healthy {
 			unhealthy(m, w, r, now)
 			return
+		}
+		length = r.ContentLength
+		hasBody = length != 0
+		if hasBody {
+			trackBody(r)
 		}
 		writer = typeOf(w)
 		other := writer != own.writer
@@ -182,10 +198,20 @@ func rawOf(m *Middleware, r *http.Request) string {
 	if m.client.Header != "" {
 		return r.Header.Get(m.client.Header)
 	}
-	if m.client.OfConnection() {
+	if m.ofConnection {
 		return r.RemoteAddr
 	}
 	return m.keyOf(r)
+}
+
+// rawLocked is rawOf with the lock held, which it gives back meanwhile: to make a key takes long, and might panic.
+func rawLocked(m *Middleware, r *http.Request) string {
+	m.mu.Unlock()
+	//lint:ignore S1021 the interpreter makes two values for :=
+	var raw string
+	raw = rawOf(m, r)
+	m.mu.Lock()
+	return raw
 }
 
 // naming returns how what rawOf returns becomes a key.
@@ -217,6 +243,7 @@ func unhealthy(m *Middleware, w http.ResponseWriter, r *http.Request, now int64)
 
 // refuseOpen refuses a request, for the circuit is known to be open until then. The next ones are refused with the same words.
 func refuseOpen(m *Middleware, w http.ResponseWriter, until, now int64) {
+	m.breaker.Recheck(now, m.policy)
 	circuitOpen.write(w, seconds(until-now))
 	m.noteOpen(now)
 	if !m.debug {
@@ -250,7 +277,7 @@ func emptyHanded(m *Middleware, w http.ResponseWriter, r *http.Request, e *ratel
 
 // again answers a request of a client whose lease is used up, or to be renewed. The lock is held, and given back.
 func again(m *Middleware, w http.ResponseWriter, r *http.Request, e *ratelimit.Entry, now int64) {
-	proceed(m, w, r, ratelimit.AllowHeld(m.hand, e, rawOf(m, r), now), now)
+	proceed(m, w, r, ratelimit.AllowHeld(m.hand, e, rawLocked(m, r), now), now)
 }
 
 // goOn answers a request that arrived at the time now, and may not pass at once.
@@ -263,6 +290,6 @@ func goOn(m *Middleware, w http.ResponseWriter, r *http.Request, verdict, now in
 	} else if m.policy == nil {
 		m.next.ServeHTTP(w, r)
 	} else {
-		m.try(w, r, now)
+		m.try(w, r, hasBody(r), now, nil)
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/resilient-gateway/resilience/breaker"
 	"github.com/resilient-gateway/resilience/internal/clientkey"
+	"github.com/resilient-gateway/resilience/internal/recorder"
 	"github.com/resilient-gateway/resilience/internal/store"
 	"github.com/resilient-gateway/resilience/ratelimit"
 )
@@ -26,6 +27,8 @@ var errNil = errors.New("resilience: there is no next handler")
 type Middleware struct {
 	*settings
 	*scope
+	ofConnection bool // the key is made of the connection's address
+
 	next  http.Handler
 	front http.Handler // answers all requests but those for the health
 	keyOf func(*http.Request) string
@@ -39,8 +42,12 @@ type Middleware struct {
 	mu     sync.Locker // a method of an interface is the cheaper one
 	view   *breaker.View
 	header string         // that the key is made of; "": none
-	own    *watched       // writers on this route; guarded by mu
+	own    *statusSource  // of this route's writers; guarded by mu
 	land   func(*passage) // ends the passages of those writers
+	// closely is until when answers are watched closely (outcome.go). Guarded by mu.
+	closely int64
+	// switches is set where the service has switched protocols. Guarded by mu.
+	switches bool
 }
 
 // New returns the middleware for one router. It checks the configuration, and tells all that is wrong with it in one
@@ -66,9 +73,11 @@ func newMiddleware(ctx context.Context, next http.Handler, config *Config, name 
 	}
 	scope := join(ctx, settings)
 	m := &Middleware{
+		ofConnection: settings.client.OfConnection(),
+
 		settings: settings, scope: scope, next: next, keyOf: clientkey.New(settings.client),
 		hand: ratelimit.NewHand(scope.limiter, settings.limit, settings.redis.Timeout, naming(settings.client)), header: http.CanonicalHeaderKey(settings.client.Header),
-		mu: scope.limiter.Mu, view: &scope.breaker.View, own: &watched{},
+		mu: scope.limiter.Mu, view: &scope.breaker.View, own: &statusSource{},
 	}
 	if m.policy != nil {
 		m.hand.Leave = &leave{m.breaker, m.policy}
@@ -116,19 +125,58 @@ func (m *Middleware) handler() http.Handler {
 
 // serve answers a request that arrived at the time now, though the circuit is not known to be closed.
 func serve(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
-	if retryAfter, refused := m.breaker.Refuses(now); refused {
+	if retryAfter, refused := m.breaker.Refuses(false, now); refused {
 		refuseOpen(m, w, now+retryAfter.Microseconds(), now)
 		return
 	}
+	upload := hasBody(r)
+	if upload && m.breaker.Probing() {
+		upload = !readAhead(r)
+		now = sinceStart(time.Now()) // the client was waited for, not Redis
+		if retryAfter, refused := m.breaker.Refuses(upload, now); refused {
+			refuseOpen(m, w, now+retryAfter.Microseconds(), now)
+			return
+		}
+	}
 	if m.limit == nil {
-		m.try(w, r, now)
+		m.try(w, r, upload, now, nil)
 		return
 	}
-	verdict := ratelimit.Take(m.hand, rawOf(m, r), now)
+	raw := rawOf(m, r)
+	verdict := ratelimit.Spend(m.hand, raw, now)
+	if verdict != 0 {
+		settle(m, w, r, verdict, now)
+		return
+	}
+	// Both are asked for at once: one after the other, they would take longer than a request may wait where Redis is slow.
+	asked := m.breaker.Ask(m.policy, upload, now)
+	if asked == nil {
+		settle(m, w, r, ratelimit.Take(m.hand, raw, now), now)
+		return
+	}
+	defer m.breaker.Abandon(asked)
+	m.tryAsked(w, r, upload, ratelimit.Take(m.hand, raw, now), now, asked)
+}
+
+// settle has a request answered that has heard the limiter's verdict.
+func settle(m *Middleware, w http.ResponseWriter, r *http.Request, verdict, now int64) {
 	if verdict <= 0 {
 		m.breaker.Freshen(now, m.policy) // who is refused may have asked nobody, and so may all who come next
 	}
 	proceed(m, w, r, verdict, now)
+}
+
+// tryAsked answers a request that has heard the limiter's verdict, and asked the breaker for a permit meanwhile.
+func (m *Middleware) tryAsked(w http.ResponseWriter, r *http.Request, upload bool, verdict, now int64, asked *breaker.Asked) {
+	if verdict == ratelimit.Failed {
+		verdict = takeAlone(m, m.keyOf(r), now, ratelimit.Trouble(m.hand))
+	}
+	if verdict <= 0 {
+		m.breaker.Forgo(asked)
+		m.refuse(w, m.keyOf(r), verdict, now)
+		return
+	}
+	m.try(w, r, upload, now, asked)
 }
 
 // proceed answers a request that arrived at the time now and has heard the limiter's verdict.
@@ -149,15 +197,20 @@ func (m *Middleware) refuse(w http.ResponseWriter, key string, verdict, now int6
 	m.refuseLimited(w, key, -verdict, now)
 }
 
-// try has the next handler answer a request that arrived at the time now, if the breaker gives a permit.
-func (m *Middleware) try(w http.ResponseWriter, r *http.Request, now int64) {
-	permit, retryAfter, err := m.ask(now, m.deadline(now))
+// try has the next handler answer a request that arrived at the time now, if the breaker gives a permit: the one that was asked for,
+// or another where that is nil. upload says that its body is still coming.
+func (m *Middleware) try(w http.ResponseWriter, r *http.Request, upload bool, now int64, asked *breaker.Asked) {
+	permit, retryAfter, err := m.ask(upload, now, asked)
 	if err != nil {
 		answerUnavailable(w)
 		return
 	}
 	if retryAfter > 0 {
 		refuseOpen(m, w, now+retryAfter.Microseconds(), now)
+		return
+	}
+	if permit.Probe() {
+		m.forward(w, r, permit, time.Until(m.deadline(now)))
 		return
 	}
 	at, healthy := m.healthy()
@@ -199,28 +252,39 @@ func takeAlone(m *Middleware, key string, now int64, reason error) int64 {
 	return ratelimit.AllowLocal(m.limiter, key, m.limit, now)
 }
 
-// ask asks the breaker for a permit: Redis's, or while it is away as onError says. Where retryAfter is not 0 there is
-// none. An error says that the request is to be denied.
-func (m *Middleware) ask(now int64, deadline time.Time) (permit breaker.Permit, retryAfter time.Duration, err error) {
-	permit, retryAfter, err = m.breaker.Allow(m.policy, now, deadline)
+// ask asks the breaker for a permit: Redis's, as Redis last said where it is too slow, or while it is away as onError says. Where
+// retryAfter is not 0 there is none. An error says that the request is to be denied.
+func (m *Middleware) ask(upload bool, now int64, asked *breaker.Asked) (permit breaker.Permit, retryAfter time.Duration, err error) {
+	if asked != nil {
+		permit, retryAfter, err = m.breaker.Await(asked, m.deadline(now))
+	} else {
+		permit, retryAfter, err = m.breaker.Allow(m.policy, upload, now, m.deadline(now))
+	}
 	if err == nil {
 		return permit, retryAfter, nil
 	}
 	m.logTrouble(err)
+	if errors.Is(err, store.ErrUnavailable) {
+		last, wait, known := m.breaker.Last(now)
+		if known && (wait > 0 || m.onError != onErrorDeny) {
+			return last, wait, nil
+		}
+	}
 	switch m.onError {
 	case onErrorAllow:
-		return breaker.Permit{}, 0, nil
+		return m.breaker.Unasked(), 0, nil
 	case onErrorDeny:
 		return breaker.Permit{}, 0, err
 	}
-	permit, retryAfter = m.breaker.AllowLocal(m.policy, now)
+	permit, retryAfter = m.breaker.AllowLocal(m.policy, upload, now)
 	return permit, retryAfter, nil
 }
 
 // forward has the next handler answer a request that has a permit. Telling the breaker costs it what is left of patience
 // at the most.
 func (m *Middleware) forward(w http.ResponseWriter, r *http.Request, permit breaker.Permit, patience time.Duration) {
-	f := &flight{m: m, r: r, permit: permit, patience: patience}
+	f := &flight{m: m, permit: permit, patience: patience, recorder: &recorder.Recorder{ResponseWriter: w}}
+	f.x = &exchange{r: r, header: w.Header(), came: time.Now()}
 	defer f.land()
 	f.watch(w)
 }

@@ -97,6 +97,16 @@ func (r *reader) duration(path, text string, byDefault time.Duration) time.Durat
 	return d
 }
 
+// durationOrOff reads a time that is off by default, and at 0s.
+func (r *reader) durationOrOff(path, text string, example time.Duration) time.Duration {
+	text = strings.TrimSpace(text)
+	d, err := time.ParseDuration(text)
+	if text == "" || err == nil && d == 0 {
+		return 0
+	}
+	return r.duration(path, text, example)
+}
+
 func isUsable(d time.Duration) bool {
 	return d >= time.Microsecond && d <= maxDuration && d%time.Microsecond == 0
 }

@@ -100,17 +100,7 @@ func (g *registry) join(ctx context.Context, s *settings) *scope {
 	if s.redis.Address == "" {
 		key = s.name
 	}
-	parts := strings.Join(s.parts, "; ")
-	g.mu.Lock()
-	one := g.scopes[key]
-	if one == nil {
-		one = g.newScope(s)
-		g.scopes[key] = one
-	}
-	one.handlers++
-	lines := one.enter(ctx, parts, fmt.Sprintf("%s; %+v", parts, s.client), s.warnings)
-	begun := g.enrol(ctx, key, s)
-	g.mu.Unlock()
+	one, begun, lines := g.seatOf(ctx, key, s)
 	for _, line := range lines {
 		line()
 	}
@@ -125,6 +115,23 @@ func (g *registry) join(ctx context.Context, s *settings) *scope {
 		})
 	}
 	return one
+}
+
+// seatOf gives a handler its seat in the scope of the key. It returns the scope, the generation where this handler is its first, and what
+// is to be logged.
+func (g *registry) seatOf(ctx context.Context, key string, s *settings) (one *scope, begun *generation, lines []func()) {
+	parts := strings.Join(s.parts, "; ")
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	one = g.scopes[key]
+	if one == nil {
+		one = g.newScope(s)
+		g.scopes[key] = one
+	}
+	one.handlers++
+	lines = one.enter(ctx, parts, fmt.Sprintf("%s; %+v", parts, s.client), s.warnings)
+	begun = g.enrol(ctx, key, s)
+	return one, begun, lines
 }
 
 // enrol notes that the handler with this context has a seat in the scope. It returns the generation where this handler is

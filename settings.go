@@ -25,9 +25,11 @@ type settings struct {
 	limit    *ratelimit.Limit // nil: no rate limiter
 	client   clientkey.Criterion
 	policy   *breaker.Policy // nil: no circuit breaker
-	health   string          // path; empty: none
-	parts    []string        // what is on, for people
-	warnings []string
+	// hangTimeout is the time to the response headers after which a request is a failure. 0: there is none.
+	hangTimeout time.Duration
+	health      string   // path; empty: none
+	parts       []string // what is on, for people
+	warnings    []string
 }
 
 // What rules while Redis is away.
@@ -169,7 +171,7 @@ func parsePrefix(text string) (netip.Prefix, error) {
 
 func readCircuitBreaker(r *reader, s *settings, c *CircuitBreakerConfig) {
 	r.unknown("circuitBreaker.", c.Unknown,
-		"failureThreshold", "resetTimeout", "halfOpenSuccessThreshold", "halfOpenMaxProbes", "probeTimeout")
+		"failureThreshold", "resetTimeout", "halfOpenSuccessThreshold", "halfOpenMaxProbes", "probeTimeout", "hangTimeout")
 	failures := r.count("circuitBreaker.failureThreshold", c.FailureThreshold, 1, maxCount, 5, 5)
 	reset := r.duration("circuitBreaker.resetTimeout", c.ResetTimeout, 30*time.Second)
 	successes := r.count("circuitBreaker.halfOpenSuccessThreshold", c.HalfOpenSuccessThreshold, 1, maxCount, 2, 2)
@@ -180,8 +182,13 @@ func readCircuitBreaker(r *reader, s *settings, c *CircuitBreakerConfig) {
 	probes = r.count("circuitBreaker.halfOpenMaxProbes", c.HalfOpenMaxProbes, 1, maxProbes, probes, probes)
 	probe := r.duration("circuitBreaker.probeTimeout", c.ProbeTimeout, 10*time.Second)
 	s.policy = breaker.NewPolicy(failures, reset, successes, probes, probe)
-	s.parts = append(s.parts, fmt.Sprintf("circuit breaker: opens after %d failures, for %s; closes after %d successes, of %d probes at once, each within %s",
-		failures, reset, successes, probes, probe))
+	s.hangTimeout = r.durationOrOff("circuitBreaker.hangTimeout", c.HangTimeout, 5*time.Second)
+	part := fmt.Sprintf("circuit breaker: opens after %d failures, for %s; closes after %d successes, of %d probes at once, each within %s",
+		failures, reset, successes, probes, probe)
+	if s.hangTimeout > 0 {
+		part += fmt.Sprintf("; no response headers within %s is a failure", s.hangTimeout)
+	}
+	s.parts = append(s.parts, part)
 }
 
 func readHealth(r *reader, s *settings, c *HealthConfig) {

@@ -1,6 +1,6 @@
 // Package breaker is a circuit breaker shared through Redis by every gateway: what one has seen fail, all stop sending.
 //
-// The state is kept by three Lua scripts, on Redis's clock. Each gateway has a view of it, which is at most 100 ms old
+// The state is kept by Lua scripts, on Redis's clock. Each gateway has a view of it, which is at most 100 ms old
 // when a request is let through on it, so that a healthy breaker costs next to nothing. While Redis is away, and where
 // there is none, the same rules go on in this process, from what the view last said.
 package breaker
@@ -17,17 +17,23 @@ import (
 
 // In microseconds.
 const (
-	fresh    = 50000  // a view is used as it is until it is so old
-	stale    = 100000 // and not at all from then on; between the two, one request has it refreshed
-	noPlace  = 50000  // no place for a probe: asked again so much later
+	fresh    = 50000   // a view is used as it is until it is so old
+	stale    = 100000  // and not at all from then on; between the two, one request has it refreshed
+	noPlace  = 50000   // no place for a probe: asked again so much later
+	recheck  = 1000000 // the view of an open circuit is refreshed so often
 	oneRetry = time.Second
 )
 
 var (
-	viewScript   = store.NewScript(view)
-	permitScript = store.NewScript(permit)
-	reportScript = store.NewScript(report)
+	viewScript    = store.NewScript(view)
+	permitScript  = store.NewScript(permit)
+	sentScript    = store.NewScript(sent)
+	reportScript  = store.NewScript(report)
+	restoreScript = store.NewScript(restore)
 )
+
+// words is how many integers each script answers with.
+const words = 7
 
 var errBadReply = errors.New("breaker: the key in redis does not hold a breaker")
 
@@ -35,6 +41,7 @@ var errBadReply = errors.New("breaker: the key in redis does not hold a breaker"
 type Store interface {
 	Run(calls []*store.Call, deadline time.Time) error
 	Down() bool
+	Lost() int64 // the number of the latest connection that there was when one was lost
 }
 
 // Settings of a breaker.
@@ -56,16 +63,21 @@ type Breaker struct {
 	keys []string
 
 	// Guarded by Mu.
-	machine machine  // the view of the state in Redis, or the state itself while there is none
-	asked   int64    // when Redis was asked for the view; 0: never
-	heard   int64    // when it answered
-	ours    bool     // the state was changed here since, while Redis was away
-	asking  bool     // a refresh beside requests is under way
-	looking *look    // that a request takes and others may wait for, or nil
-	refusal *Refusal // that holds, or nil
-	full    int64    // half-open: until then there was no place for another probe
-	shown   int64    // the view's generation
-	entered int64    // when it became that
+	machine   machine  // the view of the state in Redis, or the state itself while there is none
+	asked     int64    // when Redis was asked for the view; 0: never
+	heard     int64    // when it answered
+	ours      bool     // the state was changed here since, while Redis was away
+	asking    bool     // a refresh beside requests is under way
+	looking   *look    // that a request takes and others may wait for, or nil
+	refusal   *Refusal // that holds, or nil
+	full      int64    // half-open: until then there was no place for another probe
+	crammed   int64    // half-open: until then there was none for another upload
+	conn      int64    // the latest connection that told of the state
+	restoring bool     // an open circuit that Redis has lost is being written back
+	untold    untold   // that Redis could not be told of
+	asks      *Asked   // a permit that is to go to Redis with another call, or nil
+	shown     int64    // the view's generation
+	entered   int64    // when it became that
 }
 
 // look is a refresh that requests wait for. A crowd that finds the view too old takes one.
@@ -79,7 +91,10 @@ type look struct {
 type Permit struct {
 	generation int64
 	probe      int64
-	local      bool // given by this process, not by Redis
+	local      bool  // given by this process, not by Redis
+	unasked    bool  // given by nobody: Redis could not be asked
+	upload     bool  // the body of the request is still coming
+	since      int64 // of an upload: when it was asked for
 	counts     bool
 }
 
@@ -226,16 +241,24 @@ func (b *Breaker) renewBeside(now int64, policy *Policy) {
 	}
 }
 
-// Refuses tells, from what is known here, that no request may pass now, and for how long.
-func (b *Breaker) Refuses(now int64) (retryAfter time.Duration, refused bool) {
+// Refuses tells, from what is known here, that no request may pass now, and for how long: none with a body that is still coming, if
+// upload is true.
+func (b *Breaker) Refuses(upload bool, now int64) (retryAfter time.Duration, refused bool) {
 	b.Mu.Lock()
 	if b.machine.state == closed || b.superseded() {
 		b.Mu.Unlock()
 		return 0, false
 	}
-	retryAfter, refused = b.refuses(now)
+	retryAfter, refused = b.refuses(upload, now)
 	b.Mu.Unlock()
 	return retryAfter, refused
+}
+
+// Probing tells that the circuit is not closed, as far as is known here: who passes is a probe.
+func (b *Breaker) Probing() bool {
+	b.Mu.Lock()
+	defer b.Mu.Unlock()
+	return b.machine.state != closed
 }
 
 // superseded tells whether the state was made here while Redis was away, and Redis is back: Redis rules. Mu is held.
@@ -243,21 +266,30 @@ func (b *Breaker) superseded() bool {
 	return b.ours && b.Store != nil && !b.Store.Down()
 }
 
-func (b *Breaker) refuses(now int64) (time.Duration, bool) {
+func (b *Breaker) refuses(upload bool, now int64) (time.Duration, bool) {
 	if b.machine.state == closed {
 		return 0, false
 	}
 	if wait := b.machine.wait(now); wait > 0 {
 		return time.Duration(wait) * time.Microsecond, true
 	}
-	return oneRetry, now < b.full
+	return oneRetry, now < b.full || upload && now < b.crammed
 }
 
-// Rider returns a call that refreshes the view, to go to Redis with another, or nil where the view needs none.
+// Rider returns a call to go to Redis with another, or nil: one that asks for a permit which a request needs, or one that refreshes the
+// view where that is due.
 func (b *Breaker) Rider(now int64, policy *Policy) *store.Call {
 	b.Mu.Lock()
 	due := b.Store != nil && now >= b.View.Healthy && (b.ours || b.machine.state == closed && (b.asked == 0 || now-b.asked >= fresh))
+	a := b.asks
+	b.asks = nil
+	if a != nil {
+		a.sent = true
+	}
 	b.Mu.Unlock()
+	if a != nil {
+		return b.permitCall(a)
+	}
 	if !due {
 		return nil
 	}
@@ -266,15 +298,36 @@ func (b *Breaker) Rider(now int64, policy *Policy) *store.Call {
 
 func (b *Breaker) viewCall(now int64, policy *Policy) *store.Call {
 	call := &store.Call{Script: viewScript, Keys: b.keys, Args: policy.args}
-	call.Then = func(c *store.Call) { b.learn(c, now) }
+	call.Then = func(c *store.Call) { b.learn(c, now, policy) }
 	return call
 }
 
-// Allow asks for a permit, from the view where that is fresh enough, else from Redis. Where not allowed, retryAfter says
-// when to come again. The error, which comes by the deadline, wraps store.ErrUnavailable or is the script's own.
-func (b *Breaker) Allow(policy *Policy, now int64, deadline time.Time) (permit Permit, retryAfter time.Duration, err error) {
+// Recheck sees to it that an open circuit does not stay so for longer than the policy says, and has its view refreshed in the
+// background once a second: the policy of another gateway may be shorter, and the key may have been deleted.
+func (b *Breaker) Recheck(now int64, policy *Policy) {
+	b.Mu.Lock()
+	defer b.Mu.Unlock()
+	if b.machine.state != open {
+		return
+	}
+	deadline := b.machine.deadline
+	b.machine.cut(now, policy)
+	isCut := b.machine.deadline != deadline
+	if isCut {
+		b.show()
+	}
+	if b.Store != nil && !b.ours && !b.asking && (isCut || now-b.asked >= recheck) && !b.Store.Down() {
+		b.asking = true
+		go b.refreshBeside(policy)
+	}
+}
+
+// Allow asks for a permit, from the view where that is fresh enough, else from Redis. upload says that the request has a body
+// that is still coming. Where not allowed, retryAfter says when to come again. The error, which comes by the deadline, wraps
+// store.ErrUnavailable or is the script's own.
+func (b *Breaker) Allow(policy *Policy, upload bool, now int64, deadline time.Time) (permit Permit, retryAfter time.Duration, err error) {
 	if b.Store == nil {
-		permit, retryAfter = b.AllowLocal(policy, now)
+		permit, retryAfter = b.AllowLocal(policy, upload, now)
 		return permit, retryAfter, nil
 	}
 	if err := b.refresh(policy, now, deadline); err != nil {
@@ -286,12 +339,29 @@ func (b *Breaker) Allow(policy *Policy, now int64, deadline time.Time) (permit P
 		b.Mu.Unlock()
 		return permit, 0, nil
 	}
-	retryAfter, refused := b.refuses(b.Now()) // the view may be newer than the request
+	retryAfter, refused := b.refuses(upload, b.Now()) // the view may be newer than the request
 	b.Mu.Unlock()
 	if refused {
 		return Permit{}, retryAfter, nil
 	}
-	return b.ask(policy, deadline)
+	return b.Await(newAsked(policy, upload), deadline)
+}
+
+// Last decides as Redis last said, for a request that it has not answered in time although it is there. Where that is not known,
+// or Redis is away, known is false.
+func (b *Breaker) Last(now int64) (permit Permit, retryAfter time.Duration, known bool) {
+	b.Mu.Lock()
+	defer b.Mu.Unlock()
+	if b.Store == nil || b.asked == 0 || b.ours || b.Store.Down() {
+		return Permit{}, 0, false
+	}
+	if b.machine.state == closed {
+		return Permit{generation: b.machine.generation, counts: true}, 0, true
+	}
+	if wait := b.machine.wait(now); wait > 0 {
+		return Permit{}, time.Duration(wait) * time.Microsecond, true
+	}
+	return Permit{}, oneRetry, true
 }
 
 // refresh sees to it that a closed view is not too old.
@@ -318,12 +388,12 @@ func (b *Breaker) refresh(policy *Policy, now int64, deadline time.Time) error {
 	l.done.Add(1)
 	b.looking = l
 	b.Mu.Unlock()
-	b.take(l, policy)
+	b.look(l, policy)
 	return l.err
 }
 
-// take takes a look at the state in Redis.
-func (b *Breaker) take(l *look, policy *Policy) {
+// look takes a look at the state in Redis.
+func (b *Breaker) look(l *look, policy *Policy) {
 	defer func() {
 		b.Mu.Lock()
 		if b.looking == l {
@@ -345,62 +415,55 @@ func (b *Breaker) refreshBeside(policy *Policy) {
 	b.run(b.viewCall(b.Now(), policy), time.Now().Add(b.Timeout))
 }
 
-// ask asks Redis for a permit.
-func (b *Breaker) ask(policy *Policy, deadline time.Time) (Permit, time.Duration, error) {
-	asked := b.Now()
-	call := &store.Call{Script: permitScript, Keys: b.keys, Args: policy.args, Once: true}
-	call.Then = func(c *store.Call) { b.learn(c, asked) }
-	if err := b.run(call, deadline); err != nil {
-		return Permit{}, 0, err
-	}
-	generation, probe := call.Reply[1], call.Reply[5]
-	if call.Reply[0] == closed || probe != 0 {
-		return Permit{generation: generation, probe: probe, counts: true}, 0, nil
-	}
-	if wait := call.Reply[4]; wait > 0 {
-		return Permit{}, time.Duration(wait) * time.Microsecond, nil
-	}
-	b.Mu.Lock()
-	b.full = b.Now() + noPlace
-	b.Mu.Unlock()
-	return Permit{}, oneRetry, nil
-}
-
 // run runs one call and has its answer learnt.
 func (b *Breaker) run(call *store.Call, deadline time.Time) error {
 	b.Store.Run([]*store.Call{call}, deadline)
-	if call.Err == nil && len(call.Reply) != 6 {
+	if call.Err == nil && len(call.Reply) != words {
 		call.Err = errBadReply
 	}
 	store.Finish(call)
 	return call.Err
 }
 
-// learn takes the answer of a script for the view, unless a later one is known.
-func (b *Breaker) learn(call *store.Call, asked int64) {
-	if call.Err != nil || len(call.Reply) != 6 {
-		return
+// learn takes the answer of a script for the view, unless a later one is known, or Redis has lost what it knew.
+func (b *Breaker) learn(call *store.Call, asked int64, policy *Policy) {
+	if call.Err == nil && len(call.Reply) == words && !b.restoreLost(call, policy) {
+		b.take(call, asked, policy)
 	}
+}
+
+// take takes the answer of a script for the view, unless a later one is known.
+func (b *Breaker) take(call *store.Call, asked int64, policy *Policy) {
+	if call.Err == nil && len(call.Reply) == words {
+		before, after := b.taken(call, asked, policy)
+		b.tell(before, after)
+	}
+}
+
+func (b *Breaker) taken(call *store.Call, asked int64, policy *Policy) (before, after int64) {
 	now := b.Now()
 	b.Mu.Lock()
+	defer b.Mu.Unlock()
 	m := &b.machine
-	before := m.state
+	before = m.state
 	generation := call.Reply[1]
 	// Redis may have answered in another order than this gateway heard. A generation lower than the known one is a new
 	// truth (Redis lost its data) only if it was asked for after the known one had come.
 	if asked < b.heard && (generation < m.generation || generation == m.generation && asked < b.asked) {
-		b.Mu.Unlock()
-		return
+		return before, before
 	}
 	b.asked, b.heard, b.ours = asked, now, false
+	if call.Conn > b.conn {
+		b.conn = call.Conn
+	}
 	m.state, m.generation, m.failures, m.successes = call.Reply[0], generation, call.Reply[2], call.Reply[3]
 	m.deadline = asked + call.Reply[4]
 	m.issued = 0
 	m.probes = map[int64]int64{}
-	after := m.state
+	m.uploads = map[int64]int64{}
+	b.tellUntold(policy)
 	b.show()
-	b.Mu.Unlock()
-	b.tell(before, after)
+	return before, m.state
 }
 
 func (b *Breaker) tell(before, after int64) {

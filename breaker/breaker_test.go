@@ -35,6 +35,8 @@ func (g *gateway) Run(calls []*store.Call, deadline time.Time) error {
 
 func (g *gateway) Down() bool { return g.store.Down() }
 
+func (g *gateway) Lost() int64 { return g.store.Lost() }
+
 func (g *gateway) clock() int64 {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -73,10 +75,10 @@ func newGateway(t *testing.T, address string) *gateway {
 
 // allow is what the middleware does: the view first, then Redis.
 func (g *gateway) allow(t *testing.T, policy *Policy) (Permit, time.Duration) {
-	if wait, refused := g.Refuses(g.clock()); refused {
+	if wait, refused := g.Refuses(false, g.clock()); refused {
 		return Permit{}, wait
 	}
-	permit, wait, err := g.Allow(policy, g.clock(), time.Now().Add(2*time.Second))
+	permit, wait, err := g.Allow(policy, false, g.clock(), time.Now().Add(2*time.Second))
 	require.NoError(t, err)
 	return permit, wait
 }
@@ -151,7 +153,7 @@ func TestBreaker_aCrowdTakesOneLook(t *testing.T) {
 		ask := func(patience time.Duration) {
 			defer done.Done()
 			under.Done()
-			if _, wait, err := g.Allow(policy, g.clock(), late.Add(patience)); err != nil || wait != 0 {
+			if _, wait, err := g.Allow(policy, false, g.clock(), late.Add(patience)); err != nil || wait != 0 {
 				atomic.AddInt64(&failed, 1)
 			}
 		}
@@ -331,15 +333,15 @@ func TestBreaker_anOpenCircuitStaysOpenThroughTheLossOfRedis(t *testing.T) {
 	_, wait := g.allow(t, policy)
 	require.InDelta(t, 60, wait.Seconds(), 1)
 	g.pass(61 * time.Second)
-	_, _, err := g.Allow(policy, g.clock(), time.Now().Add(time.Second))
+	_, _, err := g.Allow(policy, false, g.clock(), time.Now().Add(time.Second))
 	require.ErrorIs(t, err, store.ErrUnavailable)
-	probe, wait := g.AllowLocal(policy, g.clock())
+	probe, wait := g.AllowLocal(policy, false, g.clock())
 	require.Equal(t, time.Duration(0), wait)
 	require.True(t, probe.Probe(), "this process goes on from there")
-	_, wait = g.AllowLocal(policy, g.clock())
+	_, wait = g.AllowLocal(policy, false, g.clock())
 	require.Equal(t, time.Second, wait)
 	g.done(probe, Success, policy)
-	permit, wait := g.AllowLocal(policy, g.clock())
+	permit, wait := g.AllowLocal(policy, false, g.clock())
 	require.Equal(t, time.Duration(0), wait)
 	require.False(t, permit.Probe())
 	require.Equal(t, []string{"closed to open", "open to half-open", "half-open to closed"}, g.said())
@@ -352,21 +354,21 @@ func TestBreaker_whenRedisIsBackItRules(t *testing.T) {
 	g.allow(t, policy)
 	server.Kill()
 	g.pass(time.Second)
-	_, _, err := g.Allow(policy, g.clock(), time.Now().Add(time.Second))
+	_, _, err := g.Allow(policy, false, g.clock(), time.Now().Add(time.Second))
 	require.ErrorIs(t, err, store.ErrUnavailable)
 
 	for i := 0; i < 2; i++ {
-		permit, wait := g.AllowLocal(policy, g.clock())
+		permit, wait := g.AllowLocal(policy, false, g.clock())
 		require.Equal(t, time.Duration(0), wait)
 		g.done(permit, Failure, policy)
 	}
 	inFlight := Permit{generation: g.machine.generation, local: true, counts: true}
-	_, refused := g.Refuses(g.clock())
+	_, refused := g.Refuses(false, g.clock())
 	require.True(t, refused, "the failures seen here have opened it here")
 
 	server.Run()
 	require.Eventually(t, func() bool { return !g.Down() }, 2*time.Second, 5*time.Millisecond)
-	_, refused = g.Refuses(g.clock())
+	_, refused = g.Refuses(false, g.clock())
 	require.False(t, refused)
 	_, wait := g.allow(t, policy)
 	require.Equal(t, time.Duration(0), wait)
@@ -381,7 +383,7 @@ func TestBreaker_aKeyOfSomebodyElsesIsLeftAlone(t *testing.T) {
 	server.Do("SET", key, "x")
 	policy := NewPolicy(2, time.Minute, 1, 1, time.Minute)
 	g := newGateway(t, server.Addr())
-	_, _, err := g.Allow(policy, g.clock(), time.Now().Add(time.Second))
+	_, _, err := g.Allow(policy, false, g.clock(), time.Now().Add(time.Second))
 	require.ErrorContains(t, err, "WRONGTYPE")
 	require.False(t, g.Down(), "it is one key, not Redis")
 	require.Equal(t, "x", server.Text("GET", key))
@@ -401,26 +403,26 @@ func TestBreaker_inThisProcessAlone(t *testing.T) {
 	b := New(Settings{Now: func() int64 { return now }})
 	policy := NewPolicy(2, 30*time.Second, 1, 1, 10*time.Second)
 	for i := 0; i < 2; i++ {
-		permit, wait, err := b.Allow(policy, now, time.Time{})
+		permit, wait, err := b.Allow(policy, false, now, time.Time{})
 		require.NoError(t, err)
 		require.Equal(t, time.Duration(0), wait)
 		b.Done(permit, Failure, policy, 0)
 	}
-	wait, refused := b.Refuses(now)
+	wait, refused := b.Refuses(false, now)
 	require.True(t, refused)
 	require.Equal(t, 30*time.Second, wait)
 	now += 30 * second
-	_, refused = b.Refuses(now)
+	_, refused = b.Refuses(false, now)
 	require.False(t, refused)
-	probe, wait, err := b.Allow(policy, now, time.Time{})
+	probe, wait, err := b.Allow(policy, false, now, time.Time{})
 	require.NoError(t, err)
 	require.Equal(t, time.Duration(0), wait)
 	require.True(t, probe.Probe())
-	_, wait, err = b.Allow(policy, now, time.Time{})
+	_, wait, err = b.Allow(policy, false, now, time.Time{})
 	require.NoError(t, err)
 	require.Equal(t, time.Second, wait)
 	b.Done(probe, Success, policy, 0)
-	permit, wait, err := b.Allow(policy, now, time.Time{})
+	permit, wait, err := b.Allow(policy, false, now, time.Time{})
 	require.NoError(t, err)
 	require.Equal(t, time.Duration(0), wait)
 	require.False(t, permit.Probe())

@@ -2,22 +2,16 @@ package breaker
 
 import "time"
 
-// AllowLocal asks this process for a permit: what Allow does while Redis is away.
-func (b *Breaker) AllowLocal(policy *Policy, now int64) (Permit, time.Duration) {
-	b.Mu.Lock()
-	before, generation := b.machine.state, b.machine.generation
-	probe := b.machine.permit(now, policy)
-	after := b.machine.state
-	b.ours = b.ours || b.machine.generation != generation
-	b.show()
-	granted := Permit{generation: b.machine.generation, probe: probe, local: true, counts: true}
-	wait := b.machine.wait(now)
-	b.Mu.Unlock()
-	b.tell(before, after)
-	if probe != 0 || after == closed {
-		return granted, 0
+// AllowLocal asks this process for a permit. It is what Allow does while Redis is away.
+func (b *Breaker) AllowLocal(policy *Policy, upload bool, now int64) (Permit, time.Duration) {
+	c := newChange(b)
+	defer c.end()
+	m := &b.machine
+	probe := m.permit(upload, now, policy)
+	if probe != 0 || m.state == closed {
+		return Permit{generation: m.generation, probe: probe, upload: upload && probe != 0, since: now, local: true, counts: true}, 0
 	}
-	if wait > 0 {
+	if wait := m.wait(now); wait > 0 {
 		return Permit{}, time.Duration(wait) * time.Microsecond
 	}
 	return Permit{}, oneRetry
@@ -25,16 +19,38 @@ func (b *Breaker) AllowLocal(policy *Policy, now int64) (Permit, time.Duration) 
 
 func (b *Breaker) doneLocal(permit Permit, outcome Outcome, policy *Policy) {
 	now := b.Now()
-	failed := int64(0)
-	if outcome == Failure {
-		failed = 1
-	}
+	c := newChange(b)
+	defer c.end()
+	b.machine.report(permit.generation, permit.probe, outcome == Success, failuresOf(outcome), now, policy)
+}
+
+func (b *Breaker) sentLocal(permit Permit, late bool, policy *Policy) {
+	now := b.Now()
+	c := newChange(b)
+	defer c.end()
+	b.machine.sent(permit.generation, permit.probe, late, now, policy)
+}
+
+// change is a change of the state in this process. The breaker is locked until it ends.
+type change struct {
+	b                 *Breaker
+	state, generation int64 // before
+}
+
+func newChange(b *Breaker) *change {
 	b.Mu.Lock()
-	before, generation := b.machine.state, b.machine.generation
-	b.machine.report(permit.generation, permit.probe, outcome == Success, failed, now, policy)
-	after := b.machine.state
-	b.ours = b.ours || b.machine.generation != generation
+	return &change{b: b, state: b.machine.state, generation: b.machine.generation}
+}
+
+func (c *change) end() {
+	c.b.tell(c.state, c.close())
+}
+
+// close ends it, but tells nobody. It returns the state.
+func (c *change) close() int64 {
+	b := c.b
+	defer b.Mu.Unlock()
+	b.ours = b.ours || b.machine.generation != c.generation
 	b.show()
-	b.Mu.Unlock()
-	b.tell(before, after)
+	return b.machine.state
 }

@@ -18,16 +18,17 @@ type choice struct {
 	of        int
 	succeeded bool
 	failed    int64
+	late      bool
 }
 
 // randomPolicy is small enough for all states to be met often.
 func randomPolicy(random *rand.Rand) *Policy {
 	seconds := func(n int) time.Duration { return time.Duration(1+random.Intn(n)) * time.Second }
-	return NewPolicy(1+random.Int63n(4), seconds(30), 1+random.Int63n(3), 1+random.Int63n(3), seconds(20))
+	return NewPolicy(1+random.Int63n(4), seconds(30), 1+random.Int63n(3), 1+random.Int63n(4), seconds(20))
 }
 
 func choose(random *rand.Rand, steps int, now int64) choice {
-	c := choice{do: random.Intn(3), at: now + random.Int63n(4*second)}
+	c := choice{do: random.Intn(len(scripts)), at: now + random.Int63n(4*second)}
 	switch random.Intn(32) {
 	case 0:
 		c.at = now + random.Int63n(90*second)
@@ -41,7 +42,7 @@ func choose(random *rand.Rand, steps int, now int64) choice {
 	if steps == 0 {
 		c.do = permitStep
 	}
-	if c.do == reportStep {
+	if isAbout(c.do) {
 		c.of = steps - 1 - random.Intn(steps)%8
 		if c.of < 0 {
 			c.of = 0
@@ -50,6 +51,7 @@ func choose(random *rand.Rand, steps int, now int64) choice {
 		if !c.succeeded || random.Intn(4) == 0 {
 			c.failed = random.Int63n(3)
 		}
+		c.late = random.Intn(2) == 0
 	}
 	return c
 }
@@ -74,16 +76,15 @@ func agree(t testing.TB, server *redistest.Server, seed int64, n int) {
 			policy = policies[1]
 		}
 		about := answer{}
-		args := append([]string{}, policy.args...)
-		if c.do == reportStep {
+		if isAbout(c.do) {
 			about = heard[c.of]
-			args = append(args, digits(about.generation), digits(about.probe), flag(c.succeeded), digits(c.failed))
 		}
-		heard = append(heard, w.local(policy, c.do, epoch+c.at, about.generation, about.probe, c.succeeded, c.failed))
-		steps = append(steps, redistest.Step{Script: c.do, At: epoch + c.at, Keys: []string{w.key}, Args: args})
+		one := step{c.do, epoch + c.at, about.generation, about.probe, c.succeeded, c.failed, c.late}
+		heard = append(heard, w.local(policy, one))
+		steps = append(steps, w.inRedis(policy, one))
 	}
 	for i, reply := range server.Walk(scripts, steps) {
-		got := answer{reply[0], reply[1], reply[2], reply[3], reply[4], reply[5]}
+		got := answerOf(reply)
 		if got != heard[i] {
 			require.Fail(t, "script and model disagree", fmt.Sprintf("seed %d, step %d: script %v, model %v, of %v",
 				seed, i, reply, heard[i].String(), steps[i]))
@@ -92,7 +93,7 @@ func agree(t testing.TB, server *redistest.Server, seed int64, n int) {
 }
 
 func (a answer) String() string {
-	return fmt.Sprint(a.state, a.generation, a.failures, a.successes, a.wait, a.probe)
+	return fmt.Sprint(a.state, a.generation, a.failures, a.successes, a.wait, a.probe, a.born)
 }
 
 func TestScripts_agreeWithTheModel(t *testing.T) {

@@ -56,7 +56,7 @@ func TestBreaker_refusesUntilTheSecondsChange(t *testing.T) {
 	now := int64(0)
 	b := New(Settings{Now: func() int64 { return now }})
 	policy := NewPolicy(1, 1500*time.Millisecond, 2, 2, 10*time.Second)
-	permit, _, err := b.Allow(policy, now, time.Time{})
+	permit, _, err := b.Allow(policy, false, now, time.Time{})
 	require.NoError(t, err)
 	require.Nil(t, b.Refuse(now), "it is not open")
 	b.Done(permit, Failure, policy, time.Second)
@@ -73,7 +73,7 @@ func TestBreaker_refusesUntilTheSecondsChange(t *testing.T) {
 	require.Equal(t, 1, int(second.Seconds), "one second is left")
 	require.Len(t, second.Holds, 1)
 	now = 1500 * 1000
-	_, retryAfter, err := b.Allow(policy, now, time.Time{})
+	_, retryAfter, err := b.Allow(policy, false, now, time.Time{})
 	require.NoError(t, err)
 	require.Zero(t, retryAfter, "its time is over")
 	require.Empty(t, second.Holds, "half-open")

@@ -1,17 +1,21 @@
 package breaker
 
 import (
+	"errors"
 	"time"
 
 	"github.com/resilient-gateway/resilience/internal/store"
 )
+
+// pause is how long a call waits that is made again.
+const pause = 20 * time.Millisecond
 
 // Outcome is what became of a request that was let through.
 type Outcome int
 
 // The outcomes of a request.
 const (
-	// Unknown says nothing about the upstream: the client went away.
+	// Unknown says nothing about the upstream: the client went away, or was at fault.
 	Unknown Outcome = iota
 	// Success is an answer that is not the upstream's fault.
 	Success
@@ -25,8 +29,19 @@ func (b *Breaker) Done(permit Permit, outcome Outcome, policy *Policy, patience 
 	if !permit.counts {
 		return
 	}
-	if b.Store == nil || permit.local || b.Store.Down() {
+	if permit.unasked && b.Store.Down() {
+		b.keep(permit, outcome)
+		return
+	}
+	if b.Store == nil || permit.local {
 		b.doneLocal(permit, outcome, policy)
+		return
+	}
+	if b.Store.Down() {
+		b.doneLocal(permit, outcome, policy)
+		if permit.probe != 0 { // it has a place in Redis
+			b.repeat(b.reportCall(permit, outcome == Success, failuresOf(outcome), policy), policy)
+		}
 		return
 	}
 	if !b.worthTelling(permit, outcome) {
@@ -55,20 +70,62 @@ func (b *Breaker) reportBeside(permit Permit, outcome Outcome, policy *Policy) {
 	b.report(permit, outcome, policy, time.Now().Add(b.Timeout))
 }
 
+// report tells Redis of an outcome by the deadline. Where it does not hear in time, it is told again in the background.
 func (b *Breaker) report(permit Permit, outcome Outcome, policy *Policy, deadline time.Time) {
-	asked := b.Now()
-	args := make([]string, 0, len(policy.args)+4)
-	args = append(args, policy.args...)
-	args = append(args, digits(permit.generation), digits(permit.probe), flag(outcome == Success), flag(outcome == Failure))
-	call := &store.Call{Script: reportScript, Keys: b.keys, Args: args, Once: true}
-	call.Then = func(c *store.Call) { b.learn(c, asked) }
+	call := b.reportCall(permit, outcome == Success, failuresOf(outcome), policy)
 	err := b.run(call, deadline)
 	if permit.probe != 0 {
 		b.Mu.Lock()
 		b.full = 0
+		b.crammed = 0
 		b.Mu.Unlock()
 	}
-	if err != nil {
+	if err == nil {
+		return
+	}
+	unavailable := errors.Is(err, store.ErrUnavailable)
+	if unavailable {
+		b.repeat(call, policy)
+	}
+	if !unavailable || b.Store.Down() {
 		b.doneLocal(permit, outcome, policy)
+	}
+}
+
+func failuresOf(outcome Outcome) int64 {
+	if outcome == Failure {
+		return 1
+	}
+	return 0
+}
+
+func (b *Breaker) reportCall(permit Permit, succeeded bool, failed int64, policy *Policy) *store.Call {
+	asked := b.Now()
+	call := &store.Call{Script: reportScript, Keys: b.keys, Args: withArgs(policy,
+		digits(permit.generation), digits(permit.probe), flag(succeeded), digits(failed), newID())}
+	call.Then = func(c *store.Call) { b.learn(c, asked, policy) }
+	return call
+}
+
+// repeat makes a call again in the background that got no answer in time, until it has one: Redis may be away meanwhile. It counts once.
+// For longer than a probe may take it is not worth it, nor for longer than a minute.
+func (b *Breaker) repeat(call *store.Call, policy *Policy) {
+	patience := time.Duration(policy.probeTimeout) * time.Microsecond
+	if patience > time.Minute {
+		patience = time.Minute
+	}
+	go b.repeatBeside(call, time.Now().Add(patience))
+}
+
+func (b *Breaker) repeatBeside(call *store.Call, until time.Time) {
+	defer func() { recover() }()
+	for time.Now().Before(until) {
+		if !b.Store.Down() {
+			err := b.run(call, time.Now().Add(b.Timeout))
+			if !errors.Is(err, store.ErrUnavailable) {
+				return
+			}
+		}
+		time.Sleep(pause)
 	}
 }

@@ -5,7 +5,8 @@ package breaker
 //	closed     all requests pass. failureThreshold failures in a row: open
 //	open       none passes. resetTimeout later, at the next request: half-open
 //	half-open  probes pass, so many at once. halfOpenSuccessThreshold successes: closed. One failure, or a probe
-//	           that has no answer within probeTimeout: open
+//	           that has no answer within probeTimeout: open. A probe whose body is still coming is an upload: it gives its
+//	           place back after probeTimeout, and becomes an ordinary probe when its body has ended
 const (
 	closed   = 0
 	open     = 1
@@ -24,6 +25,7 @@ type machine struct {
 	deadline   int64
 	issued     int64
 	probes     map[int64]int64 // deadlines of the probes under way
+	uploads    map[int64]int64 // and of those whose body is still coming
 }
 
 func (m *machine) enter(state, now int64) {
@@ -37,6 +39,7 @@ func (m *machine) enter(state, now int64) {
 	m.deadline = 0
 	m.issued = 0
 	m.probes = map[int64]int64{}
+	m.uploads = map[int64]int64{}
 }
 
 // open enters the open state as of the time entered, which may lie before now.
@@ -47,11 +50,16 @@ func (m *machine) open(entered, now int64, p *Policy) {
 
 // settle brings the machine up to now.
 func (m *machine) settle(now int64, p *Policy) {
-	if m.state == open && m.deadline > now+p.resetTimeout {
-		m.deadline = now + p.resetTimeout
-	}
+	m.cut(now, p)
 	if m.state != halfOpen {
 		return
+	}
+	for n, due := range m.uploads {
+		if due > now+p.probeTimeout {
+			m.uploads[n] = now + p.probeTimeout
+		} else if due <= now {
+			delete(m.uploads, n)
+		}
 	}
 	lost := int64(-1)
 	for n, due := range m.probes {
@@ -66,19 +74,73 @@ func (m *machine) settle(now int64, p *Policy) {
 	}
 }
 
-// permit asks to send a request: it may pass if the machine is closed afterwards, or as the probe of the number
-// returned, if that is not 0.
-func (m *machine) permit(now int64, p *Policy) int64 {
+// cut has an open machine stay so no longer than the policy says: a clock was set back, or the policy is another.
+func (m *machine) cut(now int64, p *Policy) {
+	if m.state == open && m.deadline > now+p.resetTimeout {
+		m.deadline = now + p.resetTimeout
+	}
+}
+
+// permit asks to send a request, with a body that is still coming if upload is true: it may pass if the machine is closed
+// afterwards, or as the probe of the number returned, if that is not 0.
+func (m *machine) permit(upload bool, now int64, p *Policy) int64 {
 	m.settle(now, p)
 	if m.state == open && now >= m.deadline {
 		m.enter(halfOpen, now)
 	}
-	if m.state != halfOpen || int64(len(m.probes)) >= p.maxProbes {
+	if m.state != halfOpen {
+		return 0
+	}
+	if !upload {
+		m.takeOver(p)
+	}
+	if !m.hasPlace(p) || upload && !m.hasPlaceForUpload(p) {
 		return 0
 	}
 	m.issued++
-	m.probes[m.issued] = now + p.probeTimeout
+	if upload {
+		m.uploads[m.issued] = now + p.probeTimeout
+	} else {
+		m.probes[m.issued] = now + p.probeTimeout
+	}
 	return m.issued
+}
+
+func (m *machine) hasPlace(p *Policy) bool {
+	return int64(len(m.probes)+len(m.uploads)) < p.maxProbes
+}
+
+// hasPlaceForUpload tells whether uploads leave a place to others still, or whether there is only one place anyway.
+func (m *machine) hasPlaceForUpload(p *Policy) bool {
+	return len(m.uploads) == 0 || int64(len(m.uploads)) < p.maxProbes-1
+}
+
+// takeOver takes a place from uploads that hold all places: from the oldest.
+func (m *machine) takeOver(p *Policy) {
+	for int64(len(m.uploads)) >= p.maxProbes {
+		oldest := m.issued
+		for n := range m.uploads {
+			if n < oldest {
+				oldest = n
+			}
+		}
+		delete(m.uploads, oldest)
+	}
+}
+
+// sent tells that the body of a probe has been sent whole: from now on its time counts. A late one has been under way for
+// longer than probeTimeout: it takes a place again if there is one.
+func (m *machine) sent(generation, probe int64, late bool, now int64, p *Policy) {
+	m.settle(now, p)
+	if generation != m.generation || m.state != halfOpen {
+		return
+	}
+	if m.uploads[probe] != 0 {
+		delete(m.uploads, probe)
+		m.probes[probe] = now + p.probeTimeout
+	} else if late && m.probes[probe] == 0 && m.hasPlace(p) {
+		m.probes[probe] = now + p.probeTimeout
+	}
 }
 
 // report tells what became of requests that were let through under the given generation: of a probe, or where probe is
@@ -91,7 +153,7 @@ func (m *machine) report(generation, probe int64, succeeded bool, failed int64, 
 	if m.state == closed && probe == 0 {
 		m.count(succeeded, failed, now, p)
 	}
-	if m.state == halfOpen && m.probes[probe] != 0 {
+	if m.state == halfOpen && (m.probes[probe] != 0 || m.uploads[probe] != 0) {
 		m.judge(probe, succeeded, failed, now, p)
 	}
 }
@@ -112,6 +174,7 @@ func (m *machine) judge(probe int64, succeeded bool, failed int64, now int64, p 
 		return
 	}
 	delete(m.probes, probe)
+	delete(m.uploads, probe)
 	if !succeeded {
 		return
 	}

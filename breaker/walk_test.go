@@ -20,19 +20,23 @@ const (
 	viewStep = iota
 	permitStep
 	reportStep
+	uploadStep // permit of a request whose body is still coming
+	sentStep
 )
 
-var scripts = []string{view, permit, report}
+// scripts are what the steps run.
+var scripts = []string{view, permit, report, permit, sent}
 
 // event is one step of a walk through the states, and what the answer must be.
 type event struct {
 	name string
 	at   int64 // microseconds since the first
 	do   int   // which script
-	// of a report: the step whose permit it is about, -1 for the last generation heard of before
+	// of a report, or that a body was sent: the step whose permit it is about, -1 for the last generation heard of before
 	of        int
 	succeeded bool
 	failed    int64
+	late      bool
 
 	state string
 	probe int64
@@ -43,53 +47,95 @@ type event struct {
 type walker struct {
 	server  *redistest.Server
 	key     string
+	calls   int
 	machine machine
 	due     int64 // when the key in Redis would expire
+	born    int64 // the generation of the hash that was written because it was missing
 }
 
 // answer is what a script answers with.
 type answer struct {
-	state, generation, failures, successes, wait, probe int64
+	state, generation, failures, successes, wait, probe, born int64
 }
 
-func (w *walker) step(t testing.TB, policy *Policy, do int, at int64, generation, probe int64, succeeded bool, failed int64) answer {
-	args := append([]string{}, policy.args...)
-	if do == reportStep {
-		args = append(args, digits(generation), digits(probe), flag(succeeded), digits(failed))
+func answerOf(reply []int64) answer {
+	return answer{reply[0], reply[1], reply[2], reply[3], reply[4], reply[5], reply[6]}
+}
+
+// step is what one call says.
+type step struct {
+	do                int
+	at                int64 // on the clock of either
+	generation, probe int64
+	succeeded         bool
+	failed            int64
+	late              bool
+}
+
+// args are the script's.
+func (s step) args(policy *Policy, id string) []string {
+	switch s.do {
+	case permitStep:
+		return withArgs(policy, id, "0")
+	case uploadStep:
+		return withArgs(policy, id, "1")
+	case reportStep:
+		return withArgs(policy, digits(s.generation), digits(s.probe), flag(s.succeeded), digits(s.failed), id)
+	case sentStep:
+		return withArgs(policy, digits(s.generation), digits(s.probe), flag(s.late))
 	}
-	steps := []redistest.Step{{Script: do, At: epoch + at, Keys: []string{w.key}, Args: args}}
-	reply := w.server.Walk(scripts, steps)[0]
-	got := answer{reply[0], reply[1], reply[2], reply[3], reply[4], reply[5]}
-	require.Equal(t, got, w.local(policy, do, epoch+at, generation, probe, succeeded, failed), "in this process")
+	return policy.args
+}
+
+// isAbout tells whether a step is about a permit that was given before.
+func isAbout(do int) bool { return do == reportStep || do == sentStep }
+
+// inRedis is the step as Redis takes it.
+func (w *walker) inRedis(policy *Policy, s step) redistest.Step {
+	w.calls++
+	return redistest.Step{Script: s.do, At: s.at, Keys: []string{w.key}, Args: s.args(policy, "c"+strconv.Itoa(w.calls))}
+}
+
+func (w *walker) step(t testing.TB, policy *Policy, s step) answer {
+	got := answerOf(w.server.Walk(scripts, []redistest.Step{w.inRedis(policy, s)})[0])
+	require.Equal(t, got, w.local(policy, s), "in this process")
 	return got
 }
 
-func (w *walker) local(policy *Policy, do int, now int64, generation, probe int64, succeeded bool, failed int64) answer {
+func (w *walker) local(policy *Policy, s step) answer {
 	keep, err := strconv.ParseInt(policy.args[5], 10, 64)
 	if err != nil {
 		panic(err)
 	}
-	if now >= w.due {
+	if s.at >= w.due {
 		w.machine = machine{}
-		w.machine.enter(closed, now)
-		w.due = now + keep*1000
-	} else if w.due-now < keep*1000/2 {
-		w.due = now + keep*1000
+		w.machine.enter(closed, s.at)
+		w.born = w.machine.generation
+		w.due = s.at + keep*1000
+	} else if w.due-s.at < keep*1000/2 {
+		w.due = s.at + keep*1000
 	}
 	before := w.machine.generation
 	m := &w.machine
 	permitted := int64(0)
-	if do == permitStep {
-		permitted = m.permit(now, policy)
-	} else if do == reportStep {
-		m.report(generation, probe, succeeded, failed, now, policy)
-	} else {
-		m.settle(now, policy)
+	switch s.do {
+	case permitStep, uploadStep:
+		permitted = m.permit(s.do == uploadStep, s.at, policy)
+	case reportStep:
+		m.report(s.generation, s.probe, s.succeeded, s.failed, s.at, policy)
+	case sentStep:
+		m.sent(s.generation, s.probe, s.late, s.at, policy)
+	default:
+		m.settle(s.at, policy)
 	}
 	if m.generation != before {
-		w.due = now + keep*1000
+		w.due = s.at + keep*1000
 	}
-	return answer{m.state, m.generation, m.failures, m.successes, m.wait(now), permitted}
+	born := int64(0)
+	if m.generation == w.born {
+		born = 1
+	}
+	return answer{m.state, m.generation, m.failures, m.successes, m.wait(s.at), permitted, born}
 }
 
 // walk takes the events one by one.
@@ -98,14 +144,14 @@ func walk(t *testing.T, server *redistest.Server, policy *Policy, events []event
 	var heard []answer
 	for i, e := range events {
 		generation, probe := int64(0), int64(0)
-		if e.do == reportStep {
+		if isAbout(e.do) {
 			of := e.of
 			if of < 0 {
 				of = i - 1
 			}
 			generation, probe = heard[of].generation, heard[of].probe
 		}
-		got := w.step(t, policy, e.do, e.at, generation, probe, e.succeeded, e.failed)
+		got := w.step(t, policy, step{e.do, epoch + e.at, generation, probe, e.succeeded, e.failed, e.late})
 		heard = append(heard, got)
 		require.Equal(t, e.state, stateNames[got.state], "%d: %s", i, e.name)
 		require.Equal(t, e.probe, got.probe, "%d: %s: probe", i, e.name)

@@ -38,21 +38,23 @@ func fewOf(processors int) int {
 // batch is requests under one limit that ask Redis in one call, each for one token. They join, and wait; what else there is to do, a
 // pilot does for all of them at once.
 type batch struct {
-	number  int64
-	hand    *Hand // that formed it, and may join by a raw
-	limit   *Limit
-	due     int64          // from then on it may leave, though another one is under way
-	last    int            // place of the raw that it has room for last
-	raws    []string       // of requests, in their order
-	keys    []string       // of the others, in theirs; from its departure on, those of the raws follow
-	asks    []string       // what they ask for, as it goes over the wire; of those at the end that ask for a token only there is none
-	ends    []int          // places of the asks that end a lease: they must not be made twice
-	ahead   []*Entry       // of the keys that it asks ahead for
-	first   *Entry         // of those that were not known before; asked is when the oldest request came
-	landing sync.WaitGroup // until what follows is there
+	number   int64
+	hand     *Hand // that formed it, and may join by a raw
+	limit    *Limit
+	due      int64          // from then on it may leave, though another one is under way
+	last     int            // place of the raw that it has room for last
+	raws     []string       // of requests, in their order
+	keys     []string       // of the others, in theirs; from its departure on, those of the raws follow
+	asks     []string       // what they ask for, as it goes over the wire; of those at the end that ask for a token only there is none
+	ends     []int          // places of the asks that end a lease: they must not be made twice
+	ahead    []*Entry       // of the keys that it asks ahead for
+	payments []*payment     // that it makes
+	first    *Entry         // of those that were not known before; asked is when the oldest request came
+	landing  sync.WaitGroup // until what follows is there
 
 	sent  int64 // when it left
 	heard int64 // answers until then
+	debts int64 // tokens that were borrowed until the first request joined
 
 	taken int64    // the verdict on a request that has its token
 	plain bool     // each has
@@ -87,6 +89,7 @@ func shut(hand *Hand, now int64) bool {
 		}
 		line.forming = b
 		b.first.asked = now
+		b.debts = l.debts
 		b.last = l.room - 1
 		l.waiting = append(l.waiting, b)
 		if l.flying == 0 {
@@ -106,10 +109,11 @@ func shut(hand *Hand, now int64) bool {
 func askAgain(l *Limiter, b *batch, key string, e *Entry, place int, now int64) {
 	e = own(l, key, e)
 	if e.Limit != b.limit {
-		e = pass(e, b.limit)
-		l.young[key] = e
+		other := pass(e, b.limit)
+		replace(l, key, e, other)
+		e = other
 	}
-	ask, ends := askFor(e, b, now)
+	ask, ends := askFor(e, b, place, now)
 	if ask != askOne {
 		enter(b, e, ask, ends, place)
 	}
@@ -121,7 +125,9 @@ func enter(b *batch, e *Entry, ask string, ends bool, place int) {
 		b.asks = append(b.asks, askOne)
 	}
 	b.asks = append(b.asks, ask)
-	e.place = place
+	if e.batch == b.number {
+		e.place = place
+	}
 	if ends {
 		b.ends = append(b.ends, place)
 	}
@@ -162,6 +168,9 @@ func endOnce(call *store.Call, b *batch) {
 		for _, place := range b.ends {
 			c.Words[c.Number+2+place] = askOne
 		}
+		for _, p := range b.payments {
+			c.Words[c.Number+2+p.place] = store.Word(digits(1+p.tokens) + " 0")
+		}
 	}
 }
 
@@ -185,13 +194,20 @@ func hear(l *Limiter, b *batch, call *store.Call, now int64) {
 	if b.err != nil {
 		return
 	}
+	if b.payments != nil {
+		repay(b)
+	}
 	entered := len(b.keys) - len(b.raws)
 	for i, word := range b.words {
-		if word == plenty {
+		if word == plenty && l.debts == b.debts {
 			continue
 		}
 		e := get(l, b.keys[i])
 		if e == nil {
+			continue
+		}
+		if word == plenty {
+			hearPlenty(e, b, i)
 			continue
 		}
 		e = own(l, b.keys[i], e)

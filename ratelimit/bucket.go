@@ -13,6 +13,9 @@ func (b *bucket) refilled(limit *Limit, now int64) int64 {
 	level := b.level
 	if b.period != limit.period {
 		tokens := level / b.period
+		if tokens >= limit.full/limit.period {
+			return limit.full // as many units as an int64 may not hold
+		}
 		rest := float64(level-tokens*b.period) / float64(b.period) * float64(limit.period)
 		level = tokens*limit.period + int64(rest)
 	}

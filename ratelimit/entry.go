@@ -17,12 +17,18 @@ type Entry struct {
 	Note    int64 // from then on another note is due
 
 	bucket bucket // as Redis told of it, or the bucket itself while there is no Redis
-	heard  int64  // the number of the answer that told of it
+
+	borrowed int64 // tokens that were taken here and not in Redis, ever (debt.go)
+	repaid   int64 // of them, those that Redis has heard of, or that time has refilled
+	paidBy   int64 // number of the last batch that pays for the others
+
+	heard int64 // the number of the answer that told of it
 
 	lease  int64 // number of the lease; 0: none
 	leased int64 // tokens that it had
 	ends   int64 // when it ends
 	ending bool  // it is to be renewed, and its line knows
+	minded int64 // number of the last lease that the bucket here minds
 
 	first bool  // of all keys that were first asked for in one batch, and not since
 	batch int64 // number of the one that asks ahead for this key; 0: none does
@@ -72,23 +78,30 @@ func pass(e *Entry, limit *Limit) *Entry {
 // askOne is what a request asks for that is content with one token.
 var askOne = store.Word("1 0")
 
-// askFor returns what to ask Redis for, for one request in a batch: a token, and some ahead of need, in exchange for the lease
+// askFor returns what to ask Redis for, for the request at a place of a batch: a token, and some ahead of need, in exchange for the lease
 // that there is. It tells whether it ends that. One batch at a time asks ahead for a key. mu is held.
-func askFor(e *Entry, b *batch, now int64) (string, bool) {
+func askFor(e *Entry, b *batch, place int, now int64) (string, bool) {
 	if e.batch != 0 {
 		e.asks++
-		return askOne, false
+		return askAlone(e, b, place, now), false
 	}
 	if e.lease == 0 && e.usage == 0 && e.asks <= 1 && now-e.asked > e.Limit.forgets {
 		e.asked = now // as most keys are, where there are many
 		e.asks = 1
-		return askOne, false
+		return askAlone(e, b, place, now), false
 	}
-	return askAhead(e, b, "1 ", now)
+	return askAhead(e, b, place, 1, now)
 }
 
-// askAhead is askFor, for so many tokens besides those ahead of need. mu is held.
-func askAhead(e *Entry, b *batch, tokens string, now int64) (string, bool) {
+// tokenWords are how an ask for no token begins, and one for one.
+var tokenWords = []string{"0 ", "1 "}
+
+// askAhead is askFor, for no token or one besides those ahead of need. mu is held.
+func askAhead(e *Entry, b *batch, place int, token int64, now int64) (string, bool) {
+	tokens := tokenWords[token]
+	if e.borrowed > e.repaid {
+		tokens = digits(token+pay(e, b, place, now)) + " "
+	}
 	e.batch = b.number
 	b.ahead = append(b.ahead, e)
 	ahead := demand(e, now)
@@ -96,10 +109,14 @@ func askAhead(e *Entry, b *batch, tokens string, now int64) (string, bool) {
 	ends := e.lease != 0 && now < e.ends // not a named result: the interpreter does not clear those
 	if ends {
 		word = store.Word(tokens + ahead + " " + digits(e.lease) + " " + digits(e.Tokens))
-	} else if ahead != "0 0" {
+	} else if ahead != "0 0" || tokens != tokenWords[1] {
 		word = store.Word(tokens + ahead)
 	}
+	if e.lease != e.minded {
+		mindLease(e, now)
+	}
 	e.lease = 0
+	e.minded = 0
 	e.leased = 0
 	e.ending = false
 	e.Tokens = 0
@@ -154,9 +171,10 @@ func learn(l *Limiter, e *Entry, b *batch, place int, now int64) {
 		return // a lease that nobody takes ends by its time
 	}
 	know(e)
+	level := lessOwed(e, a.level)
 	// Calls overtake each other: of two that were under way at once, the lower level is the later.
-	if e.heard <= b.heard || e.bucket.level > a.level {
-		e.bucket.level, e.bucket.at = a.level, now
+	if e.heard <= b.heard || e.bucket.period != b.limit.period || e.bucket.level > level {
+		e.bucket.level, e.bucket.at, e.bucket.period = level, now, b.limit.period
 	}
 	e.heard = l.heard
 	if e.batch == b.number && e.place == place {
@@ -168,6 +186,9 @@ func learn(l *Limiter, e *Entry, b *batch, place int, now int64) {
 		if a.length > leaseMicros {
 			e.Until = b.sent + renewMicros
 		}
+	}
+	if a.taken > 0 && e.borrowed > e.repaid && payLate(e, a.level) {
+		b.words[place] = noneTaken + digits(a.level) + ":0"
 	}
 	e.Empty = 0
 	if a.level < b.limit.period {
@@ -182,6 +203,7 @@ func learn(l *Limiter, e *Entry, b *batch, place int, now int64) {
 // plenty is an answer that says no more than that the token was taken, and that the bucket is nearly full. Any other that it was begins
 // with oneTaken.
 const (
-	plenty   = "+"
-	oneTaken = "1:"
+	plenty    = "+"
+	oneTaken  = "1:"
+	noneTaken = "0:"
 )

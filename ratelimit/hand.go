@@ -68,6 +68,16 @@ func keyOf(hand *Hand, raw string) string {
 	return hand.naming.Kind + raw
 }
 
+// keyLocked is keyOf with the limiter's Mu held, which it gives back meanwhile: to make a key takes long, and might panic.
+func keyLocked(hand *Hand, raw string) string {
+	hand.lock.Unlock()
+	//lint:ignore S1021 the interpreter makes two values for :=
+	var key string
+	key = keyOf(hand, raw)
+	hand.lock.Lock()
+	return key
+}
+
 // Spend decides from what is in the hand: 1 says that a token of a lease was taken; 0 that Allow must be asked; a negative number
 // that the bucket is empty, and will have a token in so many microseconds. It says in one place what the middleware has written
 // out where a call is too dear.

@@ -35,12 +35,17 @@ func own(l *Limiter, key string, e *Entry) *Entry {
 	}
 	other := *e
 	other.first = false
-	if l.young[key] == e {
-		l.young[key] = &other
-	} else {
-		l.old[key] = &other
-	}
+	replace(l, key, e, &other)
 	return &other
+}
+
+// replace puts another entry where that of a key is, which is known. mu is held.
+func replace(l *Limiter, key string, e, other *Entry) {
+	if l.young[key] == e {
+		l.young[key] = other
+	} else {
+		l.old[key] = other
+	}
 }
 
 // add adds the entry of a key. It may forget those that were not asked for lately: with a Redis, that only means to ask
@@ -60,24 +65,25 @@ func forget(l *Limiter) {
 
 // addIfRoom adds the entry of a key, and forgets none but full buckets for it, which costs nobody anything. It tells
 // whether there was room.
-func addIfRoom(l *Limiter, key string, e *Entry, limit *Limit, now int64) bool {
+func addIfRoom(l *Limiter, key string, e *Entry, now int64) bool {
 	if len(l.young) < halfOfKeys {
 		l.young[key] = e
 		return true
 	}
-	if len(l.old) < halfOfKeys || dropFull(l.old, limit, now) || dropFull(l.young, limit, now) {
+	if len(l.old) < halfOfKeys || dropFull(l.old, now) || dropFull(l.young, now) {
 		l.old[key] = e
 		return true
 	}
 	return false
 }
 
-// dropFull forgets full buckets among a few that the map's random order brings up, and tells whether there were any.
-func dropFull(some map[string]*Entry, limit *Limit, now int64) bool {
+// dropFull forgets full buckets among a few that the map's random order brings up, and tells whether there were any. Each is full by
+// its own limit.
+func dropFull(some map[string]*Entry, now int64) bool {
 	seen, before := 0, len(some)
 	for key, e := range some {
 		know(e)
-		if e.batch == 0 && e.bucket.refilled(limit, now) >= limit.full {
+		if e.batch == 0 && e.bucket.refilled(e.Limit, now) >= e.Limit.full {
 			delete(some, key)
 		}
 		seen++

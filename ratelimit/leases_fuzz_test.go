@@ -12,11 +12,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// modelStore is the model in the place of Redis. Calls take time both ways, and with a lossy one answers get lost.
+// modelStore is the model in the place of Redis. Calls take time both ways, with a lossy one answers get lost, and with one that is late
+// the calls as well, now and then many in a row.
 type modelStore struct {
 	model  *bucketmodel.Model
 	random *rand.Rand
 	lossy  bool
+	late   bool
+	lost   int64 // so many more calls get lost
 	clock  int64
 	at     int64 // when it last decided; 0: not since that was set
 }
@@ -25,6 +28,14 @@ func (s *modelStore) Run(calls []*store.Call, _ time.Time) error {
 	s.pass()
 	s.at = s.clock
 	for _, call := range calls {
+		if s.late && s.random.Intn(16) == 0 {
+			s.lost = upTo(s.random, 11)
+		}
+		if s.lost > 0 {
+			s.lost--
+			call.Answer, call.Err = "", store.ErrUnavailable
+			continue
+		}
 		s.model.Serve(epoch+s.clock, call)
 		if s.lossy && s.random.Intn(16) == 0 {
 			call.Answer, call.Err = "", store.ErrUnavailable
@@ -43,51 +54,58 @@ func (s *modelStore) pass() {
 }
 
 // FuzzLeases lets three gateways share a bucket of the model's, and holds what they admit to the promise: in every window
-// of time t, capacity + refill x t at the most, leases and lost answers and all. Each byte is a step.
+// of time t, capacity + refill x t at the most, leases and lost answers and all. Each byte is a step. Where there is one gateway only, the
+// promise holds though it decides by itself whenever Redis is late.
 func FuzzLeases(f *testing.F) {
 	for seed := int64(0); seed < 20; seed++ {
 		steps := make([]byte, 300)
 		rand.New(rand.NewSource(seed)).Read(steps)
 		f.Add(seed, steps)
 	}
-	f.Fuzz(func(t *testing.T, seed int64, steps []byte) {
-		if len(steps) > 1000 {
-			steps = steps[:1000]
+	f.Fuzz(func(t *testing.T, seed int64, steps []byte) { leasesWalk(t, seed, steps) })
+}
+
+func leasesWalk(t *testing.T, seed int64, steps []byte) {
+	if len(steps) > 1000 {
+		steps = steps[:1000]
+	}
+	random := rand.New(rand.NewSource(seed))
+	limit := anyLimit(random)
+	shared := &modelStore{model: bucketmodel.New(), random: random, lossy: random.Intn(4) == 0, clock: 1}
+	number := 3
+	if random.Intn(3) == 0 {
+		number, shared.lossy, shared.late = 1, random.Intn(2) == 0, true
+	}
+	var gateways []*Limiter
+	for len(gateways) < number {
+		ahead := random.Int63n(1000000000) // each counts from a start of its own
+		gateways = append(gateways, New(Settings{
+			Store: shared, Name: func(key string) string { return key }, Now: func() int64 { return shared.clock + ahead },
+		}))
+	}
+	defer func() {
+		for _, g := range gateways {
+			Close(g)
 		}
-		random := rand.New(rand.NewSource(seed))
-		limit := anyLimit(random)
-		shared := &modelStore{model: bucketmodel.New(), random: random, lossy: random.Intn(4) == 0, clock: 1}
-		var gateways []*Limiter
-		for len(gateways) < 3 {
-			ahead := random.Int63n(1000000000) // each counts from a start of its own
-			gateways = append(gateways, New(Settings{
-				Store: shared, Name: func(key string) string { return key }, Now: func() int64 { return shared.clock + ahead },
-			}))
-		}
-		defer func() {
+	}()
+	w := &window{limit: limit}
+	for _, step := range steps {
+		g := gateways[int(step/8)%len(gateways)]
+		switch step % 8 {
+		case 3, 4:
+			w.ask(t, shared, g, upTo(random, 11))
+		case 5: // all of them, for all that there is
 			for _, g := range gateways {
-				Close(g)
+				w.ask(t, shared, g, 2000)
 			}
-		}()
-		w := &window{limit: limit}
-		for _, step := range steps {
-			g := gateways[int(step/8)%len(gateways)]
-			switch step % 8 {
-			case 3, 4:
-				w.ask(t, shared, g, upTo(random, 11))
-			case 5: // all of them, for all that there is
-				for _, g := range gateways {
-					w.ask(t, shared, g, 2000)
-				}
-			case 6:
-				shared.clock += upTo(random, 22) // as long as a long lease
-			case 7:
-				shared.clock += random.Int63n(2*limit.period/limit.refill + 2)
-			default:
-				w.ask(t, shared, g, 1)
-			}
+		case 6:
+			shared.clock += upTo(random, 22) // as long as a long lease
+		case 7:
+			shared.clock += random.Int63n(2*limit.period/limit.refill + 2)
+		default:
+			w.ask(t, shared, g, 1)
 		}
-	})
+	}
 }
 
 // anyLimit returns one of up to a thousand tokens, that fills up in anything from a part of a lease to some.
@@ -98,8 +116,12 @@ func anyLimit(random *rand.Rand) *Limit {
 }
 
 // admitted asks as a request does.
-func admitted(g *Limiter, limit *Limit) bool {
+func admitted(shared *modelStore, g *Limiter, limit *Limit) bool {
 	verdict, err := allowBy(NewHand(g, limit, time.Second, Naming{}), "key", "key", g.Now())
+	if err != nil && shared.late {
+		shared.at = 0
+		return allowedLocal(g, "key", limit, g.Now())
+	}
 	return err == nil && verdict > 0
 }
 
@@ -114,7 +136,7 @@ type window struct {
 func (w *window) ask(t testing.TB, shared *modelStore, g *Limiter, requests int64) {
 	for ; requests > 0; requests-- {
 		shared.at = 0
-		if !admitted(g, w.limit) {
+		if !admitted(shared, g, w.limit) {
 			return
 		}
 		at := shared.at

@@ -21,8 +21,9 @@ var allWords = strings.TrimSuffix(leaseWords, digits(nearlyFull)) + "9"
 func walk(random *rand.Rand, n int) (steps []redistest.Step, answers [][]int64) {
 	var limits []*Limit
 	for len(limits) < 3 {
-		period := time.Duration(upTo(random, 36)) * time.Microsecond
-		limits = append(limits, NewLimit(upTo(random, 16), upTo(random, 20), period))
+		period := upTo(random, 36) // and as many tokens as can be counted in it, or fewer: of some a full bucket is too much for others
+		capacity := upTo(random, 30)%(1<<53/period) + 1
+		limits = append(limits, NewLimit(capacity, upTo(random, 20), time.Duration(period)*time.Microsecond))
 	}
 	m := bucketmodel.New()
 	var told [][]int64 // for each ask

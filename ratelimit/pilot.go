@@ -201,8 +201,11 @@ func pilot(l *Limiter) {
 		if now < *l.Clear {
 			b.taken = now
 		}
-		if call.Err == nil && strings.Count(call.Answer, plenty) == place {
+		if call.Err == nil && l.debts == b.debts && strings.Count(call.Answer, plenty) == place {
 			b.plain = true
+			if b.payments != nil {
+				repay(b)
+			}
 		} else {
 			hear(l, b, call, now)
 		}
@@ -252,14 +255,15 @@ func crash(l *Limiter, b *batch, unlocked bool, trouble interface{}) {
 		l.cleared--
 		b = l.waiting[0]
 		l.waiting = l.waiting[1:]
-		closeLine(b)
 	}
+	closeLine(b)
 	l.flying--
+	b.plain = false
 	b.err = fmt.Errorf("ratelimit: panic: %v", trouble)
 	askedAhead(b)
 	b.landing.Done()
-	if now := l.Now(); mayLeave(l, now) {
-		launch(l, now)
+	if len(l.waiting) > l.cleared && l.flying < maxFlying {
+		launch(l, l.due) // the clock may be what it has stumbled over
 	}
 }
 

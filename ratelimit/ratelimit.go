@@ -59,7 +59,7 @@ type Limiter struct {
 
 	// Guarded by Mu.
 	known
-	shared  *Entry // for all keys that there is no room for
+	shared  map[*Limit]*Entry // for all keys that there is no room for
 	lines   map[*Limit]*line
 	waiting []*batch // to leave, in their order; the last one of a line may still be joined
 	cleared int      // so many of the first may leave, and a pilot is on its way to each
@@ -67,6 +67,7 @@ type Limiter struct {
 	flying  int      // batches that are cleared or under way
 	due     int64    // from then on another one may leave, though some are under way
 	last    int64    // number of a batch
+	debts   int64    // tokens that were borrowed so far
 	heard   int64    // answers so far
 	away    int64    // microseconds that the quickest of the last few hundred answers took, or a little more
 	idle    int      // pilots that wait for a batch
@@ -94,7 +95,7 @@ func New(settings Settings) *Limiter {
 	}
 	l := &Limiter{
 		Settings: settings, heads: headsOf(settings.Prefix), few: fewOf(runtime.GOMAXPROCS(0)), known: newKnown(),
-		lines: map[*Limit]*line{}, room: maxBatch, away: farAway,
+		shared: map[*Limit]*Entry{}, lines: map[*Limit]*line{}, room: maxBatch, away: farAway,
 	}
 	ready(l)
 	return l
@@ -151,14 +152,17 @@ func Take(hand *Hand, raw string, now int64) int64 {
 // AllowHeld is Allow for an entry that the hand holds by the raw. Where its lease is only to be renewed, it takes a token of that.
 func AllowHeld(hand *Hand, e *Entry, raw string, now int64) int64 {
 	if e.Tokens > 0 && now < e.ends {
-		return prolong(hand, e, keyOf(hand, raw), now)
+		key := keyLocked(hand, raw)
+		if e.Tokens > 0 {
+			return prolong(hand, e, key, now)
+		}
 	}
 	return Allow(hand, raw, now)
 }
 
 // allowKnown is Allow where more may be known of the key than the hand holds by the raw.
 func allowKnown(hand *Hand, raw string, now int64) int64 {
-	verdict, err := Carry(hand, raw, keyOf(hand, raw), now)
+	verdict, err := Carry(hand, raw, keyLocked(hand, raw), now)
 	return verdictOf(hand, verdict, err)
 }
 

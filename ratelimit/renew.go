@@ -42,7 +42,7 @@ func renew(l *Limiter, b *batch, now int64) {
 		if e == nil || !e.ending || e.batch != 0 || e.Limit != b.limit {
 			continue // it was asked for since, or forgotten
 		}
-		word, ends := askAhead(e, b, "0 ", now)
+		word, ends := askAhead(e, b, len(b.keys), 0, now)
 		e.asks = 0
 		enter(b, e, word, ends, len(b.keys))
 		b.keys = append(b.keys, key)

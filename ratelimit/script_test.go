@@ -62,6 +62,7 @@ func TestScript_steps(t *testing.T) {
 	minute := NewLimit(5, 60, time.Minute)
 	tiny := NewLimit(1, 1, 24*time.Hour)
 	fast := NewLimit(1000000, 1000000, time.Microsecond*10)
+	brief, daily := NewLimit(1000000000, 1, time.Microsecond), NewLimit(100000, 1, 24*time.Hour)
 	walks := []struct {
 		name string
 		rows []row
@@ -105,6 +106,11 @@ func TestScript_steps(t *testing.T) {
 			{"per minute", 0, minute, 2, 1, 0},
 			{"one a second", second, minute, 2, 1, 0},
 			{"per second again", 2 * second, five, 2, 1, 0},
+		}},
+		{"a full bucket is full in a far longer period, too", []row{
+			{"per microsecond", 0, brief, 2, 2, 999999998},
+			{"per day", 0, daily, 1, 1, 99999},
+			{"per microsecond again", 0, brief, 1, 1, 99998},
 		}},
 		{"a clock set back refills nothing, and time goes on from there", []row{
 			{"empty", 0, five, 5, 5, 0},

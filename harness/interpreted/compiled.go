@@ -57,6 +57,7 @@ var compiled = interp.Exports{
 		"FreePort": reflect.ValueOf(redistest.FreePort),
 		"Late":     reflect.ValueOf(redistest.Late),
 		"Server":   reflect.ValueOf((*redistest.Server)(nil)),
+		"Slowly":   reflect.ValueOf(redistest.Slowly),
 		"Start":    reflect.ValueOf(redistest.Start),
 		"Step":     reflect.ValueOf((*redistest.Step)(nil)),
 	},

@@ -3,6 +3,7 @@ package interpreted
 import (
 	"context"
 	"fmt"
+	"io"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -10,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,11 +32,14 @@ func TestObjects(t *testing.T) {
 		breaks           bool
 		upstream         int
 		clients, status  int
+		body             bool
 		most             float64
 	}{
 		{name: "a lease in hand", capacity: "1000000", period: "1s", upstream: 200, clients: 1, status: 200, most: 42},
 		{name: "a healthy circuit", breaks: true, upstream: 200, clients: 1, status: 200, most: 89},
 		{name: "both", capacity: "1000000", period: "1s", breaks: true, upstream: 200, clients: 1, status: 200, most: 102},
+		{name: "a healthy circuit, and a body", breaks: true, upstream: 200, clients: 1, status: 200, body: true, most: 101},
+		{name: "both, and a body", capacity: "1000000", period: "1s", breaks: true, upstream: 200, clients: 1, status: 200, body: true, most: 114},
 		{name: "an empty bucket", capacity: "10", period: "1s", breaks: true, upstream: 200, clients: 1, status: 429, most: 87},
 		{name: "one that is for long", capacity: "10", period: "1h", breaks: true, upstream: 200, clients: 1, status: 429, most: 101},
 		{name: "an open circuit", capacity: "1000000", period: "1s", breaks: true, upstream: 500, clients: 1, status: 503, most: 33},
@@ -55,11 +60,16 @@ func TestObjects(t *testing.T) {
 				}
 			}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(row.upstream) }))
 			request := httptest.NewRequest("GET", "/", nil)
+			body := io.NopCloser(strings.NewReader("a body"))
+			if row.body {
+				request.ContentLength = 6
+			}
 			n := 0
 			addresses := addresses(row.clients)
 			ask := func() {
 				request.RemoteAddr = addresses[n%len(addresses)]
 				n++
+				request.Body = body
 				handler.ServeHTTP(w, request)
 			}
 			for range 10 { // until the circuit has been told, and what is asked beside requests has come
@@ -72,6 +82,7 @@ func TestObjects(t *testing.T) {
 			for range 10 { // the least, for a machine that halts makes the view of the breaker too old
 				got = min(got, testing.AllocsPerRun(300, ask))
 			}
+			t.Logf("%.0f objects", got)
 			require.Equal(t, row.status, w.status)
 			require.LessOrEqual(t, got, row.most)
 			require.Greater(t, got, row.most/2, "too few to be true, or a reason for another bound")

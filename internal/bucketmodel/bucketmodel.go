@@ -112,9 +112,7 @@ func (m *Model) take(key string, now int64, l limit, t terms, a ask) []int64 {
 // settle brings the bucket up to now: each lease that is over leaves the sum at its own time.
 func (b *bucket) settle(now int64, l limit, t terms) (setBack bool) {
 	if b.period != l.period {
-		tokens := b.level / b.period
-		rest := float64(b.level-tokens*b.period) / float64(b.period) * float64(l.period)
-		b.level = tokens*l.period + int64(rest)
+		b.level = inUnits(b.level, b.period, l)
 		b.period = l.period
 	}
 	setBack = now < b.at
@@ -140,6 +138,17 @@ func (b *bucket) settle(now int64, l limit, t terms) (setBack bool) {
 	b.leases = kept
 	b.refill(now, leased, l)
 	return setBack
+}
+
+// inUnits returns a level that counts in another period, in the limit's units. More than the capacity is as much as that: no int64 may
+// hold it.
+func inUnits(level, period int64, l limit) int64 {
+	tokens := level / period
+	if tokens >= l.capacity {
+		return l.capacity * l.period
+	}
+	rest := float64(level-tokens*period) / float64(period) * float64(l.period)
+	return tokens*l.period + int64(rest)
 }
 
 // refill goes on to a time, up to where the level and the tokens leased make the capacity.

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Recorder is the ResponseWriter that the upstream's answer is written to. It is used by one request.
@@ -22,6 +23,16 @@ type Recorder struct {
 
 	// Status is that of the answer, or 0 where there is none yet. An upgraded connection's is 101.
 	Status int
+
+	// Dated tells that the answer had a Date when it came here. The server may add one when it leaves.
+	Dated bool
+
+	// Size is the bytes of the body that were written.
+	Size int64
+
+	// Timed has Waited tell how long the client was waited for: how long writing to it took, all in all.
+	Timed  bool
+	Waited time.Duration
 
 	left   int64 // bytes of the body still to come, by Content-Length
 	stream bool  // flush each piece
@@ -43,10 +54,14 @@ func (r *Recorder) WriteHeader(status int) {
 
 // Write passes a piece of the body on, and flushes it unless it is known to be the last.
 func (r *Recorder) Write(piece []byte) (int, error) {
+	if r.Timed {
+		return writeTimed(r, piece)
+	}
 	if r.Status == 0 {
 		begin(r, http.StatusOK)
 	}
 	n, err := r.ResponseWriter.Write(piece)
+	r.Size += int64(n)
 	if r.left > 0 {
 		r.left -= int64(n)
 	}
@@ -55,6 +70,15 @@ func (r *Recorder) Write(piece []byte) (int, error) {
 	} else if r.stream || r.left > 0 {
 		flush(r)
 	}
+	return n, err
+}
+
+func writeTimed(r *Recorder, piece []byte) (int, error) {
+	r.Timed = false
+	begun := time.Now()
+	n, err := r.Write(piece)
+	r.Waited += time.Since(begun)
+	r.Timed = true
 	return n, err
 }
 
@@ -75,6 +99,7 @@ func (r *Recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 func begin(r *Recorder, status int) {
 	r.Status = status
 	header := r.ResponseWriter.Header()
+	r.Dated = len(header["Date"]) > 0
 	length, err := strconv.ParseInt(header.Get("Content-Length"), 10, 64)
 	if err == nil {
 		r.left = length

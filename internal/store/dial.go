@@ -5,23 +5,81 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/gomodule/redigo/redis"
 )
 
+// maxReply is more than an answer to a call of ours has, in bytes.
+const maxReply = 1 << 20
+
+var errNotRedis = errors.New("what answers at this address is not a Redis, or not without TLS")
+
 // conn is one connection to Redis, used by one goroutine at a time.
 type conn struct {
-	redis  redis.Conn // that greets
-	raw    net.Conn   // that runs scripts: redigo, interpreted, writes byte by byte, and takes long to read
-	reader *bufio.Reader
-	// fresh is set until the connection has answered once: only one that worked before can have died idle.
-	fresh bool
+	redis  redis.Conn        // that greets
+	raw    net.Conn          // that runs scripts: redigo, interpreted, writes byte by byte, and takes long to read
+	limit  *io.LimitedReader // of raw, set before each answer: a line that does not end must not fill the memory
+	reader *bufio.Reader     // of limit
+	loads  int               // answers to SCRIPT LOAD that have not been read
+	noLoad *atomic.Bool      // to be set where Redis loads no script for us
+	begun  string            // the part of a line that has been read
+	secure bool              // TLS
+	number int64             // grows from one connection to the next, of whichever store
+	// fresh is set until the connection has answered a call: only one that worked before can have died idle.
+	fresh   bool
+	used    time.Time   // when it was made, or last asked
+	old     bool        // it is to be closed when it comes back; guarded by the store's lock
+	renewal *time.Timer // or nil; guarded by the store's lock
+}
+
+// made counts the connections of this process.
+var made atomic.Int64
+
+func newConn(raw net.Conn, timeout time.Duration) *conn {
+	limit := &io.LimitedReader{R: raw, N: maxReply}
+	return &conn{
+		redis: redis.NewConn(raw, timeout, timeout), raw: raw, limit: limit, reader: bufio.NewReader(limit),
+		number: made.Add(1), fresh: true, used: time.Now(),
+	}
+}
+
+// shut closes a connection. It is never used again.
+func shut(c *conn) {
+	c.redis.Close()
+	if c.renewal != nil {
+		c.renewal.Stop()
+	}
+}
+
+// tryDial makes a connection. It tries once more where its time has passed because this process was not running, and turns a
+// panic of the interpreted redigo into an error.
+func (s *Store) tryDial() (c *conn, err error) {
+	defer func() {
+		if trouble := recover(); trouble != nil {
+			c = nil
+			err = fmt.Errorf("panic: %v", trouble)
+		}
+	}()
+	begun := time.Now()
+	c, err = dial(s)
+	if isTimeout(err) && time.Since(begun) > s.settings.DialTimeout+stall {
+		c, err = dial(s)
+	}
+	if err != nil {
+		return nil, err
+	}
+	keepYoung(s, c)
+	return c, nil
 }
 
 // dial makes a connection: TCP, TLS, AUTH and SELECT, all within settings.DialTimeout.
-func dial(settings Settings) (*conn, error) {
+func dial(s *Store) (*conn, error) {
+	settings := s.settings
 	deadline := time.Now().Add(settings.DialTimeout)
 	dialer := &net.Dialer{Deadline: deadline}
 	raw, err := dialer.Dial("tcp", settings.Address)
@@ -35,44 +93,96 @@ func dial(settings Settings) (*conn, error) {
 			raw.Close()
 			return nil, err
 		}
-		raw.SetDeadline(time.Time{})
 		raw = secure
 	}
-	c := &conn{raw: raw, redis: redis.NewConn(raw, settings.Timeout, settings.Timeout), reader: bufio.NewReader(raw), fresh: true}
-	if err := c.greet(settings, deadline); err != nil {
-		c.redis.Close()
+	c := newConn(raw, settings.DialTimeout)
+	c.secure = settings.TLS != nil
+	if err := greet(s, c, deadline); err != nil {
+		shut(c)
 		return nil, err
 	}
+	c.used = time.Now()
 	return c, nil
 }
 
-// greet authenticates and selects the database.
-func (c *conn) greet(settings Settings, deadline time.Time) error {
-	if settings.Password != "" && settings.Username != "" {
-		if err := c.expectOK(deadline, "AUTH", settings.Username, settings.Password); err != nil {
-			return err
-		}
-	} else if settings.Password != "" {
-		if err := c.expectOK(deadline, "AUTH", settings.Password); err != nil {
+// greet authenticates and selects the database, and has our scripts loaded. The answers to the last come before that to the first call:
+// nobody waits for them alone.
+func greet(s *Store, c *conn, deadline time.Time) error {
+	var must []string // the commands that Redis must answer with OK
+	if s.settings.Password != "" && s.settings.Username != "" {
+		must = append(must, "AUTH")
+		c.redis.Send("AUTH", s.settings.Username, s.settings.Password)
+	} else if s.settings.Password != "" {
+		must = append(must, "AUTH")
+		c.redis.Send("AUTH", s.settings.Password)
+	}
+	if s.settings.DB != 0 {
+		must = append(must, "SELECT")
+		c.redis.Send("SELECT", s.settings.DB)
+	}
+	c.redis.Flush()
+	if err := c.redis.Err(); err != nil { // of any of the above
+		return err
+	}
+	c.raw.SetDeadline(deadline)
+	c.noLoad = &s.noLoad
+	var unsent error
+	if !s.noLoad.Load() {
+		loads := loadable()
+		c.loads = len(loads)
+		_, unsent = io.WriteString(c.raw, strings.Join(loads, ""))
+	}
+	for _, command := range must {
+		if err := readOK(c, command); err != nil {
 			return err
 		}
 	}
-	if settings.DB != 0 {
-		return c.expectOK(deadline, "SELECT", settings.DB)
+	if unsent != nil {
+		readLoads(c, "") // a Redis that has closed the connection may have said why
+	}
+	return unsent
+}
+
+// readOK reads the answer to a command that Redis answers with OK.
+func readOK(c *conn, command string) error {
+	line, err := readLine(c)
+	if err != nil || line == "+OK"+newline {
+		return err
+	}
+	if line[0] != '-' {
+		return errNotRedis
+	}
+	return fmt.Errorf("%s: %s", command, reasonOf(replyError(strings.TrimSpace(line[1:]))).Error())
+}
+
+// readLoads reads the answers to SCRIPT LOAD that have not been read yet, of which the first line may have been: names of scripts, in
+// two lines each, or errors. Where we have no right to load, or Redis does not know how to, a script is sent when it is first run.
+func readLoads(c *conn, line string) (err error) {
+	for c.loads > 0 {
+		if line == "" {
+			line, err = readLine(c)
+			if err != nil {
+				return err
+			}
+		}
+		if line[0] == '-' {
+			c.loads--
+			if strings.HasPrefix(line, "-NOPERM") || strings.Contains(line, "unknown") {
+				c.noLoad.Store(true)
+			} else if err = replyError(strings.TrimSpace(line[1:])); errors.Is(err, ErrUnavailable) {
+				return err
+			}
+		} else if len(line) == nameLength+len(newline) {
+			c.loads--
+		} else if line != nameHead {
+			return errNotRedis
+		}
+		line = ""
 	}
 	return nil
 }
 
-// expectOK sends a command that Redis answers with OK. Interpreted redigo takes every simple string for an error
-// (an interpreted named string type matches any string), so that OK comes back as one.
-func (c *conn) expectOK(deadline time.Time, command string, args ...interface{}) error {
-	left := time.Until(deadline)
-	if left <= 0 {
-		return errors.New("no time left to connect")
-	}
-	_, err := redis.DoWithTimeout(c.redis, left, command, args...)
-	if err == nil || err.Error() == "OK" {
-		return nil
-	}
-	return fmt.Errorf("%s: %s", command, err.Error())
-}
+const (
+	nameLength = 40
+	nameHead   = "$40" + newline
+)

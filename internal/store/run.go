@@ -6,15 +6,21 @@ import (
 	"time"
 )
 
-// Run sends the calls in one round trip and returns when each has its Reply or Err, at the deadline at the latest. The
-// error it returns, which wraps ErrUnavailable, is also that of every call that got no answer.
+// Run sends the calls in one round trip and returns when each has its Reply or Err, at the deadline at the latest, or a few
+// milliseconds behind one that passed while this process was not running. The error it returns, which wraps ErrUnavailable, is
+// also that of every call that got no answer.
 //
 // Most runs are one call on an idle connection, which the script answers with a string. That is written out here: interpreted,
 // each call of a function costs, and each value in a function, whether it is used or not. All else goes on in runAll or goOn.
 func (s *Store) Run(calls []*Call, deadline time.Time) (err error) {
+	var c *conn
+	locked := false
 	defer func() {
 		if trouble := recover(); trouble != nil {
-			err = stumble(s, calls, trouble)
+			if locked {
+				s.mu.Unlock()
+			}
+			err = stumble(s, c, calls, trouble)
 		}
 	}()
 	if len(calls) != 1 {
@@ -24,17 +30,21 @@ func (s *Store) Run(calls []*Call, deadline time.Time) (err error) {
 	call.Err = errPending
 	words := call.Words
 	if words == nil {
+		if call.Once {
+			return runAll(s, calls, deadline)
+		}
 		words = wordsOf(call)
 	}
 	if len(words) > maxWords {
 		return runAll(s, calls, deadline)
 	}
-	var c *conn
 	s.mu.Lock()
+	locked = true
 	if last := len(s.idle) - 1; last >= 0 {
 		c = s.idle[last]
 		s.idle = s.idle[:last]
 	}
+	locked = false
 	s.mu.Unlock()
 	if c == nil {
 		return runAll(s, calls, deadline)
@@ -42,15 +52,18 @@ func (s *Store) Run(calls []*Call, deadline time.Time) (err error) {
 
 	sent := time.Now()
 	c.raw.SetDeadline(deadline) // where it cannot, nor can what follows
-	_, err = io.WriteString(c.raw, counts[len(words)]+call.Script.byName+numbers[call.Number]+strings.Join(words, newline)+newline)
+	n, err := io.WriteString(c.raw, counts[len(words)]+call.Script.byName+numbers[call.Number]+strings.Join(words, newline)+newline)
 	if err != nil {
-		return goOn(s, c, calls, "", err, sent, deadline)
+		return goOnUnsent(s, c, calls, n, err, sent, deadline)
 	}
+	c.limit.N = maxReply
 	line, err := c.reader.ReadString('\n')
 	if err != nil || line[0] != '+' {
 		return goOn(s, c, calls, line, err, sent, deadline)
 	}
 	c.fresh = false
+	c.used = sent
+	call.Conn = c.number
 	call.Err = nil
 	call.Answer = line[1:]
 	if call.Words == nil {
@@ -58,11 +71,15 @@ func (s *Store) Run(calls []*Call, deadline time.Time) (err error) {
 	}
 
 	s.mu.Lock()
-	if s.waiting > 0 || len(s.idle) >= s.room {
-		releaseLocked(s, c)
-		return nil
+	locked = true
+	if len(s.waits) == 0 && len(s.idle) < s.room && !c.old {
+		s.idle = append(s.idle, c)
+		c = nil
 	}
-	s.idle = append(s.idle, c)
+	locked = false
 	s.mu.Unlock()
+	if c != nil {
+		release(s, c)
+	}
 	return nil
 }

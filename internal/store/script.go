@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // Script is a Lua script and the name that Redis knows it by. It does not change and may be shared. It answers with one
@@ -18,10 +19,25 @@ type Script struct {
 func NewScript(source string) *Script {
 	source = begin + source + end
 	sum := sha1.Sum([]byte(source))
+	name := hex.EncodeToString(sum[:])
+	toLoad.Store(name, "*3"+newline+Word("SCRIPT")+newline+Word("LOAD")+newline+Word(source)+newline)
 	return &Script{
-		byName:   Word("EVALSHA") + newline + Word(hex.EncodeToString(sum[:])) + newline,
+		byName:   Word("EVALSHA") + newline + Word(name) + newline,
 		bySource: Word("EVAL") + newline + Word(source) + newline,
 	}
+}
+
+// toLoad holds the commands that load the scripts there are, by the scripts' names. They are few, and made when the plugin is loaded.
+var toLoad sync.Map
+
+// loadable returns the commands that load all scripts.
+func loadable() []string {
+	var commands []string
+	toLoad.Range(func(_, command interface{}) bool {
+		commands = append(commands, command.(string))
+		return true
+	})
+	return commands
 }
 
 // What goes around a script makes a line of the string that it answers with: one step reads that, where a string whose length
@@ -61,6 +77,8 @@ type Call struct {
 	// Reply holds the integers that the script answered with.
 	Reply  []int64
 	Answer string
+	// Conn is the number of the connection that answered. A later connection has a larger one.
+	Conn int64
 	// Err is nil, an error wrapping ErrUnavailable, or the script's own error.
 	Err error
 }

@@ -3,14 +3,12 @@
 package store
 
 import (
-	"bufio"
 	"io"
 	"net"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/gomodule/redigo/redis"
 	"github.com/stretchr/testify/require"
 )
 
@@ -71,7 +69,7 @@ func FuzzReplies(f *testing.F) {
 func answering(t *testing.T, reply []byte) *conn {
 	ours, theirs := net.Pipe()
 	go answer(theirs, reply)
-	c := &conn{raw: ours, redis: redis.NewConn(ours, time.Second, time.Second), reader: bufio.NewReader(ours), fresh: true}
+	c := newConn(ours, time.Second)
 	t.Cleanup(func() { c.redis.Close() })
 	return c
 }

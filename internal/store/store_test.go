@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"net"
 	"strconv"
 	"sync"
 	"testing"
@@ -84,6 +85,31 @@ func TestStore_runsAScriptThatRedisHasNotGot(t *testing.T) {
 	require.Equal(t, 0, n.count())
 }
 
+func TestStore_tellsWhichConnectionAnswered(t *testing.T) {
+	server := redistest.Start(t)
+	s, _ := open(t, Settings{Address: server.Addr()})
+	answeredBy := func(calls ...*Call) int64 {
+		require.NoError(t, s.Run(calls, time.Now().Add(time.Second)))
+		for _, call := range calls {
+			require.Equal(t, calls[0].Conn, call.Conn)
+		}
+		return calls[0].Conn
+	}
+	alone := func() *Call { return &Call{Script: sum, Args: []string{"1", "1"}} }
+
+	first := answeredBy(alone())
+	require.Greater(t, first, int64(0))
+	require.Equal(t, first, answeredBy(alone()), "the connection was kept")
+	require.Equal(t, first, answeredBy(alone(), alone()))
+	server.Do("CLIENT", "KILL", "TYPE", "normal")
+	second := answeredBy(alone())
+	require.Greater(t, second, first)
+
+	other, _ := open(t, Settings{Address: server.Addr()})
+	s = other
+	require.Greater(t, answeredBy(alone()), second, "a store that takes over, as after a reload, counts on")
+}
+
 func TestStore_runsManyCallsInOneRoundTrip(t *testing.T) {
 	server := redistest.Start(t)
 	s, _ := open(t, Settings{Address: server.Addr()})
@@ -100,7 +126,7 @@ func TestStore_runsManyCallsInOneRoundTrip(t *testing.T) {
 	require.NoError(t, s.Run(calls, time.Now().Add(time.Second)))
 
 	require.Equal(t, []int64{2}, calls[0].Reply)
-	require.ErrorContains(t, calls[1].Err, "ERR no")
+	require.ErrorContains(t, calls[1].Err, "unknown here")
 	require.Equal(t, []int64{4}, calls[2].Reply)
 	require.ErrorIs(t, calls[3].Err, errBadReply)
 	require.Equal(t, []int64{6}, calls[4].Reply)
@@ -224,19 +250,6 @@ func TestStore_dialsAnewForAConnectionThatDiedIdle(t *testing.T) {
 	require.Equal(t, 0, n.count())
 }
 
-func TestStore_triesACallOnceThatMustNotCountTwice(t *testing.T) {
-	server := redistest.Start(t)
-	s, _ := open(t, Settings{Address: server.Addr()})
-	_, err := add(s, "1", "1")
-	require.NoError(t, err)
-
-	server.Kill()
-	server.Run()
-	call := &Call{Script: sum, Args: []string{"1", "1"}, Once: true}
-	require.ErrorIs(t, s.Run([]*Call{call}, time.Now().Add(time.Second)), ErrUnavailable)
-	require.ErrorIs(t, call.Err, ErrUnavailable)
-}
-
 func TestStore_isDownWhenRedisDoesNotAnswerInTime(t *testing.T) {
 	server := redistest.Start(t)
 	s, _ := open(t, Settings{Address: server.Addr()})
@@ -257,19 +270,6 @@ func TestStore_isDownWhenRedisDoesNotAnswerInTime(t *testing.T) {
 	answer, err := add(s, "4", "4")
 	require.NoError(t, err)
 	require.Equal(t, int64(8), answer, "not the answer to the call that was given up")
-}
-
-func TestStore_isNotDownForACallThatCameLate(t *testing.T) {
-	server := redistest.Start(t)
-	s, _ := open(t, Settings{Address: server.Addr()})
-	_, err := add(s, "1", "1")
-	require.NoError(t, err)
-
-	server.Pause()
-	defer server.Resume()
-	call := &Call{Script: sum, Args: []string{"1", "1"}}
-	require.ErrorIs(t, s.Run([]*Call{call}, time.Now().Add(20*time.Millisecond)), ErrUnavailable)
-	require.False(t, s.Down())
 }
 
 func TestStore_isDownWhenRedisRefusesToWrite(t *testing.T) {
@@ -355,4 +355,33 @@ func TestStore_servesOnAfterItsClose(t *testing.T) {
 	require.NoError(t, err, "an old handler may still have requests")
 	require.Equal(t, int64(2), answer)
 	require.Len(t, s.idle, 0)
+}
+
+// Many requests wait, and each has a deadline of its own: none of them costs the others anything.
+func TestStore_letsManyWait(t *testing.T) {
+	hung, err := net.Listen("tcp", "127.0.0.1:0") // it accepts connections, and says nothing
+	require.NoError(t, err)
+	defer hung.Close()
+	s, _ := open(t, Settings{Address: hung.Addr().String(), Password: "p"})
+	s.settings.DialTimeout = 10 * time.Second
+	late := redistest.Late(t)
+	behind := make(chan time.Duration)
+	begun := time.Now()
+	for i := 0; i < 1000; i++ {
+		go waitUntil(s, begun.Add(300*time.Millisecond+time.Duration(i)*100*time.Microsecond), behind)
+	}
+	longest := time.Duration(0)
+	for i := 0; i < 1000; i++ {
+		took := <-behind
+		if took > longest {
+			longest = took
+		}
+	}
+	t.Logf("the latest came back %s behind its deadline", longest)
+	require.Less(t, longest, 100*time.Millisecond+late())
+}
+
+func waitUntil(s *Store, deadline time.Time, behind chan time.Duration) {
+	s.Run([]*Call{{Script: sum, Args: []string{"1", "1"}}}, deadline)
+	behind <- time.Since(deadline)
 }

@@ -3,7 +3,6 @@ package store
 import (
 	"errors"
 	"fmt"
-	"net"
 	"time"
 )
 
@@ -19,28 +18,64 @@ func runAll(s *Store, calls []*Call, deadline time.Time) error {
 // begins with the line.
 func goOn(s *Store, c *conn, calls []*Call, line string, err error, sent, deadline time.Time) error {
 	pend(calls[0])
+	if isTimeout(err) {
+		line, err = lookAgain(c, line)
+	}
+	if err == nil && c.loads > 0 {
+		if err = readLoads(c, line); err == nil {
+			line, err = readLine(c)
+		}
+	}
 	if err == nil {
 		err = understand(c, calls[0], line)
 	}
+	return goOnWith(s, c, calls, err, sent, deadline)
+}
+
+// goOnUnsent is the rest of Run where its one call could not be written, but for the first bytes. If there are none, and only the
+// deadline has passed, that says nothing about the connection: it is asked all the same, for as long as an answer takes that is near.
+func goOnUnsent(s *Store, c *conn, calls []*Call, written int, err error, sent, deadline time.Time) error {
+	pend(calls[0])
+	if isTimeout(err) {
+		err = errUnsent
+		if written == 0 && !c.secure { // as in send
+			err = roundTrip(c, calls, false, deadline)
+		}
+	}
+	return goOnWith(s, c, calls, err, sent, deadline)
+}
+
+// goOnWith is the rest of Run where its one call has its answer, or failed.
+func goOnWith(s *Store, c *conn, calls []*Call, err error, sent, deadline time.Time) error {
 	if err == nil {
 		err = runUnknown(c, calls, deadline)
 	}
 	if err == nil {
+		c.used = sent
 		release(s, c)
 		return settle(s, calls, nil)
 	}
-	if err = giveUp(s, c, calls, err, deadline.Sub(sent)); err == nil {
+	if err = giveUp(s, c, calls, err, sent, deadline); err == nil {
 		err = try(s, calls, deadline)
 	}
 	return settle(s, calls, err)
 }
 
 // stumble is the end of Run where the interpreter has stumbled, as over redigo: that must cost no more than a Redis that is
-// away.
-func stumble(s *Store, calls []*Call, trouble interface{}) error {
+// away. The connection in use, if there is one, is lost.
+func stumble(s *Store, c *conn, calls []*Call, trouble interface{}) error {
 	err := fmt.Errorf("panic: %v", trouble)
 	s.markDown(err)
+	drop(c)
 	return fail(calls, err)
+}
+
+// drop closes what may be no connection.
+func drop(c *conn) {
+	defer func() { recover() }()
+	if c != nil {
+		shut(c)
+	}
 }
 
 // settle gives the error to every call that got no answer, and looks for answers by which Redis is as good as away.
@@ -49,10 +84,13 @@ func settle(s *Store, calls []*Call, err error) error {
 		return fail(calls, err)
 	}
 	for _, call := range calls {
-		if call.Err != nil && away(call.Err.Error()) {
-			s.markDown(call.Err)
-			call.Err = fmt.Errorf("%w: %s", ErrUnavailable, call.Err.Error())
+		if call.Err == errNoScript { // that it was just sent
+			call.Err = unavailable(errNoScript.Error())
+		}
+		if call.Err != nil && errors.Is(call.Err, ErrUnavailable) {
 			err = call.Err
+			s.noteRefusal(call, err)
+			s.markDown(err)
 		}
 	}
 	return err
@@ -61,7 +99,7 @@ func settle(s *Store, calls []*Call, err error) error {
 // fail gives every unanswered call the error.
 func fail(calls []*Call, err error) error {
 	if !errors.Is(err, ErrUnavailable) {
-		err = fmt.Errorf("%w: %s", ErrUnavailable, err.Error())
+		err = unavailable(reasonOf(err).Error())
 	}
 	for _, call := range calls {
 		if call.Err == errPending {
@@ -78,35 +116,70 @@ func try(s *Store, calls []*Call, deadline time.Time) error {
 		if err != nil {
 			return err
 		}
+		if !mayRunAgain(calls) && died(c) {
+			s.noteLost()
+			shut(c)
+			continue
+		}
 		sent := time.Now()
 		err = run(c, calls, deadline)
 		if err == nil {
+			c.used = sent
 			release(s, c)
 			return nil
 		}
-		if err = giveUp(s, c, calls, err, deadline.Sub(sent)); err != nil {
+		if err = giveUp(s, c, calls, err, sent, deadline); err != nil {
 			return err
 		}
 	}
 }
 
-// giveUp closes a connection that failed, when the calls had so much time. It returns nil where they may be run once more, on
-// another.
-func giveUp(s *Store, c *conn, calls []*Call, err error, had time.Duration) error {
-	// Whatever failed, an answer may still be under way on this connection: it is never used again.
-	c.redis.Close()
-	if isTimeout(err) {
-		// A call that was late already when it was sent says nothing about Redis.
-		if had >= s.settings.Timeout/2 {
-			s.markDown(err)
+const peek = time.Millisecond // for a look at what has come
+
+// died tells whether a connection that was idle for long has been closed meanwhile. That can be told before something is sent, and
+// not afterwards, when Redis may have run it.
+func died(c *conn) bool {
+	if time.Since(c.used) < longIdle {
+		return false
+	}
+	for i := 1; ; i++ {
+		now := time.Now()
+		c.raw.SetDeadline(now.Add(peek))
+		err := readLoads(c, "")
+		if err == nil {
+			_, err = c.reader.ReadByte()
 		}
+		if !isTimeout(err) {
+			return true
+		}
+		if i == looks || time.Since(now) < 2*peek {
+			return false
+		}
+	}
+}
+
+// giveUp closes a connection that failed. It returns nil where the calls may be run once more, on another.
+func giveUp(s *Store, c *conn, calls []*Call, err error, sent, deadline time.Time) error {
+	if isTimeout(err) {
+		return late(s, c, calls, sent, deadline)
+	}
+	// Whatever failed, an answer may still be under way on this connection: it is never used again.
+	shut(c)
+	if errors.Is(err, errUnsent) {
 		return err
 	}
-	if c.fresh || !mayRunAgain(calls) {
+	if c.limit.N <= 0 {
+		err = errNotRedis
+	}
+	if c.fresh && sent.Sub(c.used) < longIdle {
 		s.markDown(err)
 		return err
 	}
+	s.noteLost()
 	dropIdle(s)
+	if !mayRunAgain(calls) {
+		return err
+	}
 	for _, call := range calls {
 		if call.Again != nil {
 			call.Again(call)
@@ -122,9 +195,4 @@ func mayRunAgain(calls []*Call) bool {
 		}
 	}
 	return true
-}
-
-func isTimeout(err error) bool {
-	var netErr net.Error
-	return errors.As(err, &netErr) && netErr.Timeout()
 }

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"errors"
 	"strings"
 	"time"
 )
@@ -19,7 +18,7 @@ func run(c *conn, calls []*Call, deadline time.Time) error {
 func runUnknown(c *conn, calls []*Call, deadline time.Time) error {
 	var unknown []*Call
 	for _, call := range calls {
-		if call.Err != nil && strings.HasPrefix(call.Err.Error(), "NOSCRIPT") {
+		if call.Err == errNoScript {
 			unknown = append(unknown, call)
 		}
 	}
@@ -35,14 +34,20 @@ func roundTrip(c *conn, calls []*Call, source bool, deadline time.Time) error {
 		pend(call)
 		commands[i] = command(call, source)
 	}
+	if soon := time.Now().Add(grace); deadline.Before(soon) {
+		deadline = soon // it has passed, or will while this is sent; an answer that is near comes all the same
+	}
 	if err := c.raw.SetDeadline(deadline); err != nil {
 		return err
 	}
-	if _, err := c.raw.Write([]byte(strings.Join(commands, ""))); err != nil {
+	if err := send(c, strings.Join(commands, "")); err != nil {
+		return err
+	}
+	if err := readLoads(c, ""); err != nil {
 		return err
 	}
 	for _, call := range calls {
-		line, err := c.reader.ReadString('\n')
+		line, err := readLine(c)
 		if err != nil {
 			return err
 		}
@@ -59,10 +64,11 @@ func understand(c *conn, call *Call, line string) error {
 	if line[0] == '+' {
 		read(call, line[1:])
 	} else if line[0] == '-' {
-		call.Err = errors.New(strings.TrimSpace(line[1:]))
+		call.Err = replyError(strings.TrimSpace(line[1:]))
 	} else {
 		return errBadReply
 	}
+	call.Conn = c.number
 	c.fresh = false
 	return nil
 }

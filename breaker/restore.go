@@ -1,0 +1,48 @@
+package breaker
+
+import (
+	"time"
+
+	"github.com/resilient-gateway/resilience/internal/store"
+)
+
+// restoreLost tells whether Redis has lost an open circuit, and has it written back: the key is missing at an answer of a new
+// connection, after one was lost. Where no connection was lost since one told of the circuit, the key was deleted. What is half-open, or past its time, begins
+// anew: others may have closed it since this gateway heard of it.
+func (b *Breaker) restoreLost(call *store.Call, policy *Policy) bool {
+	now := b.Now()
+	b.Mu.Lock()
+	defer b.Mu.Unlock()
+	m := &b.machine
+	known := m.state == open && !b.ours && m.deadline > now
+	missing := call.Reply[0] == closed && call.Reply[6] == 1
+	if !known || !missing || call.Conn <= b.conn || b.Store.Lost() < b.conn {
+		return false
+	}
+	if !b.restoring {
+		b.restoring = true
+		go b.restore(policy, call.Reply[1])
+	}
+	return true
+}
+
+// restore writes an open circuit back that Redis has lost, with the rest of its time. generation is that of the hash which is there
+// instead.
+func (b *Breaker) restore(policy *Policy, generation int64) {
+	defer func() {
+		recover()
+		b.Mu.Lock()
+		b.restoring = false
+		b.Mu.Unlock()
+	}()
+	asked := b.Now()
+	b.Mu.Lock()
+	left := b.machine.deadline - asked
+	b.Mu.Unlock()
+	if left <= 0 {
+		return
+	}
+	call := &store.Call{Script: restoreScript, Keys: b.keys, Args: withArgs(policy, digits(generation), digits(left))}
+	call.Then = func(c *store.Call) { b.take(c, asked, policy) }
+	b.run(call, time.Now().Add(b.Timeout))
+}

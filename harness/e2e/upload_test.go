@@ -1,0 +1,161 @@
+package e2e
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/resilient-gateway/resilience/internal/redistest"
+	"github.com/stretchr/testify/require"
+)
+
+// startBroken starts a gateway whose circuit has just opened, and whose service is well again.
+func startBroken(t *testing.T, server *redistest.Server, breaker block) (*traefik, *upstream) {
+	t.Helper()
+	up := startUpstream(t)
+	plugin := block{"circuitBreaker": breaker}
+	if server != nil {
+		plugin["redis"] = redisBlock(server)
+	}
+	g := startTraefik(t, options{upstream: up, plugin: plugin})
+	require.Equal(t, 500, g.get("/proxy/fail").status)
+	require.Equal(t, 503, g.get("/proxy/ok").status)
+	return g, up
+}
+
+// withAndWithout runs a test with the state in Redis and in the gateway.
+func withAndWithout(t *testing.T, run func(t *testing.T, server *redistest.Server)) {
+	t.Run("in Redis", func(t *testing.T) { run(t, redistest.Start(t)) })
+	t.Run("in this process", func(t *testing.T) { run(t, nil) })
+}
+
+// openPosts opens a request each few milliseconds whose body never comes, over connections of their own, until the test ends.
+func openPosts(t *testing.T, g *traefik, head string) {
+	stop := make(chan struct{})
+	t.Cleanup(func() { close(stop) })
+	go func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(10 * time.Millisecond):
+			}
+			c, err := net.Dial("tcp", g.web)
+			if err != nil {
+				continue
+			}
+			t.Cleanup(func() { c.Close() })
+			fmt.Fprintf(c, "POST /proxy/upload HTTP/1.1\r\nHost: a\r\n%s\r\n\r\n", head)
+		}
+	}()
+}
+
+// A client that opens requests and sends no body cannot keep a circuit from closing, be it for requests without a body or for those
+// with a small one.
+func TestUpload_whoSendsNoBodyHoldsNothing(t *testing.T) {
+	heads := map[string]string{
+		"a short one": "Content-Length: 1000", "a long one": "Content-Length: 100000", "chunks": "Transfer-Encoding: chunked",
+		"a part of one": "Content-Length: 100000\r\n\r\nsome",
+	}
+	holds := func(t *testing.T, places int, head, method string, server *redistest.Server) {
+		g, _ := startBroken(t, server, block{
+			"failureThreshold": 1, "resetTimeout": "1s", "halfOpenMaxProbes": places, "probeTimeout": "2s",
+		})
+		openPosts(t, g, head)
+		time.Sleep(1300 * time.Millisecond) // it is half-open, and they have what places they can
+		require.Empty(t, g.events("circuit closed"))
+		begun, refused := time.Now(), 0
+		for time.Since(begun) < 2*time.Second {
+			if g.honest(method) != http.StatusOK {
+				refused++
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		t.Logf("%d refused", refused)
+		require.Less(t, refused, 50, "until it closed")
+		require.Len(t, g.events("circuit closed"), 1)
+		require.Len(t, g.events("circuit open"), 1)
+	}
+	for name, head := range heads {
+		for _, places := range []int{1, 2} {
+			t.Run(fmt.Sprint(name, ", ", places, " places"), func(t *testing.T) {
+				holds(t, places, head, http.MethodGet, redistest.Start(t))
+			})
+		}
+		t.Run(name+", honest ones with a body", func(t *testing.T) { holds(t, 2, head, http.MethodPost, redistest.Start(t)) })
+	}
+	for _, places := range []int{1, 2} {
+		t.Run(fmt.Sprint("in this process, ", places, " places"), func(t *testing.T) {
+			holds(t, places, heads["chunks"], http.MethodGet, nil)
+		})
+	}
+}
+
+// honest sends a request whose body, if it has one, is small.
+func (g *traefik) honest(method string) int {
+	var body io.Reader
+	if method == http.MethodPost {
+		body = strings.NewReader(`{"small": true}`)
+	}
+	request, err := http.NewRequest(method, g.url("/proxy/ok"), body)
+	if err != nil {
+		return 0
+	}
+	return send(request).status
+}
+
+// upload sends a body in pieces, for so long, and returns the status.
+func (g *traefik) upload(length time.Duration) (int, error) {
+	reader, writer := io.Pipe()
+	go func() {
+		defer writer.Close()
+		for begun := time.Now(); time.Since(begun) < length; time.Sleep(50 * time.Millisecond) {
+			writer.Write([]byte("piece"))
+		}
+	}()
+	request, err := http.NewRequest(http.MethodPost, g.url("/proxy/upload"), reader)
+	if err != nil {
+		return 0, err
+	}
+	r := send(request)
+	return r.status, r.err
+}
+
+// The time of an upload counts from the end of its body.
+func TestUpload_aSlowOneIsNotLost(t *testing.T) {
+	for _, places := range []int{1, 2} {
+		t.Run(fmt.Sprint(places, " places"), func(t *testing.T) {
+			withAndWithout(t, func(t *testing.T, server *redistest.Server) {
+				g, _ := startBroken(t, server, block{
+					"failureThreshold": 1, "resetTimeout": "300ms", "halfOpenMaxProbes": places, "probeTimeout": "1s",
+					"halfOpenSuccessThreshold": 1,
+				})
+				time.Sleep(400 * time.Millisecond)
+				status, err := g.upload(1500 * time.Millisecond)
+				require.NoError(t, err)
+				require.Equal(t, 200, status)
+				require.Eventually(t, func() bool { return len(g.events("circuit closed")) == 1 }, 2*time.Second, 10*time.Millisecond)
+				require.Len(t, g.events("circuit open"), 1, "it has not opened again")
+				require.Equal(t, 200, g.get("/proxy/ok").status)
+			})
+		})
+	}
+}
+
+// One that a service does not answer is lost all the same.
+func TestUpload_withoutAnAnswerOpensTheCircuit(t *testing.T) {
+	withAndWithout(t, func(t *testing.T, server *redistest.Server) {
+		g, _ := startBroken(t, server, block{
+			"failureThreshold": 1, "resetTimeout": "300ms", "halfOpenMaxProbes": 1, "probeTimeout": "500ms", "halfOpenSuccessThreshold": 1,
+		})
+		time.Sleep(400 * time.Millisecond)
+		go http.Post(g.url("/proxy/slow?seconds=3"), "text/plain", strings.NewReader("all of it"))
+		time.Sleep(700 * time.Millisecond)
+		require.Equal(t, 503, g.get("/proxy/ok").status)
+		require.Eventually(t, func() bool { return len(g.events("circuit open")) == 2 }, 2*time.Second, 10*time.Millisecond)
+	})
+}

@@ -1,0 +1,142 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+)
+
+const (
+	grace = 5 * time.Millisecond  // for which an answer is looked for once more
+	stall = 20 * time.Millisecond // by which we are never late, unless the processors are others'
+	looks = 3                     // at one answer
+)
+
+// errUnsent is the error of calls that were not sent in time, so that Redis cannot have run them.
+var errUnsent = errors.New("i/o timeout: not sent in time")
+
+// readLine reads a line. When its deadline passes, what has come by then still counts.
+func readLine(c *conn) (string, error) {
+	c.limit.N = maxReply
+	line, err := c.reader.ReadString('\n')
+	line = c.begun + line
+	c.begun = ""
+	if isTimeout(err) {
+		return lookAgain(c, line)
+	}
+	return line, err
+}
+
+// lookAgain reads the rest of a line whose deadline has passed. That it has, says nothing about Redis where this process was
+// not running meanwhile: the answer may be here, for a read behind its deadline fails without a look.
+func lookAgain(c *conn, line string) (string, error) {
+	for i := 1; ; i++ {
+		now := time.Now()
+		c.raw.SetDeadline(now.Add(grace))
+		rest, err := c.reader.ReadString('\n')
+		line += rest
+		if !isTimeout(err) {
+			return line, err
+		}
+		if i == looks || time.Since(now) < stall {
+			c.begun = line
+			return "", err
+		}
+	}
+}
+
+// send sends calls. Where the deadline passes before the first byte is sent, it tries again; but TLS does not go on behind a write that
+// failed.
+func send(c *conn, text string) error {
+	for i := 1; ; i++ {
+		n, err := io.WriteString(c.raw, text)
+		if !isTimeout(err) {
+			return err
+		}
+		if n > 0 || c.secure || i == looks {
+			return errUnsent
+		}
+		c.raw.SetDeadline(time.Now().Add(grace))
+	}
+}
+
+// late is what becomes of a connection on which an answer has not come by the deadline. Whether Redis is late or we were, is
+// found out in the background: Redis has the whole timeout, also for a call that was made late, and once more where we were
+// not running. The calls' own requests do not wait for that.
+func late(s *Store, c *conn, calls []*Call, sent, deadline time.Time) error {
+	reason := lateness(s)
+	now := time.Now()
+	until := sent.Add(s.settings.Timeout)
+	if now.Sub(deadline) > stall {
+		until = now.Add(s.settings.Timeout)
+	}
+	if !now.Before(until) {
+		shut(c)
+		s.markDown(reason)
+		return reason
+	}
+	if !noteLate(s, c) {
+		shut(c)
+		return reason
+	}
+	lines := 0
+	for _, call := range calls {
+		if call.Err == errPending {
+			lines++
+		}
+	}
+	go s.awaitRest(c, lines, until)
+	return reason
+}
+
+// noteLate notes that the answers on a connection are awaited in the background, unless there is no use in that.
+func noteLate(s *Store, c *conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.room == 0 {
+		return false
+	}
+	s.late = append(s.late, c)
+	return true
+}
+
+func noteOver(s *Store, c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if at := indexOf(s.late, c); at >= 0 {
+		s.late = append(s.late[:at], s.late[at+1:]...)
+	}
+}
+
+func lateness(s *Store) error {
+	return fmt.Errorf("i/o timeout: no answer within %s", s.settings.Timeout)
+}
+
+// awaitRest awaits the answers that nobody waits for any more, and takes the connection back.
+func (s *Store) awaitRest(c *conn, lines int, until time.Time) {
+	defer func() { recover() }()
+	c.raw.SetDeadline(until)
+	err := readLoads(c, "")
+	for i := 0; i < lines && err == nil; i++ {
+		_, err = readLine(c)
+	}
+	noteOver(s, c)
+	if err != nil {
+		shut(c)
+		if isTimeout(err) {
+			s.markDown(lateness(s))
+		}
+		s.noteLost()
+		return
+	}
+	c.fresh = false
+	c.used = time.Now()
+	release(s, c)
+}
+
+func isTimeout(err error) bool {
+	var netErr net.Error
+	return errors.As(err, &netErr) && netErr.Timeout()
+}

@@ -1,0 +1,80 @@
+package resilience
+
+import (
+	"context"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/resilient-gateway/resilience/internal/redistest"
+	"github.com/stretchr/testify/require"
+)
+
+// Where the key of a request is made the interpreter may stumble. The lock that all requests of a scope take is free afterwards.
+func TestMiddleware_aPanicWhereAKeyIsMade(t *testing.T) {
+	redis := at(redistest.Start(t).Addr())
+	for _, row := range []struct {
+		name     string
+		redis    *RedisConfig
+		capacity string
+		circuit  *CircuitBreakerConfig
+		before   int // requests
+	}{
+		{"limiter", redis, "1000", nil, 0},
+		{"both", redis, "1000", failures("5"), 0},
+		{"both, with a lease", redis, "1000", failures("5"), 10},
+		{"both, with an empty bucket", redis, "3", failures("5"), 10},
+		{"without a redis", nil, "1000", failures("5"), 3},
+	} {
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		m, err := newMiddleware(ctx, status(http.StatusOK), &Config{
+			Redis: row.redis, CircuitBreaker: row.circuit,
+			RateLimit: &RateLimitConfig{
+				Capacity: row.capacity, RefillRate: row.capacity, RefillPeriod: "1h",
+				SourceCriterion: &SourceCriterionConfig{RequestHost: "true"},
+			},
+		}, t.Name()+row.name)
+		require.NoError(t, err)
+		for i := 0; i < row.before; i++ {
+			get(m.front)
+		}
+		keyOf := m.keyOf
+		m.keyOf = func(r *http.Request) string { panic("stumbled") }
+		require.Panics(t, func() { get(m.front) }, row.name)
+		m.keyOf = keyOf
+		done := make(chan int, 1)
+		go func() { done <- get(m.front) }()
+		select {
+		case code := <-done:
+			require.Equal(t, row.capacity == "3", code == http.StatusTooManyRequests, row.name)
+		case <-time.After(5 * time.Second):
+			require.FailNow(t, "the next request is not served", row.name)
+		}
+	}
+}
+
+// stumblingContext panics where it is asked whether it may ever be done.
+type stumblingContext struct{}
+
+func (stumblingContext) Deadline() (deadline time.Time, ok bool) { return time.Time{}, false }
+func (stumblingContext) Done() <-chan struct{}                   { panic("stumbled") }
+func (stumblingContext) Err() error                              { return nil }
+func (stumblingContext) Value(key interface{}) interface{}       { return nil }
+
+func TestRegistry_aPanicWhereAHandlerJoins(t *testing.T) {
+	registry := newRegistry(time.Hour)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	s, err := read(&Config{RateLimit: &RateLimitConfig{}}, t.Name())
+	require.NoError(t, err)
+	require.Panics(t, func() { registry.join(stumblingContext{}, s) })
+	done := make(chan bool, 1)
+	go func() { done <- registry.join(ctx, s) != nil }()
+	select {
+	case joined := <-done:
+		require.True(t, joined)
+	case <-time.After(5 * time.Second):
+		require.FailNow(t, "the next handler is not made")
+	}
+}

@@ -1,0 +1,244 @@
+package ratelimit
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/resilient-gateway/resilience/internal/redistest"
+	"github.com/resilient-gateway/resilience/internal/store"
+	"github.com/stretchr/testify/require"
+)
+
+// fickle is a Redis that is late when it is told to be: then a call has no answer, whether it arrives or not.
+type fickle struct {
+	store   Store
+	late    int64 // so many calls from now on
+	arrives bool  // they are made all the same
+	every   int64 // besides, one of so many; 0: none
+	calls   int64
+}
+
+func (f *fickle) Run(calls []*store.Call, deadline time.Time) error {
+	number := atomic.AddInt64(&f.calls, 1)
+	late := atomic.AddInt64(&f.late, -1) >= 0 || f.every > 0 && number%f.every == 0
+	if !late || f.arrives {
+		f.store.Run(calls, deadline)
+	}
+	for _, call := range calls {
+		if late {
+			call.Answer, call.Err = "", store.ErrUnavailable
+		}
+	}
+	return calls[0].Err
+}
+
+func (f *fickle) lateFor(calls int64) { atomic.StoreInt64(&f.late, calls) }
+
+// askOrDecide does what the middleware does with a request where onError is local.
+func askOrDecide(hand *Hand, raw string) bool {
+	now := hand.limiter.Now()
+	verdict := Take(hand, raw, now)
+	if verdict == Failed && errors.Is(Trouble(hand), store.ErrUnavailable) {
+		verdict = AllowLocal(hand.limiter, keyOf(hand, raw), hand.limit, now)
+	}
+	return verdict > 0
+}
+
+// What was taken here while Redis was late is taken off what Redis tells next, and off what it has.
+func TestDebt_isPaid(t *testing.T) {
+	limit := NewLimit(50, 1, time.Hour)
+	for _, row := range []struct {
+		name           string
+		before, late   int // requests
+		arrives        bool
+		admitted       int // of a hundred afterwards
+		levelInBetween int64
+	}{
+		{"all was taken here", 0, 50, false, 0, 0},
+		{"some was", 0, 30, false, 20, 20},
+		{"Redis had given some before", 20, 10, false, 20, 20},
+		{"and here was taken the rest", 20, 30, false, 0, 0},
+		{"a call that was late was made all the same", 0, 1, true, 48, 49},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			server := redistest.Start(t)
+			redis := &fickle{store: newStore(t, server.Addr()), arrives: row.arrives}
+			l := newLimiter(redis)
+			defer Close(l)
+			hand := NewHand(l, limit, 5*time.Second, headers)
+			for i := 0; i < row.before; i++ {
+				require.True(t, askOrDecide(hand, "a"))
+			}
+			redis.lateFor(int64(row.late))
+			for i := 0; i < row.late; i++ {
+				require.True(t, askOrDecide(hand, "a"))
+			}
+			require.Equal(t, row.levelInBetween, get(l, "header:a").bucket.level/limit.period)
+			admitted := 0
+			for i := 0; i < 100; i++ {
+				if askOrDecide(hand, "a") {
+					admitted++
+				}
+			}
+			require.Equal(t, row.admitted, admitted)
+			e := get(l, "header:a")
+			require.Equal(t, int64(0), owed(e, l.Now()), "%d of %d are repaid", e.repaid, e.borrowed)
+		})
+	}
+}
+
+// What Redis tells is less what is still owed, whoever asked.
+func TestDebt_isTakenOffTheLevelThatRedisTells(t *testing.T) {
+	l := newLimiter(&fickle{store: newStore(t, redistest.Start(t).Addr()), late: 20})
+	defer Close(l)
+	limit := NewLimit(50, 1, time.Hour)
+	hand := NewHand(l, limit, 5*time.Second, headers)
+	for i := 0; i < 20; i++ {
+		require.True(t, askOrDecide(hand, "a"))
+	}
+	l.Mu.Lock()
+	e := get(l, "header:a")
+	learn(l, e, &batch{number: 1 << 40, limit: limit, words: []string{"1:" + digits(49*limit.period) + ":0"}}, 0, l.Now())
+	l.Mu.Unlock()
+	require.Equal(t, int64(29), e.bucket.level/limit.period)
+}
+
+// A debt ends where the bucket would be full without it.
+func TestDebt_ends(t *testing.T) {
+	server := redistest.Start(t)
+	l := newLimiter(newStore(t, server.Addr()))
+	defer Close(l)
+	limit := NewLimit(10, 1, time.Second)
+	for _, row := range []struct {
+		taken int
+		at    int64
+		owed  int64
+	}{
+		{10, 0, 10}, {0, second, 9}, {0, 5*second + second/2, 5}, {3, 6 * second, 7}, {0, 12 * second, 1}, {0, 13 * second, 0},
+		{10, 3600 * second, 10}, {10, 7200 * second, 10},
+	} {
+		for i := 0; i < row.taken; i++ {
+			require.True(t, allowedLocal(l, "ip:a", limit, row.at))
+		}
+		require.Equal(t, row.owed, owed(get(l, "ip:a"), row.at), "at %d", row.at)
+	}
+}
+
+// What an empty bucket cannot pay is forgiven: the debts of many gateways keep nobody out for longer than an empty bucket does.
+func TestDebt_whatCannotBePaidIsForgiven(t *testing.T) {
+	server := redistest.Start(t)
+	limit := NewLimit(50, 1, time.Hour)
+	for i := 0; i < 3; i++ {
+		l := newLimiter(&fickle{store: newStore(t, server.Addr()), late: 50})
+		defer Close(l)
+		hand := NewHand(l, limit, 5*time.Second, headers)
+		for i := 0; i < 50; i++ {
+			require.True(t, askOrDecide(hand, "a"))
+		}
+		require.False(t, askOrDecide(hand, "a"))
+		require.Zero(t, owed(get(l, "header:a"), l.Now()))
+	}
+}
+
+// A batch that is sent while the one that pays is under way may overtake it, and takes no token that is owed.
+func TestDebt_nobodyOvertakesIt(t *testing.T) {
+	server := redistest.Start(t)
+	first := make(chan struct{})
+	redis := &overtaken{fickle: fickle{store: newStore(t, server.Addr()), late: 40}, first: first}
+	l := newLimiter(redis)
+	defer Close(l)
+	hand := NewHand(l, NewLimit(50, 1, time.Hour), 20*time.Second, headers)
+	for i := 0; i < 40; i++ {
+		require.True(t, askOrDecide(hand, "a"))
+	}
+	redis.hold.Store(true)
+	var allowed, failed int64
+	var done sync.WaitGroup
+	done.Add(1)
+	go askByRaw(hand, "a", &allowed, &failed, &done)
+	require.Eventually(t, func() bool { return redis.held.Load() }, 5*time.Second, time.Millisecond)
+	for i := 0; i < 20; i++ {
+		time.Sleep(2 * farAway * time.Microsecond) // until another batch may leave
+		if request(hand, "a") > 0 {
+			atomic.AddInt64(&allowed, 1)
+		}
+	}
+	close(first)
+	done.Wait()
+	require.Zero(t, failed)
+	require.LessOrEqual(t, allowed, int64(10))
+	require.Greater(t, allowed, int64(0))
+}
+
+// overtaken holds one call until all that come after it have been made.
+type overtaken struct {
+	fickle
+	first      chan struct{}
+	hold, held atomic.Bool
+}
+
+func (o *overtaken) Run(calls []*store.Call, deadline time.Time) error {
+	if o.hold.CompareAndSwap(true, false) {
+		o.held.Store(true)
+		<-o.first
+	}
+	return o.fickle.Run(calls, deadline)
+}
+
+// Redis is late now and then, while many ask at once: no bucket is given twice.
+func TestDebt_aRedisThatIsLateNowAndThen(t *testing.T) {
+	limit := NewLimit(50, 1, time.Hour)
+	for _, arrives := range []bool{false, true} {
+		for _, every := range []int64{2, 3, 5, 10} {
+			server := redistest.Start(t)
+			l := newLimiter(&fickle{store: newStore(t, server.Addr()), every: every, arrives: arrives})
+			hand := NewHand(l, limit, 20*time.Second, headers)
+			var admitted int64
+			var done sync.WaitGroup
+			for client := 0; client < 16; client++ {
+				done.Add(1)
+				go func() {
+					defer done.Done()
+					for i := 0; i < 50; i++ {
+						if askOrDecide(hand, "a") {
+							atomic.AddInt64(&admitted, 1)
+						}
+					}
+				}()
+			}
+			done.Wait()
+			Close(l)
+			require.LessOrEqual(t, admitted, int64(50), "one of %d calls is late", every)
+			require.Greater(t, admitted, int64(20), "one of %d calls is late", every)
+		}
+	}
+}
+
+// While a lease is out, its tokens and the bucket's are no more than the capacity: also where Redis is not asked.
+func TestAllowLocal_mindsALease(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		late int64 // else Redis is known to be away
+	}{
+		{"Redis is known to be away", 0},
+		{"the call that is to follow the lease is late", 1 << 40},
+	} {
+		redis := &fickle{store: newStore(t, redistest.Start(t).Addr())}
+		l, hand, ahead := leases(t, redis, 1)
+		if row.late == 0 {
+			l.Away.Store(true)
+		}
+		redis.lateFor(row.late)
+		atomic.StoreInt64(ahead, 50*second)
+		stopped := l.Now()
+		l.Now = func() int64 { return stopped }
+		admitted := 0
+		for askOrDecide(hand, raw(0)) {
+			admitted++
+		}
+		require.Equal(t, 10000, admitted, row.name)
+	}
+}

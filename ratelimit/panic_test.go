@@ -1,0 +1,115 @@
+package ratelimit
+
+import (
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/resilient-gateway/resilience/internal/redistest"
+	"github.com/resilient-gateway/resilience/internal/store"
+	"github.com/stretchr/testify/require"
+)
+
+// stumbler panics at the step of the name, at its turn.
+type stumbler struct {
+	step  string
+	turn  int64 // so many times from now
+	store Store
+}
+
+func (s *stumbler) at(step string) {
+	if step == s.step && atomic.AddInt64(&s.turn, -1) == 0 {
+		panic("stumbled at " + step)
+	}
+}
+
+func (s *stumbler) Run(calls []*store.Call, deadline time.Time) error {
+	s.at("run")
+	return s.store.Run(calls, deadline)
+}
+
+func (s *stumbler) Rider(now int64) *store.Call {
+	s.at("rider")
+	call := &store.Call{Script: store.NewScript(`return '42'`), Keys: []string{"test:{name}:other"}}
+	call.Then = func(c *store.Call) { s.at("then") }
+	return call
+}
+
+func (s *stumbler) Extend(now int64) { s.at("extend") }
+
+// Wherever it stumbles, the next request is served, and no lock is kept.
+func TestLimiter_aPanicAtAnyStep(t *testing.T) {
+	server := redistest.Start(t)
+	shared := newStore(t, server.Addr())
+	for _, row := range []struct {
+		step  string
+		turns int64 // one after the other
+	}{
+		{"run", 3}, {"rider", 3}, {"then", 3}, {"extend", 3}, {"name", 3}, {"key", 6}, {"now", 12},
+	} {
+		for turn := int64(1); turn <= row.turns; turn++ {
+			for _, many := range []bool{false, true} {
+				s := &stumbler{step: row.step, store: shared}
+				l := newLimiter(s)
+				now := l.Now
+				l.Now = func() int64 { s.at("now"); return now() }
+				l.Name = func(key string) string { s.at("name"); return key }
+				hand := NewHand(l, NewLimit(1000, 1000, time.Second), 5*time.Second, Naming{
+					Longest: -1, Key: func(raw string) string { s.at("key"); return raw }, Many: many,
+				})
+				hand.Leave = s
+				stopped := now()
+				ask := func(raw string) {
+					defer func() { recover() }() // as Traefik does
+					Take(hand, raw, stopped)
+				}
+				ask("a")
+				atomic.StoreInt64(&s.turn, turn)
+				inTime(t, row.step, func() {
+					for i := 0; i < 4; i++ {
+						ask("a")
+						ask("b")
+					}
+				})
+				atomic.StoreInt64(&s.turn, 0)
+				inTime(t, row.step, func() {
+					require.Greater(t, Take(hand, "a", now()), int64(0), "%s, turn %d: %v", row.step, turn, Trouble(hand))
+					require.Greater(t, Take(hand, "new", now()), int64(0), "%s, turn %d", row.step, turn)
+				})
+				free := func() bool {
+					l.Mu.Lock()
+					defer l.Mu.Unlock()
+					return l.flying == 0 && l.cleared == 0 && len(l.waiting) == 0
+				}
+				require.Eventually(t, free, 5*time.Second, time.Millisecond, "%s, turn %d", row.step, turn)
+				Close(l)
+			}
+		}
+	}
+}
+
+// A lease that is to be renewed needs the key of its client.
+func TestLimiter_aPanicWhereALeaseIsRenewed(t *testing.T) {
+	l, hand, ahead := leases(t, newStore(t, redistest.Start(t).Addr()), 1)
+	atomic.StoreInt64(ahead, 61*second)
+	hand.naming = Naming{Longest: -1, Key: func(raw string) string { panic("stumbled") }}
+	require.Panics(t, func() { request(hand, raw(0)) })
+	hand.naming = headers
+	inTime(t, "renew", func() { require.Greater(t, request(hand, raw(0)), int64(0)) })
+	inTime(t, "renew", func() { idle(l) })
+}
+
+// inTime requires that something ends.
+func inTime(t *testing.T, step string, something func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		something()
+	}()
+	select {
+	case <-done:
+	case <-time.After(5 * time.Second):
+		require.FailNow(t, "others wait for ever after a panic", step)
+	}
+}

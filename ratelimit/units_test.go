@@ -1,0 +1,100 @@
+package ratelimit
+
+import (
+	"testing"
+	"time"
+
+	"github.com/resilient-gateway/resilience/internal/redistest"
+	"github.com/stretchr/testify/require"
+)
+
+// A changed refillPeriod leaves each bucket the tokens that it has, whoever told of them.
+func TestLimiter_aChangedPeriodKeepsTheTokens(t *testing.T) {
+	second, minute := NewLimit(50, 1, time.Second), NewLimit(50, 1, time.Minute)
+	for _, row := range []struct {
+		name     string
+		from, to *Limit
+		taken    int // before the change
+	}{
+		{"two are left, and the period grows", second, minute, 48},
+		{"two are left, and it shrinks", minute, second, 48},
+		{"forty are left, and it grows", second, minute, 10},
+		{"forty are left, and it shrinks", minute, second, 10},
+	} {
+		left := 50 - row.taken
+		t.Run(row.name+", in this process", func(t *testing.T) {
+			l := New(Settings{})
+			require.Equal(t, row.taken, takeLocally(l, row.from, row.taken))
+			require.Equal(t, left, takeLocally(l, row.to, 100))
+		})
+		t.Run(row.name+", as Redis tells", func(t *testing.T) {
+			l := newLimiter(newStore(t, redistest.Start(t).Addr()))
+			defer Close(l)
+			for i := 0; i < row.taken; i++ {
+				require.True(t, allowed(t, l, "ip:a", row.from))
+			}
+			require.True(t, allowed(t, l, "ip:a", row.to))
+			require.InDelta(t, left-1, takeLocally(l, row.to, 100), 1)
+		})
+		t.Run(row.name+", as Redis told before", func(t *testing.T) {
+			l := newLimiter(newStore(t, redistest.Start(t).Addr()))
+			defer Close(l)
+			for i := 0; i < row.taken; i++ {
+				require.True(t, allowed(t, l, "ip:a", row.from))
+			}
+			require.InDelta(t, left, takeLocally(l, row.to, 100), 1)
+		})
+	}
+}
+
+// takeLocally takes tokens in this process, as many as are asked for and there, and tells how many.
+func takeLocally(l *Limiter, limit *Limit, most int) (taken int) {
+	now := int64(0)
+	if l.Now != nil {
+		now = l.Now()
+	}
+	for taken < most && allowedLocal(l, "ip:a", limit, now) {
+		taken++
+	}
+	return taken
+}
+
+// A level in a short period may be more units of a long one than an int64 holds.
+func TestAllowLocal_aFullBucketIsFullInALongerPeriod(t *testing.T) {
+	l := New(Settings{})
+	brief, daily := NewLimit(1000000000, 1, time.Microsecond), NewLimit(100000, 1, 24*time.Hour)
+	require.True(t, allowedLocal(l, "ip:a", brief, 0))
+	require.True(t, allowedLocal(l, "ip:a", daily, 0))
+	require.Equal(t, int64(99999)*daily.period, get(l, "ip:a").bucket.level)
+}
+
+// Where there is no room for another key, what is forgotten is full by its own limit, whatever that of the key is that comes.
+func TestAllowLocal_eachKeyIsJudgedByItsOwnLimit(t *testing.T) {
+	wide, narrow, brief := NewLimit(1000, 1, time.Hour), NewLimit(2, 1, time.Hour), NewLimit(2, 1, time.Second)
+	l := New(Settings{})
+	for i := 0; i < maxKeys; i++ {
+		require.True(t, allowedLocal(l, numbered(i), wide, 0))
+	}
+	for i := 0; i < 3; i++ {
+		require.Equal(t, i < 2, allowedLocal(l, numbered(maxKeys+i), narrow, 0), "the others share a bucket")
+	}
+	require.Len(t, l.young, halfOfKeys)
+	require.Len(t, l.old, halfOfKeys, "none is full, though each would be by the other limit")
+	for i := 0; i < 3; i++ {
+		require.Equal(t, i < 2, allowedLocal(l, numbered(maxKeys+i), brief, 0), "under another limit they share another")
+	}
+	require.False(t, allowedLocal(l, numbered(maxKeys), narrow, 0))
+}
+
+// A key that is asked for under another limit than before is under that from then on.
+func TestAllowLocal_theLastLimitJudges(t *testing.T) {
+	wide, narrow := NewLimit(1000, 1, time.Hour), NewLimit(2, 1, time.Hour)
+	l := New(Settings{})
+	require.True(t, allowedLocal(l, "ip:a", narrow, 0))
+	require.True(t, allowedLocal(l, "ip:a", wide, 0))
+	require.Same(t, wide, get(l, "ip:a").Limit)
+	require.True(t, allowedLocal(l, "ip:b", wide, 0))
+	require.True(t, allowedLocal(l, "ip:b", narrow, 0))
+	require.Same(t, narrow, get(l, "ip:b").Limit)
+	require.False(t, dropFull(l.young, 0), "neither is full")
+}

@@ -1,0 +1,167 @@
+package resilience
+
+import (
+	"errors"
+	"io"
+	"math"
+	"net/http"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/resilient-gateway/resilience/internal/recorder"
+)
+
+// How the body of a request ended, as far as it was read.
+const (
+	bodyWhole      = iota // all of it was read, or there is none
+	bodyUnfinished        // not all of it was read, for whatever reason
+	bodyBroken            // the client broke it off, was too slow for a timeout of Traefik's, or sent what is no body
+)
+
+// The interpreter makes a value for each constant and selector that a call names, but not for variables.
+var (
+	maxBytesReader = http.MaxBytesReader
+	noWriter       http.ResponseWriter // to tell that a body is too large: none is
+	noLimit        int64               = math.MaxInt64
+
+	trackedBody = reflect.TypeOf(http.MaxBytesReader(nil, nil, 0))
+	nopCloser   = reflect.TypeOf(io.NopCloser(http.NoBody))
+)
+
+// trackBody has the body of a request remember how it ended. The reader is compiled: an interpreted one would cost more than
+// all the rest of a request.
+func trackBody(r *http.Request) {
+	r.Body = maxBytesReader(noWriter, r.Body, noLimit)
+}
+
+// trackOnce does so on the slow path, where the fast path may have done it before.
+func trackOnce(r *http.Request) {
+	if r.ContentLength != 0 && r.Body != nil && reflect.TypeOf(r.Body) != trackedBody {
+		trackBody(r)
+	}
+}
+
+// bodyOf tells how the body of a request ended. Nobody may be reading it. A reader that another middleware has put in the place of
+// ours, and that may keep it waiting, is not asked.
+func bodyOf(r *http.Request) int {
+	if r.ContentLength == 0 || r.Body == nil {
+		return bodyWhole
+	}
+	var body io.Reader = r.Body
+	for reflect.TypeOf(body) == nopCloser {
+		body, _ = reflect.ValueOf(body).Field(0).Interface().(io.Reader)
+	}
+	if reflect.TypeOf(body) != trackedBody {
+		return bodyUnfinished
+	}
+	_, err := body.Read(nil) // the error that it ended with, or none: an empty slice is never waited for
+	return endOf(err)
+}
+
+// endOf tells what the error that a body ended with says. One that was closed and then read says nothing about the client: the proxy
+// closes it when the service has answered.
+func endOf(err error) int {
+	if errors.Is(err, io.EOF) {
+		return bodyWhole
+	}
+	if err == nil || errors.Is(err, http.ErrBodyReadAfterClose) || err.Error() == "body closed by handler" {
+		return bodyUnfinished
+	}
+	return bodyBroken
+}
+
+// watch measures how long a client was waited for, to read its answer and to send its body.
+type watch struct {
+	recorder *recorder.Recorder
+	body     *watchedBody // nil: there is none
+}
+
+// watchClosely has a recorder measure, and the body of a request.
+func watchClosely(recorder *recorder.Recorder, r *http.Request) *watch {
+	recorder.Timed = true
+	return &watch{recorder: recorder, body: watchBody(r)}
+}
+
+func (w *watch) waited() time.Duration {
+	waited := w.recorder.Waited
+	if w.body != nil {
+		waited += w.body.waitedFor()
+	}
+	return waited
+}
+
+// watchedBody is the body of a request that is watched closely. Unlike a tracked one it may be asked while somebody is reading it, and knows
+// how long reading took; but it is interpreted, and reading it costs.
+type watchedBody struct {
+	body io.ReadCloser
+
+	mu     sync.Mutex
+	err    error
+	whole  func() // called when all of it was read; nil: nothing is
+	took   time.Duration
+	begun  time.Time
+	during bool // somebody is reading
+}
+
+// watchBody has the body of a request watched, where there is one.
+func watchBody(r *http.Request) *watchedBody {
+	if r.ContentLength == 0 || r.Body == nil {
+		return nil
+	}
+	b := &watchedBody{body: r.Body}
+	r.Body = b
+	return b
+}
+
+// Read reads, and notes how long it took.
+func (b *watchedBody) Read(piece []byte) (int, error) {
+	b.mu.Lock()
+	b.begun = time.Now()
+	b.during = true
+	b.mu.Unlock()
+	n, err := b.body.Read(piece)
+	b.mu.Lock()
+	b.during = false
+	b.took += time.Since(b.begun)
+	whole := b.whole
+	if err != nil && b.err == nil {
+		b.err = err
+	}
+	ended := whole != nil && endOf(b.err) == bodyWhole
+	if ended {
+		b.whole = nil
+	}
+	b.mu.Unlock()
+	if ended {
+		whole()
+	}
+	return n, err
+}
+
+// onWhole has a function called once, when all of the body was read. It is to be set before anybody reads.
+func (b *watchedBody) onWhole(whole func()) {
+	b.mu.Lock()
+	b.whole = whole
+	b.mu.Unlock()
+}
+
+// Close closes the body.
+func (b *watchedBody) Close() error {
+	return b.body.Close()
+}
+
+func (b *watchedBody) end() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return endOf(b.err)
+}
+
+func (b *watchedBody) waitedFor() time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.during {
+		return b.took + time.Since(b.begun)
+	}
+	return b.took
+}

@@ -1,0 +1,88 @@
+package resilience
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"sync"
+
+	"github.com/resilient-gateway/resilience/breaker"
+)
+
+// hasBody tells whether a request has a body that may still be coming. Over HTTP/3 that is not known of a GET: its body ends when it
+// is first read.
+func hasBody(r *http.Request) bool {
+	return r.ContentLength != 0 && r.Body != nil && r.Body != http.NoBody
+}
+
+// smallBody is the longest body that is read before a place for a probe is asked for, in bytes. The server's own buffers for a request
+// are as long.
+const smallBody = 4096
+
+// readAhead reads the body of a request if it is small and its length is known. It tells whether the body is whole: the request is then
+// no upload, however many others are, and a client that sends no body never asks for a place.
+func readAhead(r *http.Request) bool {
+	if r.ContentLength <= 0 || r.ContentLength > smallBody || r.Header.Get("Expect") != "" {
+		return false
+	}
+	body := make([]byte, r.ContentLength)
+	n, err := io.ReadFull(r.Body, body)
+	r.Body = io.NopCloser(io.MultiReader(bytes.NewReader(body[:n]), r.Body))
+	return err == nil
+}
+
+// upload is a probe whose body is on its way to the service. The time of the probe counts from the end of its body: a client that is
+// slow to send it says nothing about the service.
+type upload struct {
+	m      *Middleware
+	permit breaker.Permit
+
+	mu      sync.Mutex // guards what follows; held while no other is
+	told    bool       // the verdict
+	joining bool       // it is late, and asks for a place again
+	verdict func()     // that waits for it
+}
+
+// bodyEnded has the breaker told in the background that all of the body was sent.
+func (u *upload) bodyEnded() {
+	late := u.m.breaker.Late(u.permit, u.m.policy)
+	u.mu.Lock()
+	told := u.told
+	u.joining = late && !told
+	u.mu.Unlock()
+	if !told {
+		go u.sent(late)
+	}
+}
+
+// sent tells the breaker that the body has ended, and then the verdict, if that had to wait.
+func (u *upload) sent(late bool) {
+	defer func() { recover() }()
+	u.tellSent(late)
+	u.mu.Lock()
+	u.joining = false
+	verdict := u.verdict
+	u.mu.Unlock()
+	if verdict != nil {
+		verdict()
+	}
+}
+
+func (u *upload) tellSent(late bool) {
+	defer func() { recover() }()
+	u.m.breaker.Sent(u.permit, late, u.m.policy)
+}
+
+// conclude has the verdict told: now, or when the probe has asked for its place.
+func (u *upload) conclude(verdict func()) {
+	u.mu.Lock()
+	u.told = true
+	waits := u.joining
+	if waits {
+		u.verdict = verdict
+	}
+	u.mu.Unlock()
+	if !waits {
+		verdict()
+	}
+}

@@ -1,0 +1,125 @@
+package resilience
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"github.com/resilient-gateway/resilience/internal/redistest"
+	"github.com/stretchr/testify/require"
+)
+
+func TestReadAhead_takesSmallBodiesWhoseLengthIsKnown(t *testing.T) {
+	broken := io.MultiReader(strings.NewReader("some"), iotest.ErrReader(io.ErrUnexpectedEOF))
+	for _, row := range []struct {
+		name   string
+		body   io.Reader
+		length int64
+		expect string
+		whole  bool
+		got    string
+		err    error
+	}{
+		{name: "small", body: strings.NewReader("hello"), length: 5, whole: true, got: "hello"},
+		{name: "the longest", body: strings.NewReader(strings.Repeat("x", 4096)), length: 4096, whole: true, got: strings.Repeat("x", 4096)},
+		{name: "longer", body: strings.NewReader(strings.Repeat("x", 4097)), length: 4097, got: strings.Repeat("x", 4097)},
+		{name: "of unknown length", body: strings.NewReader("hello"), length: -1, got: "hello"},
+		{name: "that waits for our word", body: strings.NewReader("hello"), length: 5, expect: "100-continue", got: "hello"},
+		{name: "broken off", body: broken, length: 5, got: "some", err: io.ErrUnexpectedEOF},
+	} {
+		row := row
+		t.Run(row.name, func(t *testing.T) {
+			r := httptest.NewRequest("POST", "/", row.body)
+			r.ContentLength = row.length
+			if row.expect != "" {
+				r.Header.Set("Expect", row.expect)
+			}
+			require.Equal(t, row.whole, readAhead(r))
+			got, err := io.ReadAll(r.Body)
+			require.Equal(t, row.got, string(got))
+			require.Equal(t, row.err, err)
+			require.NoError(t, r.Body.Close())
+		})
+	}
+}
+
+// slowly is a body that is sent when the test says so.
+type slowly struct {
+	sent chan string // closed: the end
+}
+
+func (s *slowly) Read(p []byte) (int, error) {
+	piece, ok := <-s.sent
+	if !ok {
+		return 0, io.EOF
+	}
+	return copy(p, piece), nil
+}
+
+// A probe with a body is lost only where the service has had all of it for longer than probeTimeout.
+func TestProbe_itsTimeCountsFromTheEndOfItsBody(t *testing.T) {
+	for _, row := range []struct {
+		name         string
+		body, answer time.Duration // they take so long
+		late         bool          // another has the place meanwhile
+		code         int
+		after        string
+	}{
+		{"a body that is slow", 700 * time.Millisecond, 0, false, 200, "closed"},
+		{"and a failure", 700 * time.Millisecond, 0, false, 500, "open"},
+		{"one that is not, and a slow answer", 200 * time.Millisecond, 450 * time.Millisecond, false, 200, "closed"},
+		{"no answer in time", 200 * time.Millisecond, 700 * time.Millisecond, false, 200, "open"},
+		{"neither in time", 700 * time.Millisecond, 700 * time.Millisecond, false, 200, "open"},
+		{"a place that another has taken over", 300 * time.Millisecond, 0, true, 500, "closed"},
+	} {
+		for _, place := range []place{{"in this process", nil}, {"in Redis", at(redistest.Start(t).Addr())}} {
+			row, place := row, place
+			t.Run(row.name+", "+place.name, func(t *testing.T) {
+				newProcess(t, 0)
+				handler, up := newGateway(t, &Config{Redis: place.redis, CircuitBreaker: &CircuitBreakerConfig{
+					FailureThreshold: "1", ResetTimeout: "600ms", HalfOpenSuccessThreshold: "1", HalfOpenMaxProbes: "1", ProbeTimeout: "500ms",
+				}})
+				up.will(status(500))
+				get(handler)
+				time.Sleep(620 * time.Millisecond)
+				up.will(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					io.Copy(io.Discard, r.Body)
+					time.Sleep(row.answer)
+					w.WriteHeader(row.code)
+				}))
+				body := &slowly{sent: make(chan string)}
+				request := httptest.NewRequest("POST", "/", body)
+				w := httptest.NewRecorder()
+				var done sync.WaitGroup
+				done.Add(1)
+				go func() {
+					defer done.Done()
+					handler.ServeHTTP(w, request)
+				}()
+				body.sent <- "some"
+				time.Sleep(row.body)
+				if row.late {
+					up.will(nil)
+					require.Equal(t, 200, get(handler))
+				}
+				close(body.sent)
+				done.Wait()
+				require.Equal(t, row.code, w.Code)
+				time.Sleep(60 * time.Millisecond) // what is told in the background has come
+				up.will(nil)
+				code := get(handler)
+				if row.after == "open" {
+					require.Equal(t, 503, code)
+				} else {
+					require.Equal(t, 200, code)
+					require.Equal(t, 200, get(handler))
+				}
+			})
+		}
+	}
+}
