@@ -38,33 +38,47 @@ var (
 
 	contentType = []string{"application/json"}
 	oneSecond   = []string{"1"}
+	closing     = []string{"close"}
 )
 
 func newAnswer(status int, body string) *ownAnswer {
 	return &ownAnswer{status: status, length: []string{strconv.Itoa(len(body))}, body: []byte(body)}
 }
 
-// write writes the answer. retryAfter is the header's value; nil: none. To find the length costs the server
+// write answers the request. retryAfter is the header's value; nil: none. To find the length costs the server
 // more than it costs to tell.
-func (a *ownAnswer) write(w http.ResponseWriter, retryAfter []string) {
+func (a *ownAnswer) write(w http.ResponseWriter, r *http.Request, retryAfter []string) {
 	header := w.Header()
 	header["Content-Type"] = contentType
 	header["Content-Length"] = a.length
 	if retryAfter != nil {
 		header["Retry-After"] = retryAfter
 	}
+	if r.ContentLength != 0 {
+		closeAfter(header, r)
+	}
 	w.WriteHeader(a.status)
 	w.Write(a.body)
 }
 
-func answerHealthy(w http.ResponseWriter) { healthy.write(w, nil) }
+// closeAfter has the connection closed after the answer to a request with a body. To keep it, net/http would first read that body, up
+// to 256 KB, and a client that does not send it would have no answer. Over HTTP/2 and 3 no answer waits for a body, and to close the
+// connection would end the other requests on it.
+func closeAfter(header http.Header, r *http.Request) {
+	if r.ProtoMajor == 1 {
+		header["Connection"] = closing
+	}
+}
+
+func answerHealthy(w http.ResponseWriter, r *http.Request) { healthy.write(w, r, nil) }
 
 // answerUnavailable is the answer of onError: deny.
-func answerUnavailable(w http.ResponseWriter) { unavailable.write(w, oneSecond) }
+func answerUnavailable(w http.ResponseWriter, r *http.Request) { unavailable.write(w, r, oneSecond) }
 
-// refuseLimited refuses a request for so many microseconds.
-func (m *Middleware) refuseLimited(w http.ResponseWriter, key string, retryAfter, now int64) {
-	tooMany.write(w, seconds(retryAfter))
+// refuseLimited refuses a request of a client whose bucket holds a token again in retryAfter microseconds.
+func (m *Middleware) refuseLimited(w http.ResponseWriter, r *http.Request, retryAfter, now int64) {
+	tooMany.write(w, r, seconds(retryAfter))
+	key := m.keyOf(r)
 	m.logRefusal("rate limit exceeded", key, 0, now)
 }
 

@@ -31,7 +31,7 @@ type RedisConfig struct {
 	// PasswordEnv names the variable of Traefik's environment that holds the password; unset means none.
 	// Example: REDIS_PASSWORD
 	PasswordEnv string `json:"passwordEnv,omitempty"`
-	// PasswordFile names the file that holds the password, but for a newline at its end. Example: /run/secrets/redis
+	// PasswordFile names the regular file, of 64 KB at most, that holds the password, but for a newline at its end. Example: /run/secrets/redis
 	PasswordFile string `json:"passwordFile,omitempty"`
 	// DB is the number of the database. Default: 0. Example: 2
 	DB string `json:"db,omitempty"`
@@ -41,6 +41,9 @@ type RedisConfig struct {
 	Timeout string `json:"timeout,omitempty"`
 	// DialTimeout is the time to make a connection in, beside requests. Default: 1s. Example: 500ms
 	DialTimeout string `json:"dialTimeout,omitempty"`
+	// MaxConnAge is how old a connection gets, a fifth more or less, before another one takes its place, so that a host name which has
+	// moved is followed. 0s means any age. Default: 5m. Example: 1m
+	MaxConnAge string `json:"maxConnAge,omitempty"`
 	// KeyPrefix is what all keys in Redis begin with. Letters, digits and . _ @ -, 64 at the most.
 	// Default: resilience. Example: shop
 	KeyPrefix string `json:"keyPrefix,omitempty"`
@@ -56,11 +59,11 @@ type TLSConfig struct {
 	// Enabled switches TLS on. Default: false.
 	Enabled string `json:"enabled,omitempty"`
 	// CA is the file with the certificates of the authorities to trust. Default: the system's.
-	// Example: /etc/redis/ca.pem
+	// Example: /run/secrets/redis/ca.pem
 	CA string `json:"ca,omitempty"`
-	// Cert is the file with this gateway's own certificate; it needs Key. Default: none. Example: /etc/redis/cert.pem
+	// Cert is the file with this gateway's own certificate; it needs Key. Default: none. Example: /run/secrets/redis/cert.pem
 	Cert string `json:"cert,omitempty"`
-	// Key is the file with the private key of Cert. Default: none. Example: /etc/redis/key.pem
+	// Key is the file with the private key of Cert. Default: none. Example: /run/secrets/redis/key.pem
 	Key string `json:"key,omitempty"`
 	// ServerName is the name that Redis's certificate must have. Default: the host in Address. Example: redis.internal
 	ServerName string `json:"serverName,omitempty"`

@@ -42,7 +42,9 @@ func turn(m *Middleware, handler http.HandlerFunc) {
 	m.mu.Unlock()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	*m.facing = handler
+	if !m.checks { // by the lean handler
+		*m.facing = handler
+	}
 }
 
 // refuser returns a handler that refuses all requests as long as the refusal holds, and then hands over to the lean one.
@@ -57,6 +59,9 @@ func (m *Middleware) refuser(refusal *breaker.Refusal) http.HandlerFunc {
 		header["Content-Type"] = contentType
 		header["Content-Length"] = openLength
 		header["Retry-After"] = retryAfter
+		if r.ContentLength != 0 {
+			closeAfter(header, r)
+		}
 		w.WriteHeader(serviceUnavailable)
 		w.Write(openText)
 	}

@@ -29,14 +29,18 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 		values        []string
 		e             *ratelimit.Entry
 		found, leased bool
+		missing       bool // raw is not known yet
 		writer        reflect.Type
 		length        int64
 		hasBody       bool
+		checks        bool // requests are checked for other instances on their way (nesting.go)
 	)
+	m.check = func(on bool) { checks = on }
 	hand, held, next, view, own := m.hand, m.hand.Held, m.next, m.view, m.own
 	land := m.land
 	since, begun, typeOf := time.Since, start, reflect.TypeOf
 	ofHeader, ofConnection, header := m.header != "", m.client.OfConnection(), m.header
+	derived := !ofConnection
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
 			now   int64
@@ -44,21 +48,25 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 		)
 		now = int64(since(begun)) / 1000
 		mu.Lock()
+		if checks {
+			checked(m, w, r)
+			return
+		}
 		if now >= view.Healthy {
 			unhealthy(m, w, r, now)
 			return
 		}
-		raw = ""
-		if ofHeader {
-			values, found = r.Header[header]
-			if found {
-				if len(values) > 0 {
-					raw = values[0]
-				}
-			}
-		} else if ofConnection {
+		missing = derived
+		if ofConnection {
 			raw = r.RemoteAddr
-		} else {
+		} else if ofHeader {
+			values = r.Header[header]
+			if len(values) == 1 {
+				raw = values[0]
+				missing = false
+			}
+		}
+		if missing { // another criterion; or the header has several lines, another spelling, or is not there
 			raw = rawLocked(m, r)
 		}
 		leased = false
@@ -110,24 +118,34 @@ func (m *Middleware) leanLimiter() http.HandlerFunc {
 		values        []string
 		e             *ratelimit.Entry
 		found, leased bool
+		missing       bool // raw is not known yet
+		checks        bool // see leanBoth
 	)
+	m.check = func(on bool) { checks = on }
 	hand, held, next := m.hand, m.hand.Held, m.next
 	since, begun := time.Since, start
 	ofHeader, ofConnection, header := m.header != "", m.client.OfConnection(), m.header
+	derived := !ofConnection
 	return func(w http.ResponseWriter, r *http.Request) {
-		now := int64(since(begun)) / 1000
+		//lint:ignore S1021 the interpreter makes two values for :=
+		var now int64
+		now = int64(since(begun)) / 1000
 		mu.Lock()
-		raw = ""
-		if ofHeader {
-			values, found = r.Header[header]
-			if found {
-				if len(values) > 0 {
-					raw = values[0]
-				}
-			}
-		} else if ofConnection {
+		if checks {
+			checked(m, w, r)
+			return
+		}
+		missing = derived
+		if ofConnection {
 			raw = r.RemoteAddr
-		} else {
+		} else if ofHeader {
+			values = r.Header[header]
+			if len(values) == 1 {
+				raw = values[0]
+				missing = false
+			}
+		}
+		if missing { // another criterion; or the header has several lines, another spelling, or is not there
 			raw = rawLocked(m, r)
 		}
 		leased = false
@@ -163,13 +181,21 @@ func (m *Middleware) leanBreaker() http.HandlerFunc {
 		writer  reflect.Type
 		length  int64
 		hasBody bool
+		checks  bool // see leanBoth
 	)
+	m.check = func(on bool) { checks = on }
 	next, view, own := m.next, m.view, m.own
 	land := m.land
 	since, begun, typeOf := time.Since, start, reflect.TypeOf
 	return func(w http.ResponseWriter, r *http.Request) {
-		now := int64(since(begun)) / 1000
+		//lint:ignore S1021 the interpreter makes two values for :=
+		var now int64
+		now = int64(since(begun)) / 1000
 		mu.Lock()
+		if checks {
+			checked(m, w, r)
+			return
+		}
 		if now >= view.Healthy {
 			unhealthy(m, w, r, now)
 			return
@@ -195,8 +221,8 @@ func (m *Middleware) leanBreaker() http.HandlerFunc {
 
 // rawOf returns what the key of a request is made of, where that is one string, or else the key.
 func rawOf(m *Middleware, r *http.Request) string {
-	if m.client.Header != "" {
-		return r.Header.Get(m.client.Header)
+	if m.headerOf != nil {
+		return m.headerOf(r)
 	}
 	if m.ofConnection {
 		return r.RemoteAddr
@@ -231,7 +257,7 @@ func unhealthy(m *Middleware, w http.ResponseWriter, r *http.Request, now int64)
 	until := m.view.Open
 	m.mu.Unlock()
 	if now < until {
-		refuseOpen(m, w, until, now)
+		refuseOpen(m, w, r, until, now)
 		return
 	}
 	if m.breaker.Renew(now, m.policy) {
@@ -242,9 +268,9 @@ func unhealthy(m *Middleware, w http.ResponseWriter, r *http.Request, now int64)
 }
 
 // refuseOpen refuses a request, for the circuit is known to be open until then. The next ones are refused with the same words.
-func refuseOpen(m *Middleware, w http.ResponseWriter, until, now int64) {
+func refuseOpen(m *Middleware, w http.ResponseWriter, r *http.Request, until, now int64) {
 	m.breaker.Recheck(now, m.policy)
-	circuitOpen.write(w, seconds(until-now))
+	circuitOpen.write(w, r, seconds(until-now))
 	m.noteOpen(now)
 	if !m.debug {
 		m.refuseAll(now)
@@ -271,6 +297,9 @@ func emptyHanded(m *Middleware, w http.ResponseWriter, r *http.Request, e *ratel
 	if now > 1000000 {
 		header["Retry-After"] = seconds(now)
 	}
+	if r.ContentLength != 0 {
+		closeAfter(header, r)
+	}
 	w.WriteHeader(tooManyRequests)
 	w.Write(limitedText)
 }
@@ -286,7 +315,7 @@ func goOn(m *Middleware, w http.ResponseWriter, r *http.Request, verdict, now in
 		verdict = takeAlone(m, m.keyOf(r), now, ratelimit.Trouble(m.hand))
 	}
 	if verdict <= 0 {
-		m.refuse(w, m.keyOf(r), verdict, now)
+		m.refuse(w, r, verdict, now)
 	} else if m.policy == nil {
 		m.next.ServeHTTP(w, r)
 	} else {

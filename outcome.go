@@ -37,6 +37,9 @@ func (x *exchange) record(r *recorder.Recorder) {
 
 // judge returns what an answer says about the service, and logs a failure. Where it cannot tell, the next ones are watched closely.
 func (m *Middleware) judge(x *exchange) breaker.Outcome {
+	if refusedInside(m, x.r, x.status) {
+		return breaker.Unknown
+	}
 	m.mu.Lock()
 	x.switches = m.switches
 	m.mu.Unlock()

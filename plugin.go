@@ -27,12 +27,17 @@ var errNil = errors.New("resilience: there is no next handler")
 type Middleware struct {
 	*settings
 	*scope
-	ofConnection bool // the key is made of the connection's address
+	next         http.Handler
+	front        http.Handler // answers all requests but those for the health
+	keyOf        func(*http.Request) string
+	headerOf     func(*http.Request) string // the value of the header that the key is made of; nil: it is made of something else
+	ofConnection bool                       // the key is made of the connection's address
+	hand         *ratelimit.Hand
 
-	next  http.Handler
-	front http.Handler // answers all requests but those for the health
-	keyOf func(*http.Request) string
-	hand  *ratelimit.Hand
+	// Of other instances on the way of a request (nesting.go).
+	instance *instance
+	check    func(on bool) // has the lean handler check requests, or not; mu is held
+	checks   bool          // whether it does; guarded by mu
 
 	// Where there is a breaker (front.go).
 	facing *http.HandlerFunc // the front
@@ -41,7 +46,7 @@ type Middleware struct {
 	// Of the limiter and the breaker, side by side: interpreted, each dot on the way to a field costs.
 	mu     sync.Locker // a method of an interface is the cheaper one
 	view   *breaker.View
-	header string         // that the key is made of; "": none
+	header string         // that the key is made of, as it was configured; "": none
 	own    *statusSource  // of this route's writers; guarded by mu
 	land   func(*passage) // ends the passages of those writers
 	// closely is until when answers are watched closely (outcome.go). Guarded by mu.
@@ -71,20 +76,36 @@ func newMiddleware(ctx context.Context, next http.Handler, config *Config, name 
 	if err != nil {
 		return nil, err
 	}
+	if !settings.does() {
+		settings.warnings = append(settings.warnings, "this middleware does nothing: it has neither rateLimit nor circuitBreaker nor health")
+	}
 	scope := join(ctx, settings)
 	m := &Middleware{
 		ofConnection: settings.client.OfConnection(),
 
 		settings: settings, scope: scope, next: next, keyOf: clientkey.New(settings.client),
-		hand: ratelimit.NewHand(scope.limiter, settings.limit, settings.redis.Timeout, naming(settings.client)), header: http.CanonicalHeaderKey(settings.client.Header),
+		hand: ratelimit.NewHand(scope.limiter, settings.limit, settings.redis.Timeout, naming(settings.client)), header: settings.client.Header,
 		mu: scope.limiter.Mu, view: &scope.breaker.View, own: &statusSource{},
+	}
+	if m.header != "" {
+		m.headerOf = clientkey.HeaderValue(m.header)
 	}
 	if m.policy != nil {
 		m.hand.Leave = &leave{m.breaker, m.policy}
+	}
+	m.ready()
+	if m.limit != nil || m.policy != nil {
+		shared.enter(ctx, m, name)
+	}
+	return m, nil
+}
+
+// ready makes the handlers of a middleware that has all the rest.
+func (m *Middleware) ready() {
+	if m.policy != nil {
 		m.land = m.lander(m.own)
 	}
 	m.front = m.handler()
-	return m, nil
 }
 
 // leave is the breaker's, for requests that asked Redis for a token.
@@ -102,7 +123,7 @@ func (l *leave) Extend(now int64) { l.breaker.Renew(now, l.policy) }
 // answer answers a request that may ask for the health of this gateway itself.
 func (m *Middleware) answer(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == m.health && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
-		answerHealthy(w)
+		answerHealthy(w, r)
 		return
 	}
 	m.front.ServeHTTP(w, r)
@@ -126,7 +147,7 @@ func (m *Middleware) handler() http.Handler {
 // serve answers a request that arrived at the time now, though the circuit is not known to be closed.
 func serve(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
 	if retryAfter, refused := m.breaker.Refuses(false, now); refused {
-		refuseOpen(m, w, now+retryAfter.Microseconds(), now)
+		refuseOpen(m, w, r, now+retryAfter.Microseconds(), now)
 		return
 	}
 	upload := hasBody(r)
@@ -134,7 +155,7 @@ func serve(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
 		upload = !readAhead(r)
 		now = sinceStart(time.Now()) // the client was waited for, not Redis
 		if retryAfter, refused := m.breaker.Refuses(upload, now); refused {
-			refuseOpen(m, w, now+retryAfter.Microseconds(), now)
+			refuseOpen(m, w, r, now+retryAfter.Microseconds(), now)
 			return
 		}
 	}
@@ -173,7 +194,7 @@ func (m *Middleware) tryAsked(w http.ResponseWriter, r *http.Request, upload boo
 	}
 	if verdict <= 0 {
 		m.breaker.Forgo(asked)
-		m.refuse(w, m.keyOf(r), verdict, now)
+		m.refuse(w, r, verdict, now)
 		return
 	}
 	m.try(w, r, upload, now, asked)
@@ -189,12 +210,12 @@ func proceed(m *Middleware, w http.ResponseWriter, r *http.Request, verdict, now
 }
 
 // refuse refuses a request for which there is no token.
-func (m *Middleware) refuse(w http.ResponseWriter, key string, verdict, now int64) {
+func (m *Middleware) refuse(w http.ResponseWriter, r *http.Request, verdict, now int64) {
 	if verdict == denied {
-		answerUnavailable(w)
+		answerUnavailable(w, r)
 		return
 	}
-	m.refuseLimited(w, key, -verdict, now)
+	m.refuseLimited(w, r, -verdict, now)
 }
 
 // try has the next handler answer a request that arrived at the time now, if the breaker gives a permit: the one that was asked for,
@@ -202,11 +223,11 @@ func (m *Middleware) refuse(w http.ResponseWriter, key string, verdict, now int6
 func (m *Middleware) try(w http.ResponseWriter, r *http.Request, upload bool, now int64, asked *breaker.Asked) {
 	permit, retryAfter, err := m.ask(upload, now, asked)
 	if err != nil {
-		answerUnavailable(w)
+		answerUnavailable(w, r)
 		return
 	}
 	if retryAfter > 0 {
-		refuseOpen(m, w, now+retryAfter.Microseconds(), now)
+		refuseOpen(m, w, r, now+retryAfter.Microseconds(), now)
 		return
 	}
 	if permit.Probe() {

@@ -135,10 +135,10 @@ func TestNew_refusesWhatCannotWork(t *testing.T) {
 	}{
 		{"no next handler", nil, CreateConfig(), "resilience: there is no next handler"},
 		{"a wrong value", up, &Config{RateLimit: &RateLimitConfig{Capacity: "many"}},
-			`rateLimit.capacity: "many" is not a whole number from 1 to 1000000000; write "100"`},
+			`rateLimit.capacity: "many" is not a whole number from 1 to 1000000000`},
 		{"several wrong values", up, &Config{Name: "a b", Redis: &RedisConfig{OnError: "panic"}},
-			`2 problems: (1) name: "a b" is not a name of letters, digits and . _ @ -, 64 at the most; write "gateway"` +
-				` (2) redis.onError: "panic" is not local, allow or deny; write "local"`},
+			`2 problems: (1) name: "a b" is not a name of letters, digits and . _ @ -, 64 at the most` +
+				` (2) redis.onError: "panic" is not one of local, allow and deny`},
 		{"a key that there is not", up, &Config{Unknown: map[string]interface{}{"ratelimit": "1"}},
 			`ratelimit: there is no such key; did you mean "rateLimit"?`},
 	} {

@@ -7,12 +7,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"regexp"
 	"sort"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // reader reads the values of a configuration and collects what is wrong with them.
@@ -39,9 +37,9 @@ func (r *reader) add(problem string) {
 	r.problems = append(r.problems, problem)
 }
 
-// wrong tells of a value that is not what it should be, and of one that would be right.
-func (r *reader) wrong(path, value, want, example string) {
-	r.add(fmt.Sprintf("%s: %q is not %s; write %q", path, value, want, example))
+// wrong tells of a value that is not what it should be, which is what would be right.
+func (r *reader) wrong(path, value, want string) {
+	r.add(fmt.Sprintf("%s: %q is not %s", path, value, want))
 }
 
 // more goes on about the last problem.
@@ -49,8 +47,8 @@ func (r *reader) more(text string) {
 	r.problems[len(r.problems)-1] += "; " + text
 }
 
-// count reads a whole number. The example is for people who wrote something else.
-func (r *reader) count(path, text string, lowest, highest, byDefault, example int64) int64 {
+// count reads a whole number.
+func (r *reader) count(path, text string, lowest, highest, byDefault int64) int64 {
 	text = strings.TrimSpace(text)
 	if text == "" {
 		return byDefault
@@ -62,53 +60,10 @@ func (r *reader) count(path, text string, lowest, highest, byDefault, example in
 	}
 	number, err := strconv.ParseInt(whole, 10, 64)
 	if err != nil || number < lowest || number > highest {
-		r.wrong(path, text, fmt.Sprintf("a whole number from %d to %d", lowest, highest), strconv.FormatInt(example, 10))
+		r.wrong(path, text, fmt.Sprintf("a whole number from %d to %d", lowest, highest))
 		return byDefault
 	}
 	return number
-}
-
-// duration reads a time of at least a microsecond.
-func (r *reader) duration(path, text string, byDefault time.Duration) time.Duration {
-	text = strings.TrimSpace(text)
-	if text == "" {
-		return byDefault
-	}
-	d, err := time.ParseDuration(text)
-	if err != nil {
-		example := byDefault.String()
-		number, unit := text, "s"
-		if strings.Contains(text, ".") {
-			number = strings.TrimRight(strings.TrimRight(text, "0"), ".")
-		}
-		if byDefault < time.Second {
-			unit = "ms"
-		}
-		if d, err := time.ParseDuration(number + unit); err == nil && isUsable(d) {
-			example = number + unit // the unit is all that is missing
-		}
-		r.wrong(path, text, "a duration", example)
-		return byDefault
-	}
-	if !isUsable(d) {
-		r.wrong(path, text, "a duration of whole microseconds, from 1µs to "+maxDuration.String(), byDefault.String())
-		return byDefault
-	}
-	return d
-}
-
-// durationOrOff reads a time that is off by default, and at 0s.
-func (r *reader) durationOrOff(path, text string, example time.Duration) time.Duration {
-	text = strings.TrimSpace(text)
-	d, err := time.ParseDuration(text)
-	if text == "" || err == nil && d == 0 {
-		return 0
-	}
-	return r.duration(path, text, example)
-}
-
-func isUsable(d time.Duration) bool {
-	return d >= time.Microsecond && d <= maxDuration && d%time.Microsecond == 0
 }
 
 // flag reads true or false. YAML's other words for them arrive as 1 and 0.
@@ -123,34 +78,66 @@ func (r *reader) flag(path, text string) bool {
 	return false
 }
 
-// address checks a host and port. It shows none but those of which it can tell that no password is among them.
+// address checks a host and port. It shows none but those of which it can tell that no password is among them, and suggests what has
+// the same host, and its port if there is one.
 func (r *reader) address(path, text string) {
 	if isAddress(text) {
 		return
 	}
-	bare, example := text, "redis:6379"
-	if scheme := strings.Index(bare, "://"); scheme >= 0 {
-		bare = bare[scheme+len("://"):]
-	}
-	bare = bare[strings.LastIndex(bare, "@")+1:]
-	if end := strings.IndexAny(bare, "/?,"); end >= 0 {
-		bare = bare[:end]
-	}
-	if isAddress(bare) {
-		example = bare
-	} else if isHost(bare) {
-		example = net.JoinHostPort(bare, "6379")
-	}
-	if isHost(text) || hostLike.MatchString(text) {
-		r.wrong(path, text, "a host and a port", example)
+	if strings.HasPrefix(text, "/") || strings.HasPrefix(text, "./") || strings.HasPrefix(text, "unix:") {
+		r.add(path + `: this is the name of a socket, and only TCP is supported; write a host and a port, such as "redis:6379"`)
 		return
 	}
-	r.add(fmt.Sprintf("%s: this is not a host and a port (it is not shown, as a password may be in it); write %q",
-		path, example))
+	problem := fmt.Sprintf("%q is not a host and a port", text)
+	if !isHost(text) && !hostLike.MatchString(text) {
+		problem = "this is not a host and a port (it is not shown, as a password may be in it)"
+	}
+	advice := `such as "redis:6379"`
+	if right := addressIn(text); right != "" {
+		advice = fmt.Sprintf("write %q", right)
+		problem += ";"
+	} else {
+		problem += ","
+	}
+	if strings.ContainsAny(text, "/@?,") {
+		advice += "; user, password, database and TLS have keys of their own"
+	}
+	r.add(path + ": " + problem + " " + advice)
 }
 
+// addressIn returns the host and port that a text stands for which is in another form, with Redis's own port where there is none; or
+// "" where it names no host, or a port that there is not.
+func addressIn(text string) string {
+	if scheme := strings.Index(text, "://"); scheme >= 0 {
+		text = text[scheme+len("://"):]
+	}
+	text = text[strings.LastIndex(text, "@")+1:]
+	if end := strings.IndexAny(text, "/?,"); end >= 0 {
+		text = text[:end]
+	}
+	if isAddress(text) {
+		return text
+	}
+	host := strings.TrimSuffix(text, ":")
+	if colon := strings.LastIndex(text, ":"); colon > 0 && text[colon:] == redisPort {
+		// An IPv6 address that lacks its brackets, and not one that happens to end like this.
+		if _, err := netip.ParseAddr(text[:colon]); err == nil {
+			host = text[:colon]
+		}
+	}
+	if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
+		host = host[1 : len(host)-1]
+	}
+	if !isHost(host) {
+		return ""
+	}
+	return net.JoinHostPort(host, redisPort[1:])
+}
+
+const redisPort = ":6379"
+
 // hostLike is what has no room for a password.
-var hostLike = regexp.MustCompile(`^([a-z]+://)?[A-Za-z0-9._-]*(:[0-9]*)?$`)
+var hostLike = regexp.MustCompile(`^([a-z]+://)?([A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]*\])(:[0-9]*)?$`)
 
 func isAddress(text string) bool {
 	host, port, err := net.SplitHostPort(text)
@@ -171,16 +158,6 @@ func isHost(text string) bool {
 		}
 	}
 	return text != ""
-}
-
-// content reads a file. It returns nil where that cannot be read.
-func (r *reader) content(path, file string) []byte {
-	content, err := os.ReadFile(file)
-	if err != nil {
-		r.add(fmt.Sprintf("%s: %s; write the name of a file that Traefik can read", path, err))
-		return nil
-	}
-	return content
 }
 
 // unknown tells of keys that there are not, and of the valid one that each looks like, or of all where it looks like none.

@@ -84,6 +84,7 @@ type registry struct {
 	scopes map[string]*scope
 	stores map[string]*storeEntry
 	latest *generation
+	cohort *cohort // of the instance that was made last
 }
 
 func newRegistry(grace time.Duration) *registry {
@@ -162,7 +163,7 @@ func (g *registry) end(one *generation) {
 
 // newScope makes a scope, and the store it needs if that is not there yet. The lock is held.
 func (g *registry) newScope(s *settings) *scope {
-	log := logging.New(s.name)
+	log := logging.New(s.label)
 	one := &scope{
 		log:      log,
 		debug:    log.Debugs(),
@@ -201,7 +202,7 @@ func (g *registry) newScope(s *settings) *scope {
 func (g *registry) useStore(s *settings) *store.Store {
 	entry := g.stores[s.identity]
 	if entry == nil {
-		log := logging.New(s.name)
+		log := logging.New(s.label)
 		address := s.redis.Address
 		entry = &storeEntry{store: store.New(s.redis, func(reason error) {
 			if reason == nil {

@@ -467,6 +467,43 @@ func TestLog_tellsOfRedisAndTheCircuit(t *testing.T) {
 	log.eventually(t, 1, `"message":"circuit closed"`)
 }
 
+// What is a hash in Redis is a name in the log.
+func TestLog_tellsTheNameThatWasGiven(t *testing.T) {
+	newProcess(t, 0)
+	log := record(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	_, err := New(ctx, &upstream{}, &Config{RateLimit: tokens("1")}, "shop{way}@file")
+	require.NoError(t, err)
+	log.eventually(t, 1, `"message":"on","middleware":"shop{way}"`)
+}
+
+func TestLog_warnsOfAMiddlewareThatDoesNothing(t *testing.T) {
+	const nothing = "this middleware does nothing: it has neither rateLimit nor circuitBreaker nor health"
+	for _, row := range []struct {
+		name   string
+		config *Config
+		lines  int
+	}{
+		{"an empty one", &Config{}, 1},
+		{"a Redis alone", &Config{Name: "a", Redis: at("127.0.0.1:1")}, 1},
+		{"a limit", &Config{RateLimit: tokens("1")}, 0},
+		{"a circuit breaker", &Config{CircuitBreaker: failures("1")}, 0},
+		{"a health path", &Config{Health: &HealthConfig{}}, 0},
+	} {
+		row := row
+		t.Run(row.name, func(t *testing.T) {
+			newProcess(t, 0)
+			log := record(t)
+			handler, _ := newGateway(t, row.config)
+			require.Equal(t, 200, get(handler), "and lets all pass")
+			newGateway(t, &Config{Name: "last", Redis: &RedisConfig{Address: "127.0.0.1:1", Password: "x"}, RateLimit: tokens("9")})
+			log.eventually(t, 1, "redis.password can be read")
+			require.Equal(t, row.lines, log.count(nothing))
+		})
+	}
+}
+
 func TestLog_tellsOfAKeyThatIsNotOurs(t *testing.T) {
 	server := redistest.Start(t)
 	newProcess(t, 0)
@@ -477,7 +514,7 @@ func TestLog_tellsOfAKeyThatIsNotOurs(t *testing.T) {
 	for i := 0; i < 10; i++ {
 		require.Equal(t, 200, get(handler))
 	}
-	log.eventually(t, 1, `"message":"redis did not answer as it should","middleware":"`+nameOf(t)+`","reason":"ratelimit: the key in redis does not hold a bucket"`)
+	log.eventually(t, 1, `"message":"redis did not answer as it should","middleware":"`+t.Name()+`","reason":"ratelimit: the key in redis does not hold a bucket"`)
 	log.eventually(t, 1, `"reason":"WRONGTYPE`)
 	require.Equal(t, 0, log.count("redis is away"))
 }

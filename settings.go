@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"strings"
 	"time"
 
@@ -19,6 +18,7 @@ import (
 // settings is a configuration that has been read and checked.
 type settings struct {
 	name     string
+	label    string         // the name, for people: it may be a hash, this is what was hashed
 	redis    store.Settings // in use where its Address is not empty
 	identity string         // of the connection to Redis: a hash of all that makes it
 	onError  string
@@ -51,7 +51,8 @@ func read(config *Config, middleware string) (*settings, error) {
 	s := &settings{onError: onErrorLocal}
 	r := &reader{}
 	r.unknown("", config.Unknown, "name", "redis", "rateLimit", "circuitBreaker", "health")
-	s.name = readName(r, config.Name, middleware)
+	s.label = labelOf(config.Name, middleware)
+	s.name = readName(r, config.Name, s.label)
 	if config.RateLimit != nil {
 		readRateLimit(r, s, config.RateLimit)
 	}
@@ -70,41 +71,72 @@ func read(config *Config, middleware string) (*settings, error) {
 	return s, r.err()
 }
 
-func readName(r *reader, name, middleware string) string {
+// does tells whether any part is on.
+func (s *settings) does() bool { return s.limit != nil || s.policy != nil || s.health != "" }
+
+// labelOf returns the name that was given, or that of the middleware without its provider.
+func labelOf(name, middleware string) string {
 	if name != "" {
-		if !isName(name) {
-			r.wrong("name", name, "a name of letters, digits and . _ @ -, 64 at the most", "gateway")
-		}
 		return name
 	}
-	name = middleware
-	if at := strings.LastIndex(name, "@"); at > 0 {
-		name = name[:at]
+	if at := strings.LastIndex(middleware, "@"); at > 0 {
+		return middleware[:at]
 	}
-	if !isName(name) {
-		// A provider may allow more than we do; Redis's keys do not.
-		return hash(name)
-	}
-	return name
+	return middleware
 }
+
+func readName(r *reader, name, label string) string {
+	if name != "" && !isName(name) {
+		r.wrong("name", name, nameRule)
+	}
+	if !isName(label) {
+		// A provider may allow more than we do; Redis's keys do not.
+		return hash(label)
+	}
+	return label
+}
+
+const nameRule = "a name of letters, digits and . _ @ -, 64 at the most"
 
 func readRateLimit(r *reader, s *settings, c *RateLimitConfig) {
 	r.unknown("rateLimit.", c.Unknown, "capacity", "refillRate", "refillPeriod", "sourceCriterion")
-	capacity := r.count("rateLimit.capacity", c.Capacity, 1, maxCount, 100, 100)
-	rate := r.count("rateLimit.refillRate", c.RefillRate, 1, maxCount, 10, 10)
+	capacity := r.count("rateLimit.capacity", c.Capacity, 1, maxCount, 100)
+	rate := r.count("rateLimit.refillRate", c.RefillRate, 1, maxCount, 10)
 	if isFraction(c.RefillRate) {
 		r.more("for a fraction of a token make refillPeriod longer")
 	}
-	period := r.duration("rateLimit.refillPeriod", c.RefillPeriod, time.Second)
-	if capacity > 0 && period > 0 && capacity > (maxExact-1)/period.Microseconds() {
-		r.add(fmt.Sprintf("rateLimit: capacity %d times refillPeriod %s is more than can be counted exactly; "+
-			"for this period write a capacity of at most %d", capacity, period, (maxExact-1)/period.Microseconds()))
-	}
+	period := r.duration("rateLimit.refillPeriod", c.RefillPeriod, time.Microsecond, time.Second)
 	if c.SourceCriterion != nil {
 		s.client = readCriterion(r, c.SourceCriterion)
 	}
-	s.limit = ratelimit.NewLimit(capacity, rate, period)
+	s.limit = newLimit(r, capacity, rate, period)
 	s.parts = append(s.parts, fmt.Sprintf("rate limit: %d at once, %d each %s", capacity, rate, period))
+}
+
+// newLimit returns the limit. Where it would count in numbers that are too large, it is that of the same rate in smaller ones.
+func newLimit(r *reader, capacity, rate int64, period time.Duration) *ratelimit.Limit {
+	micros := period.Microseconds()
+	if capacity > (maxExact-1)/micros {
+		common := commonDivisor(rate, micros)
+		if capacity > (maxExact-1)/(micros/common) {
+			r.add(fmt.Sprintf("rateLimit: capacity %d, refillRate %d and refillPeriod %s are more than can be counted exactly; "+
+				"write the same rate as another fraction: capacity times refillPeriod must stay below 2^53 microseconds "+
+				"when refillRate and refillPeriod are divided by what they have in common", capacity, rate, period))
+			return ratelimit.NewLimit(1, 1, time.Second)
+		}
+		rate /= common
+		period /= time.Duration(common)
+	}
+	return ratelimit.NewLimit(capacity, rate, period)
+}
+
+func commonDivisor(a, b int64) int64 {
+	for b != 0 {
+		rest := a % b
+		a = b
+		b = rest
+	}
+	return a
 }
 
 func readCriterion(r *reader, c *SourceCriterionConfig) clientkey.Criterion {
@@ -124,7 +156,7 @@ func readCriterion(r *reader, c *SourceCriterionConfig) clientkey.Criterion {
 		r.add(path + ": ipStrategy, requestHeaderName and requestHost exclude each other; write one of them")
 	}
 	if c.RequestHeaderName != "" && !isHeaderName(c.RequestHeaderName) {
-		r.wrong(path+".requestHeaderName", c.RequestHeaderName, "the name of a header", "X-Api-Key")
+		r.wrong(path+".requestHeaderName", c.RequestHeaderName, `the name of a header, such as "X-Api-Key"`)
 	}
 	if strings.EqualFold(c.RequestHeaderName, "Host") {
 		r.add(path + ".requestHeaderName: the host is not among the headers; write requestHost: true instead")
@@ -138,16 +170,17 @@ func readCriterion(r *reader, c *SourceCriterionConfig) clientkey.Criterion {
 func readIPStrategy(r *reader, criterion *clientkey.Criterion, c *IPStrategyConfig) {
 	const path = "rateLimit.sourceCriterion.ipStrategy"
 	r.unknown(path+".", c.Unknown, "depth", "excludedIPs", "ipv6Subnet")
-	criterion.Depth = int(r.count(path+".depth", c.Depth, 0, 1000, 0, 1))
-	criterion.IPv6Subnet = int(r.count(path+".ipv6Subnet", c.IPv6Subnet, 1, 128, 0, 64))
+	criterion.Depth = int(r.count(path+".depth", c.Depth, 0, 1000, 0))
+	criterion.IPv6Subnet = int(r.count(path+".ipv6Subnet", c.IPv6Subnet, 1, 128, 0))
 	for _, text := range c.ExcludedIPs {
 		text = strings.TrimSpace(text)
 		if text == "" {
+			r.add(path + ".excludedIPs: an entry is empty; write an address or a network there, or leave the entry out")
 			continue
 		}
 		prefix, err := parsePrefix(text)
 		if err != nil {
-			r.wrong(path+".excludedIPs", text, "an IP address or a network", "10.0.0.0/8")
+			r.wrong(path+".excludedIPs", text, `an IP address or a network, such as "10.0.0.0/8"`)
 		}
 		criterion.Excluded = append(criterion.Excluded, prefix)
 	}
@@ -172,17 +205,17 @@ func parsePrefix(text string) (netip.Prefix, error) {
 func readCircuitBreaker(r *reader, s *settings, c *CircuitBreakerConfig) {
 	r.unknown("circuitBreaker.", c.Unknown,
 		"failureThreshold", "resetTimeout", "halfOpenSuccessThreshold", "halfOpenMaxProbes", "probeTimeout", "hangTimeout")
-	failures := r.count("circuitBreaker.failureThreshold", c.FailureThreshold, 1, maxCount, 5, 5)
-	reset := r.duration("circuitBreaker.resetTimeout", c.ResetTimeout, 30*time.Second)
-	successes := r.count("circuitBreaker.halfOpenSuccessThreshold", c.HalfOpenSuccessThreshold, 1, maxCount, 2, 2)
+	failures := r.count("circuitBreaker.failureThreshold", c.FailureThreshold, 1, maxCount, 5)
+	reset := r.duration("circuitBreaker.resetTimeout", c.ResetTimeout, time.Microsecond, 30*time.Second)
+	successes := r.count("circuitBreaker.halfOpenSuccessThreshold", c.HalfOpenSuccessThreshold, 1, maxCount, 2)
 	probes := successes
 	if probes > maxProbes {
 		probes = maxProbes
 	}
-	probes = r.count("circuitBreaker.halfOpenMaxProbes", c.HalfOpenMaxProbes, 1, maxProbes, probes, probes)
-	probe := r.duration("circuitBreaker.probeTimeout", c.ProbeTimeout, 10*time.Second)
+	probes = r.count("circuitBreaker.halfOpenMaxProbes", c.HalfOpenMaxProbes, 1, maxProbes, probes)
+	probe := r.duration("circuitBreaker.probeTimeout", c.ProbeTimeout, time.Microsecond, 10*time.Second)
 	s.policy = breaker.NewPolicy(failures, reset, successes, probes, probe)
-	s.hangTimeout = r.durationOrOff("circuitBreaker.hangTimeout", c.HangTimeout, 5*time.Second)
+	s.hangTimeout = r.durationOrNever("circuitBreaker.hangTimeout", c.HangTimeout, time.Microsecond, 0)
 	part := fmt.Sprintf("circuit breaker: opens after %d failures, for %s; closes after %d successes, of %d probes at once, each within %s",
 		failures, reset, successes, probes, probe)
 	if s.hangTimeout > 0 {
@@ -198,21 +231,22 @@ func readHealth(r *reader, s *settings, c *HealthConfig) {
 		s.health = "/health"
 	}
 	if !strings.HasPrefix(s.health, "/") || strings.ContainsAny(s.health, "?# ") {
-		r.wrong("health.path", s.health, "a path that begins with / and holds no ?, # or space", "/health")
+		r.wrong("health.path", s.health, `a path that begins with / and holds no ?, # or space, such as "/health"`)
 	}
 	s.parts = append(s.parts, "health at "+s.health)
 }
 
 func readRedis(r *reader, s *settings, c *RedisConfig) {
 	r.unknown("redis.", c.Unknown, "address", "username", "password", "passwordEnv", "passwordFile", "db", "tls",
-		"timeout", "dialTimeout", "keyPrefix", "onError")
+		"timeout", "dialTimeout", "maxConnAge", "keyPrefix", "onError")
 	s.redis = store.Settings{
 		Address:     strings.TrimSpace(c.Address),
 		Username:    c.Username,
 		Password:    readPassword(r, s, c),
-		DB:          int(r.count("redis.db", c.DB, 0, 1000000, 0, 0)),
-		Timeout:     r.duration("redis.timeout", c.Timeout, 100*time.Millisecond),
-		DialTimeout: r.duration("redis.dialTimeout", c.DialTimeout, time.Second),
+		DB:          int(r.count("redis.db", c.DB, 0, 1000000, 0)),
+		Timeout:     r.duration("redis.timeout", c.Timeout, time.Microsecond, 100*time.Millisecond),
+		DialTimeout: r.duration("redis.dialTimeout", c.DialTimeout, time.Microsecond, time.Second),
+		MaxConnAge:  r.durationOrNever("redis.maxConnAge", c.MaxConnAge, time.Second, 5*time.Minute),
 		KeyPrefix:   c.KeyPrefix,
 	}
 	if s.redis.Address != "" {
@@ -222,16 +256,16 @@ func readRedis(r *reader, s *settings, c *RedisConfig) {
 		s.redis.KeyPrefix = "resilience"
 	}
 	if !isName(s.redis.KeyPrefix) {
-		r.wrong("redis.keyPrefix", s.redis.KeyPrefix, "a name of letters, digits and . _ @ -, 64 at the most", "resilience")
+		r.wrong("redis.keyPrefix", s.redis.KeyPrefix, nameRule)
 	}
 	if c.OnError != "" {
 		s.onError = c.OnError
 	}
 	if s.onError != onErrorLocal && s.onError != onErrorAllow && s.onError != onErrorDeny {
-		r.wrong("redis.onError", s.onError, "local, allow or deny", onErrorLocal)
+		r.wrong("redis.onError", s.onError, "one of local, allow and deny")
 	}
-	identity := fmt.Sprintf("%q %q %q %d %s %s %q", s.redis.Address, c.Username, s.redis.Password, s.redis.DB,
-		s.redis.Timeout, s.redis.DialTimeout, s.redis.KeyPrefix)
+	identity := fmt.Sprintf("%q %q %q %d %s %s %s %q", s.redis.Address, c.Username, s.redis.Password, s.redis.DB,
+		s.redis.Timeout, s.redis.DialTimeout, s.redis.MaxConnAge, s.redis.KeyPrefix)
 	if c.TLS != nil {
 		s.redis.TLS = readTLS(r, s, c.TLS)
 		identity += tlsIdentity(c.TLS)
@@ -246,8 +280,10 @@ func readRedis(r *reader, s *settings, c *RedisConfig) {
 func tlsIdentity(c *TLSConfig) string {
 	text := fmt.Sprintf(" %q %q %q", c.Enabled, c.ServerName, c.InsecureSkipVerify)
 	for _, file := range []string{c.CA, c.Cert, c.Key} {
-		content, _ := os.ReadFile(file)
-		text += fmt.Sprintf(" %q", content)
+		if file != "" {
+			content, _ := readFile(file)
+			text += fmt.Sprintf(" %q", content)
+		}
 	}
 	return text
 }
@@ -268,7 +304,7 @@ func readPassword(r *reader, s *settings, c *RedisConfig) string {
 	}
 	password := c.Password
 	if c.PasswordEnv != "" {
-		password = os.Getenv(c.PasswordEnv)
+		password = r.variable("redis.passwordEnv", c.PasswordEnv)
 	}
 	if c.PasswordFile != "" {
 		password = strings.TrimRight(string(r.content("redis.passwordFile", c.PasswordFile)), "\r\n")
@@ -277,7 +313,7 @@ func readPassword(r *reader, s *settings, c *RedisConfig) string {
 		s.warnings = append(s.warnings, "redis.username is set, but the password is empty")
 	}
 	if c.Username != "" && given == 0 {
-		r.add("redis.username: a user needs a password; write passwordEnv: REDIS_PASSWORD beside it")
+		r.add("redis.username: a user needs a password; write passwordEnv or passwordFile too")
 	}
 	return password
 }
@@ -307,16 +343,11 @@ func readTLS(r *reader, s *settings, c *TLSConfig) *tls.Config {
 		config.RootCAs = x509.NewCertPool()
 		content := r.content(path+".ca", c.CA)
 		if content != nil && !config.RootCAs.AppendCertsFromPEM(content) {
-			r.wrong(path+".ca", c.CA, "a file with certificates in PEM form", "/etc/redis/ca.pem")
+			r.wrong(path+".ca", c.CA, "a file with certificates in PEM form")
 		}
 	}
 	if c.Cert != "" && c.Key != "" {
-		pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
-		if err != nil {
-			r.add(fmt.Sprintf("%s: %q and %q are not a certificate and its key (%s); write the names of two such files, in PEM form",
-				path, c.Cert, c.Key, err))
-		}
-		config.Certificates = []tls.Certificate{pair}
+		config.Certificates = []tls.Certificate{r.pair(path, c.Cert, c.Key)}
 	}
 	return config
 }

@@ -10,11 +10,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/resilient-gateway/resilience/breaker"
 	"github.com/resilient-gateway/resilience/internal/clientkey"
+	"github.com/resilient-gateway/resilience/internal/redistest"
 	"github.com/resilient-gateway/resilience/ratelimit"
 	"github.com/stretchr/testify/require"
 )
@@ -58,6 +60,7 @@ func TestRead_defaults(t *testing.T) {
 		{"redis.tls", func(t *testing.T, s *settings) { require.True(t, s.redis.TLS == nil) }},
 		{"redis.timeout", func(t *testing.T, s *settings) { require.Equal(t, 100*time.Millisecond, s.redis.Timeout) }},
 		{"redis.dialTimeout", func(t *testing.T, s *settings) { require.Equal(t, time.Second, s.redis.DialTimeout) }},
+		{"redis.maxConnAge", func(t *testing.T, s *settings) { require.Equal(t, 5*time.Minute, s.redis.MaxConnAge) }},
 		{"redis.keyPrefix", func(t *testing.T, s *settings) { require.Equal(t, "resilience", s.redis.KeyPrefix) }},
 		{"redis.onError", func(t *testing.T, s *settings) { require.Equal(t, "local", s.onError) }},
 		{"rateLimit", func(t *testing.T, s *settings) { require.Equal(t, ratelimit.NewLimit(100, 10, time.Second), s.limit) }},
@@ -81,7 +84,7 @@ func TestRead_takesABlankForTheDefault(t *testing.T) {
 		Redis: &RedisConfig{Address: " ", DB: " ", Timeout: " ", DialTimeout: " ", TLS: &TLSConfig{Enabled: " "}},
 		RateLimit: &RateLimitConfig{Capacity: " ", RefillRate: " ", RefillPeriod: " ",
 			SourceCriterion: &SourceCriterionConfig{RequestHost: " ",
-				IPStrategy: &IPStrategyConfig{Depth: " ", ExcludedIPs: []string{"", " "}, IPv6Subnet: " "}}},
+				IPStrategy: &IPStrategyConfig{Depth: " ", ExcludedIPs: []string{}, IPv6Subnet: " "}}},
 		CircuitBreaker: &CircuitBreakerConfig{FailureThreshold: " ", ResetTimeout: " ", HalfOpenSuccessThreshold: " ",
 			HalfOpenMaxProbes: " ", ProbeTimeout: " "},
 	})
@@ -121,6 +124,21 @@ func TestRead_name(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, row.want, s.name)
 		})
+	}
+}
+
+// In Redis a name may be a hash; people are told the name.
+func TestRead_labels(t *testing.T) {
+	for _, row := range []struct{ config, middleware, want string }{
+		{"shop", "gateway@file", "shop"},
+		{"", "gateway@file", "gateway"},
+		{"", "gate{way}@file", "gate{way}"},
+		{"", ofLength(65) + "@file", ofLength(65)},
+	} {
+		s, err := read(&Config{Name: row.config}, row.middleware)
+
+		require.NoError(t, err)
+		require.Equal(t, row.want, s.label)
 	}
 }
 
@@ -173,6 +191,7 @@ func TestRead_onError(t *testing.T) {
 func TestRead_password(t *testing.T) {
 	folder := t.TempDir()
 	require.NoError(t, os.Setenv("TEST_REDIS_PASSWORD", " from the environment "))
+	require.NoError(t, os.Setenv("TEST_REDIS_LINES", "s3cret \r\n\n"))
 	require.NoError(t, os.Unsetenv("TEST_REDIS_NOTHING"))
 
 	const readable = "redis.password can be read in Traefik's API; prefer redis.passwordEnv or redis.passwordFile"
@@ -186,6 +205,7 @@ func TestRead_password(t *testing.T) {
 		{"none", RedisConfig{}, "", nil},
 		{"written out", RedisConfig{Password: "s3cret"}, "s3cret", []string{readable}},
 		{"in a variable", RedisConfig{PasswordEnv: "TEST_REDIS_PASSWORD"}, " from the environment ", nil},
+		{"in a variable with a newline", RedisConfig{PasswordEnv: "TEST_REDIS_LINES"}, "s3cret ", nil},
 		{"in a variable that is not set", RedisConfig{PasswordEnv: "TEST_REDIS_NOTHING"}, "", nil},
 		{"in a file", RedisConfig{PasswordFile: written(t, folder, "plain", "s3cret")}, "s3cret", nil},
 		{"in a file with a newline", RedisConfig{PasswordFile: written(t, folder, "newline", "s3cret \n")}, "s3cret ", nil},
@@ -296,6 +316,7 @@ func TestRead_tellsConnectionsApart(t *testing.T) {
 		{"db", RedisConfig{Address: "redis:6379", Password: "a", DB: "1"}},
 		{"timeout", RedisConfig{Address: "redis:6379", Password: "a", Timeout: "1s"}},
 		{"dialTimeout", RedisConfig{Address: "redis:6379", Password: "a", DialTimeout: "2s"}},
+		{"maxConnAge", RedisConfig{Address: "redis:6379", Password: "a", MaxConnAge: "1m"}},
 		{"keyPrefix", RedisConfig{Address: "redis:6379", Password: "a", KeyPrefix: "b"}},
 		{"tls", RedisConfig{Address: "redis:6379", Password: "a", TLS: &TLSConfig{Enabled: "true"}}},
 	} {
@@ -319,6 +340,15 @@ func TestRead_rateLimit(t *testing.T) {
 		{"the largest that can be counted exactly", RateLimitConfig{Capacity: "10424", RefillPeriod: "240h"},
 			ratelimit.NewLimit(10424, 10, 240*time.Hour)},
 		{"the longest", RateLimitConfig{Capacity: "10", RefillPeriod: "240000h"}, ratelimit.NewLimit(10, 10, 240000*time.Hour)},
+		{"a day", RateLimitConfig{Capacity: "10", RefillPeriod: "1d"}, ratelimit.NewLimit(10, 10, 24*time.Hour)},
+		{"a million a day, which is one in 86,400 us", RateLimitConfig{Capacity: "1000000", RefillRate: "1000000", RefillPeriod: "24h"},
+			ratelimit.NewLimit(1000000, 1, 86400*time.Microsecond)},
+		{"a rate with less in common", RateLimitConfig{Capacity: "1000000", RefillRate: "1500", RefillPeriod: "10d"},
+			ratelimit.NewLimit(1000000, 1, 576*time.Second)},
+		{"a rate that is no fraction", RateLimitConfig{Capacity: "1000000000", RefillRate: "1000000000", RefillPeriod: "1000s"},
+			ratelimit.NewLimit(1000000000, 1, time.Microsecond)},
+		{"a fraction that need not be reduced", RateLimitConfig{Capacity: "100", RefillRate: "10", RefillPeriod: "1s"},
+			ratelimit.NewLimit(100, 10, time.Second)},
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
@@ -357,6 +387,41 @@ func TestRead_sourceCriterion(t *testing.T) {
 	}
 }
 
+func TestRead_durations(t *testing.T) {
+	for _, row := range []struct {
+		text string
+		want time.Duration
+	}{
+		{"1us", time.Microsecond},
+		{"1µs", time.Microsecond},
+		{"1.5s", 1500 * time.Millisecond},
+		{"1m30s", 90 * time.Second},
+		{"+2h", 2 * time.Hour},
+		{"1d", 24 * time.Hour},
+		{"2w", 14 * 24 * time.Hour},
+		{"1d12h", 36 * time.Hour},
+		{"1w2d3h4m5s6ms7us", 9*24*time.Hour + 3*time.Hour + 4*time.Minute + 5*time.Second + 6007*time.Microsecond},
+		{"1.5d", 36 * time.Hour},
+		{"0.5w", 84 * time.Hour},
+		{"12h1d", 36 * time.Hour},
+		{"10000d", 240000 * time.Hour},
+	} {
+		row := row
+		t.Run(row.text, func(t *testing.T) {
+			r := &reader{}
+
+			require.Equal(t, row.want, r.duration("x", row.text, time.Microsecond, time.Second))
+			require.NoError(t, r.err())
+		})
+	}
+}
+
+func TestRead_maxConnAge(t *testing.T) {
+	for text, want := range map[string]time.Duration{"": 5 * time.Minute, "0": 0, "0s": 0, "1s": time.Second, "1d": 24 * time.Hour} {
+		require.Equal(t, want, mustRead(t, &Config{Redis: &RedisConfig{MaxConnAge: text}}).redis.MaxConnAge, text)
+	}
+}
+
 func TestRead_circuitBreaker(t *testing.T) {
 	for _, row := range []struct {
 		name   string
@@ -389,4 +454,28 @@ func TestRead_saysWhatIsOn(t *testing.T) {
 		"health at /health",
 		"redis redis:6379, db 0, on error: local",
 	}, mustRead(t, everyBlock()).parts)
+	require.Equal(t, []string{"rate limit: 1000000 at once, 1000000 each 24h0m0s", "state in this process"},
+		mustRead(t, &Config{RateLimit: &RateLimitConfig{Capacity: "1000000", RefillRate: "1000000", RefillPeriod: "1d"}}).parts,
+		"as it was written, and not as it is counted")
+}
+
+// A limit in smaller numbers lets the same requests pass at the same times, without Redis, and counts in Redis by the same rule.
+func TestRead_aReducedRateIsTheSame(t *testing.T) {
+	wide, narrow := ratelimit.NewLimit(3, 1000, 1000*time.Second), ratelimit.NewLimit(3, 1, time.Second)
+	table := ratelimit.New(ratelimit.Settings{Now: func() int64 { return 0 }})
+	for now, step := int64(1), int64(1); now < 60000000; step++ {
+		require.Equal(t, ratelimit.AllowLocal(table, "wide", wide, now), ratelimit.AllowLocal(table, "narrow", narrow, now), "at %d us", now)
+		now += step * 7919 % 700000
+	}
+}
+
+// A million a day counts in Redis too.
+func TestRead_aReducedRateCountsInRedis(t *testing.T) {
+	server := redistest.Start(t)
+	newProcess(t, 0)
+	handler, _ := newGateway(t, &Config{Redis: at(server.Addr()),
+		RateLimit: &RateLimitConfig{Capacity: "1000000", RefillRate: "1000000", RefillPeriod: "1d"}})
+
+	require.Equal(t, 200, get(handler))
+	require.Equal(t, "86400", strings.Fields(server.Text("GET", bucketOf(t)))[2], "a token is 86,400 units")
 }

@@ -2,6 +2,7 @@ package resilience
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"net/http"
 	"sync"
@@ -9,8 +10,8 @@ import (
 	"github.com/resilient-gateway/resilience/breaker"
 )
 
-// hasBody tells whether a request has a body that may still be coming. Over HTTP/3 that is not known of a GET: its body ends when it
-// is first read.
+// hasBody tells whether a request has a body that may still be coming. Over HTTP/3 that is not known of a GET: whether there is one
+// shows when it is read.
 func hasBody(r *http.Request) bool {
 	return r.ContentLength != 0 && r.Body != nil && r.Body != http.NoBody
 }
@@ -19,15 +20,23 @@ func hasBody(r *http.Request) bool {
 // are as long.
 const smallBody = 4096
 
-// readAhead reads the body of a request if it is small and its length is known. It tells whether the body is whole: the request is then
-// no upload, however many others are, and a client that sends no body never asks for a place.
+// readAhead reads the body of a request if it is small and its length is known, or looks whether there is one where that is unlikely.
+// It tells whether the body is whole: the request is then no upload, however many others are, and a client that sends no body never
+// asks for a place.
 func readAhead(r *http.Request) bool {
-	if r.ContentLength <= 0 || r.ContentLength > smallBody || r.Header.Get("Expect") != "" {
+	length := r.ContentLength
+	if length < 0 && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+		length = 1
+	}
+	if length <= 0 || length > smallBody || r.Header.Get("Expect") != "" {
 		return false
 	}
-	body := make([]byte, r.ContentLength)
+	body := make([]byte, length)
 	n, err := io.ReadFull(r.Body, body)
 	r.Body = io.NopCloser(io.MultiReader(bytes.NewReader(body[:n]), r.Body))
+	if r.ContentLength < 0 {
+		return errors.Is(err, io.EOF)
+	}
 	return err == nil
 }
 

@@ -18,6 +18,7 @@ func TestReadAhead_takesSmallBodiesWhoseLengthIsKnown(t *testing.T) {
 	broken := io.MultiReader(strings.NewReader("some"), iotest.ErrReader(io.ErrUnexpectedEOF))
 	for _, row := range []struct {
 		name   string
+		method string
 		body   io.Reader
 		length int64
 		expect string
@@ -30,11 +31,16 @@ func TestReadAhead_takesSmallBodiesWhoseLengthIsKnown(t *testing.T) {
 		{name: "longer", body: strings.NewReader(strings.Repeat("x", 4097)), length: 4097, got: strings.Repeat("x", 4097)},
 		{name: "of unknown length", body: strings.NewReader("hello"), length: -1, got: "hello"},
 		{name: "that waits for our word", body: strings.NewReader("hello"), length: 5, expect: "100-continue", got: "hello"},
+		{name: "a GET that has none, as it turns out", method: "GET", body: strings.NewReader(""), length: -1, whole: true},
+		{name: "a GET that has one", method: "GET", body: strings.NewReader("hello"), length: -1, got: "hello"},
 		{name: "broken off", body: broken, length: 5, got: "some", err: io.ErrUnexpectedEOF},
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
-			r := httptest.NewRequest("POST", "/", row.body)
+			if row.method == "" {
+				row.method = "POST"
+			}
+			r := httptest.NewRequest(row.method, "/", row.body)
 			r.ContentLength = row.length
 			if row.expect != "" {
 				r.Header.Set("Expect", row.expect)

@@ -155,7 +155,7 @@ func (b *Breaker) answered(a *Asked, call *store.Call, asked int64) {
 	}
 	b.settle(a)
 	if unclear {
-		b.repeat(call, a.policy)
+		b.repeat(call, b.patience(1, a.policy)) // it may be about a probe
 	}
 }
 
@@ -177,7 +177,7 @@ func (b *Breaker) permitOf(call *store.Call, upload bool, asked int64) (Permit, 
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
 	if upload {
-		b.crammed = b.Now() + noPlace
+		b.fullUploads = b.Now() + noPlace
 	} else {
 		b.full = b.Now() + noPlace
 	}

@@ -63,21 +63,21 @@ type Breaker struct {
 	keys []string
 
 	// Guarded by Mu.
-	machine   machine  // the view of the state in Redis, or the state itself while there is none
-	asked     int64    // when Redis was asked for the view; 0: never
-	heard     int64    // when it answered
-	ours      bool     // the state was changed here since, while Redis was away
-	asking    bool     // a refresh beside requests is under way
-	looking   *look    // that a request takes and others may wait for, or nil
-	refusal   *Refusal // that holds, or nil
-	full      int64    // half-open: until then there was no place for another probe
-	crammed   int64    // half-open: until then there was none for another upload
-	conn      int64    // the latest connection that told of the state
-	restoring bool     // an open circuit that Redis has lost is being written back
-	untold    untold   // that Redis could not be told of
-	asks      *Asked   // a permit that is to go to Redis with another call, or nil
-	shown     int64    // the view's generation
-	entered   int64    // when it became that
+	machine     machine  // the view of the state in Redis, or the state itself while there is none
+	asked       int64    // when Redis was asked for the view; 0: never
+	heard       int64    // when it answered
+	ours        bool     // the state was changed here since, while Redis was away
+	asking      bool     // a refresh beside requests is under way
+	looking     *look    // that a request takes and others may wait for, or nil
+	refusal     *Refusal // that holds, or nil
+	full        int64    // half-open: until then there was no place for another probe
+	fullUploads int64    // half-open: until then there was none for another upload
+	conn        int64    // the latest connection that told of the state
+	restoring   bool     // an open circuit that Redis has lost is being written back
+	untold      untold   // that Redis could not be told of
+	asks        *Asked   // a permit that is to go to Redis with another call, or nil
+	shown       int64    // the view's generation
+	entered     int64    // when it became that
 }
 
 // look is a refresh that requests wait for. A crowd that finds the view too old takes one.
@@ -227,10 +227,10 @@ func (b *Breaker) Renew(now int64, policy *Policy) bool {
 // Freshen has the view of a closed circuit refreshed beside the requests, if it is too old to be used as it is.
 func (b *Breaker) Freshen(now int64, policy *Policy) {
 	b.Mu.Lock()
+	defer b.Mu.Unlock()
 	if b.Store != nil && b.machine.state == closed && !b.Store.Down() {
 		b.renewBeside(now, policy)
 	}
-	b.Mu.Unlock()
 }
 
 // renewBeside has the view refreshed beside the requests, if it is too old to be used as it is and nobody is at it. Mu is held.
@@ -245,13 +245,11 @@ func (b *Breaker) renewBeside(now int64, policy *Policy) {
 // upload is true.
 func (b *Breaker) Refuses(upload bool, now int64) (retryAfter time.Duration, refused bool) {
 	b.Mu.Lock()
+	defer b.Mu.Unlock()
 	if b.machine.state == closed || b.superseded() {
-		b.Mu.Unlock()
 		return 0, false
 	}
-	retryAfter, refused = b.refuses(upload, now)
-	b.Mu.Unlock()
-	return retryAfter, refused
+	return b.refuses(upload, now)
 }
 
 // Probing tells that the circuit is not closed, as far as is known here: who passes is a probe.
@@ -273,7 +271,7 @@ func (b *Breaker) refuses(upload bool, now int64) (time.Duration, bool) {
 	if wait := b.machine.wait(now); wait > 0 {
 		return time.Duration(wait) * time.Microsecond, true
 	}
-	return oneRetry, now < b.full || upload && now < b.crammed
+	return oneRetry, now < b.full || upload && now < b.fullUploads
 }
 
 // Rider returns a call to go to Redis with another, or nil: one that asks for a permit which a request needs, or one that refreshes the
@@ -333,13 +331,14 @@ func (b *Breaker) Allow(policy *Policy, upload bool, now int64, deadline time.Ti
 	if err := b.refresh(policy, now, deadline); err != nil {
 		return Permit{}, 0, err
 	}
+	now = b.Now() // the view may be newer than the request
 	b.Mu.Lock()
 	if b.machine.state == closed {
 		permit = Permit{generation: b.machine.generation, counts: true}
 		b.Mu.Unlock()
 		return permit, 0, nil
 	}
-	retryAfter, refused := b.refuses(upload, b.Now()) // the view may be newer than the request
+	retryAfter, refused := b.refuses(upload, now)
 	b.Mu.Unlock()
 	if refused {
 		return Permit{}, retryAfter, nil

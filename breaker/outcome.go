@@ -40,7 +40,7 @@ func (b *Breaker) Done(permit Permit, outcome Outcome, policy *Policy, patience 
 	if b.Store.Down() {
 		b.doneLocal(permit, outcome, policy)
 		if permit.probe != 0 { // it has a place in Redis
-			b.repeat(b.reportCall(permit, outcome == Success, failuresOf(outcome), policy), policy)
+			b.repeat(b.reportCall(permit, outcome == Success, failuresOf(outcome), policy), b.patience(permit.probe, policy))
 		}
 		return
 	}
@@ -77,7 +77,7 @@ func (b *Breaker) report(permit Permit, outcome Outcome, policy *Policy, deadlin
 	if permit.probe != 0 {
 		b.Mu.Lock()
 		b.full = 0
-		b.crammed = 0
+		b.fullUploads = 0
 		b.Mu.Unlock()
 	}
 	if err == nil {
@@ -85,7 +85,7 @@ func (b *Breaker) report(permit Permit, outcome Outcome, policy *Policy, deadlin
 	}
 	unavailable := errors.Is(err, store.ErrUnavailable)
 	if unavailable {
-		b.repeat(call, policy)
+		b.repeat(call, b.patience(permit.probe, policy))
 	}
 	if !unavailable || b.Store.Down() {
 		b.doneLocal(permit, outcome, policy)
@@ -107,14 +107,22 @@ func (b *Breaker) reportCall(permit Permit, succeeded bool, failed int64, policy
 	return call
 }
 
-// repeat makes a call again in the background that got no answer in time, until it has one: Redis may be away meanwhile. It counts once.
-// For longer than a probe may take it is not worth it, nor for longer than a minute.
-func (b *Breaker) repeat(call *store.Call, policy *Policy) {
+// repeat makes a call again in the background that got no answer in time, until it has one or the patience is over. It counts once.
+func (b *Breaker) repeat(call *store.Call, patience time.Duration) {
+	go b.repeatBeside(call, time.Now().Add(patience))
+}
+
+// patience is how long a call is worth making again: for one about a probe, as long as that may hold a place in Redis, though Redis is
+// away meanwhile, but a minute at most.
+func (b *Breaker) patience(probe int64, policy *Policy) time.Duration {
+	if probe == 0 {
+		return 4 * b.Timeout
+	}
 	patience := time.Duration(policy.probeTimeout) * time.Microsecond
 	if patience > time.Minute {
-		patience = time.Minute
+		return time.Minute
 	}
-	go b.repeatBeside(call, time.Now().Add(patience))
+	return patience
 }
 
 func (b *Breaker) repeatBeside(call *store.Call, until time.Time) {

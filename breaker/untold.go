@@ -41,5 +41,5 @@ func (b *Breaker) tellUntold(policy *Policy) {
 		return
 	}
 	call := b.reportCall(Permit{generation: kept.generation}, kept.succeeded, kept.failed, policy)
-	b.repeat(call, policy)
+	b.repeat(call, b.patience(0, policy))
 }

@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -9,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quic-go/quic-go/http3"
 	"github.com/resilient-gateway/resilience/internal/redistest"
 	"github.com/stretchr/testify/require"
 )
@@ -91,6 +94,59 @@ func TestUpload_whoSendsNoBodyHoldsNothing(t *testing.T) {
 	for _, places := range []int{1, 2} {
 		t.Run(fmt.Sprint("in this process, ", places, " places"), func(t *testing.T) {
 			holds(t, places, heads["chunks"], http.MethodGet, nil)
+		})
+	}
+}
+
+// It is so over each protocol.
+func TestUpload_whoSendsNoBodyHoldsNothingOverTLS(t *testing.T) {
+	insecure := &tls.Config{InsecureSkipVerify: true}
+	for name, transport := range map[string]func() http.RoundTripper{
+		"HTTP/2": func() http.RoundTripper { return &http.Transport{TLSClientConfig: insecure, ForceAttemptHTTP2: true} },
+		"HTTP/3": func() http.RoundTripper { return &http3.Transport{TLSClientConfig: insecure} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			up := startUpstream(t)
+			dynamic := t.TempDir()
+			writeDynamic(t, dynamic, block{"redis": redisBlock(redistest.Start(t)), "circuitBreaker": block{
+				"failureThreshold": 1, "resetTimeout": "1s", "halfOpenMaxProbes": 2, "probeTimeout": "10s",
+			}})
+			address, change := overHTTP3(t, dynamic)
+			g := startTraefik(t, options{upstream: up, dynamic: dynamic, change: change})
+			require.Equal(t, 500, g.get("/proxy/fail").status)
+			url := "https://" + address
+			held := &http.Client{Transport: transport()}
+			ctx, stop := context.WithCancel(context.Background())
+			t.Cleanup(stop)
+			go func() {
+				for ctx.Err() == nil {
+					body, _ := io.Pipe()
+					request, _ := http.NewRequestWithContext(ctx, http.MethodPost, url+"/proxy/upload", body)
+					go func() {
+						if response, err := held.Do(request); err == nil {
+							response.Body.Close()
+						}
+					}()
+					time.Sleep(20 * time.Millisecond)
+				}
+			}()
+			time.Sleep(1500 * time.Millisecond)
+			require.Empty(t, g.events("circuit closed"))
+			honest := &http.Client{Transport: transport(), Timeout: 5 * time.Second}
+			begun, refused := time.Now(), 0
+			for time.Since(begun) < 2*time.Second {
+				response, err := honest.Get(url + "/proxy/ok")
+				require.NoError(t, err)
+				response.Body.Close()
+				require.Equal(t, name[:6], response.Proto[:6])
+				if response.StatusCode != http.StatusOK {
+					refused++
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+			t.Logf("%d refused", refused)
+			require.Less(t, refused, 50)
+			require.Len(t, g.events("circuit closed"), 1)
 		})
 	}
 }

@@ -82,8 +82,8 @@ func TestObjects(t *testing.T) {
 			for range 10 { // the least, for a machine that halts makes the view of the breaker too old
 				got = min(got, testing.AllocsPerRun(300, ask))
 			}
-			t.Logf("%.0f objects", got)
 			require.Equal(t, row.status, w.status)
+			t.Logf("%.0f objects", got)
 			require.LessOrEqual(t, got, row.most)
 			require.Greater(t, got, row.most/2, "too few to be true, or a reason for another bound")
 		})

@@ -73,7 +73,7 @@ var checks = []struct {
 		{"            refillRate: 10\n", "            refilRate: 10\n", "rateLimit.refilRate: no such key"},
 		{"plugin.resilience.rateLimit.refillRate:", "plugin.resilience.rateLimit.refilRate:", "rateLimit.refilRate: no such key"},
 		{"        refillRate: 10\n        refillPeriod: \"1s\"\n      circuitBreaker", "        refilRate: 10\n      circuitBreaker", "rateLimit.refilRate: no such key"},
-		{"    ca: /etc/redis/ca.pem\n", "    cacert: /etc/redis/ca.pem\n", "redis.tls.cacert: no such key"},
+		{"    ca: /run/secrets/redis/ca.pem\n", "    cacert: /run/secrets/redis/ca.pem\n", "redis.tls.cacert: no such key"},
 		{"resetTimeout: \"30s\"", "resetTimeout: 30", `write "30s"`},
 		{"kind: Middleware", "kind: TLSOption", "Kubernetes: no example"},
 		{"--experimental.abortOnPluginFailure=true", "--ping", "Labels: no abortOnPluginFailure"},

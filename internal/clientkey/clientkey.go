@@ -1,5 +1,6 @@
 // Package clientkey tells who a request comes from, with the meaning that Traefik's own rateLimit gives its
-// sourceCriterion.
+// sourceCriterion, but for three things: a host has one key however it is written, an address in X-Forwarded-For may have a port
+// or brackets, and of several lines of a header the last one counts.
 package clientkey
 
 import (
@@ -31,7 +32,7 @@ type Criterion struct {
 	Depth      int            // from the right in X-Forwarded-For, if not 0
 	Excluded   []netip.Prefix // the rightmost address in X-Forwarded-For that is in none of these
 	IPv6Subnet int            // bits of an IPv6 address that count, if not 0; no part of Excluded's meaning
-	Header     string
+	Header     string         // as it was configured
 	Host       bool
 }
 
@@ -44,10 +45,28 @@ func (c Criterion) OfConnection() bool {
 // sent is in it as it came, unless it is long: Name makes it safe. It is safe for concurrent use.
 func New(c Criterion) func(*http.Request) string {
 	if c.Header != "" {
-		name := http.CanonicalHeaderKey(c.Header)
-		return func(r *http.Request) string { return OfHeader(r.Header.Get(name)) }
+		value := HeaderValue(c.Header)
+		return func(r *http.Request) string { return OfHeader(value(r)) }
 	}
 	return func(r *http.Request) string { return c.of(r) }
+}
+
+// HeaderValue returns the function that reads a header. What a middleware has set in the configured spelling goes before what a client
+// can send, which has the canonical one: net/http keeps the two apart. Of several lines the last one counts: a proxy in front adds
+// its own after the client's.
+func HeaderValue(name string) func(*http.Request) string {
+	canonical := http.CanonicalHeaderKey(name)
+	return func(r *http.Request) string {
+		var lines []string
+		lines = r.Header[name]
+		if len(lines) == 0 {
+			lines = r.Header[canonical]
+		}
+		if len(lines) == 0 {
+			return ""
+		}
+		return lines[len(lines)-1]
+	}
 }
 
 // OfHeader returns the key for a header's value.
@@ -68,7 +87,7 @@ func (c *Criterion) OfAddress(address string) string {
 func (c *Criterion) of(r *http.Request) string {
 	switch {
 	case c.Host:
-		return key(kindHost, strings.ToLower(r.Host))
+		return key(kindHost, hostName(r.Host))
 	case c.Depth > 0:
 		return key(kindIP, c.subnet(atDepth(r, c.Depth)))
 	case len(c.Excluded) > 0:
@@ -94,13 +113,55 @@ func atDepth(r *http.Request, depth int) string {
 	if len(list) < depth {
 		return ""
 	}
-	return strings.TrimSpace(list[len(list)-depth])
+	return bare(list[len(list)-depth])
+}
+
+// bare returns the address in an entry of X-Forwarded-For without the port or the brackets that some proxies write, and anything else
+// as it is.
+func bare(entry string) string {
+	entry = strings.TrimSpace(entry)
+	text := entry
+	if strings.HasPrefix(entry, "[") {
+		end := strings.IndexByte(entry, ']')
+		if end < 0 || end+1 < len(entry) && entry[end+1] != ':' {
+			return entry
+		}
+		text = entry[1:end]
+	} else if colon := strings.IndexByte(entry, ':'); colon >= 0 && colon == strings.LastIndexByte(entry, ':') {
+		text = entry[:colon] // an IPv6 address has two colons or more
+	}
+	if isAddress(text) {
+		return text
+	}
+	return entry
+}
+
+// hostName returns the host that a request asks for in one spelling: in lower case, without the port, whatever that is, and without
+// dots at the end. Traefik's router takes all of them for the same host, and a client chooses among them.
+func hostName(text string) string {
+	text = strings.TrimSpace(text)
+	if end := strings.IndexByte(text, ']'); end > 0 && text[0] == '[' {
+		text = text[1:end]
+	}
+	if colon := strings.IndexByte(text, ':'); colon >= 0 && !isAddress(strings.TrimRight(text, ".")) {
+		text = text[:colon]
+	}
+	text = strings.TrimRight(strings.ToLower(text), ".")
+	if address, err := netip.ParseAddr(text); err == nil {
+		return address.Unmap().WithZone("").String()
+	}
+	return text
+}
+
+func isAddress(text string) bool {
+	_, err := netip.ParseAddr(text)
+	return err == nil
 }
 
 func (c *Criterion) notExcluded(r *http.Request) string {
 	list := forwarded(r)
 	for i := len(list) - 1; i >= 0; i-- {
-		address := strings.TrimSpace(list[i])
+		address := bare(list[i])
 		if address != "" && !c.excludes(address) {
 			return address
 		}

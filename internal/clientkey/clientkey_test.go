@@ -84,6 +84,19 @@ func TestOf_theAddressAtADepth(t *testing.T) {
 		{"IPv4-mapped", 1, 0, "::ffff:192.0.2.1", "ip:::ffff:192.0.2.1"},
 		{"IPv4-mapped, subnet", 1, 64, "::ffff:192.0.2.1", "ip:192.0.2.1"},
 		{"no address at all", 1, 0, "unknown", "ip:unknown"},
+		{"IPv4 with a port", 1, 0, "10.0.0.1, 203.0.113.9:4711", "ip:203.0.113.9"},
+		{"IPv4 with what is no port", 1, 0, "203.0.113.9:_hidden", "ip:203.0.113.9"},
+		{"IPv4 with an empty port", 1, 0, "203.0.113.9:", "ip:203.0.113.9"},
+		{"IPv6 in brackets, with a port", 2, 0, "[2001:db8::7]:443, 10.0.0.1", "ip:2001:db8::7"},
+		{"IPv6 in brackets", 1, 0, "[2001:db8::7]", "ip:2001:db8::7"},
+		{"IPv6 in brackets, subnet", 1, 64, "[2001:db8:1:2:3::7]:443", "ip:2001:db8:1:2::"},
+		{"IPv6 in brackets, with a zone", 1, 0, "[fe80::1%eth0]:443", "ip:" + sum("fe80::1%eth0")},
+		{"IPv4-mapped in brackets, subnet", 1, 64, "[::ffff:192.0.2.1]:443", "ip:192.0.2.1"},
+		{"no address, with a port", 1, 0, "unknown:4711", "ip:unknown:4711"},
+		{"no address, in brackets", 1, 0, "[unknown]:4711", "ip:" + sum("[unknown]:4711")},
+		{"brackets that do not end", 1, 0, "[2001:db8::7", "ip:" + sum("[2001:db8::7")},
+		{"brackets that go on", 1, 0, "[2001:db8::7]x", "ip:" + sum("[2001:db8::7]x")},
+		{"nothing but brackets", 1, 0, "[]", "ip:" + sum("[]")},
 		{"an empty header", 1, 0, "", "none:"},
 		{"no header", 1, 0, "-", "none:"},
 	} {
@@ -112,6 +125,8 @@ func TestOf_theLastAddressThatIsNotExcluded(t *testing.T) {
 		{"IPv4-mapped", "10.0.0.0/8", "203.0.113.9, ::ffff:10.0.0.2", "ip:203.0.113.9"},
 		{"IPv6", "2001:db8::/32", "203.0.113.9, 2001:db8::1", "ip:203.0.113.9"},
 		{"IPv6 with a zone", "fe80::/10", "203.0.113.9, fe80::1%eth0", "ip:203.0.113.9"},
+		{"excluded with a port", "10.0.0.0/8", "203.0.113.9:4711, 10.0.0.2:80", "ip:203.0.113.9"},
+		{"excluded in brackets", "2001:db8::/32", "[2001:db9::7]:1, [2001:db8::1]:443, [2001:db8::2]", "ip:2001:db9::7"},
 		{"no address is in no network", "10.0.0.0/8", "203.0.113.9, unknown, 10.0.0.2", "ip:unknown"},
 		{"an empty header", "10.0.0.0/8", "", "none:"},
 		{"no header", "10.0.0.0/8", "-", "none:"},
@@ -163,6 +178,34 @@ func TestOf_aHeader(t *testing.T) {
 	}
 }
 
+// A middleware before ours may set a header in its own spelling, as basicAuth does with its headerField. A client cannot: net/http
+// makes what it sends canonical.
+func TestOf_aHeaderInAnotherSpelling(t *testing.T) {
+	for _, row := range []struct {
+		name       string
+		configured string
+		header     http.Header
+		want       string
+	}{
+		{"as a client sends it", "X-WebAuth-User", http.Header{"X-Webauth-User": {"alice"}}, "header:alice"},
+		{"as a middleware sets it", "X-WebAuth-User", http.Header{"X-WebAuth-User": {"alice"}}, "header:alice"},
+		{"both: the client's is not heeded", "X-WebAuth-User",
+			http.Header{"X-WebAuth-User": {"alice"}, "X-Webauth-User": {"mallory"}}, "header:alice"},
+		{"in lower case", "x-user", http.Header{"x-user": {"alice"}, "X-User": {"mallory"}}, "header:alice"},
+		{"set, but without a line", "x-user", http.Header{"x-user": {}, "X-User": {"bob"}}, "header:bob"},
+		{"in a third spelling", "X-User", http.Header{"x-user": {"alice"}}, "none:"},
+		{"several lines: the last one is the nearest proxy's", "X-User", http.Header{"X-User": {"mallory", "alice"}}, "header:alice"},
+		{"several lines, as a middleware sets it", "x-user", http.Header{"x-user": {"a", "b"}}, "header:b"},
+	} {
+		row := row
+		t.Run(row.name, func(t *testing.T) {
+			r := &http.Request{Header: row.header}
+
+			require.Equal(t, row.want, of(Criterion{Header: row.configured}, r))
+		})
+	}
+}
+
 func TestOf_theHash(t *testing.T) {
 	c := Criterion{Header: "X-Client"}
 	victim := of(c, request("", "X-Client", "Bearer abc"))
@@ -180,8 +223,26 @@ func TestOf_theHost(t *testing.T) {
 	}{
 		{"a name", "shop.example", "host:shop.example"},
 		{"in any letters", "Shop.EXAMPLE", "host:shop.example"},
-		{"with its port", "shop.example:8080", "host:shop.example:8080"},
-		{"an IPv6 address", "[2001:db8::1]:80", "host:" + sum("[2001:db8::1]:80")},
+		{"with its port", "shop.example:8080", "host:shop.example"},
+		{"with what is no port", "shop.example:a7", "host:shop.example"},
+		{"with an empty port", "shop.example:", "host:shop.example"},
+		{"with two ports", "shop.example:1:2", "host:shop.example"},
+		{"with a dot at its end", "shop.example.", "host:shop.example"},
+		{"with all of it", "Shop.Example.:81", "host:shop.example"},
+		{"IDN", "bücher.example", "host:" + sum("bücher.example")},
+		{"IDN, encoded", "xn--bcher-kva.example", "host:xn--bcher-kva.example"},
+		{"an IPv4 address", "192.0.2.1:80", "host:192.0.2.1"},
+		{"an IPv6 address", "[2001:db8::1]:80", "host:2001:db8::1"},
+		{"an IPv6 address without a port", "[2001:db8::1]", "host:2001:db8::1"},
+		{"an IPv6 address with what is no port", "[2001:db8::1]:x:y", "host:2001:db8::1"},
+		{"an IPv6 address in another spelling", "[2001:DB8:0::1]", "host:2001:db8::1"},
+		{"an IPv6 address with a zone", "[fe80::1%25a]:80", "host:fe80::1"},
+		{"an IPv6 address without brackets", "2001:db8::1", "host:2001:db8::1"},
+		{"an IPv6 address with a dot at its end", "2001:db8::1.", "host:2001:db8::1"},
+		{"brackets around what is no address", "[Shop]:80", "host:shop"},
+		{"brackets that do not end", "[2001:db8::1", "host:" + sum("[2001")},
+		{"none but a port", ":80", "none:"},
+		{"none but a dot", ".", "none:"},
 		{"none", "", "none:"},
 	} {
 		row := row

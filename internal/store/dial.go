@@ -32,7 +32,8 @@ type conn struct {
 	number int64             // grows from one connection to the next, of whichever store
 	// fresh is set until the connection has answered a call: only one that worked before can have died idle.
 	fresh   bool
-	used    time.Time   // when it was made, or last asked
+	asked   time.Time   // when a call was last sent
+	used    time.Time   // when it was made, or what it has answered was sent
 	old     bool        // it is to be closed when it comes back; guarded by the store's lock
 	renewal *time.Timer // or nil; guarded by the store's lock
 }
@@ -105,8 +106,8 @@ func dial(s *Store) (*conn, error) {
 	return c, nil
 }
 
-// greet authenticates and selects the database, and has our scripts loaded. The answers to the last come before that to the first call:
-// nobody waits for them alone.
+// greet authenticates, selects the database and sends our scripts to be loaded. The answers to the last are read before that to the
+// first call, so that loading costs no round trip.
 func greet(s *Store, c *conn, deadline time.Time) error {
 	var must []string // the commands that Redis must answer with OK
 	if s.settings.Password != "" && s.settings.Username != "" {

@@ -9,9 +9,9 @@ import (
 )
 
 const (
-	grace = 5 * time.Millisecond  // for which an answer is looked for once more
-	stall = 20 * time.Millisecond // by which we are never late, unless the processors are others'
-	looks = 3                     // at one answer
+	grace = 5 * time.Millisecond // for which an answer is looked for once more
+	stall = 2 * grace            // by which we are never late, unless the processors are others'
+	looks = 3                    // at one answer
 )
 
 // errUnsent is the error of calls that were not sent in time, so that Redis cannot have run them.
@@ -52,6 +52,7 @@ func lookAgain(c *conn, line string) (string, error) {
 func send(c *conn, text string) error {
 	for i := 1; ; i++ {
 		n, err := io.WriteString(c.raw, text)
+		c.asked = time.Now()
 		if !isTimeout(err) {
 			return err
 		}
@@ -65,10 +66,10 @@ func send(c *conn, text string) error {
 // late is what becomes of a connection on which an answer has not come by the deadline. Whether Redis is late or we were, is
 // found out in the background: Redis has the whole timeout, also for a call that was made late, and once more where we were
 // not running. The calls' own requests do not wait for that.
-func late(s *Store, c *conn, calls []*Call, sent, deadline time.Time) error {
+func late(s *Store, c *conn, calls []*Call, deadline time.Time) error {
 	reason := lateness(s)
 	now := time.Now()
-	until := sent.Add(s.settings.Timeout)
+	until := c.asked.Add(s.settings.Timeout)
 	if now.Sub(deadline) > stall {
 		until = now.Add(s.settings.Timeout)
 	}
@@ -102,19 +103,22 @@ func noteLate(s *Store, c *conn) bool {
 	return true
 }
 
-func noteOver(s *Store, c *conn) {
+// noteOver notes that the answers on a connection are not awaited any more. It tells whether they were: the store may have let go of it.
+func noteOver(s *Store, c *conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if at := indexOf(s.late, c); at >= 0 {
+	at := indexOf(s.late, c)
+	if at >= 0 {
 		s.late = append(s.late[:at], s.late[at+1:]...)
 	}
+	return at >= 0
 }
 
 func lateness(s *Store) error {
 	return fmt.Errorf("i/o timeout: no answer within %s", s.settings.Timeout)
 }
 
-// awaitRest awaits the answers that nobody waits for any more, and takes the connection back.
+// awaitRest awaits the answers that no request waits for any more, and takes the connection back.
 func (s *Store) awaitRest(c *conn, lines int, until time.Time) {
 	defer func() { recover() }()
 	c.raw.SetDeadline(until)
@@ -122,11 +126,16 @@ func (s *Store) awaitRest(c *conn, lines int, until time.Time) {
 	for i := 0; i < lines && err == nil; i++ {
 		_, err = readLine(c)
 	}
-	noteOver(s, c)
+	if !noteOver(s, c) {
+		shut(c)
+		return
+	}
 	if err != nil {
 		shut(c)
 		if isTimeout(err) {
 			s.markDown(lateness(s))
+		} else if c.fresh {
+			s.markDown(failureOf(c, err))
 		}
 		s.noteLost()
 		return

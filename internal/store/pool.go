@@ -196,8 +196,8 @@ func keepYoung(s *Store, c *conn) {
 	})
 }
 
-// renew puts a new connection in the place of an old one, so that a name whose address has changed is followed. No request waits
-// for that: the old one serves until the new one is there and has shown what it can do.
+// renew replaces an old connection by a new one, so that a name whose address has changed is followed. No request waits for that: the
+// old one serves until the new one is there and has passed a check.
 func (s *Store) renew(c *conn) {
 	if surplus, over := s.outgrown(c); over {
 		hangUp(surplus)
@@ -217,8 +217,8 @@ func renewLater(s *Store, c *conn) {
 	c.renewal.Reset(s.settings.MaxConnAge / 10)
 }
 
-// outgrown tells whether a connection needs no other in its place, and returns it where it is to be closed: there are others, and it
-// was not used in all its age.
+// outgrown tells whether a connection needs no successor, and returns it where it is to be closed: there are others, and it was not
+// used in the second half of its life.
 func (s *Store) outgrown(c *conn) (surplus []*conn, over bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -233,8 +233,7 @@ func (s *Store) outgrown(c *conn) (surplus []*conn, over bool) {
 	return []*conn{c}, true
 }
 
-// replace puts one connection in the place of another and returns those to be closed. One that is in use is closed when it comes
-// back.
+// replace keeps one connection instead of another and returns those to be closed. One that is in use is closed when it comes back.
 func (s *Store) replace(c, made *conn) (useless []*conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

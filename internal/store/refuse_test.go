@@ -368,3 +368,31 @@ func TestStore_livesOnAfterAPanicUnderItsLock(t *testing.T) {
 		}, 3*time.Second, 5*time.Millisecond, name)
 	}
 }
+
+func TestStore_needsNoMoreRightsThanTheseAndToLoad(t *testing.T) {
+	server := redistest.Start(t)
+	for _, row := range []struct {
+		right, evals string
+		loads        bool
+	}{
+		{"+script|load", "", true},
+		{"-script|load", "1 failed 0", false},
+	} {
+		server.Do("ACL", "SETUSER", "gateway", "reset", "on", ">p", "~test:*", "+evalsha", "+eval", "+time", "+get", "+set", "+del", "+hgetall",
+			"+hset", "+hdel", "+pttl", "+pexpire", row.right)
+		server.Do("SCRIPT", "FLUSH")
+		server.Do("CONFIG", "RESETSTAT")
+		s, n := open(t, Settings{Address: server.Addr(), Username: "gateway", Password: "p"})
+		for i := 0; i < 3; i++ {
+			_, err := add(s, "1", "1")
+			require.NoError(t, err)
+		}
+		require.Equal(t, 0, n.count())
+		require.Equal(t, row.evals, stats(server)["eval"])
+		require.Equal(t, row.loads, stats(server)["script|load"] != "" && !strings.HasPrefix(stats(server)["script|load"], "0"))
+		s.refused = true
+		c, err := s.tryCheck()
+		require.NoError(t, err, "they are enough for a check of all")
+		release(s, c)
+	}
+}

@@ -50,19 +50,19 @@ func (s *Store) Run(calls []*Call, deadline time.Time) (err error) {
 		return runAll(s, calls, deadline)
 	}
 
-	sent := time.Now()
 	c.raw.SetDeadline(deadline) // where it cannot, nor can what follows
 	n, err := io.WriteString(c.raw, counts[len(words)]+call.Script.byName+numbers[call.Number]+strings.Join(words, newline)+newline)
+	c.asked = time.Now() // not before: this process may have been halted
 	if err != nil {
-		return goOnUnsent(s, c, calls, n, err, sent, deadline)
+		return goOnUnsent(s, c, calls, n, err, deadline)
 	}
 	c.limit.N = maxReply
 	line, err := c.reader.ReadString('\n')
 	if err != nil || line[0] != '+' {
-		return goOn(s, c, calls, line, err, sent, deadline)
+		return goOn(s, c, calls, line, err, deadline)
 	}
 	c.fresh = false
-	c.used = sent
+	c.used = c.asked
 	call.Conn = c.number
 	call.Err = nil
 	call.Answer = line[1:]

@@ -67,7 +67,7 @@ type Call struct {
 	Number int
 
 	// Once forbids a second try on another connection: for calls that must not count twice. Where Again is set, there is
-	// one, for which Again makes the call fit.
+	// one, for which Again makes the call fit. Where it is not, a connection that was idle is looked at before the call is sent.
 	Once  bool
 	Again func(*Call)
 

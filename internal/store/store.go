@@ -30,7 +30,7 @@ type Settings struct {
 	TLS         *tls.Config   // nil for a plain connection
 	Timeout     time.Duration // for the answer to a call
 	DialTimeout time.Duration // for making a connection: TCP, TLS, AUTH and SELECT
-	MaxConnAge  time.Duration // after which another connection takes the place of one, a fifth more or less; 0: never
+	MaxConnAge  time.Duration // after which a connection is replaced, a fifth more or less; 0: never
 	KeyPrefix   string
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,6 +24,7 @@ func FuzzReplies(f *testing.F) {
 		"+OK\r\n:1\r\n$-1\r\n",
 		"*2\r\n+1\r\n*-1\r\n*0\r\n+9223372036854775808 \r\n",
 		"-NOSCRIPT No matching script.\r\n+3\r\n",
+		"$40\r\n0123456789012345678901234567890123456789\r\n-NOPERM no\r\n+1\r\n", "$500000000\r\n", "*500000000\r\n",
 		"+1\r\n", "+1", "+1\n", "$1\r\n1\r\n", "*x\r\n", "HTTP/1.1 400 Bad Request\r\n\r\n", "", "\n", "\r\n", "_\r\n#t\r\n,1\r\n",
 	} {
 		f.Add([]byte(seed))
@@ -41,6 +43,15 @@ func FuzzReplies(f *testing.F) {
 			for i, call := range calls {
 				require.Equal(t, []int64{int64(i) + 1}, call.Reply)
 			}
+		}
+
+		loading := answering(t, reply)
+		loading.loads = 2
+		loading.noLoad = &atomic.Bool{}
+		loaded := &Call{Script: sum}
+		if run(loading, []*Call{loaded}, time.Now().Add(200*time.Millisecond)) == nil {
+			require.Equal(t, 0, loading.loads)
+			require.False(t, loaded.Err == errPending)
 		}
 
 		if strings.Contains(string(reply), "NOSCRIPT") {

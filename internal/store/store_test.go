@@ -263,7 +263,7 @@ func TestStore_isDownWhenRedisDoesNotAnswerInTime(t *testing.T) {
 	_, err = add(s, "1", "1")
 	require.ErrorIs(t, err, ErrUnavailable)
 	require.Less(t, time.Since(begun), s.settings.Timeout+100*time.Millisecond+late())
-	require.True(t, s.Down())
+	require.Eventually(t, s.Down, time.Second, time.Millisecond, "at once, but where this process was halted")
 
 	server.Resume()
 	require.Eventually(t, isUp(s), 2*time.Second, 5*time.Millisecond)

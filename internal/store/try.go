@@ -16,7 +16,7 @@ func runAll(s *Store, calls []*Call, deadline time.Time) error {
 
 // goOn is the rest of Run where a connection did not answer its one call with a string: it failed, with err, or its answer
 // begins with the line.
-func goOn(s *Store, c *conn, calls []*Call, line string, err error, sent, deadline time.Time) error {
+func goOn(s *Store, c *conn, calls []*Call, line string, err error, deadline time.Time) error {
 	pend(calls[0])
 	if isTimeout(err) {
 		line, err = lookAgain(c, line)
@@ -29,12 +29,12 @@ func goOn(s *Store, c *conn, calls []*Call, line string, err error, sent, deadli
 	if err == nil {
 		err = understand(c, calls[0], line)
 	}
-	return goOnWith(s, c, calls, err, sent, deadline)
+	return goOnWith(s, c, calls, err, deadline)
 }
 
 // goOnUnsent is the rest of Run where its one call could not be written, but for the first bytes. If there are none, and only the
 // deadline has passed, that says nothing about the connection: it is asked all the same, for as long as an answer takes that is near.
-func goOnUnsent(s *Store, c *conn, calls []*Call, written int, err error, sent, deadline time.Time) error {
+func goOnUnsent(s *Store, c *conn, calls []*Call, written int, err error, deadline time.Time) error {
 	pend(calls[0])
 	if isTimeout(err) {
 		err = errUnsent
@@ -42,20 +42,20 @@ func goOnUnsent(s *Store, c *conn, calls []*Call, written int, err error, sent, 
 			err = roundTrip(c, calls, false, deadline)
 		}
 	}
-	return goOnWith(s, c, calls, err, sent, deadline)
+	return goOnWith(s, c, calls, err, deadline)
 }
 
 // goOnWith is the rest of Run where its one call has its answer, or failed.
-func goOnWith(s *Store, c *conn, calls []*Call, err error, sent, deadline time.Time) error {
+func goOnWith(s *Store, c *conn, calls []*Call, err error, deadline time.Time) error {
 	if err == nil {
 		err = runUnknown(c, calls, deadline)
 	}
 	if err == nil {
-		c.used = sent
+		c.used = c.asked
 		release(s, c)
 		return settle(s, calls, nil)
 	}
-	if err = giveUp(s, c, calls, err, sent, deadline); err == nil {
+	if err = giveUp(s, c, calls, err, deadline); err == nil {
 		err = try(s, calls, deadline)
 	}
 	return settle(s, calls, err)
@@ -121,14 +121,13 @@ func try(s *Store, calls []*Call, deadline time.Time) error {
 			shut(c)
 			continue
 		}
-		sent := time.Now()
 		err = run(c, calls, deadline)
 		if err == nil {
-			c.used = sent
+			c.used = c.asked
 			release(s, c)
 			return nil
 		}
-		if err = giveUp(s, c, calls, err, sent, deadline); err != nil {
+		if err = giveUp(s, c, calls, err, deadline); err != nil {
 			return err
 		}
 	}
@@ -159,19 +158,17 @@ func died(c *conn) bool {
 }
 
 // giveUp closes a connection that failed. It returns nil where the calls may be run once more, on another.
-func giveUp(s *Store, c *conn, calls []*Call, err error, sent, deadline time.Time) error {
+func giveUp(s *Store, c *conn, calls []*Call, err error, deadline time.Time) error {
 	if isTimeout(err) {
-		return late(s, c, calls, sent, deadline)
+		return late(s, c, calls, deadline)
 	}
 	// Whatever failed, an answer may still be under way on this connection: it is never used again.
 	shut(c)
 	if errors.Is(err, errUnsent) {
 		return err
 	}
-	if c.limit.N <= 0 {
-		err = errNotRedis
-	}
-	if c.fresh && sent.Sub(c.used) < longIdle {
+	err = failureOf(c, err)
+	if c.fresh && c.asked.Sub(c.used) < longIdle {
 		s.markDown(err)
 		return err
 	}
@@ -186,6 +183,14 @@ func giveUp(s *Store, c *conn, calls []*Call, err error, sent, deadline time.Tim
 		}
 	}
 	return nil
+}
+
+// failureOf returns why a connection failed.
+func failureOf(c *conn, err error) error {
+	if c.limit.N <= 0 {
+		return errNotRedis // its line did not end
+	}
+	return err
 }
 
 func mayRunAgain(calls []*Call) bool {

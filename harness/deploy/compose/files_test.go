@@ -142,6 +142,7 @@ func TestMemory(t *testing.T) {
 		require.NoError(t, yaml.Unmarshal([]byte(read(t, file)), &stack))
 		gateway := stack.Services["proxy-service"]
 		require.Equal(t, "400", gateway.Environment["GOGC"], file)
+		require.Equal(t, "/run/secrets", gateway.Environment["RESILIENCE_SECRETS_DIR"], file)
 		require.Equal(t, limit, gateway.Deploy.Resources.Limits["memory"], file)
 		own := map[any]string{nil: "512MiB", "512M": "460MiB"}[limit] // nine tenths of the limit
 		require.Equal(t, own, gateway.Environment["GOMEMLIMIT"], file)

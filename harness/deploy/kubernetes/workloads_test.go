@@ -165,6 +165,7 @@ func requireMemory(t *testing.T, workload object) {
 		variables[at(variable, "name")] = at(variable, "value")
 	}
 	require.Equal(t, "400", variables["GOGC"])
+	require.Equal(t, "/run/secrets/redis", variables["RESILIENCE_SECRETS_DIR"], "and not the token of its account, which is below /run/secrets")
 	own, _ := variables["GOMEMLIMIT"].(string)
 	require.InDelta(t, 0.7*mebibytes(t, limit), mebibytes(t, strings.TrimSuffix(own, "B")), 5, "the autoscaler's bound is 0.8")
 }

@@ -1,0 +1,67 @@
+package interpreted
+
+import (
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/resilient-gateway/resilience/internal/redistest"
+	"github.com/stretchr/testify/require"
+)
+
+// TestObjects_ofAHeader is TestObjects where the key is a header. One that is configured in another spelling than net/http's costs
+// more, for a middleware may have set it in that one.
+func TestObjects_ofAHeader(t *testing.T) {
+	server := redistest.Start(t)
+	create := plugin(t)
+	for _, row := range []struct {
+		name     string
+		header   string
+		breaks   bool
+		capacity string
+		status   int
+		most     float64
+	}{
+		{"a lease in hand", "X-Api-Key", false, "1000000", 200, 41},
+		{"both", "X-Api-Key", true, "1000000", 200, 102},
+		{"an empty bucket", "X-Api-Key", true, "10", 429, 103},
+		{"a lease in hand, in another spelling", "X-API-Key", false, "1000000", 200, 88},
+		{"both, in another spelling", "X-API-Key", true, "1000000", 200, 152},
+		{"an empty bucket, in another spelling", "X-API-Key", true, "10", 429, 152},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			w := &writer{header: http.Header{}}
+			handler := create(row.name, func(config reflect.Value) {
+				set(config, server.Addr(), "Redis", "Address")
+				set(config, row.capacity, "RateLimit", "Capacity")
+				set(config, row.capacity, "RateLimit", "RefillRate")
+				set(config, "1h", "RateLimit", "RefillPeriod")
+				source := config.Elem().FieldByName("RateLimit").Elem().FieldByName("SourceCriterion")
+				source.Set(reflect.New(source.Type().Elem()))
+				source.Elem().FieldByName("RequestHeaderName").SetString(row.header)
+				if row.breaks {
+					set(config, "5", "CircuitBreaker", "FailureThreshold")
+				}
+			}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(200) }))
+			request := httptest.NewRequest("GET", "/", nil)
+			request.Header.Set(row.header, "key")
+			ask := func() { handler.ServeHTTP(w, request) }
+			for range 10 {
+				for range 50 {
+					ask()
+				}
+				time.Sleep(20 * time.Millisecond)
+			}
+			got := math.Inf(1)
+			for range 10 {
+				got = min(got, testing.AllocsPerRun(300, ask))
+			}
+			require.Equal(t, row.status, w.status)
+			require.LessOrEqual(t, got, row.most)
+			require.Greater(t, got, row.most/2, "too few to be true, or a reason for another bound")
+		})
+	}
+}

@@ -1,0 +1,380 @@
+package resilience
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync"
+	"sync/atomic"
+
+	"github.com/resilient-gateway/resilience/ratelimit"
+)
+
+// A request may come through several instances of the middleware: an entry point and a router name it, two chains do, a router and a
+// service. Two rules hold for all of them in one process:
+//
+//   - A request counts once per scope. What an outer instance does, an inner one of the same scope does not do again.
+//   - What an inner instance answers because it refuses a request says nothing about the service: an outer one does not count it.
+//
+// So an outer instance puts itself into the context of the request, where an inner one finds it, and no client can put anything. That
+// makes objects. An instance checks requests only while it learns what else is on their way, and for good once it has met another one.
+
+// attention is how many requests an instance checks when it is new, and each time others call.
+const attention = 100
+
+// calling is how many requests an instance checks until it stops to call others.
+const calling = 8
+
+// outersKey finds the outer instances of a request in its context.
+var outersKey = new(int)
+
+// outer is an instance that a request has come through. The context holds all of them in a slice, the innermost last: the interpreter
+// cannot be trusted with types that hold themselves.
+type outer struct {
+	instance *instance
+	part     *part         // what it does with this request
+	address  string        // of the client
+	refused  *atomic.Int64 // nil: it has no breaker, and need not know
+}
+
+// part answers as an instance does, but only limits, only breaks, or both. It checks nothing.
+type part struct {
+	limits, breaks bool
+	handler        http.Handler
+}
+
+// cohort is the instances that Traefik made together. No request comes through instances of two.
+type cohort struct {
+	done <-chan struct{}
+
+	mu      sync.Mutex      // guards what follows
+	calls   int64           // to check requests
+	resting []func(on bool) // the attend of instances that do not
+}
+
+// instance is one use of the middleware, as others on the way of a request know it.
+type instance struct {
+	name   string // as Traefik says it
+	scope  *scope
+	limit  *ratelimit.Limit // nil: it does not limit
+	client string           // what its buckets are of
+	breaks bool
+	attend func(on bool)
+	cohort *cohort
+
+	// Guarded by the cohort's lock.
+	called int64 // calls of the cohort that were heard
+	left   int   // requests to check
+	seen   int   // requests checked
+	met    bool  // another instance: all requests are checked
+	warned bool
+	parts  []*part // by what they do
+
+	known known
+}
+
+// known is what an instance that has met another one need not find out for each request. It is guarded by the middleware's mu.
+type known struct {
+	checked int64
+	alone   *part     // for requests that have come through no other instance; nil: not known
+	outer   *instance // the only one that others have come through; nil: not known
+	inside  *part     // for those; nil: nothing is to be done
+}
+
+// enter makes the instance that a middleware is. It checks its first requests.
+func (g *registry) enter(ctx context.Context, m *Middleware, name string) {
+	i := &instance{
+		name: name, scope: m.scope, limit: m.limit, client: fmt.Sprint(m.client), breaks: m.policy != nil, left: attention,
+		attend: m.attend, parts: make([]*part, 8),
+	}
+	g.mu.Lock()
+	if g.cohort == nil || g.cohort.done != ctx.Done() {
+		g.cohort = &cohort{done: ctx.Done()}
+	}
+	i.cohort = g.cohort
+	g.mu.Unlock()
+	m.instance = i
+	m.attend(true)
+}
+
+// attend has the middleware check requests, or not.
+func (m *Middleware) attend(on bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.checks = on
+	m.check(on)
+	if on && turning && m.facing != nil {
+		*m.facing = m.lean
+	}
+}
+
+// checked answers a request that may come through other instances. The lock is held, and given back. Of requests whose way is known, one
+// is looked at anew each time they have doubled.
+func checked(m *Middleware, w http.ResponseWriter, r *http.Request) {
+	k := &m.instance.known
+	k.checked++
+	usual := k.checked&(k.checked-1) != 0
+	alone, outer, inside := k.alone, k.outer, k.inside
+	m.mu.Unlock()
+	outers := outersOf(r)
+	if usual && alone != nil && len(outers) == 0 {
+		serveMarked(m, alone, outers, w, r)
+		return
+	}
+	if usual && outer != nil && len(outers) == 1 && outers[0].instance == outer {
+		if inside == nil {
+			m.next.ServeHTTP(w, r)
+			return
+		}
+		if !isCopy(r) {
+			note(outers, r, refused)
+			serveMarked(m, inside, outers, w, r)
+			return
+		}
+	}
+	find(m, outers, w, r)
+}
+
+// find answers a request after it has looked what is to be done with it.
+func find(m *Middleware, outers []*outer, w http.ResponseWriter, r *http.Request) {
+	copied := len(outers) > 0 && isCopy(r)
+	part, repeated := m.meet(outers, copied)
+	if repeated != nil {
+		m.warnOfRepetition(repeated)
+	}
+	done := int64(refused)
+	if part == nil {
+		done = handedOn
+	}
+	if !copied {
+		note(outers, r, done)
+	}
+	if part == nil {
+		m.next.ServeHTTP(w, r)
+		return
+	}
+	serveMarked(m, part, outers, w, r)
+}
+
+// isCopy tells of a request that Traefik has made for a mirror, and for whose answer nobody waits: its context is none that ends, and
+// makes a channel each time it is asked for one.
+func isCopy(r *http.Request) bool {
+	one, other := r.Context().Done(), r.Context().Done()
+	return one != other
+}
+
+// serveMarked has a part answer a request, and inner instances know of it.
+func serveMarked(m *Middleware, part *part, outers []*outer, w http.ResponseWriter, r *http.Request) {
+	own := &outer{instance: m.instance, part: part}
+	if part.breaks {
+		own.address = r.RemoteAddr
+		own.refused = &atomic.Int64{}
+	}
+	all := []*outer{own}
+	if len(outers) > 0 {
+		all = append(append([]*outer{}, outers...), own)
+	}
+	part.handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), outersKey, all)))
+}
+
+// outersOf returns the instances that a request has come through, as far as they have put themselves into its context.
+func outersOf(r *http.Request) []*outer {
+	all, _ := r.Context().Value(outersKey).([]*outer)
+	return all
+}
+
+// What an instance does with a request, as outer ones are to know.
+const (
+	handedOn = 0
+	refused  = 1 // or not handed on yet
+)
+
+// note tells outer instances what is done with a request inside of them. With a retry, the last attempt holds. The request for a page
+// of the errors middleware has no client's address: it decides nothing.
+func note(outers []*outer, r *http.Request, done int64) {
+	for _, one := range outers {
+		if one.refused != nil && one.address == r.RemoteAddr {
+			one.refused.Store(done)
+		}
+	}
+}
+
+// refusedInside tells whether an answer is, or comes of, the refusal of an instance inside of this one. A success is not: then another
+// service has answered.
+func refusedInside(m *Middleware, r *http.Request, status int) bool {
+	if status < http.StatusBadRequest {
+		return false
+	}
+	all := outersOf(r)
+	if len(all) == 0 {
+		return false
+	}
+	own := all[len(all)-1]
+	return own.instance == m.instance && own.refused != nil && own.refused.Load() == refused
+}
+
+// meet learns from a request that has come through outer instances, and returns what is to be done with it; nil: nothing. It also returns
+// an outer instance that does the same, the first time that there is one. A copy concerns nobody but those that do the same.
+func (m *Middleware) meet(outers []*outer, copied bool) (do *part, repeated *instance) {
+	i := m.instance
+	i.cohort.mu.Lock()
+	defer i.cohort.mu.Unlock()
+	limits, breaks := i.limit != nil, i.breaks
+	for _, one := range outers {
+		again := false
+		if limits && limitsAlike(one, i) {
+			limits = false
+			again = true
+		}
+		if breaks && breaksAlike(one, i) {
+			breaks = false
+			again = true
+		}
+		if again || one.part.breaks && !copied {
+			stay(i)
+			stay(one.instance)
+		}
+		if again && !i.warned {
+			i.warned = true
+			repeated = one.instance
+		}
+	}
+	learn(i, len(outers) == 0)
+	do = m.partOf(limits, breaks, len(outers) > 0 && !copied)
+	if i.met && !copied {
+		m.remember(outers, do)
+	}
+	return do, repeated
+}
+
+// limitsAlike tells whether an outer instance takes the tokens that an inner one would take.
+func limitsAlike(outer *outer, inner *instance) bool {
+	one := outer.instance
+	return outer.part.limits && one.scope == inner.scope && one.limit == inner.limit && one.client == inner.client
+}
+
+// breaksAlike tells whether an outer instance has the circuit of an inner one.
+func breaksAlike(outer *outer, inner *instance) bool {
+	return outer.part.breaks && outer.instance.scope == inner.scope
+}
+
+// stay has an instance check all requests from now on. The cohort's lock is held.
+func stay(i *instance) {
+	if !i.met {
+		i.met = true
+		i.attend(true)
+	}
+}
+
+// learn counts a request that is checked. The first ones call the others: those that are reached for the first time may be inside or
+// outside of any. Where an instance has met others, one that has come through none calls, for it may have come through one that rests;
+// of these checked lets few come here. The cohort's lock is held.
+func learn(i *instance, alone bool) {
+	c := i.cohort
+	if i.called != c.calls {
+		i.called = c.calls
+		i.left = attention
+	}
+	i.seen++
+	if i.met && alone || i.seen <= calling && i.seen&(i.seen-1) == 0 {
+		call(c)
+		i.called = c.calls
+	}
+	i.left--
+	if i.left == 0 && !i.met {
+		i.attend(false)
+		c.resting = append(c.resting, i.attend)
+	}
+}
+
+// call has all instances check requests again. The cohort's lock is held.
+func call(c *cohort) {
+	c.calls++
+	for _, attend := range c.resting {
+		attend(true)
+	}
+	c.resting = nil
+}
+
+// remember notes what is to be done with requests that come this way.
+func (m *Middleware) remember(outers []*outer, do *part) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	k := &m.instance.known
+	if len(outers) == 0 {
+		k.alone = do
+	}
+	if len(outers) == 1 {
+		k.outer = outers[0].instance
+		k.inside = do
+	}
+}
+
+// partOf returns the part that limits, breaks, or both; nil where it is to do neither. Inside of other instances it tells them when it
+// hands a request on. The cohort's lock is held.
+func (m *Middleware) partOf(limits, breaks, inside bool) *part {
+	if !limits && !breaks {
+		return nil
+	}
+	kind := 0
+	if limits {
+		kind++
+	}
+	if breaks {
+		kind += 2
+	}
+	if inside {
+		kind += 4
+	}
+	parts := m.instance.parts
+	if parts[kind] == nil {
+		parts[kind] = &part{limits: limits, breaks: breaks, handler: m.newPart(limits, breaks, inside)}
+	}
+	return parts[kind]
+}
+
+func (m *Middleware) newPart(limits, breaks, inside bool) http.Handler {
+	one := &Middleware{}
+	m.mu.Lock()
+	*one = *m
+	m.mu.Unlock()
+	one.own = &statusSource{}
+	one.settings = &settings{}
+	*one.settings = *m.settings
+	if !limits {
+		one.settings.limit = nil
+	}
+	if !breaks {
+		one.settings.policy = nil
+	}
+	one.checks = false
+	if inside {
+		next := m.next
+		one.next = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			all := outersOf(r)
+			note(all[:len(all)-1], r, handedOn)
+			next.ServeHTTP(w, r)
+		})
+	}
+	one.ready()
+	return one.front
+}
+
+// warnOfRepetition warns once in the life of a scope.
+func (m *Middleware) warnOfRepetition(outer *instance) {
+	const warning = "requests come through this middleware twice, and count once"
+	if shared.isNews(m.scope, warning) {
+		m.log.Warn(warning, "outer", outer.name, "inner", m.instance.name)
+	}
+}
+
+// isNews tells whether a scope has never warned of something, and notes that it has.
+func (g *registry) isNews(one *scope, warning string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if one.warned[warning] {
+		return false
+	}
+	one.warned[warning] = true
+	return true
+}
