@@ -10,7 +10,8 @@ help:
 	@echo 'make run      the whole gateway on 127.0.0.1:$${PORT:-5000}'
 	@echo 'make test     every test: compiled with -race, interpreted, end to end'
 	@echo 'make ci       make test, and what else belongs to a submission'
-	@echo 'make soak     what takes long: ten minutes of a fleet under faults, and a report; 500 reloads; a flood of keys'
+	@echo 'make soak     what takes long: ten minutes of a fleet under faults, and a report; two minutes under attack; 500 reloads;'
+	@echo '              a flood of keys'
 	@echo 'make bench    what the plugin costs beside the built-in limiter and breaker'
 	@echo 'make bundle   dist/plugins-local: the plugin as Traefik loads it'
 	@echo 'make traefik  dist/bin/traefik: the pinned version'
@@ -62,8 +63,8 @@ test-simulation:
 fuzz: redis
 	.ci/fuzz
 
-# What takes long: a fleet under faults of every kind, held against what is promised; reloads; a flood of keys. SOAK="-length 1h
-# -seed 7" for another length, or to see a failure again.
+# What takes long: a fleet under faults of every kind, held against what is promised; malformed and slow clients; reloads; a flood
+# of keys. SOAK="-length 1h -seed 7 -attack 10m" for other lengths, or to see a failure again.
 SOAK ?= -length 10m
 RELOADS ?= 500
 KEYS ?= 200000
@@ -74,7 +75,7 @@ soak: redis bundle traefik upstream
 ci: test test-deploy
 	@.ci/part fuzz              $(MAKE) --no-print-directory fuzz
 	@.ci/part bench             $(MAKE) --no-print-directory bench-short
-	@.ci/part soak              $(MAKE) --no-print-directory soak SOAK='-length 125s -gap 1500ms -faults 10' RELOADS=60 KEYS=80000
+	@.ci/part soak              $(MAKE) --no-print-directory soak SOAK='-length 125s -gap 1500ms -faults 10 -attack 30s' RELOADS=60 KEYS=80000
 
 # Every way to deploy it, tried for real.
 test-deploy:

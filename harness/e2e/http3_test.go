@@ -133,13 +133,10 @@ func http3Request(method, path string, fields ...string) []byte {
 
 func http3Data(text string) []byte { return http3Frame(http3DataFrame, []byte(text)) }
 
-// Each row is sent five times after one failure of the service, which then must still be the only one in a row.
-func TestHTTP3_malformedRequestsAreNotTheServicesFailures(t *testing.T) {
+// malformedHTTP3 are requests over HTTP/3 whose fault is the client's.
+var malformedHTTP3 = func() []http3Row {
 	post := func(fields ...string) []byte { return http3Request("POST", "/proxy/echo", fields...) }
-	rows := []struct {
-		name   string
-		frames [][]byte
-	}{
+	return []http3Row{
 		{"less than the content-length", [][]byte{post("content-length", "10"), http3Data("abc")}},
 		{"no body, and a content-length", [][]byte{post("content-length", "10")}},
 		{"more than the content-length", [][]byte{post("content-length", "3"), http3Data("abcdef")}},
@@ -149,19 +146,38 @@ func TestHTTP3_malformedRequestsAreNotTheServicesFailures(t *testing.T) {
 		{"two trailers", [][]byte{post(), http3Data("abc"), http3Headers("x-checksum", "abc"), http3Headers("x-checksum", "def")}},
 		{"a reset in the middle of the body", [][]byte{post("content-length", "10"), http3Data("abc"), nil}},
 	}
+}()
+
+type http3Row struct {
+	name   string
+	frames [][]byte
+}
+
+// startHTTP3 starts a gateway with a breaker and HTTP/3, and returns its address and what sends a GET to it.
+func startHTTP3(t *testing.T, server *redistest.Server, breaker block, change func(static map[string]any)) (address string, get func(path string) int) {
+	t.Helper()
+	dynamic := t.TempDir()
+	writeDynamic(t, dynamic, block{"redis": redisBlock(server), "circuitBreaker": breaker})
+	address, withHTTP3 := overHTTP3(t, dynamic)
+	startTraefik(t, options{upstream: startUpstream(t), dynamic: dynamic, change: func(static map[string]any) {
+		change(static)
+		withHTTP3(static)
+	}})
+	return address, func(path string) int {
+		t.Helper()
+		return dialHTTP3(t, address).send(http3Request("GET", path))
+	}
+}
+
+// Each row is sent five times after one failure of the service, which then must still be the only one in a row.
+func TestHTTP3_malformedRequestsAreNotTheServicesFailures(t *testing.T) {
 	for way, change := range statusSources {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
-			server, dynamic := redistest.Start(t), t.TempDir()
-			writeDynamic(t, dynamic, block{"redis": redisBlock(server), "circuitBreaker": block{"failureThreshold": 1000}})
-			address, withHTTP3 := overHTTP3(t, dynamic)
-			startTraefik(t, options{upstream: startUpstream(t), dynamic: dynamic, change: func(static map[string]any) {
-				change(static)
-				withHTTP3(static)
-			}})
+			server := redistest.Start(t)
+			address, get := startHTTP3(t, server, block{"failureThreshold": 1000}, change)
 			failures := func() string { return server.Hash(breakerKey)["failures"] }
-			get := func(path string) int { return dialHTTP3(t, address).send(http3Request("GET", path)) }
-			for _, row := range rows {
+			for _, row := range malformedHTTP3 {
 				t.Run(row.name, func(t *testing.T) {
 					require.Equal(t, http.StatusOK, get("/proxy/ok"))
 					require.Equal(t, http.StatusInternalServerError, get("/proxy/fail"))
@@ -173,6 +189,28 @@ func TestHTTP3_malformedRequestsAreNotTheServicesFailures(t *testing.T) {
 					require.Equal(t, "1", failures(), "failures in a row")
 				})
 			}
+		})
+	}
+}
+
+// A probe that is malformed gives its place back: the circuit stays half-open, and the next good requests close it.
+func TestHTTP3_malformedProbesHaveNoVerdict(t *testing.T) {
+	for way, change := range statusSources {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t)
+			address, get := startHTTP3(t, server, block{"failureThreshold": 1, "resetTimeout": "1s"}, change)
+			require.Equal(t, http.StatusInternalServerError, get("/proxy/fail"))
+			require.Equal(t, http.StatusServiceUnavailable, get("/proxy/ok"))
+			time.Sleep(1100 * time.Millisecond)
+			for _, row := range malformedHTTP3 {
+				dialHTTP3(t, address).send(row.frames...)
+				time.Sleep(100 * time.Millisecond) // for the report
+				require.Equal(t, "half-open", server.Hash(breakerKey)["state"], row.name)
+			}
+			require.Equal(t, http.StatusOK, get("/proxy/ok"))
+			require.Equal(t, http.StatusOK, get("/proxy/ok"))
+			require.Equal(t, "closed", server.Hash(breakerKey)["state"])
 		})
 	}
 }
