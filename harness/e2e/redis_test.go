@@ -25,7 +25,7 @@ import (
 
 // commands are all that we send, and what a user needs on the keys below our prefix. The README names them.
 var commands = []string{
-	"+evalsha", "+eval", "+time", "+get", "+set", "+del", "+hgetall", "+hset", "+hdel", "+pttl", "+pexpire", "+select",
+	"+evalsha", "+eval", "+time", "+get", "+set", "+del", "+hgetall", "+hset", "+hdel", "+pttl", "+pexpire", "+select", "+script|load",
 }
 
 // bothReset is how long the circuit of both stays open: time enough for a request to find it so on a busy machine.

@@ -26,6 +26,7 @@ type conn struct {
 	limit  *io.LimitedReader // of raw, set before each answer: a line that does not end must not fill the memory
 	reader *bufio.Reader     // of limit
 	loads  int               // answers to SCRIPT LOAD that have not been read
+	away   *atomic.Bool      // the store's, or nil
 	noLoad *atomic.Bool      // to be set where Redis loads no script for us
 	begun  string            // the part of a line that has been read
 	secure bool              // TLS
@@ -98,6 +99,7 @@ func dial(s *Store) (*conn, error) {
 	}
 	c := newConn(raw, settings.DialTimeout)
 	c.secure = settings.TLS != nil
+	c.away = &s.Away
 	if err := greet(s, c, deadline); err != nil {
 		shut(c)
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"time"
 )
 
@@ -30,9 +31,14 @@ func readLine(c *conn) (string, error) {
 }
 
 // lookAgain reads the rest of a line whose deadline has passed. That it has, says nothing about Redis where this process was
-// not running meanwhile: the answer may be here, for a read behind its deadline fails without a look.
+// not running meanwhile: the answer may be here, for a read behind its deadline fails without a look. There is no need to look where
+// Redis is known to be away.
 func lookAgain(c *conn, line string) (string, error) {
 	for i := 1; ; i++ {
+		if c.away != nil && c.away.Load() {
+			c.begun = line
+			return "", os.ErrDeadlineExceeded
+		}
 		now := time.Now()
 		c.raw.SetDeadline(now.Add(grace))
 		rest, err := c.reader.ReadString('\n')

@@ -93,7 +93,7 @@ func dialMore(s *Store) {
 	}
 }
 
-// dial adds a connection to the idle ones, or marks the store down.
+// dial makes a connection, or marks the store down.
 func (s *Store) dial() {
 	defer func() { recover() }()
 	c, err := s.tryDial()
@@ -103,19 +103,26 @@ func (s *Store) dial() {
 	}
 }
 
-// dialled ends a dial, which made a connection or none.
+// dialled ends a dial, which made a connection or none. One that no request waits for is kept when it has answered.
 func (s *Store) dialled(c *conn) {
-	kept := false
-	defer func() {
-		if c != nil && !kept {
-			shut(c)
-		}
-	}()
+	if s.endDial(c) || c == nil {
+		return
+	}
+	if noteLate(s, c) {
+		s.awaitRest(c, 0, time.Now().Add(s.settings.DialTimeout))
+	} else {
+		shut(c)
+	}
+}
+
+// endDial gives a new connection to a request that waits, if there is one.
+func (s *Store) endDial(c *conn) (taken bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.dials--
-	kept = c != nil && place(s, c)
+	taken = c != nil && len(s.waits) > 0 && place(s, c)
 	dialMore(s)
+	return taken
 }
 
 // place gives a connection to whoever has waited longest, or keeps it, and tells whether it did. mu is held.
