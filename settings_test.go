@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -374,6 +375,19 @@ func TestRead_circuitBreaker(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			require.Equal(t, row.want, mustRead(t, &Config{CircuitBreaker: &row.config}).policy)
 		})
+	}
+}
+
+func TestRead_hangTimeout(t *testing.T) {
+	for text, want := range map[string]time.Duration{"": 0, " ": 0, "0": 0, "0s": 0, "1s": time.Second, " 250ms ": 250 * time.Millisecond} {
+		s := mustRead(t, &Config{CircuitBreaker: &CircuitBreakerConfig{HangTimeout: text}})
+		require.Equal(t, want, s.hangTimeout, text)
+		require.Equal(t, want > 0, strings.Contains(s.parts[0], "; no response headers within "), text)
+	}
+	for _, text := range []string{"-1s", "5", "x", "1ns"} {
+		_, err := read(&Config{CircuitBreaker: &CircuitBreakerConfig{HangTimeout: text}}, "gateway")
+		require.Error(t, err, text)
+		require.Contains(t, err.Error(), "circuitBreaker.hangTimeout", text)
 	}
 }
 
