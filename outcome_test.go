@@ -1,6 +1,7 @@
 package resilience
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -9,12 +10,14 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/resilient-gateway/resilience/breaker"
 	"github.com/resilient-gateway/resilience/internal/recorder"
+	"github.com/resilient-gateway/resilience/internal/statuswriter"
 	"github.com/stretchr/testify/require"
 )
 
@@ -110,7 +113,12 @@ func TestExchange_outcome(t *testing.T) {
 		{"its 504, to a body that came too slowly", post(os.ErrDeadlineExceeded), exchange{status: 504, size: words(504), finished: true}, unknown, false},
 		{"its 502, to a whole body", post(io.EOF), exchange{status: 502, size: words(502), finished: true}, failure, false},
 		{"the service's 502, to half a body", post(io.ErrUnexpectedEOF), exchange{status: 502, dated: true, finished: true}, failure, false},
-		{"Traefik's own, as http.Error writes it", post(io.ErrUnexpectedEOF), exchange{status: 500, size: words(500) + 1, finished: true}, unknown, false},
+		{"a middleware's, by http.Error", post(io.ErrUnexpectedEOF), exchange{status: 500, size: 30, finished: true,
+			header: http.Header{"X-Content-Type-Options": {"nosniff"}}}, unknown, false},
+		{"a middleware's, empty", post(io.ErrUnexpectedEOF), exchange{status: 500, finished: true}, unknown, false},
+		{"an empty one of a service without a date", get(nil), exchange{status: 500, finished: true}, failure, false},
+		{"of one that tells the length", post(io.ErrUnexpectedEOF), exchange{status: 500, finished: true,
+			header: http.Header{"Content-Length": {"0"}}}, failure, false},
 		{"503 of its balancer", get(nil), exchange{status: 503, size: 30, finished: true}, failure, false},
 		{"CONNECT", get(func(r *http.Request) { r.Method = "CONNECT" }), exchange{status: 501, finished: true}, unknown, false},
 		{"CONNECT over HTTP/2, answered", get(func(r *http.Request) { r.Method, r.ProtoMajor = "CONNECT", 2 }), exchange{status: 500, dated: true, finished: true}, failure, false},
@@ -269,4 +277,32 @@ func TestHang(t *testing.T) {
 	time.Sleep(60 * time.Millisecond)
 	require.False(t, never.end(), "the body has not ended well")
 	require.Len(t, reports, 0)
+}
+
+// Where it cannot be told whose failure an answer is, the next ones go through a recorder for a while, and then past it again.
+func TestWatchClosely(t *testing.T) {
+	newProcess(t, time.Minute)
+	m, err := newMiddleware(context.Background(), status(http.StatusOK), &Config{CircuitBreaker: failures("3")}, nameOf(t))
+	require.NoError(t, err)
+	source := func(now int64) (known, closely bool) {
+		own, closely := sourceOf(m, reflect.TypeOf(statuswriter.New()), now)
+		return own == m.own, closely
+	}
+	now := sinceStart(time.Now())
+	known, closely := source(now)
+	require.True(t, known)
+	require.False(t, closely)
+
+	outcome := m.judge(&exchange{r: requestWith("GET", nil), status: http.StatusOK, came: time.Now().Add(-time.Minute)})
+	require.Equal(t, breaker.Unknown, outcome)
+	_, closely = source(now)
+	require.True(t, closely)
+	require.True(t, m.own.writer == nil, "no request goes the fast way")
+
+	known, closely = source(m.closely)
+	require.True(t, known)
+	require.False(t, closely)
+	require.True(t, m.own.writer != nil)
+	other, _ := sourceOf(m, reflect.TypeOf(statuswriter.NewSized()), m.closely)
+	require.True(t, other != m.own && other != nil, "another writer is not the route's own")
 }

@@ -156,6 +156,41 @@ func TestVerdict_anAnswerThatIsCutLateIsAFailure(t *testing.T) {
 	}
 }
 
+// A service that ends the connection while the client is still sending, which is slow, has waited for it.
+func TestVerdict_anUploadThatWasWaitedForIsNoFailure(t *testing.T) {
+	impatient := func(w http.ResponseWriter, r *http.Request) {
+		if path.Base(r.URL.Path) == "close" {
+			time.Sleep(time.Second)
+			if connection, _, err := http.NewResponseController(w).Hijack(); err == nil {
+				connection.Close()
+			}
+		}
+	}
+	for way, change := range statusSources {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			breaker := block{"failureThreshold": 5, "resetTimeout": "1h"}
+			s := startWaiting(t, &http.Server{Handler: http.HandlerFunc(impatient)}, breaker, change, "slow", "whole")
+			s.calm(t, "slow")
+			for range 5 {
+				var slow []io.Reader
+				for range 12 {
+					slow = append(slow, io.LimitReader(zeros{}, 10), &pause{200 * time.Millisecond})
+				}
+				demand(s, "/slow/close", "POST", io.MultiReader(slow...), 5*time.Second)
+			}
+			require.Equal(t, "closed", s.state("slow"))
+			s.calm(t, "slow")
+
+			s.calm(t, "whole")
+			for range 5 {
+				demand(s, "/whole/close", "POST", io.LimitReader(zeros{}, 10), 5*time.Second)
+			}
+			require.Equal(t, "open", s.state("whole"))
+		})
+	}
+}
+
 // An answer to a POST that is cut at once counts as well, from the second on.
 func TestVerdict_anAnswerToAPOSTThatIsCutAtOnceIsAFailure(t *testing.T) {
 	for way, change := range statusSources {
