@@ -15,7 +15,7 @@ type statusSource struct {
 	writer reflect.Type // nil: not known, or not to be asked now
 	first  reflect.Type // the writer, once it is known
 	status int          // which of its methods tells the status
-	size   int // and which the bytes of the body; -1: none
+	size   int          // and which the bytes of the body; -1: none
 }
 
 // passage is a request that passed at a time because the view of the breaker was healthy then.
