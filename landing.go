@@ -12,9 +12,10 @@ import (
 // statusSource is a type of writers that know the status of the answer: Traefik's own, where its metrics or access log watch the answer
 // already. Asking them leaves them whole. Its first request finds out; others go the longer way.
 type statusSource struct {
-	writer reflect.Type
-	status int // which of its methods tells the status
-	size   int // and which the bytes of the body; -1: none
+	writer reflect.Type // nil: not known, or not to be asked now
+	first  reflect.Type // the writer, once it is known
+	status int          // which of its methods tells the status
+	size   int          // and which the bytes of the body; -1: none
 }
 
 // passage is a request that passed at a time because the view of the breaker was healthy then.
@@ -124,12 +125,15 @@ func sourceOf(m *Middleware, writer reflect.Type, now int64) (own *statusSource,
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.own.writer != nil {
+	if m.own.first == nil {
+		m.own.first = writer
+		m.own.status = status.Index
+		m.own.size = size
+	}
+	if m.own.first != writer { // passages that are under way may still ask the first
 		return &statusSource{writer: writer, status: status.Index, size: size}, false
 	}
 	m.own.writer = writer
-	m.own.status = status.Index
-	m.own.size = size
 	return m.own, false
 }
 

@@ -103,14 +103,14 @@ func (x *exchange) complete() bool {
 	return x.finished && x.r.Method == http.MethodHead && x.status != 0 && x.status != statusClientClosedRequest
 }
 
-// byTraefik tells whether an answer looks like what Traefik writes where it could not get one from the service: without a date and a
-// length, and with the status in words for a body.
+// byTraefik tells whether an answer looks like what Traefik or a middleware writes where there is none from the service: without a
+// date and a length, and with the status in words for a body, or with none, or as http.Error writes it. A service's may look like that.
 func (x *exchange) byTraefik() bool {
 	if x.dated || !failsByItself(x.status) || len(x.header["Content-Length"]) > 0 {
 		return false
 	}
 	words := int64(len(http.StatusText(x.status)))
-	return x.size < 0 || x.size == words || x.size == words+1 // http.Error ends the line
+	return x.size <= 0 || x.size == words || x.header.Get("X-Content-Type-Options") == "nosniff"
 }
 
 // failsByItself tells that a status is one of those that Traefik answers with by itself.

@@ -26,7 +26,7 @@ var (
 	noLimit        int64               = math.MaxInt64
 
 	trackedBody = reflect.TypeOf(http.MaxBytesReader(nil, nil, 0))
-	nopCloser   = reflect.TypeOf(io.NopCloser(http.NoBody))
+	nopCloser   = reflect.TypeOf(io.NopCloser(http.MaxBytesReader(nil, nil, 0)))
 )
 
 // trackBody has the body of a request remember how it ended. The reader is compiled: an interpreted one would cost more than

@@ -442,6 +442,19 @@ func TestRead_circuitBreaker(t *testing.T) {
 	}
 }
 
+func TestRead_hangTimeout(t *testing.T) {
+	for text, want := range map[string]time.Duration{"": 0, " ": 0, "0": 0, "0s": 0, "1s": time.Second, " 250ms ": 250 * time.Millisecond} {
+		s := mustRead(t, &Config{CircuitBreaker: &CircuitBreakerConfig{HangTimeout: text}})
+		require.Equal(t, want, s.hangTimeout, text)
+		require.Equal(t, want > 0, strings.Contains(s.parts[0], "; no response headers within "), text)
+	}
+	for _, text := range []string{"-1s", "5", "x", "1ns"} {
+		_, err := read(&Config{CircuitBreaker: &CircuitBreakerConfig{HangTimeout: text}}, "gateway")
+		require.Error(t, err, text)
+		require.Contains(t, err.Error(), "circuitBreaker.hangTimeout", text)
+	}
+}
+
 func TestRead_health(t *testing.T) {
 	require.Equal(t, "/", mustRead(t, &Config{Health: &HealthConfig{Path: "/"}}).health)
 	require.Equal(t, "/a/b.c", mustRead(t, &Config{Health: &HealthConfig{Path: "/a/b.c"}}).health)

@@ -166,6 +166,7 @@ func verdictServices(t *testing.T) map[string]string {
 	t.Cleanup(func() { small.Close() })
 	return map[string]string{
 		"early":                   saying(t, plain+"Date: Mon, 02 Jan 2006 15:04:05 GMT\r\nContent-Length: 5\r\n\r\nsorry"),
+		"dateless, empty":         saying(t, plain+"\r\n"),
 		"dateless":                saying(t, plain+"Content-Length: 5\r\n\r\nsorry"),
 		"dateless, chunked":       saying(t, plain+"Transfer-Encoding: chunked\r\n\r\n5\r\nsorry\r\n0\r\n\r\n"),
 		"dateless, closed":        saying(t, plain+"\r\nsorry"),
@@ -224,6 +225,7 @@ var verdictRows = []verdictRow{
 	{name: "retry: a bad chunk size", below: []string{"retry"}, send: chunked("/upload", "zz\r\nabc\r\n0\r\n\r\n")},
 	{name: "retry on status: a bad chunk size", below: []string{"retry-status"}, send: chunked("/upload", "zz\r\nabc\r\n0\r\n\r\n")},
 	{name: "compress: a bad chunk size", below: []string{"compress"}, send: chunked("/upload", "zz\r\nabc\r\n0\r\n\r\n")},
+	{name: "auth: a bad chunk size", below: []string{"auth"}, send: chunked("/upload", "zz\r\nabc\r\n0\r\n\r\n")},
 	{name: "compress: CONNECT", below: []string{"compress"}, send: rawly(h1("CONNECT /", "Connection: close"))},
 
 	{name: "the service's 500", send: rawly(h1("GET /fail", "Connection: close")), opens: true},
@@ -251,6 +253,7 @@ var verdictRows = []verdictRow{
 	{name: "an answer that the service cuts", send: rawly(h1("GET /abort?after=100000", "Connection: close")), opens: true, late: true},
 	{name: "without a date", service: "dateless", send: rawly(h1("GET /", "Connection: close")), opens: true},
 	{name: "without a date, in chunks", service: "dateless, chunked", send: rawly(h1("GET /", "Connection: close")), opens: true},
+	{name: "without a date, and empty", service: "dateless, empty", send: rawly(h1("GET /", "Connection: close")), opens: true},
 	{name: "without a date, until the end", service: "dateless, closed", send: rawly(h1("GET /", "Connection: close")), opens: true},
 	{name: "without a date, Traefik's words", service: "dateless, words", send: rawly(h1("GET /", "Connection: close")), opens: true},
 	{name: "without a date, Traefik's words in chunks", service: "dateless, chunked words", send: rawly(h1("GET /", "Connection: close")), opens: true},
@@ -281,6 +284,7 @@ func startVerdicts(t *testing.T, rows []verdictRow, breaker block, change func(s
 		"retry":        block{"retry": block{"attempts": 3}},
 		"retry-status": block{"retry": block{"attempts": 3, "status": []string{"503"}, "retryNonIdempotentMethod": true}},
 		"compress":     block{"compress": block{}},
+		"auth":         block{"forwardAuth": block{"address": up.url() + "/ok", "forwardBody": true}},
 	}
 	for i, row := range rows {
 		name := fmt.Sprintf("row-%d", i)

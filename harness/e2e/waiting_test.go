@@ -2,9 +2,11 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path"
 	"path/filepath"
 	"sync"
@@ -60,7 +62,7 @@ func (s *waitingStage) calm(t *testing.T, scope string) {
 
 // bigAnswer is an answer that no buffers hold.
 func bigAnswer(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path != "/waiting/big" {
+	if path.Base(r.URL.Path) != "big" {
 		return
 	}
 	piece := make([]byte, 1<<20)
@@ -80,28 +82,21 @@ func slowly(t *testing.T, client *http.Client, url string, during time.Duration)
 	piece := make([]byte, 1000)
 	for end := time.Now().Add(during); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		if _, err := io.ReadFull(response.Body, piece); err != nil {
-			return true
+			return err != io.EOF
 		}
 	}
 	_, err = io.Copy(io.Discard, response.Body)
-	return err != nil
+	return errors.Is(err, io.ErrUnexpectedEOF) || err != nil && !os.IsTimeout(err)
 }
 
-// http1Slow has a connection of its own for each request, which the kernel buffers little of.
-func http1Slow() *http.Client {
-	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
-		c, err := (&net.Dialer{}).DialContext(ctx, network, address)
-		if err == nil {
-			c.(*net.TCPConn).SetReadBuffer(16 << 10)
-		}
-		return c, err
-	}
-	return &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true, ReadBufferSize: 4096}, Timeout: 30 * time.Second}
+// http1 has a connection of its own for each request.
+func http1() *http.Client {
+	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}
 }
 
 // A service ends the connection after its own send timeout, because the client reads slowly: it has not failed.
 func TestVerdict_aClientThatWasWaitedForIsNoFailure(t *testing.T) {
-	protocols := map[string]*http.Client{"http1": http1Slow(), "http2": http2}
+	protocols := map[string]*http.Client{"http1": http1(), "http2": http2}
 	for way, change := range statusSources {
 		t.Run(way, func(t *testing.T) {
 			t.Parallel()
@@ -157,6 +152,41 @@ func TestVerdict_anAnswerThatIsCutLateIsAFailure(t *testing.T) {
 				})
 			}
 			both.Wait()
+		})
+	}
+}
+
+// A service that ends the connection while the client is still sending, which is slow, has waited for it.
+func TestVerdict_anUploadThatWasWaitedForIsNoFailure(t *testing.T) {
+	impatient := func(w http.ResponseWriter, r *http.Request) {
+		if path.Base(r.URL.Path) == "close" {
+			time.Sleep(time.Second)
+			if connection, _, err := http.NewResponseController(w).Hijack(); err == nil {
+				connection.Close()
+			}
+		}
+	}
+	for way, change := range statusSources {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			breaker := block{"failureThreshold": 5, "resetTimeout": "1h"}
+			s := startWaiting(t, &http.Server{Handler: http.HandlerFunc(impatient)}, breaker, change, "slow", "whole")
+			s.calm(t, "slow")
+			for range 5 {
+				var slow []io.Reader
+				for range 12 {
+					slow = append(slow, io.LimitReader(zeros{}, 10), &pause{200 * time.Millisecond})
+				}
+				demand(s, "/slow/close", "POST", io.MultiReader(slow...), 5*time.Second)
+			}
+			require.Equal(t, "closed", s.state("slow"))
+			s.calm(t, "slow")
+
+			s.calm(t, "whole")
+			for range 5 {
+				demand(s, "/whole/close", "POST", io.LimitReader(zeros{}, 10), 5*time.Second)
+			}
+			require.Equal(t, "open", s.state("whole"))
 		})
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -229,4 +230,42 @@ func TestRecorder_flushesAPieceThatCameBeforeAnyHeader(t *testing.T) {
 	(&Recorder{ResponseWriter: w}).Write([]byte("a"))
 
 	require.True(t, w.Flushed)
+}
+
+func TestRecorder_tellsMoreOfAnAnswer(t *testing.T) {
+	d := newDiary()
+	r := watch(d)
+	r.Header().Set("Date", "Mon, 02 Jan 2006 15:04:05 GMT")
+	r.WriteHeader(http.StatusOK)
+	r.Write([]byte("abc"))
+	r.Write([]byte("de"))
+
+	require.Equal(t, int64(5), r.Size)
+	require.True(t, r.Dated)
+	require.Zero(t, r.Waited, "it is not timed")
+
+	undated := watch(newDiary())
+	undated.WriteHeader(http.StatusOK)
+	require.False(t, undated.Dated)
+}
+
+// slowWriter is a writer whose client takes its time.
+type slowWriter struct {
+	http.ResponseWriter
+	each time.Duration
+}
+
+func (s *slowWriter) Write(p []byte) (int, error) {
+	time.Sleep(s.each)
+	return s.ResponseWriter.Write(p)
+}
+
+func TestRecorder_tellsHowLongTheClientWasWaitedFor(t *testing.T) {
+	r := &Recorder{ResponseWriter: &slowWriter{newDiary(), 10 * time.Millisecond}, Timed: true}
+	r.WriteHeader(http.StatusOK)
+	r.Write([]byte("a"))
+	r.Write([]byte("b"))
+
+	require.GreaterOrEqual(t, r.Waited, 20*time.Millisecond)
+	require.Equal(t, int64(2), r.Size)
 }
