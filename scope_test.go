@@ -13,11 +13,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/resilient-gateway/resilience/internal/logging"
 	"github.com/resilient-gateway/resilience/internal/redistest"
 	"github.com/stretchr/testify/require"
 )
 
-// recording is what the middlewares log, which outside of Traefik goes to standard output.
+// recording is what the middlewares log outside of Traefik.
 type recording struct {
 	ended sync.WaitGroup
 
@@ -32,10 +33,9 @@ func record(t *testing.T) *recording {
 	r := &recording{}
 	r.ended.Add(1)
 	go r.read(reader)
-	stdout := os.Stdout
-	os.Stdout = writer
+	before := logging.SetOutput(writer)
 	t.Cleanup(func() {
-		os.Stdout = stdout
+		logging.SetOutput(before)
 		writer.Close()
 		r.ended.Wait()
 	})

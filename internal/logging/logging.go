@@ -7,8 +7,24 @@ import (
 	"log"
 	"os"
 	"reflect"
+	"sync"
 	"time"
 )
+
+// output is where lines go outside of Traefik. outputMu guards it: what runs in the background may log at any time.
+var (
+	outputMu sync.Mutex
+	output   = os.Stdout
+)
+
+// SetOutput has lines go to a file outside of Traefik, and returns where they went before. It is for tests.
+func SetOutput(file *os.File) (before *os.File) {
+	outputMu.Lock()
+	defer outputMu.Unlock()
+	before = output
+	output = file
+	return before
+}
 
 // Logger writes on behalf of one middleware. It is safe for concurrent use.
 type Logger struct {
@@ -83,6 +99,8 @@ func printLine(level, message string, fields []string) {
 	}
 	text, err := json.Marshal(line)
 	if err == nil {
-		os.Stdout.Write(append(text, '\n'))
+		outputMu.Lock()
+		defer outputMu.Unlock()
+		output.Write(append(text, '\n'))
 	}
 }

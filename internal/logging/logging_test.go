@@ -11,13 +11,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// printed returns what is written to standard output meanwhile.
+// printed returns what is logged meanwhile.
 func printed(t *testing.T, do func()) string {
 	reader, writer, err := os.Pipe()
 	require.NoError(t, err)
-	stdout := os.Stdout
-	os.Stdout = writer
-	defer func() { os.Stdout = stdout }()
+	defer SetOutput(SetOutput(writer))
 	do()
 	require.NoError(t, writer.Close())
 	text, err := io.ReadAll(reader)
@@ -69,9 +67,7 @@ func TestLogger_survivesAnOutputThatIsGone(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, reader.Close())
 	require.NoError(t, writer.Close())
-	stdout := os.Stdout
-	defer func() { os.Stdout = stdout }()
-	os.Stdout = writer
+	defer SetOutput(SetOutput(writer))
 
 	New("gateway").Warn("nobody reads this")
 }
