@@ -212,7 +212,7 @@ func TestDebt_aRedisThatIsLateNowAndThen(t *testing.T) {
 			done.Wait()
 			Close(l)
 			require.LessOrEqual(t, admitted, int64(50), "one of %d calls is late", every)
-			require.Greater(t, admitted, int64(20), "one of %d calls is late", every)
+			require.Greater(t, admitted, int64(10), "one of %d calls is late", every) // each late call that Redis made costs a token
 		}
 	}
 }
