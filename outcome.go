@@ -201,6 +201,9 @@ var wellKnown = map[string]bool{
 	http.MethodDelete: true, http.MethodOptions: true,
 }
 
+// headerLine is what HTTP/2 adds to the length of each header line where it compares headers with a limit.
+const headerLine = 32
+
 // plain tells that nothing about a request can keep a transport from sending it: a well-known method, a host and headers that can
 // be printed and are short, no upgrade and no trailers. Its body is whole; over HTTP/3 that does not say that it is as long as it
 // was to be.
@@ -214,7 +217,7 @@ func plain(r *http.Request) bool {
 	length := len(r.RequestURI) + len(r.Host)
 	for name, lines := range r.Header {
 		for _, line := range lines {
-			length += len(name) + len(line)
+			length += len(name) + len(line) + headerLine
 			if !printable(line) {
 				return false
 			}

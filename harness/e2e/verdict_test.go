@@ -50,6 +50,14 @@ func (c *verdictClient) raw(text string, then func(connection *net.TCPConn)) str
 	return string(answer)
 }
 
+// many returns header lines of a format, with their numbers.
+func many(format string, n int) (lines []string) {
+	for i := range n {
+		lines = append(lines, fmt.Sprintf(format, i))
+	}
+	return lines
+}
+
 func h1(line string, headers ...string) string {
 	return line + " HTTP/1.1\r\nHost: {host}\r\n" + strings.Join(append(headers, "", ""), "\r\n")
 }
@@ -215,6 +223,7 @@ var verdictRows = []verdictRow{
 		f.WriteData(1, true, []byte("abc"))
 	}), answers: true},
 	{name: "h2c service: headers that are too long", service: "small h2c", send: framed(h2("GET", "/ok", "x-long", strings.Repeat("x", 20000)), nil)},
+	{name: "h2c service: short headers that are too many", service: "small h2c", send: rawly(h1("GET /ok", append(many("X-%d: 1", 130), "Connection: close")...))},
 	{name: "h2c service: headers that are too long, over HTTP/1", service: "small h2c", send: rawly(h1("GET /ok", "Connection: close", "X-Long: "+strings.Repeat("x", 20000)))},
 	{name: "h2c service: an upgrade", service: "small h2c", send: rawly(h1("GET /ok", "Connection: close, Upgrade", "Upgrade: websocket"))},
 	{name: "h2c service: less than the content-length", service: "small h2c", send: framed(h2("POST", "/ok", "content-length", "10"), func(f *xhttp2.Framer) {
