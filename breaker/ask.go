@@ -143,6 +143,7 @@ func (b *Breaker) answered(a *Asked, call *store.Call, asked int64) {
 	b.Mu.Lock()
 	late := a.over
 	if !late {
+		a.over = true // together with the permit: whoever settles later must find it
 		a.permit = permit
 		a.retryAfter = retryAfter
 		a.err = err
@@ -152,8 +153,9 @@ func (b *Breaker) answered(a *Asked, call *store.Call, asked int64) {
 	b.Mu.Unlock()
 	if late {
 		b.giveBack(permit, a.policy)
+	} else {
+		a.settled.Done()
 	}
-	b.settle(a)
 	if unclear {
 		b.repeat(call, b.patience(1, a.policy)) // it may be about a probe
 	}
