@@ -123,7 +123,7 @@ func checked(m *Middleware, w http.ResponseWriter, r *http.Request) {
 	}
 	if usual && outer != nil && len(outers) == 1 && outers[0].instance == outer {
 		if inside == nil {
-			m.next.ServeHTTP(w, r)
+			handOn(m, outers[0], w, r)
 			return
 		}
 		if !isCopy(r) {
@@ -133,6 +133,22 @@ func checked(m *Middleware, w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	find(m, outers, w, r)
+}
+
+// handOn passes a request on whose outer instance has already done everything. An earlier attempt of the same request may have been
+// refused.
+func handOn(m *Middleware, outer *outer, w http.ResponseWriter, r *http.Request) {
+	if outer.refused != nil && outer.refused.Load() == refused {
+		noteAttempt(outer, r)
+	}
+	m.next.ServeHTTP(w, r)
+}
+
+// noteAttempt tells the outer instance that the last attempt was passed on.
+func noteAttempt(outer *outer, r *http.Request) {
+	if outer.address == r.RemoteAddr && !isCopy(r) {
+		outer.refused.Store(handedOn)
+	}
 }
 
 // find answers a request after it has looked what is to be done with it.

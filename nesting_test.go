@@ -41,7 +41,7 @@ func sum(handler http.Handler, requests int) map[int]int {
 	return counts
 }
 
-// watches are the ways to learn a status: by the writer's method, and by watching the answer.
+// askings are the ways to learn a status: by the writer's method, and by recording the answer.
 func askings() []asking {
 	return []asking{
 		{"its writer tells", func(handler http.Handler, path string) int {
@@ -374,6 +374,24 @@ func TestNesting_theLastAttemptCounts(t *testing.T) {
 	}
 }
 
+// The last attempt goes to an instance that has nothing to do, and so refuses nothing.
+func TestNesting_theLastAttemptCountsInsideOfTheSameInstance(t *testing.T) {
+	for _, asking := range askings() {
+		ctx, _ := inOrder(t)
+		refusing := newMember(t, ctx, status(500), "refusing", nil, failures("1"))
+		require.Equal(t, 500, get(refusing.front))
+		inner := newMember(t, ctx, status(500), "gateway", nil, failures("20"))
+		outer := newMember(t, ctx, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			refusing.front.ServeHTTP(httptest.NewRecorder(), r)
+			inner.front.ServeHTTP(w, r)
+		}), "gateway", nil, failures("20"))
+		for i := 0; i < 20; i++ {
+			require.Equal(t, 500, asking.get(outer.front, "/"), asking.name)
+		}
+		require.Equal(t, 503, asking.get(outer.front, "/"), asking.name)
+	}
+}
+
 // newMember is an instance in this process, of which the test sees more than its handler.
 func newMember(t *testing.T, ctx context.Context, next http.Handler, name string, limit *RateLimitConfig, circuit *CircuitBreakerConfig) *Middleware {
 	m, err := newMiddleware(ctx, next, &Config{Name: name, RateLimit: limit, CircuitBreaker: circuit}, name+"@file")
@@ -565,7 +583,7 @@ func TestNesting_aPageDecidesNothing(t *testing.T) {
 		counts  bool
 	}{{"a failure of the service", 500, true}, {"a refusal", 0, false}} {
 		ctx, _ := inOrder(t)
-		inner := newMember(t, ctx, status(row.service+1-1), "inner", tokens("1000"), failures("1000"))
+		inner := newMember(t, ctx, status(row.service), "inner", tokens("1000"), failures("1000"))
 		if row.service == 0 {
 			inner = newMember(t, ctx, status(500), "inner-open", nil, failures("1"))
 			require.Equal(t, 500, get(inner.front))
