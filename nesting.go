@@ -137,17 +137,17 @@ func checked(m *Middleware, w http.ResponseWriter, r *http.Request) {
 
 // handOn passes a request on whose outer instance has already done everything. An earlier attempt of the same request may have been
 // refused.
-func handOn(m *Middleware, outer *outer, w http.ResponseWriter, r *http.Request) {
-	if outer.refused != nil && outer.refused.Load() == refused {
-		noteAttempt(outer, r)
+func handOn(m *Middleware, one *outer, w http.ResponseWriter, r *http.Request) {
+	if one.refused != nil && one.refused.Load() == refused {
+		noteAttempt(one, r)
 	}
 	m.next.ServeHTTP(w, r)
 }
 
 // noteAttempt tells the outer instance that the last attempt was passed on.
-func noteAttempt(outer *outer, r *http.Request) {
-	if outer.address == r.RemoteAddr && !isCopy(r) {
-		outer.refused.Store(handedOn)
+func noteAttempt(one *outer, r *http.Request) {
+	if !isCopy(r) {
+		note([]*outer{one}, r, handedOn)
 	}
 }
 
@@ -206,10 +206,10 @@ const (
 )
 
 // note tells outer instances what is done with a request inside of them. With a retry, the last attempt holds. The request for a page
-// of the errors middleware has no client's address: it decides nothing.
+// of the errors middleware has no client's address: it decides nothing. Any address will do, for a middleware may have changed it.
 func note(outers []*outer, r *http.Request, done int64) {
 	for _, one := range outers {
-		if one.refused != nil && one.address == r.RemoteAddr {
+		if one.refused != nil && (r.RemoteAddr != "" || one.address == "") {
 			one.refused.Store(done)
 		}
 	}

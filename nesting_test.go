@@ -217,6 +217,14 @@ func rewrites(next http.Handler) http.Handler {
 	})
 }
 
+// readdresses is a middleware that takes the client's address from somewhere else.
+func readdresses(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.RemoteAddr = "192.0.2.1:4711" // of the same bucket
+		next.ServeHTTP(w, r)
+	})
+}
+
 func betweens() []between {
 	return []between{
 		{"nothing", func(next http.Handler) http.Handler { return next }},
@@ -224,6 +232,7 @@ func betweens() []between {
 		{"pages that fail", pages(status(500))},
 		{"tries", tries},
 		{"rewrites", rewrites},
+		{"another address", readdresses},
 	}
 }
 
