@@ -417,7 +417,7 @@ func checks(m *Middleware) bool {
 
 // rest has an instance answer requests until it checks none.
 func rest(t *testing.T, m *Middleware) {
-	for i := 0; i < attention; i++ {
+	for i := 0; i < maxChecks; i++ {
 		require.True(t, checks(m))
 		require.Equal(t, 200, get(m.front))
 	}
@@ -455,7 +455,7 @@ func TestNesting_anInstanceAloneChecksItsFirstRequestsOnly(t *testing.T) {
 func TestNesting_anInstanceThatRefusesAllChecksItsFirstRequestsOnly(t *testing.T) {
 	ctx, next := inOrder(t)
 	m := newMember(t, ctx, next, "gateway", tokens("1"), nil)
-	sum(m.front, attention-1)
+	sum(m.front, maxChecks-1)
 	require.True(t, checks(m))
 	get(m.front)
 	require.False(t, checks(m))
@@ -475,7 +475,7 @@ func TestNesting_anInnerInstanceReachedLateCountsOneRequestTwice(t *testing.T) {
 	for i := 0; i < 100; i++ {
 		require.Equal(t, 200, send(outer.front, "PUT", "/").Code)
 	}
-	require.Equal(t, 1000-attention-100-1, left(outer.front))
+	require.Equal(t, 1000-maxChecks-100-1, left(outer.front))
 	require.True(t, checks(outer))
 	require.True(t, checks(inner))
 }
@@ -490,15 +490,15 @@ func TestNesting_anOuterInstanceThatComesLateIsSeenAtOnce(t *testing.T) {
 
 	require.Equal(t, 200, get(outer.front))
 	require.True(t, checks(other), "it may be inside as well")
-	require.Equal(t, 1000-attention-1, left(outer.front))
+	require.Equal(t, 1000-maxChecks-1, left(outer.front))
 	require.True(t, checks(outer))
 	require.True(t, checks(inner))
 	require.Equal(t, 200, get(other.front))
-	require.Equal(t, 1000-attention-1, left(other.front))
+	require.Equal(t, 1000-maxChecks-1, left(other.front))
 	require.False(t, checks(other), "but it is not")
 }
 
-func TestNesting_instancesOfAnotherConfigurationAreNotCalled(t *testing.T) {
+func TestNesting_instancesOfAnotherConfigurationAreNotWoken(t *testing.T) {
 	ctx, next := inOrder(t)
 	old := newMember(t, ctx, next, "gateway", tokens("1000"), nil)
 	rest(t, old)
@@ -513,7 +513,7 @@ func TestNesting_instancesThatDoNotConcernEachOtherDoNotCheck(t *testing.T) {
 	ctx, next := inOrder(t)
 	inner := newMember(t, ctx, next, "inner", tokens("5000"), failures("5"))
 	outer := newMember(t, ctx, inner.front, "outer", tokens("5000"), nil)
-	for i := 0; i < 2*attention; i++ {
+	for i := 0; i < 2*maxChecks; i++ {
 		require.Equal(t, 200, get(outer.front))
 	}
 	require.False(t, checks(inner))
@@ -521,7 +521,7 @@ func TestNesting_instancesThatDoNotConcernEachOtherDoNotCheck(t *testing.T) {
 }
 
 // The front of an open circuit refuses without a look at the request: not where the refusal is to be told.
-func TestNesting_anOpenCircuitIsCalledToo(t *testing.T) {
+func TestNesting_anOpenCircuitIsWokenToo(t *testing.T) {
 	defer func(was bool) { turning = was }(turning)
 	turning = true
 	ctx, _ := inOrder(t)
