@@ -15,7 +15,7 @@ import (
 type Asked struct {
 	policy  *Policy
 	upload  bool
-	settled sync.WaitGroup // until what follows is there, or nobody waits for it any more
+	settled sync.WaitGroup // done when the answer is there, or when nobody waits for it any more
 
 	// Guarded by the breaker's Mu.
 	sent       bool // to Redis
