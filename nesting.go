@@ -19,11 +19,11 @@ import (
 // So an outer instance puts itself into the context of the request, where an inner one finds it, and no client can put anything. That
 // makes objects. An instance checks requests only while it learns what else is on their way, and for good once it has met another one.
 
-// attention is how many requests an instance checks when it is new, and each time others call.
-const attention = 100
+// maxChecks is how many requests an instance checks when it is new, and each time another one wakes it.
+const maxChecks = 100
 
-// calling is how many requests an instance checks until it stops to call others.
-const calling = 8
+// wakingChecks is how many of its first checks may wake the other instances.
+const wakingChecks = 8
 
 // outersKey finds the outer instances of a request in its context.
 var outersKey = new(int)
@@ -43,27 +43,28 @@ type part struct {
 	handler        http.Handler
 }
 
-// cohort is the instances that Traefik made together. No request comes through instances of two.
+// cohort is the instances that Traefik made together. No request comes through instances of two. Its lock may be held when a
+// middleware's mu is taken, and never the other way round.
 type cohort struct {
 	done <-chan struct{}
 
 	mu      sync.Mutex      // guards what follows
-	calls   int64           // to check requests
-	resting []func(on bool) // the attend of instances that do not
+	wakes   int64           // how often all instances were told to check requests again
+	resting []func(on bool) // the setChecks of instances that check none
 }
 
 // instance is one use of the middleware, as others on the way of a request know it.
 type instance struct {
-	name   string // as Traefik says it
-	scope  *scope
-	limit  *ratelimit.Limit // nil: it does not limit
-	client string           // what its buckets are of
-	breaks bool
-	attend func(on bool)
-	cohort *cohort
+	name      string // as Traefik says it
+	scope     *scope
+	limit     *ratelimit.Limit // nil: it does not limit
+	client    string           // what its buckets are of
+	breaks    bool
+	setChecks func(on bool)
+	cohort    *cohort
 
 	// Guarded by the cohort's lock.
-	called int64 // calls of the cohort that were heard
+	woken  int64 // the cohort's wakes when it last began to count
 	left   int   // requests to check
 	seen   int   // requests checked
 	met    bool  // another instance: all requests are checked
@@ -84,21 +85,22 @@ type known struct {
 // enter makes the instance that a middleware is. It checks its first requests.
 func (g *registry) enter(ctx context.Context, m *Middleware, name string) {
 	i := &instance{
-		name: name, scope: m.scope, limit: m.limit, client: fmt.Sprint(m.client), breaks: m.policy != nil, left: attention,
-		attend: m.attend, parts: make([]*part, 8),
+		name: name, scope: m.scope, limit: m.limit, client: fmt.Sprint(m.client), breaks: m.policy != nil, left: maxChecks,
+		setChecks: m.setChecks, parts: make([]*part, 8),
 	}
+	done := ctx.Done()
 	g.mu.Lock()
-	if g.cohort == nil || g.cohort.done != ctx.Done() {
-		g.cohort = &cohort{done: ctx.Done()}
+	if g.cohort == nil || g.cohort.done != done {
+		g.cohort = &cohort{done: done}
 	}
 	i.cohort = g.cohort
 	g.mu.Unlock()
 	m.instance = i
-	m.attend(true)
+	m.setChecks(true)
 }
 
-// attend has the middleware check requests, or not.
-func (m *Middleware) attend(on bool) {
+// setChecks has the middleware check requests, or not.
+func (m *Middleware) setChecks(on bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.checks = on
@@ -108,8 +110,8 @@ func (m *Middleware) attend(on bool) {
 	}
 }
 
-// checked answers a request that may come through other instances. The lock is held, and given back. Of requests whose way is known, one
-// is looked at anew each time they have doubled.
+// checked answers a request that may come through other instances. The lock is held, and given back. Where the way is known, only each
+// first, second, fourth, eighth request and so on is looked at anew.
 func checked(m *Middleware, w http.ResponseWriter, r *http.Request) {
 	k := &m.instance.known
 	k.checked++
@@ -123,7 +125,7 @@ func checked(m *Middleware, w http.ResponseWriter, r *http.Request) {
 	}
 	if usual && outer != nil && len(outers) == 1 && outers[0].instance == outer {
 		if inside == nil {
-			m.next.ServeHTTP(w, r)
+			handOn(m, outers[0], w, r)
 			return
 		}
 		if !isCopy(r) {
@@ -133,6 +135,22 @@ func checked(m *Middleware, w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	find(m, outers, w, r)
+}
+
+// handOn passes a request on whose outer instance has already done everything. An earlier attempt of the same request may have been
+// refused.
+func handOn(m *Middleware, one *outer, w http.ResponseWriter, r *http.Request) {
+	if one.refused != nil && one.refused.Load() == refused {
+		noteAttempt(one, r)
+	}
+	m.next.ServeHTTP(w, r)
+}
+
+// noteAttempt tells the outer instance that the last attempt was passed on.
+func noteAttempt(one *outer, r *http.Request) {
+	if !isCopy(r) {
+		note([]*outer{one}, r, handedOn)
+	}
 }
 
 // find answers a request after it has looked what is to be done with it.
@@ -189,11 +207,11 @@ const (
 	refused  = 1 // or not handed on yet
 )
 
-// note tells outer instances what is done with a request inside of them. With a retry, the last attempt holds. The request for a page
-// of the errors middleware has no client's address: it decides nothing.
+// note tells the outer instances what is done with a request inside of them. With a retry, the last attempt holds. The request for a page
+// of the errors middleware has no client's address: it decides nothing. Any address will do, for a middleware may have changed it.
 func note(outers []*outer, r *http.Request, done int64) {
 	for _, one := range outers {
-		if one.refused != nil && one.address == r.RemoteAddr {
+		if one.refused != nil && (r.RemoteAddr != "" || one.address == "") {
 			one.refused.Store(done)
 		}
 	}
@@ -231,15 +249,15 @@ func (m *Middleware) meet(outers []*outer, copied bool) (do *part, repeated *ins
 			again = true
 		}
 		if again || one.part.breaks && !copied {
-			stay(i)
-			stay(one.instance)
+			keepChecking(i)
+			keepChecking(one.instance)
 		}
 		if again && !i.warned {
 			i.warned = true
 			repeated = one.instance
 		}
 	}
-	learn(i, len(outers) == 0)
+	countCheck(i, len(outers) == 0)
 	do = m.partOf(limits, breaks, len(outers) > 0 && !copied)
 	if i.met && !copied {
 		m.remember(outers, do)
@@ -258,40 +276,40 @@ func breaksAlike(outer *outer, inner *instance) bool {
 	return outer.part.breaks && outer.instance.scope == inner.scope
 }
 
-// stay has an instance check all requests from now on. The cohort's lock is held.
-func stay(i *instance) {
+// keepChecking has an instance check all requests from now on. The cohort's lock is held.
+func keepChecking(i *instance) {
 	if !i.met {
 		i.met = true
-		i.attend(true)
+		i.setChecks(true)
 	}
 }
 
-// learn counts a request that is checked. The first ones call the others: those that are reached for the first time may be inside or
-// outside of any. Where an instance has met others, one that has come through none calls, for it may have come through one that rests;
-// of these checked lets few come here. The cohort's lock is held.
-func learn(i *instance, alone bool) {
+// countCheck counts a request that is checked. The first ones wake the other instances, because one that is reached for the first time
+// may be inside or outside of any of them. Where an instance has met others, so does a request that has come through none: it may have
+// come through one that checks nothing. Few of those get here (checked). The cohort's lock is held.
+func countCheck(i *instance, alone bool) {
 	c := i.cohort
-	if i.called != c.calls {
-		i.called = c.calls
-		i.left = attention
+	if i.woken != c.wakes {
+		i.woken = c.wakes
+		i.left = maxChecks
 	}
 	i.seen++
-	if i.met && alone || i.seen <= calling && i.seen&(i.seen-1) == 0 {
-		call(c)
-		i.called = c.calls
+	if i.met && alone || i.seen <= wakingChecks && i.seen&(i.seen-1) == 0 {
+		wakeAll(c)
+		i.woken = c.wakes
 	}
 	i.left--
 	if i.left == 0 && !i.met {
-		i.attend(false)
-		c.resting = append(c.resting, i.attend)
+		i.setChecks(false)
+		c.resting = append(c.resting, i.setChecks)
 	}
 }
 
-// call has all instances check requests again. The cohort's lock is held.
-func call(c *cohort) {
-	c.calls++
-	for _, attend := range c.resting {
-		attend(true)
+// wakeAll has all instances check requests again. The cohort's lock is held.
+func wakeAll(c *cohort) {
+	c.wakes++
+	for _, setChecks := range c.resting {
+		setChecks(true)
 	}
 	c.resting = nil
 }

@@ -41,7 +41,7 @@ func sum(handler http.Handler, requests int) map[int]int {
 	return counts
 }
 
-// watches are the ways to learn a status: by the writer's method, and by watching the answer.
+// askings are the ways to learn a status: by the writer's method, and by recording the answer.
 func askings() []asking {
 	return []asking{
 		{"its writer tells", func(handler http.Handler, path string) int {
@@ -217,6 +217,14 @@ func rewrites(next http.Handler) http.Handler {
 	})
 }
 
+// readdresses is a middleware that takes the client's address from somewhere else.
+func readdresses(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.RemoteAddr = "192.0.2.1:4711" // of the same bucket
+		next.ServeHTTP(w, r)
+	})
+}
+
 func betweens() []between {
 	return []between{
 		{"nothing", func(next http.Handler) http.Handler { return next }},
@@ -224,6 +232,7 @@ func betweens() []between {
 		{"pages that fail", pages(status(500))},
 		{"tries", tries},
 		{"rewrites", rewrites},
+		{"another address", readdresses},
 	}
 }
 
@@ -374,6 +383,24 @@ func TestNesting_theLastAttemptCounts(t *testing.T) {
 	}
 }
 
+// The last attempt goes to an instance that has nothing to do, and so refuses nothing.
+func TestNesting_theLastAttemptCountsInsideOfTheSameInstance(t *testing.T) {
+	for _, asking := range askings() {
+		ctx, _ := inOrder(t)
+		refusing := newMember(t, ctx, status(500), "refusing", nil, failures("1"))
+		require.Equal(t, 500, get(refusing.front))
+		inner := newMember(t, ctx, status(500), "gateway", nil, failures("20"))
+		outer := newMember(t, ctx, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			refusing.front.ServeHTTP(httptest.NewRecorder(), r)
+			inner.front.ServeHTTP(w, r)
+		}), "gateway", nil, failures("20"))
+		for i := 0; i < 20; i++ {
+			require.Equal(t, 500, asking.get(outer.front, "/"), asking.name)
+		}
+		require.Equal(t, 503, asking.get(outer.front, "/"), asking.name)
+	}
+}
+
 // newMember is an instance in this process, of which the test sees more than its handler.
 func newMember(t *testing.T, ctx context.Context, next http.Handler, name string, limit *RateLimitConfig, circuit *CircuitBreakerConfig) *Middleware {
 	m, err := newMiddleware(ctx, next, &Config{Name: name, RateLimit: limit, CircuitBreaker: circuit}, name+"@file")
@@ -390,7 +417,7 @@ func checks(m *Middleware) bool {
 
 // rest has an instance answer requests until it checks none.
 func rest(t *testing.T, m *Middleware) {
-	for i := 0; i < attention; i++ {
+	for i := 0; i < maxChecks; i++ {
 		require.True(t, checks(m))
 		require.Equal(t, 200, get(m.front))
 	}
@@ -428,7 +455,7 @@ func TestNesting_anInstanceAloneChecksItsFirstRequestsOnly(t *testing.T) {
 func TestNesting_anInstanceThatRefusesAllChecksItsFirstRequestsOnly(t *testing.T) {
 	ctx, next := inOrder(t)
 	m := newMember(t, ctx, next, "gateway", tokens("1"), nil)
-	sum(m.front, attention-1)
+	sum(m.front, maxChecks-1)
 	require.True(t, checks(m))
 	get(m.front)
 	require.False(t, checks(m))
@@ -448,7 +475,7 @@ func TestNesting_anInnerInstanceReachedLateCountsOneRequestTwice(t *testing.T) {
 	for i := 0; i < 100; i++ {
 		require.Equal(t, 200, send(outer.front, "PUT", "/").Code)
 	}
-	require.Equal(t, 1000-attention-100-1, left(outer.front))
+	require.Equal(t, 1000-maxChecks-100-1, left(outer.front))
 	require.True(t, checks(outer))
 	require.True(t, checks(inner))
 }
@@ -463,15 +490,15 @@ func TestNesting_anOuterInstanceThatComesLateIsSeenAtOnce(t *testing.T) {
 
 	require.Equal(t, 200, get(outer.front))
 	require.True(t, checks(other), "it may be inside as well")
-	require.Equal(t, 1000-attention-1, left(outer.front))
+	require.Equal(t, 1000-maxChecks-1, left(outer.front))
 	require.True(t, checks(outer))
 	require.True(t, checks(inner))
 	require.Equal(t, 200, get(other.front))
-	require.Equal(t, 1000-attention-1, left(other.front))
+	require.Equal(t, 1000-maxChecks-1, left(other.front))
 	require.False(t, checks(other), "but it is not")
 }
 
-func TestNesting_instancesOfAnotherConfigurationAreNotCalled(t *testing.T) {
+func TestNesting_instancesOfAnotherConfigurationAreNotWoken(t *testing.T) {
 	ctx, next := inOrder(t)
 	old := newMember(t, ctx, next, "gateway", tokens("1000"), nil)
 	rest(t, old)
@@ -486,7 +513,7 @@ func TestNesting_instancesThatDoNotConcernEachOtherDoNotCheck(t *testing.T) {
 	ctx, next := inOrder(t)
 	inner := newMember(t, ctx, next, "inner", tokens("5000"), failures("5"))
 	outer := newMember(t, ctx, inner.front, "outer", tokens("5000"), nil)
-	for i := 0; i < 2*attention; i++ {
+	for i := 0; i < 2*maxChecks; i++ {
 		require.Equal(t, 200, get(outer.front))
 	}
 	require.False(t, checks(inner))
@@ -494,7 +521,7 @@ func TestNesting_instancesThatDoNotConcernEachOtherDoNotCheck(t *testing.T) {
 }
 
 // The front of an open circuit refuses without a look at the request: not where the refusal is to be told.
-func TestNesting_anOpenCircuitIsCalledToo(t *testing.T) {
+func TestNesting_anOpenCircuitIsWokenToo(t *testing.T) {
 	defer func(was bool) { turning = was }(turning)
 	turning = true
 	ctx, _ := inOrder(t)
@@ -565,7 +592,7 @@ func TestNesting_aPageDecidesNothing(t *testing.T) {
 		counts  bool
 	}{{"a failure of the service", 500, true}, {"a refusal", 0, false}} {
 		ctx, _ := inOrder(t)
-		inner := newMember(t, ctx, status(row.service+1-1), "inner", tokens("1000"), failures("1000"))
+		inner := newMember(t, ctx, status(row.service), "inner", tokens("1000"), failures("1000"))
 		if row.service == 0 {
 			inner = newMember(t, ctx, status(500), "inner-open", nil, failures("1"))
 			require.Equal(t, 500, get(inner.front))

@@ -56,8 +56,8 @@ func (m *Middleware) judge(x *exchange) breaker.Outcome {
 // closelyFor is how long answers are watched closely after one that left it open whose failure it was, in microseconds.
 const closelyFor = 5 * 60 * 1000000
 
-// watchClosely has all answers go through a recorder for a while, which is dearer, and tells more. No writer is the route's own
-// meanwhile, so that all requests go the longer way.
+// watchClosely has all answers go through a recorder for a while, which costs more and tells more. No writer is the route's own
+// meanwhile, so that all requests take the slow path.
 func (m *Middleware) watchClosely() {
 	m.mu.Lock()
 	defer m.mu.Unlock()

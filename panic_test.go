@@ -2,7 +2,10 @@ package resilience
 
 import (
 	"context"
+	"io"
 	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -58,6 +61,17 @@ func TestMiddleware_aPanicWhereAKeyIsMade(t *testing.T) {
 			require.FailNow(t, "the next request is not served", row.name)
 		}
 	}
+}
+
+// A transport reads the body in a goroutine of its own, where a panic would be the end of Traefik.
+func TestWatchedBody_aPanicAtItsEnd(t *testing.T) {
+	r := httptest.NewRequest("POST", "/", strings.NewReader("hello"))
+	body := watchBody(r)
+	body.onWhole(func() { panic("stumbled") })
+	got, err := io.ReadAll(r.Body)
+	require.NoError(t, err)
+	require.Equal(t, "hello", string(got))
+	require.Equal(t, bodyWhole, body.end())
 }
 
 // stumblingContext panics where it is asked whether it may ever be done.

@@ -166,38 +166,44 @@ func serve(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
 	raw := rawOf(m, r)
 	verdict := ratelimit.Spend(m.hand, raw, now)
 	if verdict != 0 {
-		settle(m, w, r, verdict, now)
+		settle(m, w, r, upload, verdict, now)
 		return
 	}
 	// Both are asked for at once: one after the other, they would take longer than a request may wait where Redis is slow.
 	asked := m.breaker.Ask(m.policy, upload, now)
 	if asked == nil {
-		settle(m, w, r, ratelimit.Take(m.hand, raw, now), now)
+		settle(m, w, r, upload, ratelimit.Take(m.hand, raw, now), now)
 		return
 	}
 	defer m.breaker.Abandon(asked)
 	m.tryAsked(w, r, upload, ratelimit.Take(m.hand, raw, now), now, asked)
 }
 
-// settle has a request answered that has heard the limiter's verdict.
-func settle(m *Middleware, w http.ResponseWriter, r *http.Request, verdict, now int64) {
-	if verdict <= 0 {
-		m.breaker.Freshen(now, m.policy) // who is refused may have asked nobody, and so may all who come next
+// settle answers a request that has heard the limiter's verdict.
+func settle(m *Middleware, w http.ResponseWriter, r *http.Request, upload bool, verdict, now int64) {
+	if verdict > 1 {
+		pass(m, w, r, verdict)
+		return
 	}
-	proceed(m, w, r, verdict, now)
+	if verdict <= 0 {
+		m.breaker.Freshen(now, m.policy) // a refused request may have asked nobody, and so may all that follow
+	}
+	m.tryAsked(w, r, upload, verdict, now, nil)
 }
 
-// tryAsked answers a request that has heard the limiter's verdict, and asked the breaker for a permit meanwhile.
+// tryAsked answers a request that has heard the limiter's verdict, and may have asked the breaker for a permit meanwhile.
 func (m *Middleware) tryAsked(w http.ResponseWriter, r *http.Request, upload bool, verdict, now int64, asked *breaker.Asked) {
 	if verdict == ratelimit.Failed {
 		verdict = takeAlone(m, m.keyOf(r), now, ratelimit.Trouble(m.hand))
 	}
-	if verdict <= 0 {
-		m.breaker.Forgo(asked)
-		m.refuse(w, r, verdict, now)
+	if verdict > 0 {
+		m.try(w, r, upload, now, asked)
 		return
 	}
-	m.try(w, r, upload, now, asked)
+	if asked != nil {
+		m.breaker.Forgo(asked)
+	}
+	m.refuse(w, r, verdict, now)
 }
 
 // proceed answers a request that arrived at the time now and has heard the limiter's verdict.

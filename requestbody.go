@@ -134,9 +134,15 @@ func (b *watchedBody) Read(piece []byte) (int, error) {
 	}
 	b.mu.Unlock()
 	if ended {
-		whole()
+		callSafely(whole)
 	}
 	return n, err
+}
+
+// callSafely calls a function where a panic would end Traefik: a transport reads bodies in a goroutine that does not recover.
+func callSafely(f func()) {
+	defer func() { recover() }()
+	f()
 }
 
 // onWhole has a function called once, when all of the body was read. It is to be set before anybody reads.

@@ -129,3 +129,43 @@ func TestProbe_itsTimeCountsFromTheEndOfItsBody(t *testing.T) {
 		}
 	}
 }
+
+// A body that has been read before a place is asked for makes no upload of its request, whichever way that goes.
+func TestProbe_aSmallBodyIsNoUpload(t *testing.T) {
+	for _, place := range []place{{"in this process", nil}, {"in Redis", at(redistest.Start(t).Addr())}} {
+		for _, limit := range []*RateLimitConfig{nil, tokens("1000")} {
+			name := place.name + ", without a limiter"
+			if limit != nil {
+				name = place.name + ", with a limiter"
+			}
+			place, limit := place, limit
+			t.Run(name, func(t *testing.T) {
+				newProcess(t, 0)
+				handler, up := newGateway(t, &Config{Redis: place.redis, RateLimit: limit, CircuitBreaker: &CircuitBreakerConfig{
+					FailureThreshold: "1", ResetTimeout: "50ms", HalfOpenSuccessThreshold: "2", HalfOpenMaxProbes: "2",
+				}})
+				for i := 0; i < 5; i++ { // there is a lease
+					require.Equal(t, 200, get(handler))
+				}
+				up.will(status(500))
+				get(handler)
+				time.Sleep(60 * time.Millisecond)
+				over := make(chan struct{})
+				up.will(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { <-over }))
+				codes := make(chan int, 2)
+				for i := 0; i < 2; i++ {
+					go func() {
+						w := httptest.NewRecorder()
+						handler.ServeHTTP(w, httptest.NewRequest("POST", "/", strings.NewReader("hello")))
+						codes <- w.Code
+					}()
+				}
+				both := func() bool { return up.count() == 8 || len(codes) > 0 }
+				require.Eventually(t, both, 5*time.Second, time.Millisecond)
+				close(over)
+				require.Equal(t, 200, <-codes)
+				require.Equal(t, 200, <-codes)
+			})
+		}
+	}
+}

@@ -15,7 +15,7 @@ import (
 type Asked struct {
 	policy  *Policy
 	upload  bool
-	settled sync.WaitGroup // until what follows is there, or nobody waits for it any more
+	settled sync.WaitGroup // done when the answer is there, or when nobody waits for it any more
 
 	// Guarded by the breaker's Mu.
 	sent       bool // to Redis
@@ -143,6 +143,7 @@ func (b *Breaker) answered(a *Asked, call *store.Call, asked int64) {
 	b.Mu.Lock()
 	late := a.over
 	if !late {
+		a.over = true // together with the permit: whoever settles later must find it
 		a.permit = permit
 		a.retryAfter = retryAfter
 		a.err = err
@@ -152,8 +153,9 @@ func (b *Breaker) answered(a *Asked, call *store.Call, asked int64) {
 	b.Mu.Unlock()
 	if late {
 		b.giveBack(permit, a.policy)
+	} else {
+		a.settled.Done()
 	}
-	b.settle(a)
 	if unclear {
 		b.repeat(call, b.patience(1, a.policy)) // it may be about a probe
 	}

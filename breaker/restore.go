@@ -6,9 +6,9 @@ import (
 	"github.com/resilient-gateway/resilience/internal/store"
 )
 
-// restoreLost tells whether Redis has lost an open circuit, and has it written back: the key is missing at an answer of a new
-// connection, after one was lost. Where no connection was lost since one told of the circuit, the key was deleted. What is half-open, or past its time, begins
-// anew: others may have closed it since this gateway heard of it.
+// restoreLost reports whether Redis has lost an open circuit, and has it written back then. It was lost if the key is missing on a
+// connection that was made after another one broke. Where none broke since one told of the circuit, somebody deleted the key. A circuit
+// that is half-open or past its deadline begins anew: others may have closed it since this gateway heard of it.
 func (b *Breaker) restoreLost(call *store.Call, policy *Policy) bool {
 	now := b.Now()
 	b.Mu.Lock()

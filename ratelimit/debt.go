@@ -6,14 +6,14 @@ import (
 	"github.com/resilient-gateway/resilience/internal/store"
 )
 
-// A token that is taken in this process, because Redis was away or late, is one that Redis still has. The entry owes it: it is taken off
-// each level that Redis tells, and the next ask for the key takes it in Redis too, before its own. So a Redis that is late now and then
-// gives no bucket twice.
+// A token that this process gave out while Redis was away or late is still in the bucket in Redis. The entry owes it: it is subtracted from
+// each level that Redis tells, and the next call for the key takes it in Redis as well. So a Redis that is late now and then does not
+// double a bucket.
 //
-// An ask takes as many tokens as there are. What an empty bucket cannot pay is forgiven: else, after Redis was away for long, the debts of
-// a fleet would keep a client out for as many bucketfuls as there are gateways. A debt ends where the bucket would be full without it. Each
-// batch that leaves before the first answer pays the whole debt: one that does not could overtake the one that does, and take tokens that
-// are owed. What is paid twice so is lost to the client, once.
+// A call takes as many tokens as there are. What an empty bucket cannot pay is forgiven: otherwise, after a long outage, the debts of
+// a fleet would shut a client out for as many bucketfuls as there are gateways. A debt ends when the bucket would be full without it. Each
+// batch that is sent before the first answer pays the whole debt, because a batch that pays nothing could overtake the one that pays, and
+// take tokens that are owed. Tokens paid twice in this way are lost to the client, once.
 
 // payment is tokens that the ask at a place of a batch takes before its own.
 type payment struct {
@@ -70,8 +70,8 @@ func askAlone(e *Entry, b *batch, place int, now int64) string {
 	return store.Word(digits(1+pay(e, b, place, now)) + " 0")
 }
 
-// payLate has the tokens that were taken for a request pay a debt that the bucket cannot pay, and tells whether the request has none
-// then: while it was under way, what it asked for was taken here. level is the bucket's afterwards. mu is held.
+// payLate pays what the bucket cannot pay of a debt with the tokens that were just taken for a request, and reports whether none is left
+// for the request itself: while its call was under way, this process gave those tokens out. level is the bucket's afterwards. mu is held.
 func payLate(e *Entry, level int64) bool {
 	missing := e.borrowed - e.repaid - level/e.Limit.period
 	if missing <= 0 {
@@ -87,15 +87,15 @@ func payLate(e *Entry, level int64) bool {
 	return false
 }
 
-// hearPlenty takes an answer that says no more than that there is plenty, after tokens were taken here. mu is held.
+// hearPlenty applies an answer that only says that the bucket is nearly full, where this process owes tokens. mu is held.
 func hearPlenty(e *Entry, b *batch, place int) {
 	if e.borrowed > e.repaid && e.Limit == b.limit && payLate(e, b.limit.full/8*nearlyFull) {
 		b.words[place] = noneTaken + digits(b.limit.full/8*nearlyFull) + ":0"
 	}
 }
 
-// repay notes that a batch was answered, which takes its payments off the debts, and has each answer tell only of the tokens that the
-// request itself asked for. mu is held.
+// repay takes the payments of an answered batch off the debts, and leaves in each answer only the tokens that the request itself asked
+// for. mu is held.
 func repay(b *batch) {
 	for _, p := range b.payments {
 		if !b.plain && b.words[p.place] != plenty {

@@ -18,23 +18,10 @@ import (
 
 // echo starts what answers each command with an error that holds all words of the command.
 func echo(t *testing.T, code string) string {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	t.Cleanup(func() { listener.Close() })
-	go func() {
-		for {
-			c, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go echoOn(c, code)
-		}
-	}()
-	return listener.Addr().String()
+	return listen(t, func(c net.Conn) { echoOn(c, code) })
 }
 
 func echoOn(c net.Conn, code string) {
-	defer c.Close()
 	reader := bufio.NewReader(c)
 	number := func() (n int, err error) {
 		line, err := reader.ReadString('\n')

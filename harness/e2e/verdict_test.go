@@ -125,8 +125,13 @@ func h2(method, path string, more ...string) []string {
 	return append([]string{":method", method, ":scheme", "http", ":authority", "{host}", ":path", path}, more...)
 }
 
-// service starts one that answers each connection by the function, which is given what was sent first.
+// service starts one that answers each connection by the function.
 func service(t *testing.T, answer func(c net.Conn)) string {
+	return "http://" + listen(t, answer)
+}
+
+// listen hands each connection to the function, and returns the address to connect to.
+func listen(t *testing.T, answer func(c net.Conn)) string {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	t.Cleanup(func() { listener.Close() })
@@ -142,7 +147,7 @@ func service(t *testing.T, answer func(c net.Conn)) string {
 			}()
 		}
 	}()
-	return "http://" + listener.Addr().String()
+	return listener.Addr().String()
 }
 
 // saying is a service that answers GET /ok as it should, and all else with a text, and ends the connection.

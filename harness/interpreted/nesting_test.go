@@ -24,7 +24,7 @@ func TestObjects_nested(t *testing.T) {
 		most         float64
 	}{
 		{name: "a limiter twice", inner: "a", outer: "a", most: 315},
-		{name: "both twice", inner: "b", outer: "b", breaks: true, most: 395},
+		{name: "both twice", inner: "b", outer: "b", breaks: true, most: 412},
 		{name: "both, and both of another scope", inner: "c", outer: "d", breaks: true, most: 660},
 		{name: "both once, where others were met", outer: "b", breaks: true, most: 275},
 	} {

@@ -11,7 +11,7 @@ import (
 
 const (
 	grace = 5 * time.Millisecond // for which an answer is looked for once more
-	stall = 2 * grace            // by which we are never late, unless the processors are others'
+	stall = 2 * grace            // more than we are ever late, unless others have the processors
 	looks = 3                    // at one answer
 )
 
@@ -30,9 +30,9 @@ func readLine(c *conn) (string, error) {
 	return line, err
 }
 
-// lookAgain reads the rest of a line whose deadline has passed. That it has, says nothing about Redis where this process was
-// not running meanwhile: the answer may be here, for a read behind its deadline fails without a look. There is no need to look where
-// Redis is known to be away.
+// lookAgain reads the rest of a line whose deadline has passed. Where this process was not scheduled meanwhile, that says nothing about
+// Redis: the answer may have arrived, but a read after its deadline fails without looking. It does not look again where Redis is known
+// to be away.
 func lookAgain(c *conn, line string) (string, error) {
 	for i := 1; ; i++ {
 		if c.away != nil && c.away.Load() {
@@ -69,9 +69,9 @@ func send(c *conn, text string) error {
 	}
 }
 
-// late is what becomes of a connection on which an answer has not come by the deadline. Whether Redis is late or we were, is
-// found out in the background: Redis has the whole timeout, also for a call that was made late, and once more where we were
-// not running. The calls' own requests do not wait for that.
+// late handles a connection on which an answer has not come by the deadline. Whether Redis is late or this process was, is found out
+// in the background: Redis gets the whole timeout, also for a call that was made late, and a second one where this process was not
+// scheduled. The requests themselves do not wait for that.
 func late(s *Store, c *conn, calls []*Call, deadline time.Time) error {
 	reason := lateness(s)
 	now := time.Now()
@@ -109,7 +109,8 @@ func noteLate(s *Store, c *conn) bool {
 	return true
 }
 
-// noteOver notes that the answers on a connection are not awaited any more. It tells whether they were: the store may have let go of it.
+// noteOver notes that the answers on a connection are no longer awaited. It reports whether they still were: the store may have given the
+// connection up.
 func noteOver(s *Store, c *conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

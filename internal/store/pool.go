@@ -38,8 +38,8 @@ func acquire(s *Store, deadline time.Time) (*conn, error) {
 	return w.conn, w.err
 }
 
-// endWaitAfter ends a wait after its time. Where this process was not running when that was over, nor was whoever makes the
-// connection: they get a little more.
+// endWaitAfter ends a wait when its time is over. Where this process was not scheduled then, neither was the goroutine that makes the
+// connection: it gets a little more time.
 func endWaitAfter(s *Store, w *wait, patience time.Duration, look int) *time.Timer {
 	due := time.Now().Add(patience)
 	return time.AfterFunc(patience, func() {
@@ -85,7 +85,7 @@ func (s *Store) endWait(w *wait) {
 	}
 }
 
-// dialMore sees to it that a connection is being made for each that waits, as far as may be. mu is held.
+// dialMore starts a dial for each request that waits, up to maxDials at once. mu is held.
 func dialMore(s *Store) {
 	for s.dials < len(s.waits) && s.dials < maxDials {
 		s.dials++
