@@ -253,7 +253,6 @@ func TestHostile_whileAFailureIsPending(t *testing.T) {
 	eachHostile(t, harmlessRows(), breaker, func(s *verdictStage, c *verdictClient, i int, row verdictRow) {
 		c.failOnce(s, i)
 		row.send(c)
-		row.send(c)
 		time.Sleep(100 * time.Millisecond)
 		_, failures := s.state(i)
 		assert.Contains(c.t, []string{"0", "1"}, failures, row.name)
