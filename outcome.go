@@ -2,6 +2,7 @@ package resilience
 
 import (
 	"net/http"
+	"reflect"
 	"strings"
 	"time"
 
@@ -68,8 +69,12 @@ func (m *Middleware) watchClosely() {
 // prompt is how long a client may have been waited for, all in all, when a failure is still the service's.
 const prompt = 500 * time.Millisecond
 
-// Requests whose headers are longer than this may be too long for a service.
-const shortHeaders = 4096
+// Requests whose headers are longer than this may be too long for a service: for one that speaks HTTP/2, which Traefik then does not ask,
+// and for any other, which may hang up.
+const (
+	shortHeaders = 4096
+	longHeaders  = 8000
+)
 
 // outcome tells what the answer says about the service.
 func (x *exchange) outcome() breaker.Outcome {
@@ -88,10 +93,32 @@ func (x *exchange) outcome() breaker.Outcome {
 	if neverForwarded(x.r) {
 		return breaker.Unknown
 	}
-	if !x.byTraefik() {
+	if x.byTraefik() {
+		return x.failedByTraefik()
+	}
+	return x.failedByService()
+}
+
+// failedByService tells what a failure says that the service answered with by itself, as it seems. One that has waited long for the rest
+// of a request's body may answer so; and a page of the errors middleware looks so too, whatever it stands for.
+func (x *exchange) failedByService() breaker.Outcome {
+	if x.r.ContentLength == 0 {
 		return breaker.Failure
 	}
-	return x.failedByTraefik()
+	if x.watched == nil { // the transport may still be reading the body
+		if time.Since(x.came) < prompt {
+			return breaker.Failure
+		}
+		x.doubtful = true
+		return breaker.Unknown
+	}
+	switch x.bodyEnd() {
+	case bodyWhole:
+		return breaker.Failure
+	case bodyBroken:
+		return breaker.Unknown
+	}
+	return x.unlessClientWasWaitedFor()
 }
 
 // statusClientClosedRequest is Traefik's own, for a client that went away.
@@ -110,7 +137,19 @@ func (x *exchange) byTraefik() bool {
 		return false
 	}
 	words := int64(len(http.StatusText(x.status)))
-	return x.size <= 0 || x.size == words || x.header.Get("X-Content-Type-Options") == "nosniff"
+	return x.size <= 0 || x.size == words || x.header.Get("X-Content-Type-Options") == "nosniff" || x.replaced()
+}
+
+// replaced tells that another middleware reads the body of the request its own way, and may write the answer in its own way: grpcWeb does.
+func (x *exchange) replaced() bool {
+	if x.r.ContentLength == 0 || x.r.Body == nil {
+		return false
+	}
+	ours := trackedBody
+	if x.watched != nil && x.watched.reader != nil {
+		ours = x.watched.reader
+	}
+	return reflect.TypeOf(unwrapped(x.r.Body)) != ours
 }
 
 // failsByItself tells that a status is one of those that Traefik answers with by itself.
@@ -127,7 +166,10 @@ func (x *exchange) failedByTraefik() breaker.Outcome {
 	if end == bodyBroken || x.r.Method == http.MethodConnect || upgrades(x.r) && !x.switches {
 		return breaker.Unknown
 	}
-	if x.status == http.StatusInternalServerError && (end != bodyWhole || !plain(x.r)) {
+	if x.status == http.StatusInternalServerError && (end == bodyUnknown || !plain(x.r)) {
+		return breaker.Unknown
+	}
+	if x.status == http.StatusBadGateway && headLength(x.r) > longHeaders {
 		return breaker.Unknown
 	}
 	if end == bodyWhole {
@@ -167,11 +209,16 @@ func (x *exchange) unlessClientWasWaitedFor() breaker.Outcome {
 	return breaker.Unknown
 }
 
+// bodyEnd tells how the body of the request ended. Where it is not watched, nobody may be reading it.
 func (x *exchange) bodyEnd() int {
-	if x.watched != nil && x.watched.body != nil {
-		return x.watched.body.end()
+	if x.watched == nil || x.watched.body == nil {
+		return bodyOf(x.r)
 	}
-	return bodyOf(x.r)
+	end := x.watched.body.end()
+	if end != bodyBroken && x.replaced() {
+		return bodyUnknown
+	}
+	return end
 }
 
 // neverForwarded tells that Traefik answers a request by itself, whatever the service does: it makes no tunnels over HTTP/1, and
@@ -195,38 +242,56 @@ func upgrades(r *http.Request) bool {
 	return false
 }
 
-// wellKnown are methods that every transport sends.
-var wellKnown = map[string]bool{
-	http.MethodGet: true, http.MethodHead: true, http.MethodPost: true, http.MethodPut: true, http.MethodPatch: true,
-	http.MethodDelete: true, http.MethodOptions: true,
-}
-
 // headerLine is what HTTP/2 adds to the length of each header line where it compares headers with a limit.
 const headerLine = 32
 
-// plain tells that nothing about a request can keep a transport from sending it: a well-known method, a host and headers that can
-// be printed and are short, no upgrade and no trailers. Its body is whole; over HTTP/3 that does not say that it is as long as it
-// was to be.
+// plain tells that nothing about a request can keep a transport from sending it: a method that is one, a target that is a path, a host
+// that can be printed, headers that are short and hold no control characters, no upgrade and no trailers. Over HTTP/3 a whole body need
+// not be as long as it was to be.
 func plain(r *http.Request) bool {
-	if !wellKnown[r.Method] {
+	if !isMethod(r.Method) || r.URL.Opaque != "" {
 		return false
 	}
 	if r.ProtoMajor > 2 && r.ContentLength > 0 || len(r.Trailer) > 0 || upgrades(r) || r.Host == "" || !printable(r.Host) {
 		return false
 	}
+	for name, lines := range r.Header {
+		if !printable(name) {
+			return false
+		}
+		for _, line := range lines {
+			if !sendable(line) {
+				return false
+			}
+		}
+	}
+	return headLength(r) <= shortHeaders
+}
+
+// headLength returns the bytes of a request's target, host and headers, as HTTP/2 counts them.
+func headLength(r *http.Request) int {
 	length := len(r.RequestURI) + len(r.Host)
 	for name, lines := range r.Header {
 		for _, line := range lines {
 			length += len(name) + len(line) + headerLine
-			if !printable(line) {
-				return false
-			}
 		}
-		if !printable(name) {
+	}
+	return length
+}
+
+// isMethod tells that a text is letters and hyphens, as all methods are that are in use.
+func isMethod(text string) bool {
+	return text != "" && strings.Trim(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-") == ""
+}
+
+// sendable tells that a text may be a header's value: without control characters, but in any encoding.
+func sendable(text string) bool {
+	for i := 0; i < len(text); i++ {
+		if text[i] < ' ' && text[i] != '\t' || text[i] == 0x7f {
 			return false
 		}
 	}
-	return length <= shortHeaders
+	return true
 }
 
 // printable tells that a text is ASCII that can be printed.

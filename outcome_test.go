@@ -155,6 +155,26 @@ func TestExchange_outcome(t *testing.T) {
 			watched: &watch{recorder: &recorder.Recorder{}, body: &watchedBody{}}}, failure, false},
 		{"502 late in an upload of a slow client", post(nil), exchange{status: 502, size: words(502), finished: true, came: time.Now().Add(-time.Minute),
 			watched: &watch{recorder: &recorder.Recorder{}, body: &watchedBody{took: time.Second}}}, unknown, false},
+		{"the service's 500 of a POST", post(nil), exchange{status: 500, dated: true, finished: true}, failure, false},
+		{"the same, late", post(nil), exchange{status: 500, dated: true, finished: true, came: time.Now().Add(-time.Minute)}, unknown, true},
+		{"late, to a whole body", post(nil), exchange{status: 500, dated: true, finished: true, came: time.Now().Add(-time.Minute),
+			watched: &watch{recorder: &recorder.Recorder{}, body: &watchedBody{err: io.EOF, took: time.Second}}}, failure, false},
+		{"late, to a client that was waited for", post(nil), exchange{status: 500, dated: true, finished: true, came: time.Now().Add(-time.Minute),
+			watched: &watch{recorder: &recorder.Recorder{}, body: &watchedBody{took: time.Second}}}, unknown, false},
+		{"a page for a broken body, watched", post(nil), exchange{status: 502, dated: true, finished: true,
+			watched: &watch{recorder: &recorder.Recorder{}, body: &watchedBody{err: io.ErrUnexpectedEOF}}}, unknown, false},
+		{"Traefik's 500, in the middle of an upload", post(nil), exchange{status: 500, size: words(500), finished: true}, failure, false},
+		{"one for a body that another middleware has decoded", func() *http.Request {
+			r := post(nil)
+			r.Body = io.NopCloser(&failing{errors.New("illegal base64 data")})
+			return r
+		}(), exchange{status: 500, size: 36, finished: true}, unknown, false},
+		{"a target that is no path", get(func(r *http.Request) { r.URL.Opaque = "y" }), exchange{status: 500, size: words(500), finished: true}, unknown, false},
+		{"a method that few know", get(func(r *http.Request) { r.Method = "PROPFIND" }), exchange{status: 500, size: words(500), finished: true}, failure, false},
+		{"a header in UTF-8", get(func(r *http.Request) { r.Header.Set("X-Name", "caf\xc3\xa9") }), exchange{status: 500, size: words(500), finished: true}, failure, false},
+		{"a header with a control character", get(func(r *http.Request) { r.Header.Set("X-Name", "\x7f") }), exchange{status: 500, size: words(500), finished: true}, unknown, false},
+		{"headers that most services refuse", get(func(r *http.Request) { r.Header.Set("X-Long", strings.Repeat("x", 9000)) }),
+			exchange{status: 502, size: words(502), finished: true}, unknown, false},
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 const (
 	bodyWhole      = iota // all of it was read, or there is none
 	bodyUnfinished        // not all of it was read, for whatever reason
+	bodyUnknown           // another reader has taken the place of ours, and may have failed by itself
 	bodyBroken            // the client broke it off, was too slow for a timeout of Traefik's, or sent what is no body
 )
 
@@ -48,15 +49,20 @@ func bodyOf(r *http.Request) int {
 	if r.ContentLength == 0 || r.Body == nil {
 		return bodyWhole
 	}
-	var body io.Reader = r.Body
-	for reflect.TypeOf(body) == nopCloser {
-		body, _ = reflect.ValueOf(body).Field(0).Interface().(io.Reader)
-	}
+	body := unwrapped(r.Body)
 	if reflect.TypeOf(body) != trackedBody {
-		return bodyUnfinished
+		return bodyUnknown
 	}
 	_, err := body.Read(nil) // the error that it ended with, or none: an empty slice is never waited for
 	return endOf(err)
+}
+
+// unwrapped returns the reader below those that only keep it from being closed.
+func unwrapped(body io.Reader) io.Reader {
+	for reflect.TypeOf(body) == nopCloser {
+		body, _ = reflect.ValueOf(body).Field(0).Interface().(io.Reader)
+	}
+	return body
 }
 
 // endOf tells what the error that a body ended with says. One that was closed and then read says nothing about the client: the proxy
@@ -75,12 +81,17 @@ func endOf(err error) int {
 type watch struct {
 	recorder *recorder.Recorder
 	body     *watchedBody // nil: there is none
+	reader   reflect.Type // the body's, as compiled code sees it
 }
 
 // watchClosely has a recorder measure, and the body of a request.
 func watchClosely(recorder *recorder.Recorder, r *http.Request) *watch {
 	recorder.Timed = true
-	return &watch{recorder: recorder, body: watchBody(r)}
+	w := &watch{recorder: recorder, body: watchBody(r)}
+	if w.body != nil {
+		w.reader = reflect.TypeOf(r.Body)
+	}
+	return w
 }
 
 func (w *watch) waited() time.Duration {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -245,7 +246,7 @@ var verdictRows = []verdictRow{
 
 	{name: "the service's 500", send: rawly(h1("GET /fail", "Connection: close")), opens: true},
 	{name: "the service's 500 of a POST", send: rawly(h1("POST /fail", "Connection: close", "Content-Length: 3") + "abc"), opens: true},
-	{name: "h2: the service's 500 of half a POST", service: "early", send: framed(h2("POST", "/fail", "content-length", "5000"), func(f *xhttp2.Framer) {
+	{name: "h2: the service's 500 of half a POST", service: "early", send: framed(h2("POST", "/fail", "content-length", "30000"), func(f *xhttp2.Framer) {
 		f.WriteData(1, false, []byte("abc"))
 	}), opens: true},
 	{name: "a service that hangs up", send: rawly(h1("GET /hangup", "Connection: close")), opens: true},
@@ -290,7 +291,9 @@ func startVerdicts(t *testing.T, rows []verdictRow, breaker block, change func(s
 	writeDynamic(t, dynamic, block{"rateLimit": block{"capacity": 1000}})
 	up := startUpstream(t)
 	services := block{}
-	for name, url := range verdictServices(t) {
+	urls := verdictServices(t)
+	maps.Copy(urls, hostileServices(t))
+	for name, url := range urls {
 		services[serviceName(name)] = block{"loadBalancer": block{"servers": []block{{"url": url}}}}
 	}
 	routers := block{}
@@ -299,6 +302,9 @@ func startVerdicts(t *testing.T, rows []verdictRow, breaker block, change func(s
 		"retry":        block{"retry": block{"attempts": 3}},
 		"retry-status": block{"retry": block{"attempts": 3, "status": []string{"503"}, "retryNonIdempotentMethod": true}},
 		"compress":     block{"compress": block{}},
+		"errors":       block{"errors": block{"status": []string{"500-599"}, "service": "upstream", "query": "/ok"}},
+		"grpc-web":     block{"grpcWeb": block{"allowOrigins": []string{"*"}}},
+		"headers":      block{"headers": block{"customResponseHeaders": block{"X-Shop": "yes"}}},
 		"auth":         block{"forwardAuth": block{"address": up.url() + "/ok", "forwardBody": true}},
 	}
 	for i, row := range rows {
