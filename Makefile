@@ -55,7 +55,7 @@ test-interpreted: redis
 	cd harness && $(GO) test -count=1 ./interpreted
 
 test-e2e: redis bundle traefik upstream
-	cd harness && $(GO) test -count=1 -timeout 20m ./e2e
+	cd harness && $(GO) test -count=1 -timeout 20m -parallel 4 ./e2e
 
 test-simulation:
 	cd harness && $(GO) test -count=1 ./window ./simulate ./bench ./gateway

@@ -62,12 +62,17 @@ type link struct {
 func New(target string, patience time.Duration) (*Wire, error) {
 	w := &Wire{target: target, patience: patience, links: map[*link]bool{}, seen: Seen{Errors: map[string]int{}}}
 	w.changed = sync.NewCond(&w.mu)
-	address, err := gateway.FreeAddress() // which no outgoing connection takes while it is refused
-	if err != nil {
-		return nil, err
+	for try := 1; ; try++ {
+		address, err := gateway.FreeAddress() // which no outgoing connection takes while it is refused
+		if err != nil {
+			return nil, err
+		}
+		w.address = address
+		err = w.listen(address)
+		if err == nil || try == 3 { // another program may have been quicker
+			return w, err
+		}
 	}
-	w.address = address
-	return w, w.listen(address)
 }
 
 // Addr returns the host and port for clients.
