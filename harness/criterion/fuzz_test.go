@@ -94,7 +94,7 @@ func withoutPorts(forwarded string) string {
 func FuzzHost(f *testing.F) {
 	for _, host := range []string{
 		"shop.example", "shop.example:1", "shop.example:a7", "shop.example.", "SHOP.example", "Shop.Example.:81", "shop.example:1:2",
-		"[2001:db8::1]:80", "2001:db8::1", "[2001:db8::1", "", ":", ".", "other.example", "K.example",
+		"[2001:db8::1]:80", "2001:db8::1", "[2001:db8::1", "[]:]", "[[a]]", "", ":", ".", "other.example", "K.example",
 	} {
 		f.Add(host)
 	}

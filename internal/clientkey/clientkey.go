@@ -139,9 +139,9 @@ func bare(entry string) string {
 // hostName returns the host that a request asks for in one spelling: in lower case, without the port, whatever that is, and without
 // dots at the end. Traefik's router takes all of them for the same host, and a client chooses among them.
 func hostName(text string) string {
-	text = strings.TrimSpace(text)
-	if end := strings.IndexByte(text, ']'); end > 0 && text[0] == '[' {
-		text = text[1:end]
+	text = strings.TrimLeft(strings.TrimSpace(text), "[")
+	if end := strings.IndexByte(text, ']'); end >= 0 {
+		text = text[:end]
 	}
 	if colon := strings.IndexByte(text, ':'); colon >= 0 && !isAddress(strings.TrimRight(text, ".")) {
 		text = text[:colon]
