@@ -13,7 +13,7 @@ var turning = true
 // refusal then makes its own values only, and not those of a request that passes. Which of the two it is, is a guess, and no more: either
 // may get any request. The lean one turns the front when it has refused one, the other when its refusal holds no more. Requests read
 // the front without a lock, as a lock would cost each of them. That is a data race, and the Go memory model promises little about it: the
-// read sees one of the values that were written, for it is one word. What makes it right is the order in which the front is written.
+// read sees one of the values that were written, because it is one word. What makes it right is the order in which the front is written.
 
 // fronted returns the front of a lean handler.
 func (m *Middleware) fronted(lean http.HandlerFunc) http.Handler {

@@ -35,8 +35,8 @@ func newAsked(policy *Policy, upload bool) *Asked {
 	return a
 }
 
-// Ask asks for a permit for a request that first asks Redis for something else: the two go together, as Rider returns it. It returns
-// nil where no permit is needed, or there is none. What it returns goes to Await or to Forgo.
+// Ask asks for a permit for a request that also asks Redis for a token. Rider returns the call, which goes with the token's: both take
+// one round trip. Ask returns nil where no permit is needed, or there is none. What it returns goes to Await or to Forgo.
 func (b *Breaker) Ask(policy *Policy, upload bool, now int64) *Asked {
 	b.Mu.Lock()
 	defer b.Mu.Unlock()

@@ -67,7 +67,7 @@ type Breaker struct {
 	asked       int64    // when Redis was asked for the view; 0: never
 	heard       int64    // when it answered
 	ours        bool     // the state was changed here since, while Redis was away
-	asking      bool     // a refresh beside requests is under way
+	asking      bool     // a refresh in the background is under way
 	looking     *look    // that a request takes and others may wait for, or nil
 	refusal     *Refusal // that holds, or nil
 	full        int64    // half-open: until then there was no place for another probe

@@ -342,6 +342,19 @@ func (c *verdictClient) get(path string) int {
 	return send(request).status
 }
 
+// afterAFailure returns the client of a row whose service has answered well and then failed once, when Redis knows.
+func (s *verdictStage) afterAFailure(t *testing.T, i int, row verdictRow, known func(state, failures string) bool) *verdictClient {
+	t.Helper()
+	c := s.client(t, i)
+	if row.first != nil {
+		row.first(c)
+	}
+	require.Equal(t, 200, c.get("/ok"))
+	c.get("/fail")
+	require.Eventually(t, func() bool { return known(s.state(i)) }, 5*time.Second, time.Millisecond)
+	return c
+}
+
 // One failure of the service is pending, so that each request needs a permit: of those that say nothing it is still the only one in a row.
 func TestVerdict_whileAFailureIsPending(t *testing.T) {
 	for way, change := range statusSources {
@@ -353,13 +366,7 @@ func TestVerdict_whileAFailureIsPending(t *testing.T) {
 					continue
 				}
 				t.Run(row.name, func(t *testing.T) {
-					c := s.client(t, i)
-					if row.first != nil {
-						row.first(c)
-					}
-					require.Equal(t, 200, c.get("/ok"))
-					c.get("/fail")
-					require.Eventually(t, func() bool { _, failures := s.state(i); return failures == "1" }, 5*time.Second, time.Millisecond)
+					c := s.afterAFailure(t, i, row, func(state, failures string) bool { return failures == "1" })
 					row.send(c)
 					if row.opens {
 						require.Eventually(t, func() bool { _, failures := s.state(i); return failures > "1" }, 2*time.Second, time.Millisecond)
@@ -395,13 +402,7 @@ func TestVerdict_ofProbes(t *testing.T) {
 					continue
 				}
 				t.Run(row.name, func(t *testing.T) {
-					c := s.client(t, i)
-					if row.first != nil {
-						row.first(c)
-					}
-					require.Equal(t, 200, c.get("/ok"))
-					c.get("/fail")
-					require.Eventually(t, func() bool { state, _ := s.state(i); return state == "open" }, 5*time.Second, time.Millisecond)
+					c := s.afterAFailure(t, i, row, func(state, failures string) bool { return state == "open" })
 					time.Sleep(350 * time.Millisecond)
 					if row.opens {
 						before := s.generation(i)
