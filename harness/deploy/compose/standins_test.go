@@ -234,7 +234,7 @@ func (w *image) shell() {
 	}
 	w.file(busybox, "/bin/busybox")
 	w.libraries(busybox)
-	for _, name := range []string{"sh", "cat", "cut", "grep", "sha256sum", "touch", "sleep"} {
+	for _, name := range []string{"sh", "cat", "cut", "grep", "sha256sum", "touch", "sleep", "wget"} {
 		w.header(&tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/" + name, Linkname: "busybox", Mode: 0o777})
 	}
 }
@@ -261,7 +261,7 @@ func removeImages() error {
 	}
 	for _, name := range strings.Fields(string(out)) {
 		for _, ours := range []string{
-			"resilience-test-", "resilience-standin/", "resilience-gateway:local", "resilience-upstream:local", "resilience-tests:local",
+			"resilience-test-", "resilience-standin/", "resilience-gateway:local", "resilience-gateway-2:local", "resilience-upstream:local", "resilience-tests:local",
 		} {
 			if strings.HasPrefix(name, ours) {
 				exec.Command("docker", "image", "rm", "--force", name).Run()
