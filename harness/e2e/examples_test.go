@@ -1,8 +1,7 @@
 package e2e
 
 import (
-	"bytes"
-	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -181,9 +180,10 @@ func (x *example) container(command, redis string) string {
 func (x *example) startTraefik(address string, service composeService) *traefik {
 	x.t.Helper()
 	g := &traefik{t: x.t, web: address, api: freeAddress(x.t), log: &gateway.Log{}}
-	static := x.read(x.mount(service, "/etc/traefik/traefik.yml"))
 	dynamic := x.t.TempDir()
 	routers := x.writeDynamic(x.mount(service, "/etc/traefik/dynamic"), dynamic)
+	static, err := walkthrough.Static(x.read(x.mount(service, "/etc/traefik/traefik.yml")), g.web, g.api, dynamic)
+	require.NoError(x.t, err)
 	var env []string
 	for name, value := range service.Environment {
 		env = append(env, name+"="+x.mounted(value))
@@ -192,17 +192,7 @@ func (x *example) startTraefik(address string, service composeService) *traefik 
 		Root: root(x.t), Dir: x.t.TempDir(), Web: g.web, API: g.api, Env: env, Log: g.log,
 		Change: func(config map[string]any) {
 			clear(config)
-			for key, value := range static {
-				config[key] = value
-			}
-			require.Equal(x.t, ":5000", at(config, "entryPoints", "web", "address"))
-			require.Equal(x.t, "/etc/traefik/dynamic", at(config, "providers", "file", "directory"))
-			gateway.Set(config, g.web, "entryPoints", "web", "address")
-			gateway.Set(config, g.api, "entryPoints", "traefik", "address")
-			gateway.Set(config, dynamic, "providers", "file", "directory")
-			gateway.Set(config, block{"insecure": true, "dashboard": false}, "api") // so that the test sees the routes
-			gateway.Set(config, false, "global", "checkNewVersion")
-			gateway.Set(config, block{"level": "INFO", "format": "json"}, "log")
+			maps.Copy(config, static)
 		},
 	}
 	process, err := starter.Start()
@@ -251,59 +241,27 @@ func (x *example) mount(service composeService, place string) string {
 	return ""
 }
 
-func (x *example) read(path string) block {
+func (x *example) read(path string) []byte {
 	x.t.Helper()
 	content, err := os.ReadFile(path)
 	require.NoError(x.t, err)
-	var config block
-	require.NoError(x.t, yaml.Unmarshal(content, &config), path)
-	return config
+	return content
 }
 
-// writeDynamic writes the dynamic files with the addresses of this example's services, and patience for Redis. It returns the names of
-// the routers.
+// writeDynamic writes the dynamic files with the addresses of this example's services, and returns the names of the routers.
 func (x *example) writeDynamic(from, to string) (routers []string) {
 	x.t.Helper()
 	files, err := filepath.Glob(filepath.Join(from, "*.yml"))
 	require.NoError(x.t, err)
 	require.NotEmpty(x.t, files, from)
 	for _, file := range files {
-		config := x.read(file)
-		for name := range at(config, "http", "routers").(block) {
-			routers = append(routers, name)
-		}
-		middlewares, _ := at(config, "http", "middlewares").(block)
-		for name := range middlewares {
-			redis, uses := at(middlewares, name, "plugin", "resilience", "redis").(block)
-			if !uses {
-				continue
-			}
-			gateway.Set(redis, patience, "timeout")
-			gateway.Set(redis, patience, "dialTimeout")
-			if _, secure := redis["tls"]; secure {
-				host, _, err := net.SplitHostPort(redis["address"].(string))
-				require.NoError(x.t, err)
-				gateway.Set(redis, host, "tls", "serverName")
-			}
-		}
-		content, err := yaml.Marshal(config)
-		require.NoError(x.t, err)
-		local := x.mounted(string(content))
-		for name, address := range x.services {
-			local = regexp.MustCompile(`(//| )`+regexp.QuoteMeta(name)+`\b`).ReplaceAllString(local, "${1}"+address)
-		}
-		require.NoError(x.t, os.WriteFile(filepath.Join(to, filepath.Base(file)), []byte(local), 0o644))
+		local, named, err := walkthrough.Dynamic(x.read(file), x.services)
+		require.NoError(x.t, err, file)
+		routers = append(routers, named...)
+		content := []byte(x.mounted(string(local)))
+		require.NoError(x.t, os.WriteFile(filepath.Join(to, filepath.Base(file)), content, 0o644))
 	}
 	return routers
-}
-
-// at returns what is at the end of a path of names, or nil.
-func at(value any, path ...string) any {
-	for _, name := range path {
-		here, _ := value.(block)
-		value = here[name]
-	}
-	return value
 }
 
 // follow types the command of a step. What Redis holds may follow a moment after the answer.
@@ -317,13 +275,14 @@ func (x *example) follow(step walkthrough.Step) {
 	case strings.Contains(command, "docker"):
 		require.Fail(x.t, "the test cannot do without Docker what the README says", command)
 	default:
-		for from, to := range x.published {
-			command = regexp.MustCompile(`\b`+from+`\b`).ReplaceAllString(command, to)
-		}
+		command = walkthrough.Ports(command, x.published)
 	}
 	deadline := time.Now().Add(3 * time.Second)
 	for {
-		err := step.Match(x.run(command))
+		out, err := walkthrough.Run(command)
+		if err == nil {
+			err = step.Match(out)
+		}
 		if err == nil {
 			return
 		}
@@ -334,37 +293,29 @@ func (x *example) follow(step walkthrough.Step) {
 	}
 }
 
-func (x *example) run(command string) string {
-	x.t.Helper()
-	shell := exec.Command("bash", "-c", "set -o pipefail; "+command)
-	shell.Env = append(os.Environ(), "no_proxy=*", "NO_PROXY=*", "LC_ALL=C")
-	var stderr bytes.Buffer
-	shell.Stderr = &stderr
-	out, err := shell.Output()
-	require.NoError(x.t, err, "%s\n%s%s", command, out, stderr.String())
-	return string(out)
-}
-
-// TestExamples_staticFiles: what Traefik is told at its start differs only in whom it trusts, and loads the plugin or nothing.
+// TestExamples_staticFiles: at its start every gateway is told the same, but for whom it trusts.
 func TestExamples_staticFiles(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(root(t), "examples", "*", "traefik.yml"))
+	require.NoError(t, err)
+	deeper, err := filepath.Glob(filepath.Join(root(t), "examples", "*", "gateway", "traefik.yml"))
+	require.NoError(t, err)
 	folders, _, err := walkthrough.Folders(root(t))
 	require.NoError(t, err)
-	var first block
-	for _, folder := range folders {
-		x := &example{t: t, folder: folder}
-		files, err := filepath.Glob(filepath.Join(folder, "traefik.yml"))
+	require.Len(t, append(files, deeper...), len(folders))
+	for _, file := range append(files, deeper...) {
+		content, err := os.ReadFile(file)
 		require.NoError(t, err)
-		deeper, err := filepath.Glob(filepath.Join(folder, "gateway", "traefik.yml"))
-		require.NoError(t, err)
-		files = append(files, deeper...)
-		require.Len(t, files, 1, folder)
-		static := x.read(files[0])
-		delete(at(static, "entryPoints", "web").(block), "forwardedHeaders")
-		if first == nil {
-			first = static
-		}
-		require.Equal(t, first, static, files[0])
+		var static block
+		require.NoError(t, yaml.Unmarshal(content, &static), file)
+		delete(static["entryPoints"].(block)["web"].(block), "forwardedHeaders")
+		require.Equal(t, block{
+			"entryPoints": block{"web": block{"address": ":5000"}},
+			"ping":        block{},
+			"providers":   block{"file": block{"directory": "/etc/traefik/dynamic"}},
+			"experimental": block{
+				"abortOnPluginFailure": true,
+				"localPlugins":         block{"resilience": block{"moduleName": "github.com/resilient-gateway/resilience"}},
+			},
+		}, static, file)
 	}
-	require.Equal(t, true, at(first, "experimental", "abortOnPluginFailure"))
-	require.Equal(t, "github.com/resilient-gateway/resilience", fmt.Sprint(at(first, "experimental", "localPlugins", "resilience", "moduleName")))
 }
