@@ -49,12 +49,14 @@ lint:
 test-compiled: redis
 	$(GO) test -race ./...
 	cd upstream && $(GO) test -race ./...
-	cd harness && $(GO) test -count=1 ./dialect ./readme ./criterion ./wire ./truth
+	cd harness && $(GO) test -count=1 ./dialect ./readme ./criterion ./wire ./truth ./walkthrough
 
 test-interpreted: redis
 	cd harness && $(GO) test -count=1 ./interpreted
 
 test-e2e: redis bundle traefik upstream
+	@command -v curl >/dev/null || .ci/install curl
+	@command -v openssl >/dev/null || .ci/install openssl
 	cd harness && $(GO) test -count=1 -timeout 20m -parallel 4 ./e2e
 
 test-simulation:
@@ -114,6 +116,7 @@ k8s: kubectl
 	@dist/bin/kubectl kustomize k8s --output dist/k8s-deployment.yaml
 
 test-deploy-k8s: redis bundle traefik upstream kubernetes k8s
+	@command -v curl >/dev/null || .ci/install curl
 	cd harness && $(GO) test -count=1 -timeout 20m ./deploy/kubernetes
 
 # Compose: the image, both stacks and deploy.sh on a real Docker Engine.
@@ -125,6 +128,7 @@ compose:
 test-deploy-compose: redis traefik compose
 	@command -v busybox >/dev/null || .ci/install busybox-static
 	@command -v curl >/dev/null || .ci/install curl
+	@command -v openssl >/dev/null || .ci/install openssl
 	@docker info >/dev/null 2>&1 || command -v dockerd >/dev/null || .ci/install docker.io
 	@command -v docker >/dev/null || .ci/install docker-cli
 	cd harness && $(GO) test -count=1 -timeout 25m ./deploy/compose

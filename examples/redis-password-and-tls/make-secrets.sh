@@ -26,7 +26,7 @@ printf 'subjectAltName = DNS:redis\n' >names
 openssl x509 -req -in request.pem -CA ca.pem -CAkey ca-key.pem -CAcreateserial -days 365 -extfile names -out cert.pem 2>/dev/null
 rm -f ca-key.pem request.pem names ./*.srl
 
-# The containers read these as users of their own. On this host nobody else does: the folder is its owner's.
+# The containers read these as other users. On this host nobody else can: the folder is its owner's.
 chmod 0444 password ca.pem cert.pem key.pem
 cd - >/dev/null
 mv "$made" "$1"

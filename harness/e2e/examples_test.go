@@ -168,7 +168,7 @@ func (x *example) container(command, redis string) string {
 	_, port, _ := net.SplitHostPort(redis)
 	command = strings.ReplaceAll(x.mounted(command), "port 6379", "port "+port)
 	command = strings.ReplaceAll(command, "redis-cli ", "redis-cli -p "+port+" ")
-	// To the gateway, a container is a client with an address of its own.
+	// To the gateway, a container is a client with another address.
 	command = strings.ReplaceAll(command, "wget -qO- ", "curl -s --interface 127.0.0.2 ")
 	for name, address := range x.services {
 		command = strings.ReplaceAll(command, "//"+name+"/", "//"+address+"/")
@@ -229,7 +229,7 @@ func (g *traefik) requireEnabled(router string) {
 	require.Equal(g.t, "enabled", shown.Status, "%s: %v", router, shown.Error)
 }
 
-// mount returns the path of the file or folder that the service has at a place of its own.
+// mount returns the path of the file or folder that the service has mounted at the place.
 func (x *example) mount(service composeService, place string) string {
 	x.t.Helper()
 	for _, volume := range service.Volumes {
