@@ -125,11 +125,11 @@ func (m *Middleware) noteOpen(now int64) {
 }
 
 // noteEmpty logs a refusal that its entry calls for. The limiter's lock is held, and given back meanwhile.
-func noteEmpty(m *Middleware, r *http.Request, e *ratelimit.Entry, now int64) {
+func noteEmpty(m *Middleware, r *http.Request, e *ratelimit.Grant, now int64) {
 	before := int(e.Refused - 1)
 	e.Refused = 0
 	if !m.debug {
-		e.Note = now + noteEvery
+		e.NoteAt = now + noteEvery
 	}
 	m.mu.Unlock()
 	m.logRefusal("rate limit exceeded", m.keyOf(r), before, now)

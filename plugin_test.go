@@ -68,10 +68,10 @@ func status(code int) http.Handler {
 
 // newProcess begins anew, with nothing left of the tests before: what New returns from here on belongs to one process.
 func newProcess(t *testing.T, grace time.Duration) *registry {
-	before := shared
-	shared = newRegistry(grace)
-	t.Cleanup(func() { shared = before })
-	return shared
+	before := processRegistry
+	processRegistry = newRegistry(grace)
+	t.Cleanup(func() { processRegistry = before })
+	return processRegistry
 }
 
 // newGateway returns a middleware before a new upstream. Both end with the test.
@@ -149,7 +149,7 @@ func TestNew_refusesWhatCannotWork(t *testing.T) {
 
 			require.EqualError(t, err, row.problem)
 			require.True(t, handler == nil)
-			require.Len(t, processes.scopes, 0)
+			require.Len(t, processes.engines, 0)
 		})
 	}
 }
@@ -1122,13 +1122,13 @@ func TestServeHTTP_aFloodRenewsTheView(t *testing.T) {
 		Redis: at(redistest.Start(t).Addr()), RateLimit: tokens("1"), CircuitBreaker: failures("5"),
 	}, nameOf(t))
 	require.NoError(t, err)
-	require.Equal(t, 200, get(m.front))
-	require.Equal(t, 429, get(m.front))
+	require.Equal(t, 200, get(m.handler))
+	require.Equal(t, 429, get(m.handler))
 	time.Sleep(120 * time.Millisecond)
 	_, healthy := m.healthy()
 	require.False(t, healthy)
 
-	require.Equal(t, 429, get(m.front))
+	require.Equal(t, 429, get(m.handler))
 	require.Eventually(t, func() bool {
 		_, healthy := m.healthy()
 		return healthy

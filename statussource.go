@@ -19,7 +19,7 @@ type statusSource struct {
 }
 
 // passage is a request that passed at a time because the view of the breaker was healthy then.
-type passage struct {
+type tracked struct {
 	w        http.ResponseWriter
 	r        *http.Request
 	at       int64
@@ -28,42 +28,42 @@ type passage struct {
 
 // lander returns what ends a passage whose writer is of the type, once that is known, also one that ended in a panic, which goes on. A
 // success is no news, unless others have failed since: it ends their row.
-func (m *Middleware) lander(own *statusSource) func(*passage) {
+func (m *Middleware) newReporter(own *statusSource) func(*tracked) {
 	failing, valueOf := m.view.Failing, reflect.ValueOf
-	return func(p *passage) {
+	return func(p *tracked) {
 		if p.finished {
 			//lint:ignore S1021 the interpreter makes two values for :=
 			var status int64
 			status = valueOf(p.w).Method(own.status).Call(nil)[0].Int()
 			if status >= internalServerError {
-				tell(m, p, own)
+				reportTracked(m, p, own)
 			} else if len(failing) > 0 {
-				tell(m, p, own)
+				reportTracked(m, p, own)
 			} else if status == 0 {
-				switched(m, p)
+				reportSwitch(m, p)
 			}
 		} else {
-			tell(m, p, own)
+			reportTracked(m, p, own)
 		}
 	}
 }
 
 // switched notes of a request whose connection the next handler took over that the service switches protocols, and so speaks HTTP/1.
 // Traefik's own writer knows no status of such an answer.
-func switched(m *Middleware, p *passage) {
-	m.noteSwitch(p.r)
+func reportSwitch(m *Middleware, p *tracked) {
+	m.noteProtocolSwitch(p.r)
 }
 
-func (m *Middleware) noteSwitch(r *http.Request) {
+func (m *Middleware) noteProtocolSwitch(r *http.Request) {
 	if upgrades(r) {
 		m.mu.Lock()
-		m.switches = true
+		m.switchesProtocol = true
 		m.mu.Unlock()
 	}
 }
 
 // tell tells the breaker of a passage.
-func tell(m *Middleware, p *passage, own *statusSource) {
+func reportTracked(m *Middleware, p *tracked, own *statusSource) {
 	writer := reflect.ValueOf(p.w)
 	x := p.exchange()
 	x.dated = p.r.ProtoMajor < 3 && len(x.header["Date"]) > 0 // HTTP/3's own writer sets one when the answer begins
@@ -72,31 +72,31 @@ func tell(m *Middleware, p *passage, own *statusSource) {
 	if own.size >= 0 {
 		x.size = writer.Method(own.size).Call(nil)[0].Int()
 	}
-	m.tell(x, p.at)
+	m.reportOutcome(x, p.at)
 }
 
-func (p *passage) exchange() *exchange {
+func (p *tracked) exchange() *exchange {
 	return &exchange{r: p.r, header: p.w.Header(), finished: p.finished, came: start.Add(time.Duration(p.at) * time.Microsecond)}
 }
 
 // tell tells the breaker what became of a request that passed at the time at.
-func (m *Middleware) tell(x *exchange, at int64) {
-	m.breaker.Done(m.breaker.Passed(at), m.judge(x), m.policy, m.redis.Timeout)
+func (m *Middleware) reportOutcome(x *exchange, at int64) {
+	m.breaker.Done(m.breaker.PermitAt(at), m.judge(x), m.policy, m.redis.Timeout)
 }
 
 // pass has the next handler answer a request that passes at the time now, whatever its writer is.
-func pass(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
-	own, closely := sourceOf(m, reflect.TypeOf(w), now)
+func forward(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
+	own, closely := statusSourceFor(m, reflect.TypeOf(w), now)
 	if own == nil {
-		passRecorded(m, w, r, now, closely)
+		forwardRecorded(m, w, r, now, closely)
 		return
 	}
-	land := m.land
-	if own != m.own {
-		land = m.lander(own)
+	land := m.report
+	if own != m.source {
+		land = m.newReporter(own)
 	}
 	trackOnce(r)
-	p := &passage{w: w, r: r, at: now}
+	p := &tracked{w: w, r: r, at: now}
 	defer land(p)
 	m.next.ServeHTTP(w, r)
 	p.finished = true
@@ -104,16 +104,16 @@ func pass(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
 
 // sourceOf returns how writers of a type tell their status, or nil where they do not, or answers are watched closely. The first who do
 // are the route's own.
-func sourceOf(m *Middleware, writer reflect.Type, now int64) (own *statusSource, closely bool) {
+func statusSourceFor(m *Middleware, writer reflect.Type, now int64) (own *statusSource, closely bool) {
 	m.mu.Lock()
-	known := m.own.writer
-	closely = now < m.closely
+	known := m.source.writer
+	closely = now < m.watchUntil
 	m.mu.Unlock()
 	if closely {
 		return nil, true
 	}
 	if known == writer {
-		return m.own, false
+		return m.source, false
 	}
 	status, found := writer.MethodByName("Status")
 	if !found || m.hangTimeout > 0 { // the time of the headers is not asked of a writer
@@ -125,21 +125,21 @@ func sourceOf(m *Middleware, writer reflect.Type, now int64) (own *statusSource,
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.own.first == nil {
-		m.own.first = writer
-		m.own.status = status.Index
-		m.own.size = size
+	if m.source.first == nil {
+		m.source.first = writer
+		m.source.status = status.Index
+		m.source.size = size
 	}
-	if m.own.first != writer { // passages that are under way may still ask the first
+	if m.source.first != writer { // passages that are under way may still ask the first
 		return &statusSource{writer: writer, status: status.Index, size: size}, false
 	}
-	m.own.writer = writer
-	return m.own, false
+	m.source.writer = writer
+	return m.source, false
 }
 
 // recorded is a passage whose answer goes through a recorder.
 type recorded struct {
-	passage
+	tracked
 	m        *Middleware
 	recorder *recorder.Recorder
 	watched  *watch // nil: only the status is recorded
@@ -148,14 +148,14 @@ type recorded struct {
 
 // passRecorded has the next handler answer a request that passes at the time now, and records the answer's status; closely: also how
 // long the client was waited for.
-func passRecorded(m *Middleware, w http.ResponseWriter, r *http.Request, now int64, closely bool) {
-	p := &recorded{passage: passage{w: w, r: r, at: now}, m: m, recorder: &recorder.Recorder{ResponseWriter: w}}
+func forwardRecorded(m *Middleware, w http.ResponseWriter, r *http.Request, now int64, closely bool) {
+	p := &recorded{tracked: tracked{w: w, r: r, at: now}, m: m, recorder: &recorder.Recorder{ResponseWriter: w}}
 	if closely || m.hangTimeout > 0 {
 		p.watch()
 	} else {
 		trackOnce(r)
 	}
-	defer landRecorded(p)
+	defer reportRecorded(p)
 	m.next.ServeHTTP(p.recorder, r)
 	p.finished = true
 }
@@ -171,26 +171,26 @@ func (p *recorded) watch() {
 
 // hung tells the breaker of a request whose response headers have not come in time.
 func (p *recorded) hung() {
-	p.m.tellHung(p.m.breaker.Passed(p.at))
+	p.m.tellHung(p.m.breaker.PermitAt(p.at))
 }
 
 // came ends the waiting for the response headers.
 func (p *recorded) came(status int) { p.hang.end() }
 
 // landRecorded ends a passage that was recorded, also one that ended in a panic, which goes on. It is what lander returns, for this case.
-func landRecorded(p *recorded) {
+func reportRecorded(p *recorded) {
 	if p.hang != nil && p.hang.end() {
 		return
 	}
 	m, status := p.m, p.recorder.Status
 	if status == http.StatusSwitchingProtocols {
-		m.noteSwitch(p.r)
+		m.noteProtocolSwitch(p.r)
 	}
 	if !p.finished || status >= internalServerError || len(m.view.Failing) > 0 {
 		x := p.exchange()
 		x.watched = p.watched
 		x.record(p.recorder)
-		m.tell(x, p.at)
+		m.reportOutcome(x, p.at)
 	}
 }
 

@@ -78,7 +78,7 @@ func (r *recording) eventually(t *testing.T, lines int, text string) {
 func sizesOf(g *registry) []int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return []int{len(g.scopes), len(g.stores)}
+	return []int{len(g.engines), len(g.stores)}
 }
 
 func isEmpty(g *registry) func() bool {
@@ -214,7 +214,7 @@ func handlersOf(g *registry) int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	n := 0
-	for _, one := range g.scopes {
+	for _, one := range g.engines {
 		n += one.handlers
 	}
 	return n
@@ -322,10 +322,10 @@ func TestScope_manyReloadsLeaveNothingBehind(t *testing.T) {
 }
 
 // only returns the registry's one scope.
-func only(g *registry) *scope {
+func only(g *registry) *engines {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for _, one := range g.scopes {
+	for _, one := range g.engines {
 		return one
 	}
 	return nil
@@ -561,15 +561,15 @@ func TestScope_theHandlersOfAConfigurationLeaveTogether(t *testing.T) {
 	for i := 0; i < 50; i++ {
 		newHandler(t, ctx, &upstream{}, &Config{Name: "name-" + strconv.Itoa(i%3), RateLimit: tokens("10")})
 	}
-	require.Len(t, g.latest.seats, 50)
+	require.Len(t, g.latest.refs, 50)
 	first := g.latest
 	next, cancelNext := context.WithCancel(context.Background())
 	defer cancelNext()
 	newHandler(t, next, &upstream{}, &Config{Name: "name-0", RateLimit: tokens("10")})
-	require.Len(t, g.latest.seats, 1, "the next configuration has its own")
+	require.Len(t, g.latest.refs, 1, "the next configuration has its own")
 
 	cancel()
-	g.end(first)
+	g.endSet(first)
 	require.Equal(t, []int{1, 0}, sizesOf(g), "what the next one uses stays")
 	newHandler(t, ctx, &upstream{}, &Config{Name: "late", RateLimit: tokens("10")})
 	require.NotSame(t, first, g.latest, "one that comes late begins anew")

@@ -17,17 +17,17 @@ func fronted(t *testing.T) (*Middleware, http.Handler) {
 	permit, _, err := b.Allow(policy, false, 0, time.Time{})
 	require.NoError(t, err)
 	b.Done(permit, breaker.Failure, policy, time.Second)
-	m := &Middleware{scope: &scope{breaker: b}, mu: &sync.Mutex{}}
-	return m, m.fronted(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusNoContent) })
+	m := &Middleware{engines: &engines{breaker: b}, mu: &sync.Mutex{}}
+	return m, m.newSwitch(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusNoContent) })
 }
 
 func TestFront_refusesAsLongAsTheRefusalHolds(t *testing.T) {
 	m, front := fronted(t)
 	require.Equal(t, 204, get(front), "nobody has turned it")
 
-	refusal := &breaker.Refusal{Seconds: 5, Holds: make(chan struct{}, 1)}
+	refusal := &breaker.Notice{Seconds: 5, Holds: make(chan struct{}, 1)}
 	refusal.Holds <- struct{}{}
-	*m.facing = m.refuser(refusal)
+	*m.current = m.openHandler(refusal)
 	for i := 0; i < 3; i++ {
 		requireAnswer(t, send(front, "GET", "/"), 503, openBody, 5)
 	}
@@ -38,15 +38,15 @@ func TestFront_refusesAsLongAsTheRefusalHolds(t *testing.T) {
 }
 
 func TestFront_isTurnedAsOftenAsTheCircuitOpens(t *testing.T) {
-	defer func(was bool) { turning = was }(turning)
-	turning = true
+	defer func(was bool) { switchEnabled = was }(switchEnabled)
+	switchEnabled = true
 	m, front := fronted(t)
 	for i := 0; i < 2; i++ {
-		m.refuseAll(6700000)
+		m.switchToOpen(6700000)
 		requireAnswer(t, send(front, "GET", "/"), 503, openBody, 1)
 		require.Eventually(t, func() bool { return get(front) == 204 }, 5*time.Second, 10*time.Millisecond, "the second is over")
 	}
-	m.refuseAll(7000001)
+	m.switchToOpen(7000001)
 	require.Equal(t, 204, get(front), "the circuit is open no more")
 }
 
@@ -69,14 +69,14 @@ func (s *steps) note(step string) {
 
 // On a processor that orders little, such as an arm64, a handler is whole for others once an unlock and a lock came after it was made.
 func TestFront_isTurnedAfterItsHandlerIsWhole(t *testing.T) {
-	defer func(was bool) { turning = was }(turning)
-	turning = true
+	defer func(was bool) { switchEnabled = was }(switchEnabled)
+	switchEnabled = true
 	m, front := fronted(t)
 	lock := &steps{front: front}
 	m.mu = lock
-	m.refuseAll(6700000)
+	m.switchToOpen(6700000)
 	require.Equal(t, []string{"lock lean", "unlock lean", "lock lean", "unlock refuses"}, lock.seen)
 	lock.seen = nil
-	turn(m, m.lean)
+	switchTo(m, m.fast)
 	require.Equal(t, []string{"lock refuses", "unlock refuses", "lock refuses", "unlock lean"}, lock.seen)
 }

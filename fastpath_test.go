@@ -32,7 +32,7 @@ func TestLean_takesNothingOfWhoCameBefore(t *testing.T) {
 			r := httptest.NewRequest(http.MethodGet, "/", nil)
 			r.Header.Set("X-Client", client)
 			w := httptest.NewRecorder()
-			m.front.ServeHTTP(w, r)
+			m.handler.ServeHTTP(w, r)
 			require.Equal(t, http.StatusOK, w.Code, name)
 		}
 
@@ -40,7 +40,7 @@ func TestLean_takesNothingOfWhoCameBefore(t *testing.T) {
 			ask("before")
 		}
 		m.mu.Lock()
-		e := m.hand.Held["before"]
+		e := m.cache.Grants["before"]
 		require.NotNil(t, e, name)
 		e.Until = 0
 		left := e.Tokens

@@ -22,12 +22,12 @@ const (
 )
 
 // leanBoth limits and breaks.
-func (m *Middleware) leanBoth() http.HandlerFunc {
+func (m *Middleware) fastBoth() http.HandlerFunc {
 	mu := m.mu
 	var ( // guarded by mu: what a request needs no longer than it has the lock
 		raw           string
 		values        []string
-		e             *ratelimit.Entry
+		e             *ratelimit.Grant
 		found, leased bool
 		missing       bool // raw is not known yet
 		writer        reflect.Type
@@ -36,8 +36,8 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 		checks        bool // requests are checked for other instances on their way (nesting.go)
 	)
 	m.check = func(on bool) { checks = on }
-	hand, held, next, view, own := m.hand, m.hand.Held, m.next, m.view, m.own
-	land := m.land
+	hand, held, next, view, own := m.cache, m.cache.Grants, m.next, m.view, m.source
+	land := m.report
 	since, begun, typeOf := time.Since, start, reflect.TypeOf
 	ofHeader, ofConnection, header := m.header != "", m.client.OfConnection(), m.header
 	derived := !ofConnection
@@ -53,7 +53,7 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 			return
 		}
 		if now >= view.Healthy {
-			unhealthy(m, w, r, now)
+			slowCircuit(m, w, r, now)
 			return
 		}
 		missing = derived
@@ -67,7 +67,7 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 			}
 		}
 		if missing { // another criterion; or the header has several lines, another spelling, or is not there
-			raw = rawLocked(m, r)
+			raw = identityOfLocked(m, r)
 		}
 		leased = false
 		e, found = held[raw]
@@ -78,7 +78,7 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 			if leased {
 				e.Tokens--
 			} else {
-				emptyHanded(m, w, r, e, now)
+				refuseEmpty(m, w, r, e, now)
 				return
 			}
 		}
@@ -92,7 +92,7 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 		if leased {
 			mu.Unlock()
 		} else {
-			verdict := ratelimit.Allow(hand, raw, now)
+			verdict := ratelimit.AllowID(hand, raw, now)
 			if verdict <= 1 {
 				goOn(m, w, r, verdict, now)
 				return
@@ -100,10 +100,10 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 			now = verdict
 		}
 		if other {
-			pass(m, w, r, now)
+			forward(m, w, r, now)
 			return
 		}
-		p := passage{w: w, r: r, at: now}
+		p := tracked{w: w, r: r, at: now}
 		defer land(&p)
 		next.ServeHTTP(w, r)
 		p.finished = true
@@ -111,18 +111,18 @@ func (m *Middleware) leanBoth() http.HandlerFunc {
 }
 
 // leanLimiter limits.
-func (m *Middleware) leanLimiter() http.HandlerFunc {
+func (m *Middleware) fastLimit() http.HandlerFunc {
 	mu := m.mu
 	var ( // guarded by mu
 		raw           string
 		values        []string
-		e             *ratelimit.Entry
+		e             *ratelimit.Grant
 		found, leased bool
 		missing       bool // raw is not known yet
 		checks        bool // see leanBoth
 	)
 	m.check = func(on bool) { checks = on }
-	hand, held, next := m.hand, m.hand.Held, m.next
+	hand, held, next := m.cache, m.cache.Grants, m.next
 	since, begun := time.Since, start
 	ofHeader, ofConnection, header := m.header != "", m.client.OfConnection(), m.header
 	derived := !ofConnection
@@ -146,7 +146,7 @@ func (m *Middleware) leanLimiter() http.HandlerFunc {
 			}
 		}
 		if missing { // another criterion; or the header has several lines, another spelling, or is not there
-			raw = rawLocked(m, r)
+			raw = identityOfLocked(m, r)
 		}
 		leased = false
 		e, found = held[raw]
@@ -157,14 +157,14 @@ func (m *Middleware) leanLimiter() http.HandlerFunc {
 			if leased {
 				e.Tokens--
 			} else {
-				emptyHanded(m, w, r, e, now)
+				refuseEmpty(m, w, r, e, now)
 				return
 			}
 		}
 		if leased {
 			mu.Unlock()
 		} else {
-			verdict := ratelimit.Allow(hand, raw, now)
+			verdict := ratelimit.AllowID(hand, raw, now)
 			if verdict <= 0 {
 				goOn(m, w, r, verdict, now)
 				return
@@ -175,7 +175,7 @@ func (m *Middleware) leanLimiter() http.HandlerFunc {
 }
 
 // leanBreaker breaks.
-func (m *Middleware) leanBreaker() http.HandlerFunc {
+func (m *Middleware) fastBreak() http.HandlerFunc {
 	mu := m.mu
 	var ( // guarded by mu
 		writer  reflect.Type
@@ -184,8 +184,8 @@ func (m *Middleware) leanBreaker() http.HandlerFunc {
 		checks  bool // see leanBoth
 	)
 	m.check = func(on bool) { checks = on }
-	next, view, own := m.next, m.view, m.own
-	land := m.land
+	next, view, own := m.next, m.view, m.source
+	land := m.report
 	since, begun, typeOf := time.Since, start, reflect.TypeOf
 	return func(w http.ResponseWriter, r *http.Request) {
 		//lint:ignore S1021 the interpreter makes two values for :=
@@ -197,7 +197,7 @@ func (m *Middleware) leanBreaker() http.HandlerFunc {
 			return
 		}
 		if now >= view.Healthy {
-			unhealthy(m, w, r, now)
+			slowCircuit(m, w, r, now)
 			return
 		}
 		length = r.ContentLength
@@ -209,10 +209,10 @@ func (m *Middleware) leanBreaker() http.HandlerFunc {
 		other := writer != own.writer
 		mu.Unlock()
 		if other {
-			pass(m, w, r, now)
+			forward(m, w, r, now)
 			return
 		}
-		p := passage{w: w, r: r, at: now}
+		p := tracked{w: w, r: r, at: now}
 		defer land(&p)
 		next.ServeHTTP(w, r)
 		p.finished = true
@@ -220,9 +220,9 @@ func (m *Middleware) leanBreaker() http.HandlerFunc {
 }
 
 // rawOf returns what the key of a request is made of, where that is one string, or else the key.
-func rawOf(m *Middleware, r *http.Request) string {
-	if m.headerOf != nil {
-		return m.headerOf(r)
+func identityOf(m *Middleware, r *http.Request) string {
+	if m.headerValue != nil {
+		return m.headerValue(r)
 	}
 	if m.ofConnection {
 		return r.RemoteAddr
@@ -231,37 +231,37 @@ func rawOf(m *Middleware, r *http.Request) string {
 }
 
 // rawLocked is rawOf with the lock held, which it gives back meanwhile: to make a key takes long, and might panic.
-func rawLocked(m *Middleware, r *http.Request) string {
+func identityOfLocked(m *Middleware, r *http.Request) string {
 	m.mu.Unlock()
 	//lint:ignore S1021 the interpreter makes two values for :=
 	var raw string
-	raw = rawOf(m, r)
+	raw = identityOf(m, r)
 	m.mu.Lock()
 	return raw
 }
 
 // naming returns how what rawOf returns becomes a key.
-func naming(c clientkey.Criterion) ratelimit.Naming {
+func keyMaker(c clientkey.Criterion) ratelimit.KeyMaker {
 	switch {
 	case c.Header != "":
-		return ratelimit.Naming{Kind: clientkey.KindHeader, Longest: clientkey.MaxLength, Key: clientkey.OfHeader}
+		return ratelimit.KeyMaker{Kind: clientkey.KindHeader, MaxJoin: clientkey.MaxLength, Key: clientkey.OfHeader}
 	case c.OfConnection():
-		return ratelimit.Naming{Longest: -1, Key: c.OfAddress, Many: true} // a connection each
+		return ratelimit.KeyMaker{MaxJoin: -1, Key: c.OfAddress, ManyToOne: true} // a connection each
 	}
-	return ratelimit.Naming{}
+	return ratelimit.KeyMaker{}
 }
 
 // unhealthy answers a request though the view of the breaker is not known to be healthy: it refuses it where the circuit is known
 // to be open, and has it go on where the view is only to be renewed. The lock is held, and given back.
-func unhealthy(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
+func slowCircuit(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
 	until := m.view.Open
 	m.mu.Unlock()
 	if now < until {
 		refuseOpen(m, w, r, until, now)
 		return
 	}
-	if m.breaker.Renew(now, m.policy) {
-		m.front.ServeHTTP(w, r)
+	if m.breaker.ExtendView(now, m.policy) {
+		m.handler.ServeHTTP(w, r)
 		return
 	}
 	serve(m, w, r, now)
@@ -269,26 +269,26 @@ func unhealthy(m *Middleware, w http.ResponseWriter, r *http.Request, now int64)
 
 // refuseOpen refuses a request, for the circuit is known to be open until then. The next ones are refused with the same words.
 func refuseOpen(m *Middleware, w http.ResponseWriter, r *http.Request, until, now int64) {
-	m.breaker.Recheck(now, m.policy)
+	m.breaker.RecheckOpen(now, m.policy)
 	circuitOpen.write(w, r, seconds(until-now))
 	m.noteOpen(now)
 	if !m.debug {
-		m.refuseAll(now)
+		m.switchToOpen(now)
 	}
 }
 
 // emptyHanded answers a request whose client has no token in hand: it refuses it, if its bucket is known to be empty. The lock is held,
 // and given back.
-func emptyHanded(m *Middleware, w http.ResponseWriter, r *http.Request, e *ratelimit.Entry, now int64) {
-	if now >= e.Empty {
-		again(m, w, r, e, now)
+func refuseEmpty(m *Middleware, w http.ResponseWriter, r *http.Request, e *ratelimit.Grant, now int64) {
+	if now >= e.RefuseUntil {
+		renewLease(m, w, r, e, now)
 		return
 	}
 	e.Refused++
-	if now >= e.Note {
+	if now >= e.NoteAt {
 		noteEmpty(m, r, e, now)
 	}
-	now = e.Token - now // until there is a token: one value less than a variable of its own
+	now = e.NextToken - now // until there is a token: one value less than a variable of its own
 	m.mu.Unlock()
 	header := w.Header()
 	header["Content-Type"] = contentType
@@ -305,14 +305,14 @@ func emptyHanded(m *Middleware, w http.ResponseWriter, r *http.Request, e *ratel
 }
 
 // again answers a request of a client whose lease is used up, or to be renewed. The lock is held, and given back.
-func again(m *Middleware, w http.ResponseWriter, r *http.Request, e *ratelimit.Entry, now int64) {
-	proceed(m, w, r, ratelimit.AllowHeld(m.hand, e, rawLocked(m, r), now), now)
+func renewLease(m *Middleware, w http.ResponseWriter, r *http.Request, e *ratelimit.Grant, now int64) {
+	proceed(m, w, r, ratelimit.AllowGrant(m.cache, e, identityOfLocked(m, r), now), now)
 }
 
 // goOn answers a request that arrived at the time now, and may not pass at once.
 func goOn(m *Middleware, w http.ResponseWriter, r *http.Request, verdict, now int64) {
-	if verdict == ratelimit.Failed {
-		verdict = takeAlone(m, m.keyOf(r), now, ratelimit.Trouble(m.hand))
+	if verdict == ratelimit.Undecided {
+		verdict = decideLocally(m, m.keyOf(r), now, ratelimit.LastErr(m.cache))
 	}
 	if verdict <= 0 {
 		m.refuse(w, r, verdict, now)

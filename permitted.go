@@ -9,19 +9,19 @@ import (
 )
 
 // flight is a request with a permit on its way through the next handler.
-type flight struct {
+type permitted struct {
 	m        *Middleware
 	permit   breaker.Permit
-	patience time.Duration
+	budget   time.Duration
 	x        *exchange
 	recorder *recorder.Recorder
-	told     bool    // the breaker knows
+	reported bool    // the breaker knows
 	hang     *hang   // nil: there is no hangTimeout
 	upload   *upload // nil: it is none
 }
 
 // watch has the next handler answer, and watches what it answers, and how long the client takes.
-func (f *flight) watch(w http.ResponseWriter) {
+func (f *permitted) forward(w http.ResponseWriter) {
 	f.x.watched = watchClosely(f.recorder, f.x.r)
 	f.hang = f.m.newHang(f.hung)
 	f.followBody()
@@ -33,12 +33,12 @@ func (f *flight) watch(w http.ResponseWriter) {
 	f.m.next.ServeHTTP(f.recorder, f.x.r)
 	f.x.finished = true
 	if f.recorder.Status == http.StatusSwitchingProtocols {
-		f.m.noteSwitch(f.x.r)
+		f.m.noteProtocolSwitch(f.x.r)
 	}
 }
 
 // followBody has the end of the request's body noted, where anything begins with it.
-func (f *flight) followBody() {
+func (f *permitted) followBody() {
 	body := f.x.watched.body
 	if f.permit.Upload() && body != nil {
 		f.upload = &upload{m: f.m, permit: f.permit}
@@ -49,7 +49,7 @@ func (f *flight) followBody() {
 }
 
 // sent is called when the body of an upload has ended.
-func (f *flight) sent() {
+func (f *permitted) sent() {
 	f.upload.bodyEnded()
 	if f.hang != nil {
 		f.hang.begin()
@@ -57,12 +57,12 @@ func (f *flight) sent() {
 }
 
 // hung tells the breaker of a request whose response headers have not come in time.
-func (f *flight) hung() {
+func (f *permitted) hung() {
 	f.conclude(func() { f.m.tellHung(f.permit) })
 }
 
 // conclude has a verdict told: that of an upload may have to wait.
-func (f *flight) conclude(verdict func()) {
+func (f *permitted) conclude(verdict func()) {
 	if f.upload == nil {
 		verdict()
 	} else {
@@ -71,38 +71,38 @@ func (f *flight) conclude(verdict func()) {
 }
 
 // came ends the waiting for the response headers.
-func (f *flight) came(status int) {
-	f.told = f.hang.end()
-	if f.permit.Probe() && !f.told {
+func (f *permitted) came(status int) {
+	f.reported = f.hang.end()
+	if f.permit.Probe() && !f.reported {
 		f.arrived(status)
 	}
 }
 
 // arrived tells the breaker of a probe, when its response headers are there. Where they do not say whose answer it is, its end does.
-func (f *flight) arrived(status int) {
+func (f *permitted) arrived(status int) {
 	f.x.record(f.recorder)
 	f.x.size = -1 // to come
 	if f.x.byTraefik() {
 		return
 	}
-	f.told = true
+	f.reported = true
 	f.x.finished = true
-	f.tell()
+	f.reportOutcome()
 	f.x.finished = false
 }
 
 // land tells the breaker of any other request, when its answer is complete; also of one that panicked, which goes on.
-func (f *flight) land() {
+func (f *permitted) report() {
 	if f.hang != nil && f.hang.end() {
-		f.told = true
+		f.reported = true
 	}
-	if !f.told {
+	if !f.reported {
 		f.x.record(f.recorder)
-		f.tell()
+		f.reportOutcome()
 	}
 }
 
-func (f *flight) tell() {
+func (f *permitted) reportOutcome() {
 	outcome := f.m.judge(f.x)
-	f.conclude(func() { f.m.breaker.Done(f.permit, outcome, f.m.policy, f.patience) })
+	f.conclude(func() { f.m.breaker.Done(f.permit, outcome, f.m.policy, f.budget) })
 }

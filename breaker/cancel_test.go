@@ -14,8 +14,8 @@ type places struct {
 	taken, returned atomic.Int64
 }
 
-func (p *places) Down() bool  { return false }
-func (p *places) Lost() int64 { return 0 }
+func (p *places) IsUnavailable() bool { return false }
+func (p *places) Lost() int64         { return 0 }
 
 func (p *places) Run(calls []*store.Call, _ time.Time) error {
 	for _, call := range calls {
@@ -48,15 +48,15 @@ func TestForgo_asTheAnswerComesGivesThePlaceBack(t *testing.T) {
 		}
 	}()
 	for end := time.Now().Add(500 * time.Millisecond); time.Now().Before(end); requests++ {
-		asked := b.Ask(policy, false, b.Now())
-		call := b.Rider(b.Now(), policy)
+		asked := b.RequestPermit(policy, false, b.Now())
+		call := b.PiggybackCall(b.Now(), policy)
 		redis.Run([]*store.Call{call}, time.Now())
 		answered := make(chan struct{})
 		go func() {
 			defer close(answered)
 			store.Finish(call)
 		}()
-		b.Forgo(asked)
+		b.Cancel(asked)
 		<-answered
 	}
 	require.Equal(t, requests, redis.taken.Load())

@@ -25,8 +25,8 @@ const noteEvery = int64(time.Minute / time.Microsecond)
 // The interpreter lives as long as Traefik, and so does this: middlewares come and go with each reload, what they share
 // must not.
 var (
-	start  = time.Now()
-	shared = newRegistry(grace)
+	start           = time.Now()
+	processRegistry = newRegistry(grace)
 )
 
 // sinceStart returns microseconds, on a clock that only goes forward.
@@ -35,7 +35,7 @@ func sinceStart(t time.Time) int64 {
 }
 
 // scope is what all middlewares of one name on one Redis share in this process.
-type scope struct {
+type engines struct {
 	store    *store.Store // nil: none, the state is in this process
 	limiter  *ratelimit.Limiter
 	breaker  *breaker.Breaker
@@ -47,61 +47,61 @@ type scope struct {
 	troubles *sampler
 
 	// Guarded by the registry's lock.
-	handlers int
-	members  []member
-	told     string          // the settings that were logged last
-	warned   map[string]bool // what was warned about
+	handlers       int
+	members        []handlerRef
+	loggedParts    string          // the settings that were logged last
+	loggedWarnings map[string]bool // what was warned about
 }
 
 // member is a handler that is not cancelled yet.
-type member struct {
+type handlerRef struct {
 	ctx      context.Context
 	settings string // all that the scope's other members should have alike
 }
 
 // generation is the handlers of one configuration, which Traefik cancels together.
-type generation struct {
+type handlerSet struct {
 	done  <-chan struct{}
-	seats []seat // that they have in scopes
+	refs  []engineRef // that they have in scopes
 	ended bool
 }
 
-type seat struct {
+type engineRef struct {
 	key      string
 	settings *settings
 }
 
 type storeEntry struct {
-	store  *store.Store
-	scopes int
+	store *store.Store
+	users int
 }
 
 // registry holds the scopes and the stores in use.
 type registry struct {
 	grace time.Duration
 
-	mu     sync.Mutex // guards what follows
-	scopes map[string]*scope
-	stores map[string]*storeEntry
-	latest *generation
-	cohort *cohort // of the instance that was made last
+	mu      sync.Mutex // guards what follows
+	engines map[string]*engines
+	stores  map[string]*storeEntry
+	latest  *handlerSet
+	cohort  *cohort // of the instance that was made last
 }
 
 func newRegistry(grace time.Duration) *registry {
-	return &registry{grace: grace, scopes: map[string]*scope{}, stores: map[string]*storeEntry{}}
+	return &registry{grace: grace, engines: map[string]*engines{}, stores: map[string]*storeEntry{}}
 }
 
 // join returns the scope of the settings, making it where there is none. It is left when ctx is done and the grace over.
-func join(ctx context.Context, s *settings) *scope {
-	return shared.join(ctx, s)
+func acquireEngines(ctx context.Context, s *settings) *engines {
+	return processRegistry.acquire(ctx, s)
 }
 
-func (g *registry) join(ctx context.Context, s *settings) *scope {
+func (g *registry) acquire(ctx context.Context, s *settings) *engines {
 	key := s.identity + " " + s.name
 	if s.redis.Address == "" {
 		key = s.name
 	}
-	one, begun, lines := g.seatOf(ctx, key, s)
+	one, begun, lines := g.acquireRef(ctx, key, s)
 	for _, line := range lines {
 		line()
 	}
@@ -111,7 +111,7 @@ func (g *registry) join(ctx context.Context, s *settings) *scope {
 			defer func() { recover() }()
 			time.AfterFunc(g.grace, func() {
 				defer func() { recover() }()
-				g.end(begun)
+				g.endSet(begun)
 			})
 		})
 	}
@@ -120,58 +120,58 @@ func (g *registry) join(ctx context.Context, s *settings) *scope {
 
 // seatOf gives a handler its seat in the scope of the key. It returns the scope, the generation where this handler is its first, and what
 // is to be logged.
-func (g *registry) seatOf(ctx context.Context, key string, s *settings) (one *scope, begun *generation, lines []func()) {
+func (g *registry) acquireRef(ctx context.Context, key string, s *settings) (one *engines, begun *handlerSet, lines []func()) {
 	parts := strings.Join(s.parts, "; ")
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	one = g.scopes[key]
+	one = g.engines[key]
 	if one == nil {
-		one = g.newScope(s)
-		g.scopes[key] = one
+		one = g.newEngines(s)
+		g.engines[key] = one
 	}
 	one.handlers++
-	lines = one.enter(ctx, parts, fmt.Sprintf("%s; %+v", parts, s.client), s.warnings)
-	begun = g.enrol(ctx, key, s)
+	lines = one.addHandler(ctx, parts, fmt.Sprintf("%s; %+v", parts, s.client), s.warnings)
+	begun = g.register(ctx, key, s)
 	return one, begun, lines
 }
 
 // enrol notes that the handler with this context has a seat in the scope. It returns the generation where this handler is
 // its first. The lock is held.
-func (g *registry) enrol(ctx context.Context, key string, s *settings) *generation {
+func (g *registry) register(ctx context.Context, key string, s *settings) *handlerSet {
 	done := ctx.Done()
 	if done == nil {
 		return nil // it is never cancelled
 	}
-	var begun *generation
+	var begun *handlerSet
 	if g.latest == nil || g.latest.ended || g.latest.done != done {
-		begun = &generation{done: done}
+		begun = &handlerSet{done: done}
 		g.latest = begun
 	}
-	g.latest.seats = append(g.latest.seats, seat{key, s})
+	g.latest.refs = append(g.latest.refs, engineRef{key, s})
 	return begun
 }
 
 // end frees the seats of a generation.
-func (g *registry) end(one *generation) {
+func (g *registry) endSet(one *handlerSet) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	one.ended = true
-	for _, taken := range one.seats {
-		g.leave(taken.key, taken.settings)
+	for _, taken := range one.refs {
+		g.release(taken.key, taken.settings)
 	}
 }
 
 // newScope makes a scope, and the store it needs if that is not there yet. The lock is held.
-func (g *registry) newScope(s *settings) *scope {
+func (g *registry) newEngines(s *settings) *engines {
 	log := logging.New(s.label)
-	one := &scope{
-		log:      log,
-		debug:    log.Debugs(),
-		refusals: newSampler(noteEvery),
-		openNote: &atomic.Int64{},
-		failures: newSampler(time.Second.Microseconds()),
-		troubles: newSampler(time.Second.Microseconds()),
-		warned:   map[string]bool{},
+	one := &engines{
+		log:            log,
+		debug:          log.Debugs(),
+		refusals:       newSampler(noteEvery),
+		openNote:       &atomic.Int64{},
+		failures:       newSampler(time.Second.Microseconds()),
+		troubles:       newSampler(time.Second.Microseconds()),
+		loggedWarnings: map[string]bool{},
 	}
 	prefix := s.redis.KeyPrefix + ":{" + s.name + "}:"
 	since, begun := time.Since, start // captured: see lean.go
@@ -190,11 +190,11 @@ func (g *registry) newScope(s *settings) *scope {
 	if s.redis.Address != "" {
 		one.store = g.useStore(s)
 		limiter.Store = one.store
-		limiter.Away = &one.store.Away
+		limiter.Unavailable = &one.store.Unavailable
 		keeper.Store = one.store
 	}
 	one.breaker = breaker.New(keeper)
-	limiter.Clear = &one.breaker.View.Healthy
+	limiter.HealthyUntil = &one.breaker.View.Healthy
 	one.limiter = ratelimit.New(limiter)
 	return one
 }
@@ -213,52 +213,52 @@ func (g *registry) useStore(s *settings) *store.Store {
 		})}
 		g.stores[s.identity] = entry
 	}
-	entry.scopes++
+	entry.users++
 	return entry.store
 }
 
 // leave ends a handler's part in a scope; the last one takes the scope with it, and the last scope the store. The lock is
 // held.
-func (g *registry) leave(key string, s *settings) {
-	one := g.scopes[key]
+func (g *registry) release(key string, s *settings) {
+	one := g.engines[key]
 	one.handlers--
 	if one.handlers > 0 {
 		return
 	}
-	delete(g.scopes, key)
+	delete(g.engines, key)
 	ratelimit.Close(one.limiter)
 	if one.store == nil {
 		return
 	}
 	entry := g.stores[s.identity]
-	entry.scopes--
-	if entry.scopes == 0 {
+	entry.users--
+	if entry.users == 0 {
 		delete(g.stores, s.identity)
 		entry.store.Close()
 	}
 }
 
 // enter adds a handler and returns what is to be logged about it, to be done without the lock, which is held.
-func (one *scope) enter(ctx context.Context, parts, settings string, warnings []string) (lines []func()) {
+func (one *engines) addHandler(ctx context.Context, parts, settings string, warnings []string) (lines []func()) {
 	differs := false
-	var alive []member
+	var alive []handlerRef
 	for _, other := range one.members {
 		if other.ctx.Err() == nil {
 			alive = append(alive, other)
 			differs = differs || other.settings != settings
 		}
 	}
-	one.members = append(alive, member{ctx: ctx, settings: settings})
-	if one.told != parts {
-		one.told = parts
+	one.members = append(alive, handlerRef{ctx: ctx, settings: settings})
+	if one.loggedParts != parts {
+		one.loggedParts = parts
 		lines = append(lines, func() { one.log.Info("on", "parts", parts) })
 	}
 	if differs {
 		warnings = append(warnings, "middlewares of this name have different settings; each request is judged by its own")
 	}
 	for _, warning := range warnings {
-		if !one.warned[warning] {
-			one.warned[warning] = true
+		if !one.loggedWarnings[warning] {
+			one.loggedWarnings[warning] = true
 			text := warning
 			lines = append(lines, func() { one.log.Warn(text) })
 		}

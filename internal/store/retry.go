@@ -11,12 +11,12 @@ func runAll(s *Store, calls []*Call, deadline time.Time) error {
 	for _, call := range calls {
 		pend(call)
 	}
-	return settle(s, calls, try(s, calls, deadline))
+	return finalize(s, calls, try(s, calls, deadline))
 }
 
 // goOn is the rest of Run where a connection did not answer its one call with a string: it failed, with err, or its answer
 // begins with the line.
-func goOn(s *Store, c *conn, calls []*Call, line string, err error, deadline time.Time) error {
+func finishSlow(s *Store, c *conn, calls []*Call, line string, err error, deadline time.Time) error {
 	pend(calls[0])
 	if isTimeout(err) {
 		line, err = lookAgain(c, line)
@@ -27,14 +27,14 @@ func goOn(s *Store, c *conn, calls []*Call, line string, err error, deadline tim
 		}
 	}
 	if err == nil {
-		err = understand(c, calls[0], line)
+		err = parseReply(c, calls[0], line)
 	}
 	return goOnWith(s, c, calls, err, deadline)
 }
 
 // goOnUnsent is the rest of Run where its one call could not be written, but for the first bytes. If there are none, and only the
 // deadline has passed, that says nothing about the connection: it is asked all the same, for as long as an answer takes that is near.
-func goOnUnsent(s *Store, c *conn, calls []*Call, written int, err error, deadline time.Time) error {
+func finishUnsent(s *Store, c *conn, calls []*Call, written int, err error, deadline time.Time) error {
 	pend(calls[0])
 	if isTimeout(err) {
 		err = errUnsent
@@ -53,19 +53,19 @@ func goOnWith(s *Store, c *conn, calls []*Call, err error, deadline time.Time) e
 	if err == nil {
 		c.used = c.asked
 		release(s, c)
-		return settle(s, calls, nil)
+		return finalize(s, calls, nil)
 	}
-	if err = giveUp(s, c, calls, err, deadline); err == nil {
+	if err = discardConn(s, c, calls, err, deadline); err == nil {
 		err = try(s, calls, deadline)
 	}
-	return settle(s, calls, err)
+	return finalize(s, calls, err)
 }
 
 // stumble is the end of Run where the interpreter has stumbled, as over redigo: that must cost no more than a Redis that is
 // away. The connection in use, if there is one, is lost.
-func stumble(s *Store, c *conn, calls []*Call, trouble interface{}) error {
+func recoverRun(s *Store, c *conn, calls []*Call, trouble interface{}) error {
 	err := fmt.Errorf("panic: %v", trouble)
-	s.markDown(err)
+	s.markUnavailable(err)
 	drop(c)
 	return fail(calls, err)
 }
@@ -79,7 +79,7 @@ func drop(c *conn) {
 }
 
 // settle gives the error to every call that got no answer, and looks for answers by which Redis is as good as away.
-func settle(s *Store, calls []*Call, err error) error {
+func finalize(s *Store, calls []*Call, err error) error {
 	if err != nil {
 		return fail(calls, err)
 	}
@@ -90,7 +90,7 @@ func settle(s *Store, calls []*Call, err error) error {
 		if call.Err != nil && errors.Is(call.Err, ErrUnavailable) {
 			err = call.Err
 			s.noteRefusal(call, err)
-			s.markDown(err)
+			s.markUnavailable(err)
 		}
 	}
 	return err
@@ -127,7 +127,7 @@ func try(s *Store, calls []*Call, deadline time.Time) error {
 			release(s, c)
 			return nil
 		}
-		if err = giveUp(s, c, calls, err, deadline); err != nil {
+		if err = discardConn(s, c, calls, err, deadline); err != nil {
 			return err
 		}
 	}
@@ -158,7 +158,7 @@ func died(c *conn) bool {
 }
 
 // giveUp closes a connection that failed. It returns nil where the calls may be run once more, on another.
-func giveUp(s *Store, c *conn, calls []*Call, err error, deadline time.Time) error {
+func discardConn(s *Store, c *conn, calls []*Call, err error, deadline time.Time) error {
 	if isTimeout(err) {
 		return late(s, c, calls, deadline)
 	}
@@ -169,7 +169,7 @@ func giveUp(s *Store, c *conn, calls []*Call, err error, deadline time.Time) err
 	}
 	err = failureOf(c, err)
 	if c.fresh && c.asked.Sub(c.used) < longIdle {
-		s.markDown(err)
+		s.markUnavailable(err)
 		return err
 	}
 	s.noteLost()

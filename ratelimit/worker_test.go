@@ -14,14 +14,14 @@ import (
 func idle(l *Limiter) int {
 	l.Mu.Lock()
 	defer l.Mu.Unlock()
-	return l.idle
+	return l.idleWorkers
 }
 
 func TestPilot_oneServesWhoComesOneAfterTheOther(t *testing.T) {
 	server := redistest.Start(t)
 	l := newLimiter(newStore(t, server.Addr()))
 	defer Close(l)
-	hand := NewHand(l, NewLimit(10, 10, time.Second), 5*time.Second, headers)
+	hand := NewCache(l, NewLimit(10, 10, time.Second), 5*time.Second, headers)
 	for _, raw := range []string{"a", "b", "c"} {
 		require.Equal(t, int64(1), request(hand, raw))
 		require.Eventually(t, func() bool { return idle(l) == 1 }, 5*time.Second, time.Millisecond)
@@ -33,20 +33,20 @@ func TestPilot_stumbles(t *testing.T) {
 	server := redistest.Start(t)
 	l := newLimiter(newStore(t, server.Addr()))
 	defer Close(l)
-	naming := Naming{Longest: -1, Key: func(raw string) string {
+	naming := KeyMaker{MaxJoin: -1, Key: func(raw string) string {
 		if raw == "bad" {
 			panic("stumbled")
 		}
 		return raw
 	}}
-	hand := NewHand(l, NewLimit(10, 10, time.Second), 5*time.Second, naming)
+	hand := NewCache(l, NewLimit(10, 10, time.Second), 5*time.Second, naming)
 	require.Equal(t, int64(1), request(hand, "good"))
 	for i := 0; i < 3; i++ {
-		require.Equal(t, int64(Failed), request(hand, "bad"))
-		require.ErrorContains(t, Trouble(hand), "stumbled")
+		require.Equal(t, int64(Undecided), request(hand, "bad"))
+		require.ErrorContains(t, LastErr(hand), "stumbled")
 		require.Equal(t, int64(1), request(hand, "good"))
 	}
-	require.Zero(t, get(l, "good").batch, "it may ask ahead again")
+	require.Zero(t, lookup(l, "good").prefetchBatch, "it may ask ahead again")
 }
 
 // stumbling panics in its first call, when it is let go.
@@ -70,7 +70,7 @@ func TestPilot_whoWaitsBehindOneThatStumblesIsServed(t *testing.T) {
 	l := newLimiter(redis)
 	defer Close(l)
 	l.Now = func() int64 { return 1 } // so that none is in a hurry
-	hand := NewHand(l, NewLimit(10, 10, time.Second), 20*time.Second, headers)
+	hand := NewCache(l, NewLimit(10, 10, time.Second), 20*time.Second, headers)
 	var allowed, failed int64
 	var done sync.WaitGroup
 	done.Add(2)
@@ -79,7 +79,7 @@ func TestPilot_whoWaitsBehindOneThatStumblesIsServed(t *testing.T) {
 		return func() bool {
 			l.Mu.Lock()
 			defer l.Mu.Unlock()
-			return l.flying == flying && l.cleared == 0 && len(l.waiting) == waiting
+			return l.inFlight == flying && l.claimed == 0 && len(l.pending) == waiting
 		}
 	}
 	require.Eventually(t, gathered(1, 0), 5*time.Second, time.Millisecond)
@@ -89,7 +89,7 @@ func TestPilot_whoWaitsBehindOneThatStumblesIsServed(t *testing.T) {
 	done.Wait()
 	require.Equal(t, int64(1), failed)
 	require.Equal(t, int64(1), allowed)
-	require.ErrorContains(t, Trouble(hand), "stumbled")
+	require.ErrorContains(t, LastErr(hand), "stumbled")
 	require.Eventually(t, gathered(0, 0), 5*time.Second, time.Millisecond)
 }
 
@@ -106,11 +106,11 @@ func (failing) Run(calls []*store.Call, _ time.Time) error {
 func TestPilot_noAnswerIsNoQuickOne(t *testing.T) {
 	l := newLimiter(failing{})
 	defer Close(l)
-	hand := NewHand(l, NewLimit(10, 10, time.Second), 5*time.Second, headers)
-	require.Equal(t, int64(Failed), request(hand, "a"))
+	hand := NewCache(l, NewLimit(10, 10, time.Second), 5*time.Second, headers)
+	require.Equal(t, int64(Undecided), request(hand, "a"))
 	l.Mu.Lock()
 	defer l.Mu.Unlock()
-	require.Equal(t, int64(farAway), l.away)
+	require.Equal(t, int64(sendInterval), l.minRTT)
 }
 
 // answering is another whose leave is asked for: until becomes given by a rider of it, or by extending.
@@ -120,7 +120,7 @@ type answering struct {
 	asked          []string
 }
 
-func (a *answering) Rider(now int64) *store.Call {
+func (a *answering) PiggybackCall(now int64) *store.Call {
 	a.asked = append(a.asked, "rider")
 	if !a.rides {
 		return nil
@@ -155,11 +155,11 @@ func TestPilot_asksForLeave(t *testing.T) {
 	} {
 		until := row.until
 		l := newLimiter(newStore(t, server.Addr()))
-		l.Clear = &until
-		hand := NewHand(l, NewLimit(10, 10, time.Second), 5*time.Second, headers)
+		l.HealthyUntil = &until
+		hand := NewCache(l, NewLimit(10, 10, time.Second), 5*time.Second, headers)
 		if row.leave != nil {
 			row.leave.until = &until
-			hand.Leave = row.leave
+			hand.Refresher = row.leave
 		}
 		require.Equal(t, row.passes, request(hand, "a") > 1, row.name)
 		if row.leave != nil {
@@ -172,7 +172,7 @@ func TestPilot_asksForLeave(t *testing.T) {
 func TestClose(t *testing.T) {
 	server := redistest.Start(t)
 	l := newLimiter(newStore(t, server.Addr()))
-	hand := NewHand(l, NewLimit(10, 10, time.Second), 5*time.Second, headers)
+	hand := NewCache(l, NewLimit(10, 10, time.Second), 5*time.Second, headers)
 	require.Equal(t, int64(1), request(hand, "a"))
 	require.Eventually(t, func() bool { return idle(l) == 1 }, 5*time.Second, time.Millisecond)
 	Close(l)
@@ -180,7 +180,7 @@ func TestClose(t *testing.T) {
 	landed := func() bool {
 		l.Mu.Lock()
 		defer l.Mu.Unlock()
-		return l.flying == 0
+		return l.inFlight == 0
 	}
 	require.Eventually(t, landed, 5*time.Second, time.Millisecond)
 	require.Zero(t, idle(l), "no pilot waits any more") // one that has landed waits before it gives the lock back, if it does

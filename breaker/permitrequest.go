@@ -12,7 +12,7 @@ import (
 )
 
 // Asked is a permit that a request asks Redis for. What comes too late for the request gives its place back.
-type Asked struct {
+type PermitRequest struct {
 	policy  *Policy
 	upload  bool
 	settled sync.WaitGroup // done when the answer is there, or when nobody waits for it any more
@@ -29,39 +29,39 @@ type Asked struct {
 
 var errLate = fmt.Errorf("%w: no permit in time", store.ErrUnavailable)
 
-func newAsked(policy *Policy, upload bool) *Asked {
-	a := &Asked{policy: policy, upload: upload, err: errLate}
+func newPermitRequest(policy *Policy, upload bool) *PermitRequest {
+	a := &PermitRequest{policy: policy, upload: upload, err: errLate}
 	a.settled.Add(1)
 	return a
 }
 
 // Ask asks for a permit for a request that also asks Redis for a token. Rider returns the call, which goes with the token's: both take
 // one round trip. Ask returns nil where no permit is needed, or there is none. What it returns goes to Await or to Forgo.
-func (b *Breaker) Ask(policy *Policy, upload bool, now int64) *Asked {
+func (b *Breaker) RequestPermit(policy *Policy, upload bool, now int64) *PermitRequest {
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
-	if b.Store == nil || b.ours || b.machine.state == closed || b.Store.Down() {
+	if b.Store == nil || b.divergedLocally || b.machine.state == closed || b.Store.IsUnavailable() {
 		return nil
 	}
-	if _, refused := b.refuses(upload, now); refused {
+	if _, refused := b.mustRefuseLocked(upload, now); refused {
 		return nil
 	}
-	a := newAsked(policy, upload)
-	if b.asks == nil || b.asks.over {
-		b.asks = a
+	a := newPermitRequest(policy, upload)
+	if b.pendingRequest == nil || b.pendingRequest.over {
+		b.pendingRequest = a
 	}
 	return a
 }
 
 // Await waits until the permit is there, and no longer than the deadline. It asks for one that has not gone with another call.
-func (b *Breaker) Await(a *Asked, deadline time.Time) (Permit, time.Duration, error) {
+func (b *Breaker) Await(a *PermitRequest, deadline time.Time) (Permit, time.Duration, error) {
 	timer := time.AfterFunc(time.Until(deadline), func() {
 		defer func() { recover() }()
 		b.settle(a)
 	})
 	defer timer.Stop()
 	if b.send(a) {
-		go b.askBeside(a)
+		go b.runPermitRequest(a)
 	}
 	a.settled.Wait()
 	b.Mu.Lock()
@@ -71,19 +71,19 @@ func (b *Breaker) Await(a *Asked, deadline time.Time) (Permit, time.Duration, er
 }
 
 // send tells whether the permit is still to be asked for, by the caller then.
-func (b *Breaker) send(a *Asked) bool {
+func (b *Breaker) send(a *PermitRequest) bool {
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
 	first := !a.sent
 	a.sent = true
-	if b.asks == a {
-		b.asks = nil
+	if b.pendingRequest == a {
+		b.pendingRequest = nil
 	}
 	return first
 }
 
 // Forgo says that the request does not pass: the permit, if there is one, gives its place back.
-func (b *Breaker) Forgo(a *Asked) {
+func (b *Breaker) Cancel(a *PermitRequest) {
 	b.send(a)
 	if b.settle(a) {
 		return
@@ -92,21 +92,21 @@ func (b *Breaker) Forgo(a *Asked) {
 	a.claimed = true
 	permit := a.permit
 	b.Mu.Unlock()
-	b.giveBack(permit, a.policy)
+	b.releasePlace(permit, a.policy)
 }
 
 // Abandon is Forgo where neither that nor Await was called: the request has ended in a panic.
-func (b *Breaker) Abandon(a *Asked) {
+func (b *Breaker) CancelUnclaimed(a *PermitRequest) {
 	b.Mu.Lock()
 	claimed := a.claimed
 	b.Mu.Unlock()
 	if !claimed {
-		b.Forgo(a)
+		b.Cancel(a)
 	}
 }
 
 // settle ends the wait for a permit. It tells whether it was this call that did.
-func (b *Breaker) settle(a *Asked) bool {
+func (b *Breaker) settle(a *PermitRequest) bool {
 	b.Mu.Lock()
 	first := !a.over
 	a.over = true
@@ -118,7 +118,7 @@ func (b *Breaker) settle(a *Asked) bool {
 }
 
 // askBeside asks in the background: an answer that comes too late must be heard, too.
-func (b *Breaker) askBeside(a *Asked) {
+func (b *Breaker) runPermitRequest(a *PermitRequest) {
 	defer func() {
 		recover()
 		b.settle(a)
@@ -126,19 +126,19 @@ func (b *Breaker) askBeside(a *Asked) {
 	b.run(b.permitCall(a), time.Now().Add(b.Timeout))
 }
 
-func (b *Breaker) permitCall(a *Asked) *store.Call {
+func (b *Breaker) permitCall(a *PermitRequest) *store.Call {
 	asked := b.Now()
 	call := &store.Call{Script: permitScript, Keys: b.keys, Args: withArgs(a.policy, newID(), flag(a.upload))}
 	call.Then = func(c *store.Call) {
-		b.learn(c, asked, a.policy)
-		b.answered(a, c, asked)
+		b.applyUnlessLost(c, asked, a.policy)
+		b.settleWith(a, c, asked)
 	}
 	return call
 }
 
 // answered takes the answer for the request, if it waits still. Where there is none, Redis may have given a place all the same: the
 // call is made again, and answered alike.
-func (b *Breaker) answered(a *Asked, call *store.Call, asked int64) {
+func (b *Breaker) settleWith(a *PermitRequest, call *store.Call, asked int64) {
 	permit, retryAfter, err := b.permitOf(call, a.upload, asked)
 	b.Mu.Lock()
 	late := a.over
@@ -152,12 +152,12 @@ func (b *Breaker) answered(a *Asked, call *store.Call, asked int64) {
 	a.repeated = a.repeated || unclear
 	b.Mu.Unlock()
 	if late {
-		b.giveBack(permit, a.policy)
+		b.releasePlace(permit, a.policy)
 	} else {
 		a.settled.Done()
 	}
 	if unclear {
-		b.repeat(call, b.patience(1, a.policy)) // it may be about a probe
+		b.repeatAsync(call, b.repeatFor(1, a.policy)) // it may be about a probe
 	}
 }
 
@@ -166,7 +166,7 @@ func (b *Breaker) permitOf(call *store.Call, upload bool, asked int64) (Permit, 
 	if call.Err != nil {
 		return Permit{}, 0, call.Err
 	}
-	if len(call.Reply) != words {
+	if len(call.Reply) != replyLen {
 		return Permit{}, 0, errBadReply
 	}
 	generation, probe := call.Reply[1], call.Reply[5]
@@ -179,15 +179,15 @@ func (b *Breaker) permitOf(call *store.Call, upload bool, asked int64) (Permit, 
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
 	if upload {
-		b.fullUploads = b.Now() + noPlace
+		b.noUploadPlaceUntil = b.Now() + noPlace
 	} else {
-		b.full = b.Now() + noPlace
+		b.noPlaceUntil = b.Now() + noPlace
 	}
 	return Permit{}, oneRetry, nil
 }
 
 // giveBack gives the place of a probe back that is not sent.
-func (b *Breaker) giveBack(permit Permit, policy *Policy) {
+func (b *Breaker) releasePlace(permit Permit, policy *Policy) {
 	if permit.probe != 0 {
 		b.Done(permit, Unknown, policy, 0)
 	}

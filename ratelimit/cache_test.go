@@ -13,33 +13,33 @@ import (
 )
 
 // headers is a naming as that of a header's values, with short ones.
-var headers = Naming{Kind: "header:", Longest: 3, Key: func(raw string) string { return "odd:" + raw }}
+var headers = KeyMaker{Kind: "header:", MaxJoin: 3, Key: func(raw string) string { return "odd:" + raw }}
 
 // request is what the middleware does with a request.
-func request(hand *Hand, raw string) int64 {
-	return Take(hand, raw, hand.limiter.Now())
+func request(hand *Cache, raw string) int64 {
+	return Allow(hand, raw, hand.limiter.Now())
 }
 
 func TestAllow_makesTheKey(t *testing.T) {
 	long := strings.Repeat("x", 200)
 	rows := []struct {
 		name, raw, key string
-		naming         Naming
+		naming         KeyMaker
 	}{
 		{"short", "abc", "header:abc", headers},
 		{"longer", "abcd", "odd:abcd", headers},
 		{"too long for the hand", long, "odd:" + long, headers},
 		{"empty", "", "odd:", headers},
 		{"with what may not be in a key", "a b", "named", headers},
-		{"a key by itself", "host:a", "host:a", Naming{}},
-		{"one of many", "1.2.3.4:5", "ip:1.2.3.4", Naming{Longest: -1, Key: func(raw string) string { return "ip:" + raw[:7] }, Many: true}},
+		{"a key by itself", "host:a", "host:a", KeyMaker{}},
+		{"one of many", "1.2.3.4:5", "ip:1.2.3.4", KeyMaker{MaxJoin: -1, Key: func(raw string) string { return "ip:" + raw[:7] }, ManyToOne: true}},
 	}
 	for _, row := range rows {
 		server := redistest.Start(t)
 		l := newLimiter(newStore(t, server.Addr()))
 		l.Safe = "abcdefghijklmnopqrstuvwxyz0123456789.:"
 		l.Name = func(key string) string { return "named" }
-		hand := NewHand(l, NewLimit(2, 1, time.Hour), 5*time.Second, row.naming)
+		hand := NewCache(l, NewLimit(2, 1, time.Hour), 5*time.Second, row.naming)
 		for i, allowed := range []bool{true, true, false, false} {
 			require.Equal(t, allowed, request(hand, row.raw) > 0, "%s, request %d", row.name, i)
 		}
@@ -53,7 +53,7 @@ func TestAllow_eachVerdictBelongsToItsRaw(t *testing.T) {
 	server := redistest.Start(t)
 	l := newLimiter(newStore(t, server.Addr()))
 	limit := NewLimit(1, 1, time.Hour)
-	hands := []*Hand{NewHand(l, limit, 20*time.Second, headers), NewHand(l, limit, 20*time.Second, Naming{})}
+	hands := []*Cache{NewCache(l, limit, 20*time.Second, headers), NewCache(l, limit, 20*time.Second, KeyMaker{})}
 	allowed := make([]int64, 600)
 	var failed int64
 	var done sync.WaitGroup
@@ -71,10 +71,10 @@ func TestAllow_eachVerdictBelongsToItsRaw(t *testing.T) {
 	require.Equal(t, int64(600), server.Int("DBSIZE"))
 }
 
-func askByRaw(hand *Hand, raw string, allowed, failed *int64, done *sync.WaitGroup) {
+func askByRaw(hand *Cache, raw string, allowed, failed *int64, done *sync.WaitGroup) {
 	defer done.Done()
 	verdict := request(hand, raw)
-	if verdict == Failed {
+	if verdict == Undecided {
 		atomic.AddInt64(failed, 1)
 	} else if verdict > 0 {
 		atomic.AddInt64(allowed, 1)
@@ -82,7 +82,7 @@ func askByRaw(hand *Hand, raw string, allowed, failed *int64, done *sync.WaitGro
 }
 
 // askByKey is askByRaw for a request that has its key.
-func askByKey(hand *Hand, key string, allowed, failed *int64, done *sync.WaitGroup) {
+func askByKey(hand *Cache, key string, allowed, failed *int64, done *sync.WaitGroup) {
 	defer done.Done()
 	verdict, err := allowBy(hand, key, key, hand.limiter.Now())
 	if err != nil {
@@ -95,22 +95,22 @@ func askByKey(hand *Hand, key string, allowed, failed *int64, done *sync.WaitGro
 // A hand takes up what it hears, so that a request that finds nothing there need not look elsewhere; by a long raw it may hold nothing,
 // and by many raws for one key it would find each only once.
 func TestAllow_leasesAreSpent(t *testing.T) {
-	many := Naming{Longest: -1, Key: func(raw string) string { return "one" }, Many: true}
+	many := KeyMaker{MaxJoin: -1, Key: func(raw string) string { return "one" }, ManyToOne: true}
 	rows := []struct {
 		name   string
-		naming Naming
+		naming KeyMaker
 		raw    func(i int) string
 	}{
 		{"a header", headers, func(i int) string { return "abc" }},
-		{"a key", Naming{}, func(i int) string { return "host:a" }},
-		{"a long header", headers, func(i int) string { return strings.Repeat("x", maxRaw+1) }},
+		{"a key", KeyMaker{}, func(i int) string { return "host:a" }},
+		{"a long header", headers, func(i int) string { return strings.Repeat("x", maxIDLen+1) }},
 		{"many connections", many, func(i int) string { return digits(int64(i)) }},
 	}
 	for _, row := range rows {
 		server := redistest.Start(t)
 		counted := &counter{store: newStore(t, server.Addr())}
 		l := newLimiter(counted)
-		hand := NewHand(l, NewLimit(10000, 10000, time.Second), 5*time.Second, row.naming)
+		hand := NewCache(l, NewLimit(10000, 10000, time.Second), 5*time.Second, row.naming)
 		for i := 0; i < 300; i++ {
 			require.Equal(t, int64(1), request(hand, row.raw(i)), row.name)
 		}
@@ -122,7 +122,7 @@ func TestAllow_whatIsEmptyIsHeld(t *testing.T) {
 	server := redistest.Start(t)
 	counted := &counter{store: newStore(t, server.Addr())}
 	l := newLimiter(counted)
-	hand := NewHand(l, NewLimit(1, 1, time.Hour), 5*time.Second, headers)
+	hand := NewCache(l, NewLimit(1, 1, time.Hour), 5*time.Second, headers)
 	require.Equal(t, int64(1), request(hand, "abc"))
 	for i := 0; i < 100; i++ {
 		require.InDelta(t, -3600*second, request(hand, "abc"), float64(5*second))
@@ -133,17 +133,17 @@ func TestAllow_whatIsEmptyIsHeld(t *testing.T) {
 func TestAllow_troubleTellsWhyThereIsNoVerdict(t *testing.T) {
 	server := redistest.Start(t)
 	server.Do("SET", prefix+"header:bad", "x")
-	hand := NewHand(newLimiter(newStore(t, server.Addr())), NewLimit(1, 1, time.Hour), 5*time.Second, headers)
-	require.Equal(t, int64(Failed), request(hand, "bad"))
-	require.ErrorIs(t, Trouble(hand), ErrNotABucket)
+	hand := NewCache(newLimiter(newStore(t, server.Addr())), NewLimit(1, 1, time.Hour), 5*time.Second, headers)
+	require.Equal(t, int64(Undecided), request(hand, "bad"))
+	require.ErrorIs(t, LastErr(hand), ErrNotABucket)
 	require.Equal(t, int64(1), request(hand, "ok"), "an error of its own")
 
-	hand = NewHand(newLimiter(newStore(t, "127.0.0.1:"+redistest.FreePort(t))), NewLimit(1, 1, time.Hour), time.Second, headers)
-	require.Equal(t, int64(Failed), request(hand, "abc"))
-	require.ErrorIs(t, Trouble(hand), store.ErrUnavailable)
-	hand = NewHand(New(Settings{Now: func() int64 { return 0 }}), NewLimit(1, 1, time.Hour), time.Second, headers)
-	require.Equal(t, int64(Failed), request(hand, "abc"), "without a Redis")
-	require.ErrorIs(t, Trouble(hand), store.ErrUnavailable)
+	hand = NewCache(newLimiter(newStore(t, "127.0.0.1:"+redistest.FreePort(t))), NewLimit(1, 1, time.Hour), time.Second, headers)
+	require.Equal(t, int64(Undecided), request(hand, "abc"))
+	require.ErrorIs(t, LastErr(hand), store.ErrUnavailable)
+	hand = NewCache(New(Settings{Now: func() int64 { return 0 }}), NewLimit(1, 1, time.Hour), time.Second, headers)
+	require.Equal(t, int64(Undecided), request(hand, "abc"), "without a Redis")
+	require.ErrorIs(t, LastErr(hand), store.ErrUnavailable)
 }
 
 // More than a batch holds join at once.
@@ -153,7 +153,7 @@ func TestAllow_aBatchIsBounded(t *testing.T) {
 	blocked := &gate{store: newStore(t, server.Addr()), open: held}
 	l := newLimiter(blocked)
 	l.Now = func() int64 { return 1 } // so that none is in a hurry
-	hand := NewHand(l, NewLimit(1000, 1000, time.Second), 20*time.Second, Naming{})
+	hand := NewCache(l, NewLimit(1000, 1000, time.Second), 20*time.Second, KeyMaker{})
 	var allowed, failed int64
 	var done sync.WaitGroup
 	for i := 0; i < 4*maxBatch; i++ {
@@ -163,7 +163,7 @@ func TestAllow_aBatchIsBounded(t *testing.T) {
 	waiting := func() bool {
 		l.Mu.Lock()
 		defer l.Mu.Unlock()
-		return len(l.waiting) > 2
+		return len(l.pending) > 2
 	}
 	require.Eventually(t, waiting, 10*time.Second, time.Millisecond)
 	close(held)
@@ -207,15 +207,15 @@ func TestAllow_whoIsSeldomSeenIsNew(t *testing.T) {
 		l := newLimiter(newStore(t, server.Addr()))
 		now := int64(1)
 		l.Now = func() int64 { return now }
-		hand := NewHand(l, row.limit, 5*time.Second, headers)
+		hand := NewCache(l, row.limit, 5*time.Second, headers)
 		require.Equal(t, int64(1), request(hand, "abc"), row.name)
-		require.True(t, get(l, "header:abc").first, row.name)
+		require.True(t, lookup(l, "header:abc").common, row.name)
 		now += row.passed
 		require.Equal(t, int64(1), request(hand, "abc"), row.name)
-		e := get(l, "header:abc")
-		require.Equal(t, row.isNew, e.first, row.name)
-		require.Equal(t, now, e.asked, row.name)
-		require.Equal(t, int64(1), e.asks, row.name)
+		e := lookup(l, "header:abc")
+		require.Equal(t, row.isNew, e.common, row.name)
+		require.Equal(t, now, e.prefetchedAt, row.name)
+		require.Equal(t, int64(1), e.requests, row.name)
 		require.Equal(t, row.isNew, e.Tokens == 0, "%s: a lease is for who comes again", row.name)
 	}
 }
@@ -224,12 +224,12 @@ func TestAllow_aLeaseOfAnotherHandIsSpentWhileRedisIsAway(t *testing.T) {
 	server := redistest.Start(t)
 	l := newLimiter(newStore(t, server.Addr()))
 	limit := NewLimit(10000, 10000, time.Second)
-	one, other := NewHand(l, limit, 5*time.Second, headers), NewHand(l, limit, 5*time.Second, headers)
-	for i := 0; i < 100 && (one.Held["abc"] == nil || one.Held["abc"].Tokens == 0); i++ {
+	one, other := NewCache(l, limit, 5*time.Second, headers), NewCache(l, limit, 5*time.Second, headers)
+	for i := 0; i < 100 && (one.Grants["abc"] == nil || one.Grants["abc"].Tokens == 0); i++ {
 		require.Equal(t, int64(1), request(one, "abc"))
 	}
-	require.Greater(t, one.Held["abc"].Tokens, int64(0), "a lease")
-	l.Away.Store(true)
+	require.Greater(t, one.Grants["abc"].Tokens, int64(0), "a lease")
+	l.Unavailable.Store(true)
 	require.Equal(t, int64(1), request(other, "abc"))
-	require.Equal(t, int64(Failed), request(other, "new"))
+	require.Equal(t, int64(Undecided), request(other, "new"))
 }

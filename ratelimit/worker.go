@@ -11,30 +11,30 @@ import (
 )
 
 // mayLeave tells whether one more of the batches that wait may leave. mu is held.
-func mayLeave(l *Limiter, now int64) bool {
-	return len(l.waiting) > l.cleared && (l.flying == 0 || l.flying < maxFlying && now >= l.due)
+func maySend(l *Limiter, now int64) bool {
+	return len(l.pending) > l.claimed && (l.inFlight == 0 || l.inFlight < maxInFlight && now >= l.nextSend)
 }
 
 // launch clears the next batch for take-off: a pilot is on its way to it, one that has nothing to do, or a new one. mu is held.
-func launch(l *Limiter, now int64) {
-	l.cleared++
-	l.flying++
-	l.due = now + farAway
-	if l.idle > 0 {
-		l.idle--
-		l.wake.Signal()
+func startWorker(l *Limiter, now int64) {
+	l.claimed++
+	l.inFlight++
+	l.nextSend = now + sendInterval
+	if l.idleWorkers > 0 {
+		l.idleWorkers--
+		l.workReady.Signal()
 	} else {
-		go l.start()
+		go l.worker()
 	}
 }
 
 // ready makes what the limiter's pilots need.
-func ready(l *Limiter) {
-	l.wake = sync.NewCond(l.Mu)
+func initWorkers(l *Limiter) {
+	l.workReady = sync.NewCond(l.Mu)
 	// Made here, and not where a request starts it: the interpreter keeps all that a function was made among.
-	l.start = func() {
+	l.worker = func() {
 		defer func() { recover() }()
-		pilot(l)
+		batchWorker(l)
 	}
 }
 
@@ -42,21 +42,21 @@ func ready(l *Limiter) {
 func Close(l *Limiter) {
 	l.Mu.Lock()
 	l.closed = true
-	l.idle = 0
-	l.wake.Broadcast()
+	l.idleWorkers = 0
+	l.workReady.Broadcast()
 	l.Mu.Unlock()
 }
 
 // pilot asks Redis for one batch after the other, and waits for the next one where there is none. It is one loop with all
 // that most batches need written out: the interpreter makes the values of a function when it is entered, here once for all
 // batches and all their keys, where a function for each step would make three hundred for each batch.
-func pilot(l *Limiter) {
+func batchWorker(l *Limiter) {
 	var (
 		b, formed     *batch
-		hand          *Hand
+		hand          *Cache
 		limit         *Limit
-		e, first      *Entry
-		young, old    map[string]*Entry
+		e, first      *Grant
+		young, old    map[string]*Grant
 		call          *store.Call
 		calls         []*store.Call
 		keys, words   []string
@@ -71,76 +71,76 @@ func pilot(l *Limiter) {
 	unlocked = true
 	defer func() {
 		if trouble := recover(); trouble != nil {
-			crash(l, b, unlocked, trouble)
+			abortBatch(l, b, unlocked, trouble)
 		}
 	}()
-	heads, most, run, clock := l.heads, len(l.heads), l.Store.Run, l.Now
+	heads, most, run, clock := l.keyHeads, len(l.keyHeads), l.Store.Run, l.Now
 	zero := time.Now().Add(-time.Duration(clock()) * time.Microsecond)
 	l.Mu.Lock()
 	unlocked = false
 	now = clock()
 	for {
-		for l.cleared == 0 {
+		for l.claimed == 0 {
 			if l.closed {
 				l.Mu.Unlock()
 				return
 			}
 			young = nil // the interpreter keeps what they hold
 			old = nil
-			l.idle++
-			l.wake.Wait()
+			l.idleWorkers++
+			l.workReady.Wait()
 			now = clock()
 		}
 
 		// A batch leaves.
-		l.cleared--
-		b = l.waiting[0]
-		l.waiting = l.waiting[1:]
-		l.due = now + farAway
-		b.sent = now
-		b.heard = l.heard
+		l.claimed--
+		b = l.pending[0]
+		l.pending = l.pending[1:]
+		l.nextSend = now + sendInterval
+		b.sentAt = now
+		b.replySeq = l.replySeq
 		limit = b.limit
-		hand = b.hand
-		if hand.line.forming == b {
-			hand.line.forming = nil
-			l.last++ // form, written out
-			formed = &batch{number: l.last, hand: hand, limit: limit, first: &Entry{Limit: limit, asks: 1, first: true}}
-			formed.landing.Add(1)
-			hand.forming = formed
+		hand = b.cache
+		if hand.queue.open == b {
+			hand.queue.open = nil
+			l.batchSeq++ // form, written out
+			formed = &batch{number: l.batchSeq, cache: hand, limit: limit, newGrant: &Grant{Limit: limit, requests: 1, common: true}}
+			formed.done.Add(1)
+			hand.openBatch = formed
 		}
 
-		if hand.line.ending != nil {
-			renew(l, b, now)
+		if hand.queue.renewals != nil {
+			addRenewals(l, b, now)
 		}
 
 		// The keys of the requests that joined by their raws are made, and what each asks for is noted. keyOf and get are written out.
-		kind = hand.naming.Kind
-		long = hand.naming.Longest
+		kind = hand.keyMaker.Kind
+		long = hand.keyMaker.MaxJoin
 		place = len(b.keys)
 		odd = false // there are keys that no head is for
-		keys = append(b.keys, b.raws...)
+		keys = append(b.keys, b.ids...)
 		b.keys = keys
 		words = make([]string, len(keys), 2*len(keys)+2)
 		if place > 0 {
-			nameAll(l, keys[:place], words)
+			makeWireKeys(l, keys[:place], words)
 		}
-		young = l.young
-		old = l.old
-		first = b.first
-		seldom = now - limit.forgets
-		for _, raw := range b.raws {
+		young = l.recent
+		old = l.previous
+		first = b.newGrant
+		seldom = now - limit.coldAfter
+		for _, raw := range b.ids {
 			key = kind + raw
 			if len(raw) > long || raw == "" {
-				key = hand.naming.Key(raw)
+				key = hand.keyMaker.Key(raw)
 			}
 			e = young[key]
 			if e == nil {
 				e = old[key]
 			}
-			if e == nil || e.first && e.asked < seldom && e.Limit == limit {
+			if e == nil || e.common && e.prefetchedAt < seldom && e.Limit == limit {
 				young[key] = first // as most keys are, where there are many; askFor would ask for one token, too
 			} else {
-				askAgain(l, b, key, get(l, key), place, now)
+				askForKnown(l, b, key, lookup(l, key), place, now)
 			}
 			keys[place] = key
 			if len(key) < most {
@@ -151,25 +151,25 @@ func pilot(l *Limiter) {
 			place++
 		}
 		if odd || strings.Trim(strings.Join(keys, ""), l.Safe) != "" {
-			nameAll(l, keys, words)
+			makeWireKeys(l, keys, words)
 		}
-		words = append(words, limit.word, leaseWord)
-		if b.asks != nil {
-			words = append(words, b.asks...)
+		words = append(words, limit.wire, leaseWire)
+		if b.args != nil {
+			words = append(words, b.args...)
 		}
 		call = &store.Call{Script: script, Number: place, Words: words}
-		if b.ends != nil {
-			endOnce(call, b)
+		if b.returns != nil {
+			returnOnce(call, b)
 		}
 		calls = []*store.Call{call}
-		asks = now >= *l.Clear && hand.Leave != nil
+		asks = now >= *l.HealthyUntil && hand.Refresher != nil
 
 		l.Mu.Unlock()
 		unlocked = true
 		if asks {
-			calls = takeAlong(calls, hand.Leave.Rider(now))
+			calls = withPiggyback(calls, hand.Refresher.PiggybackCall(now))
 		}
-		run(calls, zero.Add(hand.timeout+time.Duration(first.asked)*time.Microsecond))
+		run(calls, zero.Add(hand.timeout+time.Duration(first.prefetchedAt)*time.Microsecond))
 		if asks {
 			finishAll(calls[1:])
 		}
@@ -177,51 +177,51 @@ func pilot(l *Limiter) {
 		l.Mu.Lock()
 		unlocked = false
 
-		if now >= *l.Clear && hand.Leave != nil {
+		if now >= *l.HealthyUntil && hand.Refresher != nil {
 			unlocked = true
 			l.Mu.Unlock()
-			hand.Leave.Extend(now)
+			hand.Refresher.Extend(now)
 			l.Mu.Lock()
 			unlocked = false
 		}
 
 		// It has landed.
-		l.heard++
-		flight = now - b.sent
+		l.replySeq++
+		flight = now - b.sentAt
 		if call.Err != nil {
-			flight = l.away // no answer is no quick one
+			flight = l.minRTT // no answer is no quick one
 		}
-		if flight < l.away {
-			l.away = flight
+		if flight < l.minRTT {
+			l.minRTT = flight
 		} else {
-			l.away += (flight - l.away) / 256
+			l.minRTT += (flight - l.minRTT) / 256
 		}
 		b.err = call.Err
-		b.taken = 1
-		if now < *l.Clear {
-			b.taken = now
+		b.grantedAt = 1
+		if now < *l.HealthyUntil {
+			b.grantedAt = now
 		}
-		if call.Err == nil && l.debts == b.debts && strings.Count(call.Answer, plenty) == place {
-			b.plain = true
+		if call.Err == nil && l.borrowedTotal == b.borrowedTotal && strings.Count(call.Answer, plenty) == place {
+			b.allGranted = true
 			if b.payments != nil {
 				repay(b)
 			}
 		} else {
-			hear(l, b, call, now)
+			applyReply(l, b, call, now)
 		}
-		if b.ahead != nil {
-			askedAhead(b)
+		if b.prefetching != nil {
+			endPrefetch(b)
 		}
-		if len(l.young) >= halfOfKeys {
-			forget(l)
+		if len(l.recent) >= halfOfKeys {
+			rotate(l)
 		}
-		l.flying--
-		b.landing.Done()
+		l.inFlight--
+		b.done.Done()
 		b = nil
-		if len(l.waiting) > l.cleared && (l.flying == 0 || l.flying < maxFlying && now >= l.due) { // mayLeave and launch, written out
-			l.cleared++
-			l.flying++
-			l.due = now + farAway
+		if len(l.pending) > l.claimed && (l.inFlight == 0 || l.inFlight < maxInFlight && now >= l.nextSend) { // mayLeave and launch, written out
+			l.claimed++
+			l.inFlight++
+			l.nextSend = now + sendInterval
 			unlocked = true
 			l.Mu.Unlock()
 			runtime.Gosched() // who is ready may come along
@@ -229,13 +229,13 @@ func pilot(l *Limiter) {
 			now = clock()
 			l.Mu.Lock()
 			unlocked = false
-			l.room = maxBatch
-			if now-landed > crowded && l.away < near {
-				l.room = l.few
+			l.batchCap = maxBatch
+			if now-landed > contendedAfter && l.minRTT < nearRTT {
+				l.batchCap = l.contendedCap
 			}
-			formed = hand.line.forming
+			formed = hand.queue.open
 			if formed != nil {
-				formed.last = l.room - 1 - len(formed.keys)
+				formed.lastPlace = l.batchCap - 1 - len(formed.keys)
 			}
 		}
 	}
@@ -243,32 +243,32 @@ func pilot(l *Limiter) {
 
 // crash ends the batch of a pilot that the interpreter has stumbled over, or for which it was on its way: those in it must not wait
 // for ever.
-func crash(l *Limiter, b *batch, unlocked bool, trouble interface{}) {
+func abortBatch(l *Limiter, b *batch, unlocked bool, trouble interface{}) {
 	if unlocked {
 		l.Mu.Lock()
 	}
 	defer l.Mu.Unlock()
 	if b == nil {
-		if l.cleared == 0 {
+		if l.claimed == 0 {
 			return // another pilot has taken it
 		}
-		l.cleared--
-		b = l.waiting[0]
-		l.waiting = l.waiting[1:]
+		l.claimed--
+		b = l.pending[0]
+		l.pending = l.pending[1:]
 	}
-	closeLine(b)
-	l.flying--
-	b.plain = false
+	seal(b)
+	l.inFlight--
+	b.allGranted = false
 	b.err = fmt.Errorf("ratelimit: panic: %v", trouble)
-	askedAhead(b)
-	b.landing.Done()
-	if len(l.waiting) > l.cleared && l.flying < maxFlying {
-		launch(l, l.due) // the clock may be what it has stumbled over
+	endPrefetch(b)
+	b.done.Done()
+	if len(l.pending) > l.claimed && l.inFlight < maxInFlight {
+		startWorker(l, l.nextSend) // the clock may be what it has stumbled over
 	}
 }
 
 // takeAlong adds a rider to the calls of a batch, if there is one.
-func takeAlong(calls []*store.Call, rider *store.Call) []*store.Call {
+func withPiggyback(calls []*store.Call, rider *store.Call) []*store.Call {
 	if rider == nil {
 		return calls
 	}
@@ -282,10 +282,10 @@ func finishAll(riders []*store.Call) {
 }
 
 // askedAhead lets others ask ahead for those keys of a batch to which no lease was given. mu is held.
-func askedAhead(b *batch) {
-	for _, e := range b.ahead {
-		if e.batch == b.number {
-			e.batch = 0
+func endPrefetch(b *batch) {
+	for _, e := range b.prefetching {
+		if e.prefetchBatch == b.number {
+			e.prefetchBatch = 0
 		}
 	}
 }

@@ -38,22 +38,22 @@ redis.call('HDEL', KEYS[1], 'a')
 return '1'`)
 
 // markDown notes that Redis is away and starts the retries, unless they run already.
-func (s *Store) markDown(reason error) {
-	useless, begun := s.goDown()
+func (s *Store) markUnavailable(reason error) {
+	useless, begun := s.setUnavailable()
 	if !begun {
 		return
 	}
 	hangUp(useless)
-	s.tell(reasonOf(reason))
+	s.notifySafely(reasonOf(reason))
 }
 
-func (s *Store) goDown() (useless []*conn, begun bool) {
+func (s *Store) setUnavailable() (useless []*conn, begun bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.Away.Load() {
+	if s.Unavailable.Load() {
 		return nil, false
 	}
-	s.Away.Store(true)
+	s.Unavailable.Store(true)
 	s.noteLost()
 	s.retry = minRetry
 	checkAfter(s, jitter(s.retry))
@@ -66,7 +66,7 @@ func (s *Store) goDown() (useless []*conn, begun bool) {
 }
 
 // tell tells whoever made the store that it is down or back. That must not fail what was going on.
-func (s *Store) tell(reason error) {
+func (s *Store) notifySafely(reason error) {
 	defer func() { recover() }()
 	s.notify(reason)
 }
@@ -91,16 +91,16 @@ func (s *Store) check() {
 	if err != nil {
 		return
 	}
-	s.comeBack()
+	s.markAvailable()
 	back = true
 	release(s, c)
-	s.tell(nil)
+	s.notifySafely(nil)
 }
 
-func (s *Store) comeBack() {
+func (s *Store) markAvailable() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.Away.Store(false)
+	s.Unavailable.Store(false)
 	s.noLoad.Store(false)
 	if !s.closed {
 		s.room = maxIdle

@@ -1,7 +1,7 @@
 package breaker
 
 // untold is what became of requests that passed while Redis was away, and that nobody decided on.
-type untold struct {
+type unreported struct {
 	generation int64
 	succeeded  bool  // one did, before the failures
 	failed     int64 // in a row
@@ -9,37 +9,37 @@ type untold struct {
 
 // Unasked returns the permit of a request that passes though Redis is away. What becomes of it is told when Redis is back, if it
 // still belongs to what the circuit was then.
-func (b *Breaker) Unasked() Permit {
+func (b *Breaker) UnaskedPermit() Permit {
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
-	if b.Store == nil || b.asked == 0 || b.ours || b.machine.state != closed {
+	if b.Store == nil || b.requestedAt == 0 || b.divergedLocally || b.machine.state != closed {
 		return Permit{}
 	}
 	return Permit{generation: b.machine.generation, unasked: true, counts: true}
 }
 
 // keep keeps an outcome that Redis cannot be told of.
-func (b *Breaker) keep(permit Permit, outcome Outcome) {
+func (b *Breaker) keepUnreported(permit Permit, outcome Outcome) {
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
-	if b.untold.generation != permit.generation {
-		b.untold = untold{generation: permit.generation}
+	if b.unreported.generation != permit.generation {
+		b.unreported = unreported{generation: permit.generation}
 	}
 	if outcome == Success {
-		b.untold.succeeded = true
-		b.untold.failed = 0
+		b.unreported.succeeded = true
+		b.unreported.failed = 0
 	} else if outcome == Failure {
-		b.untold.failed++
+		b.unreported.failed++
 	}
 }
 
 // tellUntold tells Redis, which has just answered, of the failures that it could not be told of. Mu is held.
-func (b *Breaker) tellUntold(policy *Policy) {
-	kept := b.untold
-	b.untold = untold{}
+func (b *Breaker) reportUnreportedLocked(policy *Policy) {
+	kept := b.unreported
+	b.unreported = unreported{}
 	if kept.failed == 0 || b.machine.state != closed || b.machine.generation != kept.generation {
 		return
 	}
 	call := b.reportCall(Permit{generation: kept.generation}, kept.succeeded, kept.failed, policy)
-	b.repeat(call, b.patience(0, policy))
+	b.repeatAsync(call, b.repeatFor(0, policy))
 }
