@@ -49,7 +49,7 @@ lint:
 test-compiled: redis
 	$(GO) test -race ./...
 	cd upstream && $(GO) test -race ./...
-	cd harness && $(GO) test -count=1 ./dialect ./readme ./criterion ./wire ./truth
+	cd harness && $(GO) test -count=1 ./dialect ./readme ./identitydiff ./wire ./truth
 
 test-interpreted: redis
 	cd harness && $(GO) test -count=1 ./interpreted

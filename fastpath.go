@@ -5,7 +5,7 @@ import (
 	"reflect"
 	"time"
 
-	"github.com/resilient-gateway/resilience/internal/clientkey"
+	"github.com/resilient-gateway/resilience/identity"
 	"github.com/resilient-gateway/resilience/ratelimit"
 )
 
@@ -39,7 +39,7 @@ func (m *Middleware) fastBoth() http.HandlerFunc {
 	hand, held, next, view, own := m.cache, m.cache.Grants, m.next, m.view, m.source
 	land := m.report
 	since, begun, typeOf := time.Since, start, reflect.TypeOf
-	ofHeader, ofConnection, header := m.header != "", m.client.OfConnection(), m.header
+	ofHeader, ofConnection, header := m.header != "", m.keySource.OfConnection(), m.header
 	derived := !ofConnection
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
@@ -124,7 +124,7 @@ func (m *Middleware) fastLimit() http.HandlerFunc {
 	m.check = func(on bool) { checks = on }
 	hand, held, next := m.cache, m.cache.Grants, m.next
 	since, begun := time.Since, start
-	ofHeader, ofConnection, header := m.header != "", m.client.OfConnection(), m.header
+	ofHeader, ofConnection, header := m.header != "", m.keySource.OfConnection(), m.header
 	derived := !ofConnection
 	return func(w http.ResponseWriter, r *http.Request) {
 		//lint:ignore S1021 the interpreter makes two values for :=
@@ -227,7 +227,7 @@ func identityOf(m *Middleware, r *http.Request) string {
 	if m.ofConnection {
 		return r.RemoteAddr
 	}
-	return m.keyOf(r)
+	return m.bucketKeyOf(r)
 }
 
 // rawLocked is rawOf with the lock held, which it gives back meanwhile: to make a key takes long, and might panic.
@@ -241,10 +241,10 @@ func identityOfLocked(m *Middleware, r *http.Request) string {
 }
 
 // naming returns how what rawOf returns becomes a key.
-func keyMaker(c clientkey.Criterion) ratelimit.KeyMaker {
+func keyMaker(c identity.Source) ratelimit.KeyMaker {
 	switch {
 	case c.Header != "":
-		return ratelimit.KeyMaker{Kind: clientkey.KindHeader, MaxJoin: clientkey.MaxLength, Key: clientkey.OfHeader}
+		return ratelimit.KeyMaker{Kind: identity.KindHeader, MaxJoin: identity.MaxLength, Key: identity.OfHeader}
 	case c.OfConnection():
 		return ratelimit.KeyMaker{MaxJoin: -1, Key: c.OfAddress, ManyToOne: true} // a connection each
 	}
@@ -312,7 +312,7 @@ func renewLease(m *Middleware, w http.ResponseWriter, r *http.Request, e *rateli
 // goOn answers a request that arrived at the time now, and may not pass at once.
 func goOn(m *Middleware, w http.ResponseWriter, r *http.Request, verdict, now int64) {
 	if verdict == ratelimit.Undecided {
-		verdict = decideLocally(m, m.keyOf(r), now, ratelimit.LastErr(m.cache))
+		verdict = decideLocally(m, m.bucketKeyOf(r), now, ratelimit.LastErr(m.cache))
 	}
 	if verdict <= 0 {
 		m.refuse(w, r, verdict, now)

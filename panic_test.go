@@ -39,8 +39,8 @@ func TestMiddleware_aPanicWhereAKeyIsMade(t *testing.T) {
 			},
 		}, t.Name()+row.name)
 		require.NoError(t, err)
-		keyOf, stumbles := m.keyOf, false
-		m.keyOf = func(r *http.Request) string { // before any request: copies of the middleware have it too
+		keyOf, stumbles := m.bucketKeyOf, false
+		m.bucketKeyOf = func(r *http.Request) string { // before any request: copies of the middleware have it too
 			if stumbles {
 				panic("stumbled")
 			}

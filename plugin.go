@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/resilient-gateway/resilience/breaker"
-	"github.com/resilient-gateway/resilience/internal/clientkey"
+	"github.com/resilient-gateway/resilience/identity"
 	"github.com/resilient-gateway/resilience/internal/recorder"
 	"github.com/resilient-gateway/resilience/internal/store"
 	"github.com/resilient-gateway/resilience/ratelimit"
@@ -29,7 +29,7 @@ type Middleware struct {
 	*engines
 	next         http.Handler
 	handler      http.Handler // answers all requests but those for the health
-	keyOf        func(*http.Request) string
+	bucketKeyOf  func(*http.Request) string
 	headerValue  func(*http.Request) string // the value of the header that the key is made of; nil: it is made of something else
 	ofConnection bool                       // the key is made of the connection's address
 	cache        *ratelimit.Cache
@@ -81,14 +81,14 @@ func newMiddleware(ctx context.Context, next http.Handler, config *Config, name 
 	}
 	scope := acquireEngines(ctx, settings)
 	m := &Middleware{
-		ofConnection: settings.client.OfConnection(),
+		ofConnection: settings.keySource.OfConnection(),
 
-		settings: settings, engines: scope, next: next, keyOf: clientkey.New(settings.client),
-		cache: ratelimit.NewCache(scope.limiter, settings.limit, settings.redis.Timeout, keyMaker(settings.client)), header: settings.client.Header,
+		settings: settings, engines: scope, next: next, bucketKeyOf: identity.KeyOf(settings.keySource),
+		cache: ratelimit.NewCache(scope.limiter, settings.limit, settings.redis.Timeout, keyMaker(settings.keySource)), header: settings.keySource.Header,
 		mu: scope.limiter.Mu, view: &scope.breaker.View, source: &statusSource{},
 	}
 	if m.header != "" {
-		m.headerValue = clientkey.HeaderValue(m.header)
+		m.headerValue = identity.HeaderValue(m.header)
 	}
 	if m.policy != nil {
 		m.cache.Refresher = &breakerRefresher{m.breaker, m.policy}
@@ -196,7 +196,7 @@ func settle(m *Middleware, w http.ResponseWriter, r *http.Request, upload bool, 
 // tryAsked answers a request that has heard the limiter's verdict, and may have asked the breaker for a permit meanwhile.
 func (m *Middleware) tryAsked(w http.ResponseWriter, r *http.Request, upload bool, verdict, now int64, asked *breaker.PermitRequest) {
 	if verdict == ratelimit.Undecided {
-		verdict = decideLocally(m, m.keyOf(r), now, ratelimit.LastErr(m.cache))
+		verdict = decideLocally(m, m.bucketKeyOf(r), now, ratelimit.LastErr(m.cache))
 	}
 	if verdict > 0 {
 		m.try(w, r, upload, now, asked)

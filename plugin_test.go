@@ -24,7 +24,7 @@ import (
 const closedPort = "127.0.0.1:1"
 
 // nameOf is what a middleware is called that has the test's name.
-func nameOf(t *testing.T) string { return readName(&reader{}, "", t.Name()) }
+func nameOf(t *testing.T) string { return readName(&problems{}, "", t.Name()) }
 
 // bucketOf and breakerOf are its keys in Redis. The client is that of httptest's requests.
 func bucketOf(t *testing.T) string { return "resilience:{" + nameOf(t) + "}:bucket:ip:192.0.2.1" }

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/resilient-gateway/resilience/breaker"
-	"github.com/resilient-gateway/resilience/internal/clientkey"
+	"github.com/resilient-gateway/resilience/identity"
 	"github.com/resilient-gateway/resilience/internal/logging"
 	"github.com/resilient-gateway/resilience/internal/store"
 	"github.com/resilient-gateway/resilience/ratelimit"
@@ -97,7 +97,7 @@ func acquireEngines(ctx context.Context, s *settings) *engines {
 }
 
 func (g *registry) acquire(ctx context.Context, s *settings) *engines {
-	key := s.identity + " " + s.name
+	key := s.connection + " " + s.name
 	if s.redis.Address == "" {
 		key = s.name
 	}
@@ -130,7 +130,7 @@ func (g *registry) acquireRef(ctx context.Context, key string, s *settings) (one
 		g.engines[key] = one
 	}
 	one.handlers++
-	lines = one.addHandler(ctx, parts, fmt.Sprintf("%s; %+v", parts, s.client), s.warnings)
+	lines = one.addHandler(ctx, parts, fmt.Sprintf("%s; %+v", parts, s.keySource), s.warnings)
 	begun = g.register(ctx, key, s)
 	return one, begun, lines
 }
@@ -177,7 +177,7 @@ func (g *registry) newEngines(s *settings) *engines {
 	since, begun := time.Since, start // captured: see lean.go
 	clock := func() int64 { return int64(since(begun)) / 1000 }
 	lock := &sync.Mutex{} // of both, so that a request takes one
-	limiter := ratelimit.Settings{Mu: lock, Prefix: prefix + "bucket:", Safe: clientkey.Harmless, Name: clientkey.Name, Now: clock}
+	limiter := ratelimit.Settings{Mu: lock, Prefix: prefix + "bucket:", Safe: identity.Harmless, Name: identity.Name, Now: clock}
 	keeper := breaker.Settings{
 		Mu:      lock,
 		Key:     prefix + "breaker",
@@ -200,7 +200,7 @@ func (g *registry) newEngines(s *settings) *engines {
 }
 
 func (g *registry) useStore(s *settings) *store.Store {
-	entry := g.stores[s.identity]
+	entry := g.stores[s.connection]
 	if entry == nil {
 		log := logging.New(s.label)
 		address := s.redis.Address
@@ -211,7 +211,7 @@ func (g *registry) useStore(s *settings) *store.Store {
 				log.Warn("redis is away", "redis", address, "reason", reason.Error())
 			}
 		})}
-		g.stores[s.identity] = entry
+		g.stores[s.connection] = entry
 	}
 	entry.users++
 	return entry.store
@@ -230,10 +230,10 @@ func (g *registry) release(key string, s *settings) {
 	if one.store == nil {
 		return
 	}
-	entry := g.stores[s.identity]
+	entry := g.stores[s.connection]
 	entry.users--
 	if entry.users == 0 {
-		delete(g.stores, s.identity)
+		delete(g.stores, s.connection)
 		entry.store.Close()
 	}
 }

@@ -10,21 +10,21 @@ import (
 	"time"
 
 	"github.com/resilient-gateway/resilience/breaker"
-	"github.com/resilient-gateway/resilience/internal/clientkey"
+	"github.com/resilient-gateway/resilience/identity"
 	"github.com/resilient-gateway/resilience/internal/store"
 	"github.com/resilient-gateway/resilience/ratelimit"
 )
 
 // settings is a configuration that has been read and checked.
 type settings struct {
-	name     string
-	label    string         // the name, for people: it may be a hash, this is what was hashed
-	redis    store.Settings // in use where its Address is not empty
-	identity string         // of the connection to Redis: a hash of all that makes it
-	onError  string
-	limit    *ratelimit.Limit // nil: no rate limiter
-	client   clientkey.Criterion
-	policy   *breaker.Policy // nil: no circuit breaker
+	name       string
+	label      string         // the name, for people: it may be a hash, this is what was hashed
+	redis      store.Settings // in use where its Address is not empty
+	connection string         // of the connection to Redis: a hash of all that makes it
+	onError    string
+	limit      *ratelimit.Limit // nil: no rate limiter
+	keySource  identity.Source
+	policy     *breaker.Policy // nil: no circuit breaker
 	// hangTimeout is the time to the response headers after which a request is a failure. 0: there is none.
 	hangTimeout time.Duration
 	health      string   // path; empty: none
@@ -49,7 +49,7 @@ const (
 // read checks the configuration. Its error tells all that is wrong with it.
 func read(config *Config, middleware string) (*settings, error) {
 	s := &settings{onError: onErrorLocal}
-	r := &reader{}
+	r := &problems{}
 	r.unknown("", config.Unknown, "name", "redis", "rateLimit", "circuitBreaker", "health")
 	s.label = labelOf(config.Name, middleware)
 	s.name = readName(r, config.Name, s.label)
@@ -85,20 +85,20 @@ func labelOf(name, middleware string) string {
 	return middleware
 }
 
-func readName(r *reader, name, label string) string {
+func readName(r *problems, name, label string) string {
 	if name != "" && !isName(name) {
 		r.wrong("name", name, nameRule)
 	}
 	if !isName(label) {
 		// A provider may allow more than we do; Redis's keys do not.
-		return hash(label)
+		return redact(label)
 	}
 	return label
 }
 
 const nameRule = "a name of letters, digits and . _ @ -, 64 at the most"
 
-func readRateLimit(r *reader, s *settings, c *RateLimitConfig) {
+func readRateLimit(r *problems, s *settings, c *RateLimitConfig) {
 	r.unknown("rateLimit.", c.Unknown, "capacity", "refillRate", "refillPeriod", "sourceCriterion")
 	capacity := r.count("rateLimit.capacity", c.Capacity, 1, maxCount, 100)
 	rate := r.count("rateLimit.refillRate", c.RefillRate, 1, maxCount, 10)
@@ -107,14 +107,14 @@ func readRateLimit(r *reader, s *settings, c *RateLimitConfig) {
 	}
 	period := r.duration("rateLimit.refillPeriod", c.RefillPeriod, time.Microsecond, time.Second)
 	if c.SourceCriterion != nil {
-		s.client = readCriterion(r, c.SourceCriterion)
+		s.keySource = readSource(r, c.SourceCriterion)
 	}
 	s.limit = newLimit(r, capacity, rate, period)
 	s.parts = append(s.parts, fmt.Sprintf("rate limit: %d at once, %d each %s", capacity, rate, period))
 }
 
 // newLimit returns the limit. Where it would count in numbers that are too large, it is that of the same rate in smaller ones.
-func newLimit(r *reader, capacity, rate int64, period time.Duration) *ratelimit.Limit {
+func newLimit(r *problems, capacity, rate int64, period time.Duration) *ratelimit.Limit {
 	micros := period.Microseconds()
 	if capacity > (maxExact-1)/micros {
 		common := commonDivisor(rate, micros)
@@ -139,10 +139,10 @@ func commonDivisor(a, b int64) int64 {
 	return a
 }
 
-func readCriterion(r *reader, c *SourceCriterionConfig) clientkey.Criterion {
+func readSource(r *problems, c *SourceCriterionConfig) identity.Source {
 	const path = "rateLimit.sourceCriterion"
 	r.unknown(path+".", c.Unknown, "ipStrategy", "requestHeaderName", "requestHost")
-	criterion := clientkey.Criterion{
+	criterion := identity.Source{
 		Header: c.RequestHeaderName,
 		Host:   r.flag(path+".requestHost", c.RequestHost),
 	}
@@ -167,7 +167,7 @@ func readCriterion(r *reader, c *SourceCriterionConfig) clientkey.Criterion {
 	return criterion
 }
 
-func readIPStrategy(r *reader, criterion *clientkey.Criterion, c *IPStrategyConfig) {
+func readIPStrategy(r *problems, criterion *identity.Source, c *IPStrategyConfig) {
 	const path = "rateLimit.sourceCriterion.ipStrategy"
 	r.unknown(path+".", c.Unknown, "depth", "excludedIPs", "ipv6Subnet")
 	criterion.Depth = int(r.count(path+".depth", c.Depth, 0, 1000, 0))
@@ -202,7 +202,7 @@ func parsePrefix(text string) (netip.Prefix, error) {
 	return netip.PrefixFrom(address, address.BitLen()), nil
 }
 
-func readCircuitBreaker(r *reader, s *settings, c *CircuitBreakerConfig) {
+func readCircuitBreaker(r *problems, s *settings, c *CircuitBreakerConfig) {
 	r.unknown("circuitBreaker.", c.Unknown,
 		"failureThreshold", "resetTimeout", "halfOpenSuccessThreshold", "halfOpenMaxProbes", "probeTimeout", "hangTimeout")
 	failures := r.count("circuitBreaker.failureThreshold", c.FailureThreshold, 1, maxCount, 5)
@@ -224,7 +224,7 @@ func readCircuitBreaker(r *reader, s *settings, c *CircuitBreakerConfig) {
 	s.parts = append(s.parts, part)
 }
 
-func readHealth(r *reader, s *settings, c *HealthConfig) {
+func readHealth(r *problems, s *settings, c *HealthConfig) {
 	r.unknown("health.", c.Unknown, "path")
 	s.health = c.Path
 	if s.health == "" {
@@ -236,7 +236,7 @@ func readHealth(r *reader, s *settings, c *HealthConfig) {
 	s.parts = append(s.parts, "health at "+s.health)
 }
 
-func readRedis(r *reader, s *settings, c *RedisConfig) {
+func readRedis(r *problems, s *settings, c *RedisConfig) {
 	r.unknown("redis.", c.Unknown, "address", "username", "password", "passwordEnv", "passwordFile", "db", "tls",
 		"timeout", "dialTimeout", "maxConnAge", "keyPrefix", "onError")
 	s.redis = store.Settings{
@@ -270,7 +270,7 @@ func readRedis(r *reader, s *settings, c *RedisConfig) {
 		s.redis.TLS = readTLS(r, s, c.TLS)
 		identity += tlsIdentity(c.TLS)
 	}
-	s.identity = hash(identity)
+	s.connection = redact(identity)
 	if s.redis.Address != "" {
 		s.parts = append(s.parts, fmt.Sprintf("redis %s, db %d, on error: %s", s.redis.Address, s.redis.DB, s.onError))
 	}
@@ -288,7 +288,7 @@ func tlsIdentity(c *TLSConfig) string {
 	return text
 }
 
-func readPassword(r *reader, s *settings, c *RedisConfig) string {
+func readPassword(r *problems, s *settings, c *RedisConfig) string {
 	given := 0
 	for _, text := range []string{c.Password, c.PasswordEnv, c.PasswordFile} {
 		if text != "" {
@@ -318,7 +318,7 @@ func readPassword(r *reader, s *settings, c *RedisConfig) string {
 	return password
 }
 
-func readTLS(r *reader, s *settings, c *TLSConfig) *tls.Config {
+func readTLS(r *problems, s *settings, c *TLSConfig) *tls.Config {
 	const path = "redis.tls"
 	r.unknown(path+".", c.Unknown, "enabled", "ca", "cert", "key", "serverName", "insecureSkipVerify")
 	enabled := r.flag(path+".enabled", c.Enabled)

@@ -56,7 +56,7 @@ func requireUsable(t *testing.T, s *settings) {
 	require.False(t, s.health != "" && !strings.HasPrefix(s.health, "/"), s.health)
 	require.Contains(t, []string{onErrorLocal, onErrorAllow, onErrorDeny}, s.onError)
 	require.LessOrEqual(t, s.redis.Timeout, maxDuration)
-	c := s.client
+	c := s.keySource
 	kinds := 0
 	for _, is := range []bool{c.Header != "", c.Host, c.Depth > 0 || len(c.Excluded) > 0} {
 		if is {

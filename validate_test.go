@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/resilient-gateway/resilience/breaker"
-	"github.com/resilient-gateway/resilience/internal/clientkey"
+	"github.com/resilient-gateway/resilience/identity"
 	"github.com/resilient-gateway/resilience/internal/redistest"
 	"github.com/resilient-gateway/resilience/ratelimit"
 	"github.com/stretchr/testify/require"
@@ -64,7 +64,7 @@ func TestRead_defaults(t *testing.T) {
 		{"redis.keyPrefix", func(t *testing.T, s *settings) { require.Equal(t, "resilience", s.redis.KeyPrefix) }},
 		{"redis.onError", func(t *testing.T, s *settings) { require.Equal(t, "local", s.onError) }},
 		{"rateLimit", func(t *testing.T, s *settings) { require.Equal(t, ratelimit.NewLimit(100, 10, time.Second), s.limit) }},
-		{"rateLimit.sourceCriterion", func(t *testing.T, s *settings) { require.Equal(t, clientkey.Criterion{}, s.client) }},
+		{"rateLimit.sourceCriterion", func(t *testing.T, s *settings) { require.Equal(t, identity.Source{}, s.keySource) }},
 		{"circuitBreaker", func(t *testing.T, s *settings) {
 			require.Equal(t, breaker.NewPolicy(5, 30*time.Second, 2, 2, 10*time.Second), s.policy)
 		}},
@@ -95,7 +95,7 @@ func TestRead_takesABlankForTheDefault(t *testing.T) {
 	require.Equal(t, time.Second, s.redis.DialTimeout)
 	require.True(t, s.redis.TLS == nil)
 	require.Equal(t, ratelimit.NewLimit(100, 10, time.Second), s.limit)
-	require.Equal(t, clientkey.Criterion{}, s.client)
+	require.Equal(t, identity.Source{}, s.keySource)
 	require.Equal(t, breaker.NewPolicy(5, 30*time.Second, 2, 2, 10*time.Second), s.policy)
 	require.Len(t, s.warnings, 0)
 }
@@ -113,9 +113,9 @@ func TestRead_name(t *testing.T) {
 		{"without a provider", "", "gateway", "gateway"},
 		{"with a mark of its own", "", "gateway@eu@file", "gateway@eu"},
 		{"of 64 characters", "", ofLength(64) + "@file", ofLength(64)},
-		{"too long for a key", "", ofLength(65) + "@file", hash(ofLength(65))},
-		{"unsafe in a key", "", "gate{way}@file", hash("gate{way}")},
-		{"none", "", "", hash("")},
+		{"too long for a key", "", ofLength(65) + "@file", redact(ofLength(65))},
+		{"unsafe in a key", "", "gate{way}@file", redact("gate{way}")},
+		{"none", "", "", redact("")},
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
@@ -298,7 +298,7 @@ func certificate(t *testing.T) (cert, key string) {
 func TestRead_tellsConnectionsApart(t *testing.T) {
 	same := RedisConfig{Address: "redis:6379", Password: "a"}
 	identity := func(config RedisConfig) string {
-		return mustRead(t, &Config{Redis: &config}).identity
+		return mustRead(t, &Config{Redis: &config}).connection
 	}
 	renewed := written(t, t.TempDir(), "ca.pem", "old")
 	withCA := RedisConfig{Address: "redis:6379", Password: "a", TLS: &TLSConfig{Enabled: "false", CA: renewed}}
@@ -361,18 +361,18 @@ func TestRead_sourceCriterion(t *testing.T) {
 	for _, row := range []struct {
 		name   string
 		config SourceCriterionConfig
-		want   clientkey.Criterion
+		want   identity.Source
 	}{
-		{"none", SourceCriterionConfig{}, clientkey.Criterion{}},
-		{"a header", SourceCriterionConfig{RequestHeaderName: "X-Api-Key"}, clientkey.Criterion{Header: "X-Api-Key"}},
+		{"none", SourceCriterionConfig{}, identity.Source{}},
+		{"a header", SourceCriterionConfig{RequestHeaderName: "X-Api-Key"}, identity.Source{Header: "X-Api-Key"}},
 		{"a header, but not the host", SourceCriterionConfig{RequestHeaderName: "X-Api-Key", RequestHost: "false"},
-			clientkey.Criterion{Header: "X-Api-Key"}},
-		{"the host", SourceCriterionConfig{RequestHost: "true"}, clientkey.Criterion{Host: true}},
-		{"a depth", SourceCriterionConfig{IPStrategy: &IPStrategyConfig{Depth: "2"}}, clientkey.Criterion{Depth: 2}},
-		{"a subnet", SourceCriterionConfig{IPStrategy: &IPStrategyConfig{IPv6Subnet: "64"}}, clientkey.Criterion{IPv6Subnet: 64}},
+			identity.Source{Header: "X-Api-Key"}},
+		{"the host", SourceCriterionConfig{RequestHost: "true"}, identity.Source{Host: true}},
+		{"a depth", SourceCriterionConfig{IPStrategy: &IPStrategyConfig{Depth: "2"}}, identity.Source{Depth: 2}},
+		{"a subnet", SourceCriterionConfig{IPStrategy: &IPStrategyConfig{IPv6Subnet: "64"}}, identity.Source{IPv6Subnet: 64}},
 		{"excluded networks", SourceCriterionConfig{IPStrategy: &IPStrategyConfig{
 			ExcludedIPs: []string{"10.1.2.3/8", " 192.168.1.7", "2001:db8::/32", "::1", "::ffff:10.0.0.1", "::ffff:10.0.0.0/104"}}},
-			clientkey.Criterion{Excluded: []netip.Prefix{
+			identity.Source{Excluded: []netip.Prefix{
 				netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.168.1.7/32"),
 				netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("::1/128"),
 				netip.MustParsePrefix("10.0.0.1/32"), netip.MustParsePrefix("10.0.0.0/8"),
@@ -382,7 +382,7 @@ func TestRead_sourceCriterion(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			s := mustRead(t, &Config{RateLimit: &RateLimitConfig{SourceCriterion: &row.config}})
 
-			require.Equal(t, row.want, s.client)
+			require.Equal(t, row.want, s.keySource)
 		})
 	}
 }
@@ -408,7 +408,7 @@ func TestRead_durations(t *testing.T) {
 	} {
 		row := row
 		t.Run(row.text, func(t *testing.T) {
-			r := &reader{}
+			r := &problems{}
 
 			require.Equal(t, row.want, r.duration("x", row.text, time.Microsecond, time.Second))
 			require.NoError(t, r.err())

@@ -14,12 +14,12 @@ import (
 )
 
 // reader reads the values of a configuration and collects what is wrong with them.
-type reader struct {
+type problems struct {
 	problems []string
 }
 
 // err returns all problems as one error, or nil.
-func (r *reader) err() error {
+func (r *problems) err() error {
 	if len(r.problems) == 0 {
 		return nil
 	}
@@ -33,22 +33,22 @@ func (r *reader) err() error {
 	return errors.New(text)
 }
 
-func (r *reader) add(problem string) {
+func (r *problems) add(problem string) {
 	r.problems = append(r.problems, problem)
 }
 
 // wrong tells of a value that is not what it should be, which is what would be right.
-func (r *reader) wrong(path, value, want string) {
+func (r *problems) wrong(path, value, want string) {
 	r.add(fmt.Sprintf("%s: %q is not %s", path, value, want))
 }
 
 // more goes on about the last problem.
-func (r *reader) more(text string) {
+func (r *problems) more(text string) {
 	r.problems[len(r.problems)-1] += "; " + text
 }
 
 // count reads a whole number.
-func (r *reader) count(path, text string, lowest, highest, byDefault int64) int64 {
+func (r *problems) count(path, text string, lowest, highest, byDefault int64) int64 {
 	text = strings.TrimSpace(text)
 	if text == "" {
 		return byDefault
@@ -67,7 +67,7 @@ func (r *reader) count(path, text string, lowest, highest, byDefault int64) int6
 }
 
 // flag reads true or false. YAML's other words for them arrive as 1 and 0.
-func (r *reader) flag(path, text string) bool {
+func (r *problems) flag(path, text string) bool {
 	switch strings.TrimSpace(text) {
 	case "true", "1":
 		return true
@@ -80,7 +80,7 @@ func (r *reader) flag(path, text string) bool {
 
 // address checks a host and port. It shows none but those of which it can tell that no password is among them, and suggests what has
 // the same host, and its port if there is one.
-func (r *reader) address(path, text string) {
+func (r *problems) address(path, text string) {
 	if isAddress(text) {
 		return
 	}
@@ -161,7 +161,7 @@ func isHost(text string) bool {
 }
 
 // unknown tells of keys that there are not, and of the valid one that each looks like, or of all where it looks like none.
-func (r *reader) unknown(path string, found map[string]interface{}, valid ...string) {
+func (r *problems) unknown(path string, found map[string]interface{}, valid ...string) {
 	var keys []string
 	for key := range found {
 		keys = append(keys, key)
@@ -252,7 +252,7 @@ func isLetterOrDigit(b byte) bool {
 	return b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z' || b >= '0' && b <= '9'
 }
 
-func hash(text string) string {
+func redact(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:])
 }

@@ -363,7 +363,7 @@ func TestRead_showsNoPassword(t *testing.T) {
 		s, err := read(&Config{Redis: &config}, "gateway@file")
 
 		require.NotNil(t, err)
-		shown := err.Error() + strings.Join(s.warnings, "") + s.identity
+		shown := err.Error() + strings.Join(s.warnings, "") + s.connection
 		require.False(t, strings.Contains(shown, "s3cret"), shown)
 	}
 }

@@ -1,7 +1,7 @@
-// Package clientkey tells who a request comes from, with the meaning that Traefik's own rateLimit gives its
+// Package identity reports which client a request comes from, with the meaning that Traefik's own rateLimit gives its
 // sourceCriterion, but for three things: a host has one key however it is written, an address in X-Forwarded-For may have a port
 // or brackets, and of several lines of a header the last one counts.
-package clientkey
+package identity
 
 import (
 	"crypto/sha256"
@@ -28,7 +28,7 @@ const MaxLength = 63
 
 // Criterion says what makes two requests come from the same client. At most one of Header, Host and the strategies for
 // addresses (Depth, or Excluded) is set; with none of them it is the address of the connection.
-type Criterion struct {
+type Source struct {
 	Depth      int            // from the right in X-Forwarded-For, if not 0
 	Excluded   []netip.Prefix // the rightmost address in X-Forwarded-For that is in none of these
 	IPv6Subnet int            // bits of an IPv6 address that count, if not 0; no part of Excluded's meaning
@@ -37,13 +37,13 @@ type Criterion struct {
 }
 
 // OfConnection tells whether the key depends on nothing but the request's RemoteAddr.
-func (c Criterion) OfConnection() bool {
+func (c Source) OfConnection() bool {
 	return c.Depth == 0 && len(c.Excluded) == 0 && c.Header == "" && !c.Host
 }
 
 // New returns the function that tells where a request comes from by a criterion: its key, "<kind>:<key>". What the client
 // sent is in it as it came, unless it is long: Name makes it safe. It is safe for concurrent use.
-func New(c Criterion) func(*http.Request) string {
+func KeyOf(c Source) func(*http.Request) string {
 	if c.Header != "" {
 		value := HeaderValue(c.Header)
 		return func(r *http.Request) string { return OfHeader(value(r)) }
@@ -73,7 +73,7 @@ func HeaderValue(name string) func(*http.Request) string {
 func OfHeader(value string) string { return key(KindHeader, value) }
 
 // OfAddress returns the key for a request's RemoteAddr.
-func (c *Criterion) OfAddress(address string) string {
+func (c *Source) OfAddress(address string) string {
 	if c.IPv6Subnet == 0 {
 		// An IPv4 address and a port: an IPv6 address has a colon earlier.
 		colon := strings.IndexByte(address, ':')
@@ -84,7 +84,7 @@ func (c *Criterion) OfAddress(address string) string {
 	return key(kindIP, c.subnet(host(address)))
 }
 
-func (c *Criterion) of(r *http.Request) string {
+func (c *Source) of(r *http.Request) string {
 	switch {
 	case c.Host:
 		return key(kindHost, hostName(r.Host))
@@ -158,7 +158,7 @@ func isAddress(text string) bool {
 	return err == nil
 }
 
-func (c *Criterion) notExcluded(r *http.Request) string {
+func (c *Source) notExcluded(r *http.Request) string {
 	list := forwarded(r)
 	for i := len(list) - 1; i >= 0; i-- {
 		address := bare(list[i])
@@ -169,7 +169,7 @@ func (c *Criterion) notExcluded(r *http.Request) string {
 	return ""
 }
 
-func (c *Criterion) excludes(text string) bool {
+func (c *Source) excludes(text string) bool {
 	address, err := netip.ParseAddr(text)
 	if err != nil {
 		return false
@@ -185,7 +185,7 @@ func (c *Criterion) excludes(text string) bool {
 
 // subnet returns the first address of an IPv6 address's subnet, the IPv4 address that one stands for, and anything else
 // as it is.
-func (c *Criterion) subnet(text string) string {
+func (c *Source) subnet(text string) string {
 	if c.IPv6Subnet == 0 {
 		return text
 	}

@@ -1,4 +1,4 @@
-package clientkey
+package identity
 
 import (
 	"net/http"
@@ -19,7 +19,7 @@ func FuzzOf(f *testing.F) {
 	excluded := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::/32")}
 	f.Fuzz(func(t *testing.T, remote, value, host string, depth, subnet int) {
 		r := &http.Request{RemoteAddr: remote, Host: host, Header: http.Header{"X-Forwarded-For": {value}}}
-		for _, c := range []Criterion{
+		for _, c := range []Source{
 			{IPv6Subnet: subnet},
 			{Depth: depth, IPv6Subnet: subnet},
 			{Excluded: excluded, IPv6Subnet: subnet},

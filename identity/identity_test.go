@@ -1,4 +1,4 @@
-package clientkey
+package identity
 
 import (
 	"crypto/sha256"
@@ -12,8 +12,8 @@ import (
 )
 
 // of is the safe name of a request's key.
-func of(c Criterion, r *http.Request) string {
-	return Name(New(c)(r))
+func of(c Source, r *http.Request) string {
+	return Name(KeyOf(c)(r))
 }
 
 // request comes from the address, for the host shop.example, with a header that is left out where its value is "-".
@@ -57,7 +57,7 @@ func TestOf_theAddressOfTheConnection(t *testing.T) {
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
-			c := Criterion{IPv6Subnet: row.subnet}
+			c := Source{IPv6Subnet: row.subnet}
 
 			require.Equal(t, row.want, of(c, request(row.remote, "X-Forwarded-For", "203.0.113.9")))
 		})
@@ -102,7 +102,7 @@ func TestOf_theAddressAtADepth(t *testing.T) {
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
-			c := Criterion{Depth: row.depth, IPv6Subnet: row.subnet}
+			c := Source{Depth: row.depth, IPv6Subnet: row.subnet}
 
 			require.Equal(t, row.want, of(c, request("192.0.2.7:1234", "X-Forwarded-For", row.forwarded)))
 		})
@@ -133,7 +133,7 @@ func TestOf_theLastAddressThatIsNotExcluded(t *testing.T) {
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
-			c := Criterion{IPv6Subnet: 64}
+			c := Source{IPv6Subnet: 64}
 			for _, text := range strings.Fields(row.excluded) {
 				c.Excluded = append(c.Excluded, netip.MustParsePrefix(text))
 			}
@@ -144,7 +144,7 @@ func TestOf_theLastAddressThatIsNotExcluded(t *testing.T) {
 }
 
 func TestOf_prefersTheDepthToTheExcluded(t *testing.T) {
-	c := Criterion{Depth: 1, Excluded: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
+	c := Source{Depth: 1, Excluded: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
 
 	require.Equal(t, "ip:10.0.0.2", of(c, request("192.0.2.7:1234", "X-Forwarded-For", "203.0.113.9, 10.0.0.2")))
 }
@@ -171,7 +171,7 @@ func TestOf_aHeader(t *testing.T) {
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
-			c := Criterion{Header: "x-client"}
+			c := Source{Header: "x-client"}
 
 			require.Equal(t, row.want, of(c, request("192.0.2.7:1234", "X-Client", row.value)))
 		})
@@ -201,13 +201,13 @@ func TestOf_aHeaderInAnotherSpelling(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			r := &http.Request{Header: row.header}
 
-			require.Equal(t, row.want, of(Criterion{Header: row.configured}, r))
+			require.Equal(t, row.want, of(Source{Header: row.configured}, r))
 		})
 	}
 }
 
 func TestOf_theHash(t *testing.T) {
-	c := Criterion{Header: "X-Client"}
+	c := Source{Header: "X-Client"}
 	victim := of(c, request("", "X-Client", "Bearer abc"))
 	sent := strings.TrimPrefix(victim, "header:")
 	require.Len(t, sent, 64)
@@ -251,7 +251,7 @@ func TestOf_theHost(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			r := request("192.0.2.7:1234", "X-Forwarded-Host", "other.example")
 			r.Host = row.host
-			c := Criterion{Host: true}
+			c := Source{Host: true}
 
 			require.Equal(t, row.want, of(c, r))
 		})

@@ -1,5 +1,5 @@
-// Package criterion holds our reading of who a request comes from against Traefik's own.
-package criterion
+// Package identitydiff holds our reading of who a request comes from against Traefik's own.
+package identitydiff
 
 import (
 	"crypto/sha256"
@@ -11,7 +11,7 @@ import (
 	"testing"
 	"unicode"
 
-	"github.com/resilient-gateway/resilience/internal/clientkey"
+	"github.com/resilient-gateway/resilience/identity"
 	"github.com/stretchr/testify/require"
 	"github.com/traefik/traefik/v3/pkg/ip"
 	"github.com/traefik/traefik/v3/pkg/middlewares/requestdecorator"
@@ -50,15 +50,15 @@ func FuzzForwarded(f *testing.F) {
 		}
 		plain := &http.Request{RemoteAddr: remote, Header: http.Header{"X-Forwarded-For": {withoutPorts(forwarded)}}}
 		for _, row := range []struct {
-			criterion clientkey.Criterion
+			criterion identity.Source
 			theirs    ip.Strategy
 		}{
-			{clientkey.Criterion{IPv6Subnet: subnet}, &ip.RemoteAddrStrategy{IPv6Subnet: bits}},
-			{clientkey.Criterion{Depth: depth, IPv6Subnet: subnet}, &ip.DepthStrategy{Depth: depth, IPv6Subnet: bits}},
-			{clientkey.Criterion{Excluded: prefixes}, &ip.PoolStrategy{Checker: checker}},
+			{identity.Source{IPv6Subnet: subnet}, &ip.RemoteAddrStrategy{IPv6Subnet: bits}},
+			{identity.Source{Depth: depth, IPv6Subnet: subnet}, &ip.DepthStrategy{Depth: depth, IPv6Subnet: bits}},
+			{identity.Source{Excluded: prefixes}, &ip.PoolStrategy{Checker: checker}},
 		} {
 			want := row.theirs.GetIP(plain)
-			got := clientkey.New(row.criterion)(r)
+			got := identity.KeyOf(row.criterion)(r)
 			if subnet > 0 && inDisguise(row.criterion, plain) {
 				continue
 			}
@@ -99,7 +99,7 @@ func FuzzHost(f *testing.F) {
 		f.Add(host)
 	}
 	decorator := requestdecorator.New(nil)
-	key := clientkey.New(clientkey.Criterion{Host: true})
+	key := identity.KeyOf(identity.Source{Host: true})
 	f.Fuzz(func(t *testing.T, host string) {
 		if strings.ContainsFunc(host, unicode.IsSpace) {
 			return // net/http answers 400
@@ -116,7 +116,7 @@ func FuzzHost(f *testing.F) {
 }
 
 // inDisguise tells whether the address that is asked for is an IPv4 address written as an IPv6 one.
-func inDisguise(c clientkey.Criterion, r *http.Request) bool {
+func inDisguise(c identity.Source, r *http.Request) bool {
 	var whole ip.Strategy = &ip.RemoteAddrStrategy{}
 	if c.Depth > 0 {
 		whole = &ip.DepthStrategy{Depth: c.Depth}
