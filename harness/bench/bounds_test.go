@@ -35,24 +35,24 @@ func TestCheckBounds(t *testing.T) {
 			name: "a full run fails by no ratio", c: main, short: full, workload: "a", ratios: map[string]float64{"added": 0.71, "p99": 1.15},
 			checked: []string{
 				"Redis calls a request: 0.000, at most 0.02: met",
-				"added CPU, ratio to the built-in pair: 0.710, at most 0.70: not met",
-				"p99, ratio to the built-in pair: 1.150, at most 1.15: met",
+				"added CPU, ratio to built-in: 0.710, at most 0.70: not met",
+				"p99, ratio to built-in: 1.150, at most 1.15: met",
 			},
 		},
 		{
 			name: "a full run fails by a count", c: main, short: full, workload: "d", ratios: map[string]float64{"whole": 0.6, "p99": 0.4}, calls: 0.03,
 			checked: []string{
 				"Redis calls a request: 0.030, at most 0.02: not met",
-				"CPU of the whole request, ratio to the built-in pair: 0.600, at most 0.60: met",
-				"p99, ratio to the built-in pair: 0.400, at most 1.15: met",
+				"CPU of the whole request, ratio to built-in: 0.600, at most 0.60: met",
+				"p99, ratio to built-in: 0.400, at most 1.15: met",
 			},
 			fails: "d: Redis calls a request: 0.030",
 		},
 		{
 			name: "a bound may be a minimum", c: main, short: full, workload: "c256", ratios: map[string]float64{"perSecond": 0.89, "p99": 1.2},
 			checked: []string{
-				"requests a second, ratio to the built-in pair: 0.890, at least 0.90: not met",
-				"p99, ratio to the built-in pair: 1.200, at most 1.15: not met",
+				"requests a second, ratio to built-in: 0.890, at least 0.90: not met",
+				"p99, ratio to built-in: 1.200, at most 1.15: not met",
 			},
 		},
 		{
@@ -64,14 +64,14 @@ func TestCheckBounds(t *testing.T) {
 			name: "the short form is loose", c: main, short: short, workload: "a", ratios: map[string]float64{"added": 2, "p99": 9},
 			checked: []string{
 				"Redis calls a request: 0.000, at most 0.02: met",
-				"added CPU, ratio to the built-in pair: 2.000, at most 2.50: met",
+				"added CPU, ratio to built-in: 2.000, at most 2.50: met",
 			},
 		},
 		{
 			name: "the short form fails by a ratio, after a second attempt", c: main, short: short, workload: "a", ratios: map[string]float64{"added": 2.6},
 			checked: []string{
 				"Redis calls a request: 0.000, at most 0.02: met",
-				"added CPU, ratio to the built-in pair: 2.600, at most 2.50: not met",
+				"added CPU, ratio to built-in: 2.600, at most 2.50: not met",
 			},
 			fails: "a: added CPU", repeat: true,
 		},
@@ -79,7 +79,7 @@ func TestCheckBounds(t *testing.T) {
 			name: "the short form fails by a count at once", c: main, short: short, workload: "d", ratios: map[string]float64{"whole": 2}, calls: 1,
 			checked: []string{
 				"Redis calls a request: 1.000, at most 0.02: not met",
-				"CPU of the whole request, ratio to the built-in pair: 2.000, at most 1.20: not met",
+				"CPU of the whole request, ratio to built-in: 2.000, at most 1.20: not met",
 			},
 			fails: "d: Redis calls",
 		},
@@ -112,6 +112,6 @@ func TestReport_summaryListsBoundsNotMet(t *testing.T) {
 	r := measured("a", map[string]float64{"added": 0.8, "p99": 1}, 0)
 	r.Bounds = checkBounds(r, configurations[0], false)
 	all := report{Cases: []*oneCase{{Configuration: configurations[0], Results: []*result{r}}}}
-	require.Equal(t, "\n2 of 3 bounds met\n  default, a: added CPU, ratio to the built-in pair: 0.800, at most 0.70: not met\n", all.summary())
+	require.Equal(t, "\n2 of 3 bounds met\n  default, a: added CPU, ratio to built-in: 0.800, at most 0.70: not met\n", all.summary())
 	require.Empty(t, (&report{}).summary())
 }

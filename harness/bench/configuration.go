@@ -23,8 +23,8 @@ type configuration struct {
 // of Traefik's own.
 var configurations = []configuration{
 	{Name: "default", Title: "default Traefik", GOGC: 100, GOMEMLIMIT: "off", RedisDelay: "0s"},
-	{Name: "metrics", Title: "Traefik with metrics", Metrics: true, GOGC: 400, GOMEMLIMIT: "512MiB", RedisDelay: "0s"},
-	{Name: "shipped", Title: "as shipped", Metrics: true, AccessLog: true, GOGC: 400, GOMEMLIMIT: "512MiB", RedisDelay: "0s"},
+	{Name: "metrics", Title: "metrics only", Metrics: true, GOGC: 400, GOMEMLIMIT: "512MiB", RedisDelay: "0s"},
+	{Name: "shipped", Title: "shipped configuration", Metrics: true, AccessLog: true, GOGC: 400, GOMEMLIMIT: "512MiB", RedisDelay: "0s"},
 }
 
 // String describes the configuration in words.
@@ -46,9 +46,9 @@ func (c configuration) observability() string {
 	case c.Metrics && c.AccessLog:
 		return "metrics and access log"
 	case c.Metrics:
-		return "metrics, no access log"
+		return "metrics without access log"
 	case c.AccessLog:
-		return "access log, no metrics"
+		return "access log without metrics"
 	}
 	return "neither metrics nor access log"
 }

@@ -33,11 +33,11 @@ func TestConfigurations_startTraefikAsTheySay(t *testing.T) {
 		},
 		{
 			"metrics", []string{"metrics"}, []string{"GOGC=400", "GOMEMLIMIT=512MiB"},
-			"Traefik with metrics (metrics, no access log, GOGC=400, GOMEMLIMIT=512MiB)",
+			"metrics only (metrics without access log, GOGC=400, GOMEMLIMIT=512MiB)",
 		},
 		{
 			"shipped", []string{"metrics", "accessLog"}, []string{"GOGC=400", "GOMEMLIMIT=512MiB"},
-			"as shipped (metrics and access log, GOGC=400, GOMEMLIMIT=512MiB)",
+			"shipped configuration (metrics and access log, GOGC=400, GOMEMLIMIT=512MiB)",
 		},
 	} {
 		t.Run(row.name, func(t *testing.T) {

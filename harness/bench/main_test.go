@@ -81,7 +81,7 @@ func TestReport_saysFirstWhichCaseIsWhich(t *testing.T) {
 
 	for cases, title := range map[string]string{
 		"":        "default Traefik (neither metrics nor access log, GOGC=100, no GOMEMLIMIT)",
-		"shipped": "as shipped (metrics and access log, GOGC=400, GOMEMLIMIT=512MiB)",
+		"shipped": "shipped configuration (metrics and access log, GOGC=400, GOMEMLIMIT=512MiB)",
 	} {
 		require.NoError(t, command([]string{"-from", samples, "-case", cases, "-svg", plot}, io.Discard))
 		drawn, err := os.ReadFile(plot)
