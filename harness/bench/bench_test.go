@@ -2,6 +2,7 @@ package main
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -123,5 +124,19 @@ func TestWorkload_allowsStatus(t *testing.T) {
 		for _, status := range []int{200, 404, 429, 500, 502, 503} {
 			require.Equal(t, slices.Contains(row.answers, status), row.w.allowsStatus(row.c, status), "%s, %s: %d", row.w.Name, row.c, status)
 		}
+	}
+}
+
+func TestTable_comparesAddedCPUOnlyWhereRequestsPass(t *testing.T) {
+	for _, w := range workloads {
+		r := &result{Workload: w, order: []contender{none, w.baseline(), ours}, Samples: map[contender][]sample{}}
+		for _, c := range r.order {
+			r.Samples[c] = []sample{{TraefikCPU: 50, RedisCPU: 10, PerSecond: 5000}}
+		}
+		r.Samples[none] = []sample{{TraefikCPU: 40, PerSecond: 5000}}
+		r.summarize()
+		require.Equal(t, w.refused == 0, strings.Contains(r.table(), ": added CPU 1.00 (1.00 to 1.00); whole request"), r.table())
+		require.Contains(t, r.table(), "whole request 1.00 (1.00 to 1.00); p99")
+		require.Regexp(t, `\n  ours +60\.0 +60\.0- +60\.0 +50\.0 +10\.0 +0\.0000 +- +- `, r.table())
 	}
 }

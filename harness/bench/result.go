@@ -108,8 +108,11 @@ func (r *result) table() string {
 	base := r.Medians[none]["cpu"].Median
 	baseline := w.baseline()
 	fmt.Fprintf(&b, "  added CPU: %s %.1f µs, ours %.1f µs\n", baseline, r.Medians[baseline]["cpu"].Median-base, r.Medians[ours]["cpu"].Median-base)
-	fmt.Fprintf(&b, "  ratio of ours to %s: added CPU %s; whole request %s; p99 %s; requests a second %s\n",
-		baseline, r.Ratios["added"], r.Ratios["whole"], r.Ratios["p99"], r.Ratios["perSecond"])
+	fmt.Fprintf(&b, "  ratio of ours to %s: ", baseline)
+	if w.refused == 0 { // the added CPU of a refused request may be negative, and then its ratio says nothing
+		fmt.Fprintf(&b, "added CPU %s; ", r.Ratios["added"])
+	}
+	fmt.Fprintf(&b, "whole request %s; p99 %s; requests a second %s\n", r.Ratios["whole"], r.Ratios["p99"], r.Ratios["perSecond"])
 	for _, bound := range r.Bounds {
 		fmt.Fprintf(&b, "  bound: %s\n", bound)
 	}

@@ -84,10 +84,10 @@ func (t *testbed) writePlugins(root string) error {
 }
 
 func (t *testbed) startGateway(root string, w workload, i int, redis string) error {
-	webs := map[contender]string{}
+	web := map[contender]string{}
 	for c := range w.middlewares(redis) {
 		var err error
-		if webs[c], err = gateway.FreeAddress(); err != nil {
+		if web[c], err = gateway.FreeAddress(); err != nil {
 			return err
 		}
 	}
@@ -107,26 +107,26 @@ func (t *testbed) startGateway(root string, w workload, i int, redis string) err
 	if err := os.WriteFile(filepath.Join(dynamic, "bench.yml"), content, 0o644); err != nil {
 		return err
 	}
-	traefik := newTraefik(t.configuration, webs)
+	traefik := newTraefik(t.configuration, web)
 	traefik.Root, traefik.Dir, traefik.WorkDir, traefik.API, traefik.Dynamic = root, dir, t.dir, api, dynamic
 	process, err := traefik.Start()
 	if err != nil {
 		return err
 	}
 	t.gateways = append(t.gateways, process)
-	t.webAddresses = append(t.webAddresses, webs)
+	t.webAddresses = append(t.webAddresses, web)
 	t.apiAddresses = append(t.apiAddresses, api)
 	return t.verifyMetrics(api)
 }
 
 // newTraefik returns a Traefik of the configuration, with an entry point for each contender.
-func newTraefik(c configuration, webs map[contender]string) *gateway.Traefik {
+func newTraefik(c configuration, web map[contender]string) *gateway.Traefik {
 	return &gateway.Traefik{
 		Log: io.Discard,
 		Env: c.environment(),
 		Change: func(static map[string]any) {
 			gateway.Set(static, "github.com/resilient-gateway/noop", "experimental", "localPlugins", "noop", "moduleName")
-			addEntryPoints(static, webs)
+			addEntryPoints(static, web)
 			c.apply(static)
 		},
 	}
@@ -146,9 +146,9 @@ func (t *testbed) verifyMetrics(api string) error {
 }
 
 // addEntryPoints replaces the public entry point by one for each contender.
-func addEntryPoints(static block, webs map[contender]string) {
+func addEntryPoints(static block, web map[contender]string) {
 	points := static["entryPoints"].(block)
-	for c, address := range webs {
+	for c, address := range web {
 		point := maps.Clone(points["web"].(block))
 		point["address"] = address
 		points[c.slug()] = point
