@@ -110,6 +110,9 @@ var checks = []struct {
 		{"docs/reliability.md", "`TestTruth`", "`TestTruths`", "TestTruths: no such test"},
 		{"docs/reliability.md", "`FuzzScript`", "`FuzzScripture`", "FuzzScripture: no such test"},
 	}},
+	{"each file that is named exists", namedPaths, []mutation{
+		{"docs/reliability.md", "`harness/e2e/circuit_test.go`", "`harness/e2e/circle_test.go`", "harness/e2e/circle_test.go: no such file"},
+	}},
 	{"the rules of the interpreter are numbered, checked and cited", rules, []mutation{
 		{interpreter, `<a id="r4" href="#r4">R4</a>`, `<a id="r5" href="#r5">R5</a>`, "R5: the number is not 4"},
 		{interpreter, "| range over a number |", "| – |", "range over a number: no rule names this check"},

@@ -3,6 +3,7 @@ package readme
 import (
 	"fmt"
 	"go/ast"
+	"os"
 	"path"
 	"path/filepath"
 	"regexp"
@@ -26,6 +27,22 @@ func namedTests(t *testing.T, all documents) (problems []string) {
 		for _, span := range spans(all[name]) {
 			if isTest.MatchString(span) && !declared[span] {
 				problems = append(problems, fmt.Sprintf("%s: %s: no such test", name, span))
+			}
+		}
+	}
+	return problems
+}
+
+// namedPaths requires that the files and folders that the documents name exist.
+func namedPaths(_ *testing.T, all documents) (problems []string) {
+	isPath := regexp.MustCompile(`^(?:\.ci|\.github|bundle|deploy|docs|dynamic|examples|harness|identity|internal|k8s|traefik|upstream)/[\w./-]*$`)
+	for _, name := range all.names() {
+		for _, span := range spans(all[name]) {
+			if !isPath.MatchString(span) {
+				continue
+			}
+			if _, err := os.Stat(filepath.Join(root, span)); err != nil {
+				problems = append(problems, fmt.Sprintf("%s: %s: no such file", name, span))
 			}
 		}
 	}
