@@ -128,6 +128,30 @@ func answers(t *testing.T, all documents) (problems []string) {
 	return problems
 }
 
+// logTexts requires that the plugin writes each message that the page on operations shows.
+func logTexts(t *testing.T, all documents) (problems []string) {
+	var source strings.Builder
+	for _, name := range filesOf(t, ".go") {
+		if !strings.HasPrefix(name, "harness/") && !strings.HasSuffix(name, "_test.go") {
+			source.WriteString(file(t, name))
+		}
+	}
+	messages := regexp.MustCompile(`"message":("[^"]+")`).FindAllStringSubmatch(all[operations], -1)
+	require.NotEmpty(t, messages)
+	for _, message := range messages {
+		written := strings.Contains(source.String(), message[1])
+		for _, beginning := range []string{`"circuit `, `"refused: `} { // the code joins them with the rest
+			if rest, ok := strings.CutPrefix(message[1], beginning); ok {
+				written = strings.Contains(source.String(), beginning+`"+`) && strings.Contains(source.String(), `"`+rest)
+			}
+		}
+		if !written {
+			problems = append(problems, message[1]+": the plugin writes no such message")
+		}
+	}
+	return problems
+}
+
 func sorted(words []string) []string {
 	words = slices.Clone(words)
 	sort.Strings(words)

@@ -88,6 +88,10 @@ var checks = []struct {
 	{"the answers are those of the code", answers, []mutation{
 		{readme, "please try again later.\"}` |\n| the circuit", "try again later.\"}` |\n| the circuit", "limitedBody"},
 	}},
+	{"the messages in the log are those of the code", logTexts, []mutation{
+		{operations, `"message":"redis is back"`, `"message":"redis is here"`, "redis is here"},
+		{operations, `"message":"circuit half-open"`, `"message":"circuit half-closed"`, "circuit half-closed"},
+	}},
 	{"each link leads somewhere", links, []mutation{
 		{configuration, "(#order-of-middlewares)", "(#order-of-things)", "#order-of-things"},
 		{readme, "(docs/operations.md#redis-unavailable)", "(docs/operations.md#redis-gone)", "docs/operations.md#redis-gone"},
