@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/resilient-gateway/resilience/internal/clientkey"
+	"github.com/resilient-gateway/resilience/identity"
 	"github.com/resilient-gateway/resilience/internal/store"
 	"github.com/resilient-gateway/resilience/ratelimit"
 )
@@ -78,7 +78,7 @@ func answerUnavailable(w http.ResponseWriter, r *http.Request) { unavailable.wri
 // refuseLimited refuses a request of a client whose bucket holds a token again in retryAfter microseconds.
 func (m *Middleware) refuseLimited(w http.ResponseWriter, r *http.Request, retryAfter, now int64) {
 	tooMany.write(w, r, seconds(retryAfter))
-	key := m.keyOf(r)
+	key := m.bucketKeyOf(r)
 	m.logRefusal("rate limit exceeded", key, 0, now)
 }
 
@@ -125,21 +125,21 @@ func (m *Middleware) noteOpen(now int64) {
 }
 
 // noteEmpty logs a refusal that its entry calls for. The limiter's lock is held, and given back meanwhile.
-func noteEmpty(m *Middleware, r *http.Request, e *ratelimit.Entry, now int64) {
+func noteEmpty(m *Middleware, r *http.Request, e *ratelimit.Grant, now int64) {
 	before := int(e.Refused - 1)
 	e.Refused = 0
 	if !m.debug {
-		e.Note = now + noteEvery
+		e.NoteAt = now + noteEvery
 	}
 	m.mu.Unlock()
-	m.logRefusal("rate limit exceeded", m.keyOf(r), before, now)
+	m.logRefusal("rate limit exceeded", m.bucketKeyOf(r), before, now)
 	m.mu.Lock()
 }
 
 func (m *Middleware) writeRefusal(reason, key string, before int, due bool) {
 	fields := []string{}
 	if key != "" {
-		fields = append(fields, "client", logged(clientkey.Name(key)))
+		fields = append(fields, "client", logged(identity.Name(key)))
 	}
 	if due {
 		m.log.Info("refused: "+reason, append(fields, "refusedBefore", strconv.Itoa(before))...)

@@ -11,7 +11,7 @@ const day = 24 * time.Hour
 
 // duration reads a time of at least the lowest, in whole microseconds. Where it is wrong, only the same time in another form is
 // suggested: any other would be a guess.
-func (r *reader) duration(path, text string, lowest, byDefault time.Duration) time.Duration {
+func (r *problems) duration(path, text string, lowest, byDefault time.Duration) time.Duration {
 	text = strings.TrimSpace(text)
 	if text == "" {
 		return byDefault
@@ -30,7 +30,7 @@ func (r *reader) duration(path, text string, lowest, byDefault time.Duration) ti
 }
 
 // durationOrNever is duration, for a time that 0 switches off.
-func (r *reader) durationOrNever(path, text string, lowest, byDefault time.Duration) time.Duration {
+func (r *problems) durationOrNever(path, text string, lowest, byDefault time.Duration) time.Duration {
 	if d, ok := parseDuration(strings.TrimSpace(text)); ok && d == 0 {
 		return 0
 	}

@@ -30,7 +30,7 @@ func TestMiddleware_aRedisThatIsLateNowAndThen(t *testing.T) {
 			go func() {
 				defer done.Done()
 				for i := 0; i < 150; i++ {
-					if get(m.front) == http.StatusOK {
+					if get(m.handler) == http.StatusOK {
 						atomic.AddInt64(&passed, 1)
 					}
 					time.Sleep(5 * time.Millisecond)

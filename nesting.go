@@ -56,7 +56,7 @@ type cohort struct {
 // instance is one use of the middleware, as others on the way of a request know it.
 type instance struct {
 	name      string // as Traefik says it
-	scope     *scope
+	scope     *engines
 	limit     *ratelimit.Limit // nil: it does not limit
 	client    string           // what its buckets are of
 	breaks    bool
@@ -85,7 +85,7 @@ type known struct {
 // enter makes the instance that a middleware is. It checks its first requests.
 func (g *registry) enter(ctx context.Context, m *Middleware, name string) {
 	i := &instance{
-		name: name, scope: m.scope, limit: m.limit, client: fmt.Sprint(m.client), breaks: m.policy != nil, left: maxChecks,
+		name: name, scope: m.engines, limit: m.limit, client: fmt.Sprint(m.source), breaks: m.policy != nil, left: maxChecks,
 		setChecks: m.setChecks, parts: make([]*part, 8),
 	}
 	done := ctx.Done()
@@ -105,8 +105,8 @@ func (m *Middleware) setChecks(on bool) {
 	defer m.mu.Unlock()
 	m.checks = on
 	m.check(on)
-	if on && turning && m.facing != nil {
-		*m.facing = m.lean
+	if on && switchEnabled && m.current != nil {
+		*m.current = m.fast
 	}
 }
 
@@ -356,7 +356,7 @@ func (m *Middleware) newPart(limits, breaks, inside bool) http.Handler {
 	m.mu.Lock()
 	*one = *m
 	m.mu.Unlock()
-	one.own = &statusSource{}
+	one.source = &statusSource{}
 	one.settings = &settings{}
 	*one.settings = *m.settings
 	if !limits {
@@ -375,24 +375,24 @@ func (m *Middleware) newPart(limits, breaks, inside bool) http.Handler {
 		})
 	}
 	one.ready()
-	return one.front
+	return one.handler
 }
 
 // warnOfRepetition warns once in the life of a scope.
 func (m *Middleware) warnOfRepetition(outer *instance) {
 	const warning = "requests come through this middleware twice, and count once"
-	if shared.isNews(m.scope, warning) {
+	if processRegistry.isNews(m.engines, warning) {
 		m.log.Warn(warning, "outer", outer.name, "inner", m.instance.name)
 	}
 }
 
 // isNews tells whether a scope has never warned of something, and notes that it has.
-func (g *registry) isNews(one *scope, warning string) bool {
+func (g *registry) isNews(one *engines, warning string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if one.warned[warning] {
+	if one.loggedWarnings[warning] {
 		return false
 	}
-	one.warned[warning] = true
+	one.loggedWarnings[warning] = true
 	return true
 }

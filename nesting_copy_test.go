@@ -32,18 +32,18 @@ func TestNesting_aCopyForAMirrorDecidesNothing(t *testing.T) {
 		service := status(row.service)
 		if row.service == 503 {
 			open := newMember(t, ctx, status(500), "open", nil, failures("1"))
-			require.Equal(t, 500, get(open.front))
-			service = open.front
+			require.Equal(t, 500, get(open.handler))
+			service = open.handler
 		}
 		mirror := newMember(t, ctx, status(200), "mirror", row.mirror, nil)
 		outer := newMember(t, ctx, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			service.ServeHTTP(w, r)
-			mirror.front.ServeHTTP(httptest.NewRecorder(), r.WithContext(endless{r.Context()}))
+			mirror.handler.ServeHTTP(httptest.NewRecorder(), r.WithContext(endless{r.Context()}))
 		}), "outer", nil, failures("5"))
 		for i := 0; i < 5; i++ {
-			require.Equal(t, row.service, get(outer.front), row.name)
+			require.Equal(t, row.service, get(outer.handler), row.name)
 		}
-		_, refuses := outer.breaker.Refuses(false, sinceStart(time.Now()))
+		_, refuses := outer.breaker.MustRefuse(false, sinceStart(time.Now()))
 		require.Equal(t, row.counts, refuses, row.name)
 	}
 }

@@ -60,7 +60,7 @@ type asking struct {
 
 // named is a configuration with a name, where the state is.
 func named(name string, place place, limit *RateLimitConfig, circuit *CircuitBreakerConfig) *Config {
-	return &Config{Name: hash(name), Redis: place.redis, RateLimit: limit, CircuitBreaker: circuit}
+	return &Config{Name: redact(name), Redis: place.redis, RateLimit: limit, CircuitBreaker: circuit}
 }
 
 func byClient(limit *RateLimitConfig) *RateLimitConfig {
@@ -253,8 +253,8 @@ func refusals(t *testing.T, place place, up *upstream) []refusal {
 	limited := nestedBefore(t, ctx, service, nil, named(nameOf(t)+"-limited", place, tokens("1"), failures("1")))
 	require.Equal(t, 200, get(limited))
 	away := &RedisConfig{Address: closedPort, OnError: "deny"}
-	denies := nestedBefore(t, ctx, service, nil, &Config{Name: hash(nameOf(t) + "-denies"), Redis: away, RateLimit: tokens("100")})
-	deniesToo := nestedBefore(t, ctx, service, nil, &Config{Name: hash(nameOf(t) + "-denies-too"), Redis: away, CircuitBreaker: failures("1")})
+	denies := nestedBefore(t, ctx, service, nil, &Config{Name: redact(nameOf(t) + "-denies"), Redis: away, RateLimit: tokens("100")})
+	deniesToo := nestedBefore(t, ctx, service, nil, &Config{Name: redact(nameOf(t) + "-denies-too"), Redis: away, CircuitBreaker: failures("1")})
 	return []refusal{
 		{"an open circuit", open}, {"an empty bucket", limited}, {"deny of a limiter", denies}, {"deny of a breaker", deniesToo},
 	}
@@ -337,20 +337,20 @@ func TestNesting_theSuccessOfAnotherServiceCounts(t *testing.T) {
 		inner := newMember(t, ctx, other, "inner", nil, failures("1"))
 		outer := newMember(t, ctx, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			heard := httptest.NewRecorder()
-			inner.front.ServeHTTP(heard, r)
+			inner.handler.ServeHTTP(heard, r)
 			if heard.Code < 500 {
 				deliver(w, heard)
 				return
 			}
 			other.ServeHTTP(w, r)
 		}), "outer", nil, short("1"))
-		require.Equal(t, 500, asking.get(outer.front, "/"))
+		require.Equal(t, 500, asking.get(outer.handler, "/"))
 		answer = 200
 		time.Sleep(60 * time.Millisecond)
 		for i := 0; i < 5; i++ {
-			require.Equal(t, 200, asking.get(outer.front, "/"), asking.name)
+			require.Equal(t, 200, asking.get(outer.handler, "/"), asking.name)
 		}
-		require.Equal(t, 503, get(inner.front))
+		require.Equal(t, 503, get(inner.handler))
 	}
 }
 
@@ -388,16 +388,16 @@ func TestNesting_theLastAttemptCountsInsideOfTheSameInstance(t *testing.T) {
 	for _, asking := range askings() {
 		ctx, _ := inOrder(t)
 		refusing := newMember(t, ctx, status(500), "refusing", nil, failures("1"))
-		require.Equal(t, 500, get(refusing.front))
+		require.Equal(t, 500, get(refusing.handler))
 		inner := newMember(t, ctx, status(500), "gateway", nil, failures("20"))
 		outer := newMember(t, ctx, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			refusing.front.ServeHTTP(httptest.NewRecorder(), r)
-			inner.front.ServeHTTP(w, r)
+			refusing.handler.ServeHTTP(httptest.NewRecorder(), r)
+			inner.handler.ServeHTTP(w, r)
 		}), "gateway", nil, failures("20"))
 		for i := 0; i < 20; i++ {
-			require.Equal(t, 500, asking.get(outer.front, "/"), asking.name)
+			require.Equal(t, 500, asking.get(outer.handler, "/"), asking.name)
 		}
-		require.Equal(t, 503, asking.get(outer.front, "/"), asking.name)
+		require.Equal(t, 503, asking.get(outer.handler, "/"), asking.name)
 	}
 }
 
@@ -419,7 +419,7 @@ func checks(m *Middleware) bool {
 func rest(t *testing.T, m *Middleware) {
 	for i := 0; i < maxChecks; i++ {
 		require.True(t, checks(m))
-		require.Equal(t, 200, get(m.front))
+		require.Equal(t, 200, get(m.handler))
 	}
 	require.False(t, checks(m))
 }
@@ -447,7 +447,7 @@ func TestNesting_anInstanceAloneChecksItsFirstRequestsOnly(t *testing.T) {
 			"gateway", row.limit, row.circuit)
 		rest(t, m)
 		require.True(t, marked, row.name)
-		get(m.front)
+		get(m.handler)
 		require.False(t, marked, row.name)
 	}
 }
@@ -455,9 +455,9 @@ func TestNesting_anInstanceAloneChecksItsFirstRequestsOnly(t *testing.T) {
 func TestNesting_anInstanceThatRefusesAllChecksItsFirstRequestsOnly(t *testing.T) {
 	ctx, next := inOrder(t)
 	m := newMember(t, ctx, next, "gateway", tokens("1"), nil)
-	sum(m.front, maxChecks-1)
+	sum(m.handler, maxChecks-1)
 	require.True(t, checks(m))
-	get(m.front)
+	get(m.handler)
 	require.False(t, checks(m))
 }
 
@@ -466,16 +466,16 @@ func TestNesting_anInnerInstanceReachedLateCountsOneRequestTwice(t *testing.T) {
 	inner := newMember(t, ctx, next, "gateway", tokens("1000"), nil)
 	rarely := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == "PUT" {
-			inner.front.ServeHTTP(w, r)
+			inner.handler.ServeHTTP(w, r)
 		}
 	})
 	outer := newMember(t, ctx, rarely, "gateway", tokens("1000"), nil)
 	rest(t, outer)
 
 	for i := 0; i < 100; i++ {
-		require.Equal(t, 200, send(outer.front, "PUT", "/").Code)
+		require.Equal(t, 200, send(outer.handler, "PUT", "/").Code)
 	}
-	require.Equal(t, 1000-maxChecks-100-1, left(outer.front))
+	require.Equal(t, 1000-maxChecks-100-1, left(outer.handler))
 	require.True(t, checks(outer))
 	require.True(t, checks(inner))
 }
@@ -484,17 +484,17 @@ func TestNesting_anOuterInstanceThatComesLateIsSeenAtOnce(t *testing.T) {
 	ctx, next := inOrder(t)
 	inner := newMember(t, ctx, next, "gateway", tokens("1000"), nil)
 	other := newMember(t, ctx, next, "other", tokens("1000"), nil)
-	outer := newMember(t, ctx, inner.front, "gateway", tokens("1000"), nil)
+	outer := newMember(t, ctx, inner.handler, "gateway", tokens("1000"), nil)
 	rest(t, inner)
 	rest(t, other)
 
-	require.Equal(t, 200, get(outer.front))
+	require.Equal(t, 200, get(outer.handler))
 	require.True(t, checks(other), "it may be inside as well")
-	require.Equal(t, 1000-maxChecks-1, left(outer.front))
+	require.Equal(t, 1000-maxChecks-1, left(outer.handler))
 	require.True(t, checks(outer))
 	require.True(t, checks(inner))
-	require.Equal(t, 200, get(other.front))
-	require.Equal(t, 1000-maxChecks-1, left(other.front))
+	require.Equal(t, 200, get(other.handler))
+	require.Equal(t, 1000-maxChecks-1, left(other.handler))
 	require.False(t, checks(other), "but it is not")
 }
 
@@ -504,7 +504,7 @@ func TestNesting_instancesOfAnotherConfigurationAreNotWoken(t *testing.T) {
 	rest(t, old)
 	later, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	get(newMember(t, later, next, "gateway", tokens("1000"), nil).front)
+	get(newMember(t, later, next, "gateway", tokens("1000"), nil).handler)
 	require.False(t, checks(old))
 }
 
@@ -512,9 +512,9 @@ func TestNesting_instancesOfAnotherConfigurationAreNotWoken(t *testing.T) {
 func TestNesting_instancesThatDoNotConcernEachOtherDoNotCheck(t *testing.T) {
 	ctx, next := inOrder(t)
 	inner := newMember(t, ctx, next, "inner", tokens("5000"), failures("5"))
-	outer := newMember(t, ctx, inner.front, "outer", tokens("5000"), nil)
+	outer := newMember(t, ctx, inner.handler, "outer", tokens("5000"), nil)
 	for i := 0; i < 2*maxChecks; i++ {
-		require.Equal(t, 200, get(outer.front))
+		require.Equal(t, 200, get(outer.handler))
 	}
 	require.False(t, checks(inner))
 	require.False(t, checks(outer))
@@ -522,22 +522,22 @@ func TestNesting_instancesThatDoNotConcernEachOtherDoNotCheck(t *testing.T) {
 
 // The front of an open circuit refuses without a look at the request: not where the refusal is to be told.
 func TestNesting_anOpenCircuitIsWokenToo(t *testing.T) {
-	defer func(was bool) { turning = was }(turning)
-	turning = true
+	defer func(was bool) { switchEnabled = was }(switchEnabled)
+	switchEnabled = true
 	ctx, _ := inOrder(t)
 	answer := 200
 	inner := newMember(t, ctx, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(answer) }), "inner", nil, failures("1"))
 	rest(t, inner)
-	outer := newMember(t, ctx, inner.front, "outer", nil, failures("3"))
+	outer := newMember(t, ctx, inner.handler, "outer", nil, failures("3"))
 	answer = 500
-	require.Equal(t, 500, get(inner.front))
+	require.Equal(t, 500, get(inner.handler))
 	for i := 0; i < 10; i++ {
-		require.Equal(t, 503, get(inner.front))
+		require.Equal(t, 503, get(inner.handler))
 	}
 	for i := 0; i < 10; i++ {
-		require.Equal(t, 503, get(outer.front))
+		require.Equal(t, 503, get(outer.handler))
 	}
-	retryAfter, refuses := outer.breaker.Refuses(false, sinceStart(time.Now()))
+	retryAfter, refuses := outer.breaker.MustRefuse(false, sinceStart(time.Now()))
 	require.False(t, refuses, retryAfter)
 }
 
@@ -548,10 +548,10 @@ func TestNesting_isWarnedOfOnce(t *testing.T) {
 	for i := 0; i < 2; i++ { // a reload
 		ctx, cancel := context.WithCancel(context.Background())
 		inner := newMember(t, ctx, status(200), "gateway", tokens("1000"), nil)
-		middle := newMember(t, ctx, inner.front, "other", tokens("1000"), failures("5"))
-		outer := newMember(t, ctx, middle.front, "gateway", tokens("1000"), nil)
+		middle := newMember(t, ctx, inner.handler, "other", tokens("1000"), failures("5"))
+		outer := newMember(t, ctx, middle.handler, "gateway", tokens("1000"), nil)
 		for j := 0; j < 5; j++ {
-			require.Equal(t, 200, get(outer.front))
+			require.Equal(t, 200, get(outer.handler))
 		}
 		cancel()
 	}
@@ -595,14 +595,14 @@ func TestNesting_aPageDecidesNothing(t *testing.T) {
 		inner := newMember(t, ctx, status(row.service), "inner", tokens("1000"), failures("1000"))
 		if row.service == 0 {
 			inner = newMember(t, ctx, status(500), "inner-open", nil, failures("1"))
-			require.Equal(t, 500, get(inner.front))
+			require.Equal(t, 500, get(inner.handler))
 		}
 		ofPage := newMember(t, ctx, status(200), "page", tokens("1"), nil)
-		outer := newMember(t, ctx, pages(ofPage.front)(inner.front), "outer", nil, failures("3"))
+		outer := newMember(t, ctx, pages(ofPage.handler)(inner.handler), "outer", nil, failures("3"))
 		for i := 0; i < 3; i++ { // the first page passes, the others are refused
-			require.GreaterOrEqual(t, get(outer.front), 500, row.name)
+			require.GreaterOrEqual(t, get(outer.handler), 500, row.name)
 		}
-		_, refuses := outer.breaker.Refuses(false, sinceStart(time.Now()))
+		_, refuses := outer.breaker.MustRefuse(false, sinceStart(time.Now()))
 		require.Equal(t, row.counts, refuses, row.name)
 	}
 }

@@ -42,7 +42,7 @@ func (m *Middleware) judge(x *exchange) breaker.Outcome {
 		return breaker.Unknown
 	}
 	m.mu.Lock()
-	x.switches = m.switches
+	x.switches = m.switchesProtocol
 	m.mu.Unlock()
 	outcome := x.outcome()
 	if outcome == breaker.Failure {
@@ -62,8 +62,8 @@ const closelyFor = 5 * 60 * 1000000
 func (m *Middleware) watchClosely() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.closely = sinceStart(time.Now()) + closelyFor
-	m.own.writer = nil
+	m.watchUntil = sinceStart(time.Now()) + closelyFor
+	m.source.writer = nil
 }
 
 // prompt is how long a client may have been waited for, all in all, when a failure is still the service's.

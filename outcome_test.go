@@ -305,8 +305,8 @@ func TestWatchClosely(t *testing.T) {
 	m, err := newMiddleware(context.Background(), status(http.StatusOK), &Config{CircuitBreaker: failures("3")}, nameOf(t))
 	require.NoError(t, err)
 	source := func(now int64) (known, closely bool) {
-		own, closely := sourceOf(m, reflect.TypeOf(statuswriter.New()), now)
-		return own == m.own, closely
+		own, closely := statusSourceFor(m, reflect.TypeOf(statuswriter.New()), now)
+		return own == m.source, closely
 	}
 	now := sinceStart(time.Now())
 	known, closely := source(now)
@@ -317,12 +317,12 @@ func TestWatchClosely(t *testing.T) {
 	require.Equal(t, breaker.Unknown, outcome)
 	_, closely = source(now)
 	require.True(t, closely)
-	require.True(t, m.own.writer == nil, "no request goes the fast way")
+	require.True(t, m.source.writer == nil, "no request goes the fast way")
 
-	known, closely = source(m.closely)
+	known, closely = source(m.watchUntil)
 	require.True(t, known)
 	require.False(t, closely)
-	require.True(t, m.own.writer != nil)
-	other, _ := sourceOf(m, reflect.TypeOf(statuswriter.NewSized()), m.closely)
-	require.True(t, other != m.own && other != nil, "another writer is not the route's own")
+	require.True(t, m.source.writer != nil)
+	other, _ := statusSourceFor(m, reflect.TypeOf(statuswriter.NewSized()), m.watchUntil)
+	require.True(t, other != m.source && other != nil, "another writer is not the route's own")
 }

@@ -39,21 +39,21 @@ func TestMiddleware_aPanicWhereAKeyIsMade(t *testing.T) {
 			},
 		}, t.Name()+row.name)
 		require.NoError(t, err)
-		keyOf, stumbles := m.keyOf, false
-		m.keyOf = func(r *http.Request) string { // before any request: copies of the middleware have it too
+		keyOf, stumbles := m.bucketKeyOf, false
+		m.bucketKeyOf = func(r *http.Request) string { // before any request: copies of the middleware have it too
 			if stumbles {
 				panic("stumbled")
 			}
 			return keyOf(r)
 		}
 		for i := 0; i < row.before; i++ {
-			get(m.front)
+			get(m.handler)
 		}
 		stumbles = true
-		require.Panics(t, func() { get(m.front) }, row.name)
+		require.Panics(t, func() { get(m.handler) }, row.name)
 		stumbles = false
 		done := make(chan int, 1)
-		go func() { done <- get(m.front) }()
+		go func() { done <- get(m.handler) }()
 		select {
 		case code := <-done:
 			require.Equal(t, row.capacity == "3", code == http.StatusTooManyRequests, row.name)
@@ -88,9 +88,9 @@ func TestRegistry_aPanicWhereAHandlerJoins(t *testing.T) {
 	defer cancel()
 	s, err := read(&Config{RateLimit: &RateLimitConfig{}}, t.Name())
 	require.NoError(t, err)
-	require.Panics(t, func() { registry.join(stumblingContext{}, s) })
+	require.Panics(t, func() { registry.acquire(stumblingContext{}, s) })
 	done := make(chan bool, 1)
-	go func() { done <- registry.join(ctx, s) != nil }()
+	go func() { done <- registry.acquire(ctx, s) != nil }()
 	select {
 	case joined := <-done:
 		require.True(t, joined)

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/resilient-gateway/resilience/breaker"
-	"github.com/resilient-gateway/resilience/internal/clientkey"
+	"github.com/resilient-gateway/resilience/identity"
 	"github.com/resilient-gateway/resilience/internal/recorder"
 	"github.com/resilient-gateway/resilience/internal/store"
 	"github.com/resilient-gateway/resilience/ratelimit"
@@ -26,13 +26,13 @@ var errNil = errors.New("resilience: there is no next handler")
 // Middleware is one use of the middleware in a router. It is safe for concurrent use.
 type Middleware struct {
 	*settings
-	*scope
+	*engines
 	next         http.Handler
-	front        http.Handler // answers all requests but those for the health
-	keyOf        func(*http.Request) string
-	headerOf     func(*http.Request) string // the value of the header that the key is made of; nil: it is made of something else
+	handler      http.Handler // answers all requests but those for the health
+	bucketKeyOf  func(*http.Request) string
+	headerValue  func(*http.Request) string // the value of the header that the key is made of; nil: it is made of something else
 	ofConnection bool                       // the key is made of the connection's address
-	hand         *ratelimit.Hand
+	cache        *ratelimit.Cache
 
 	// Of other instances on the way of a request (nesting.go).
 	instance *instance
@@ -40,19 +40,19 @@ type Middleware struct {
 	checks   bool          // whether it does; guarded by mu
 
 	// Where there is a breaker (front.go).
-	facing *http.HandlerFunc // the front
-	lean   http.HandlerFunc  // which it is turned to as long as the circuit is not known to be open
+	current *http.HandlerFunc // the front
+	fast    http.HandlerFunc  // which it is turned to as long as the circuit is not known to be open
 
 	// Of the limiter and the breaker, side by side: interpreted, each dot on the way to a field costs.
 	mu     sync.Locker // a method of an interface is the cheaper one
 	view   *breaker.View
 	header string         // that the key is made of, as it was configured; "": none
-	own    *statusSource  // of this route's writers; guarded by mu
-	land   func(*passage) // ends the passages of those writers
+	source *statusSource  // of this route's writers; guarded by mu
+	report func(*tracked) // ends the passages of those writers
 	// closely is until when answers are watched closely (outcome.go). Guarded by mu.
-	closely int64
+	watchUntil int64
 	// switches is set where the service has switched protocols. Guarded by mu.
-	switches bool
+	switchesProtocol bool
 }
 
 // New returns the middleware for one router. It checks the configuration, and tells all that is wrong with it in one
@@ -63,7 +63,7 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 		return nil, err
 	}
 	if m.health == "" {
-		return m.front, nil
+		return m.handler, nil
 	}
 	return http.HandlerFunc(m.answer), nil
 }
@@ -79,23 +79,23 @@ func newMiddleware(ctx context.Context, next http.Handler, config *Config, name 
 	if !settings.does() {
 		settings.warnings = append(settings.warnings, "this middleware does nothing: it has neither rateLimit nor circuitBreaker nor health")
 	}
-	scope := join(ctx, settings)
+	scope := acquireEngines(ctx, settings)
 	m := &Middleware{
-		ofConnection: settings.client.OfConnection(),
+		ofConnection: settings.keySource.OfConnection(),
 
-		settings: settings, scope: scope, next: next, keyOf: clientkey.New(settings.client),
-		hand: ratelimit.NewHand(scope.limiter, settings.limit, settings.redis.Timeout, naming(settings.client)), header: settings.client.Header,
-		mu: scope.limiter.Mu, view: &scope.breaker.View, own: &statusSource{},
+		settings: settings, engines: scope, next: next, bucketKeyOf: identity.KeyOf(settings.keySource),
+		cache: ratelimit.NewCache(scope.limiter, settings.limit, settings.redis.Timeout, keyMaker(settings.keySource)), header: settings.keySource.Header,
+		mu: scope.limiter.Mu, view: &scope.breaker.View, source: &statusSource{},
 	}
 	if m.header != "" {
-		m.headerOf = clientkey.HeaderValue(m.header)
+		m.headerValue = identity.HeaderValue(m.header)
 	}
 	if m.policy != nil {
-		m.hand.Leave = &leave{m.breaker, m.policy}
+		m.cache.Refresher = &breakerRefresher{m.breaker, m.policy}
 	}
 	m.ready()
 	if m.limit != nil || m.policy != nil {
-		shared.enter(ctx, m, name)
+		processRegistry.enter(ctx, m, name)
 	}
 	return m, nil
 }
@@ -103,22 +103,24 @@ func newMiddleware(ctx context.Context, next http.Handler, config *Config, name 
 // ready makes the handlers of a middleware that has all the rest.
 func (m *Middleware) ready() {
 	if m.policy != nil {
-		m.land = m.lander(m.own)
+		m.report = m.newReporter(m.source)
 	}
-	m.front = m.handler()
+	m.handler = m.newHandler()
 }
 
 // leave is the breaker's, for requests that asked Redis for a token.
-type leave struct {
+type breakerRefresher struct {
 	breaker *breaker.Breaker
 	policy  *breaker.Policy
 }
 
 // Rider returns a call that has the breaker's view refreshed, or nil.
-func (l *leave) Rider(now int64) *store.Call { return l.breaker.Rider(now, l.policy) }
+func (l *breakerRefresher) PiggybackCall(now int64) *store.Call {
+	return l.breaker.PiggybackCall(now, l.policy)
+}
 
 // Extend has the view used a little longer, while it is refreshed.
-func (l *leave) Extend(now int64) { l.breaker.Renew(now, l.policy) }
+func (l *breakerRefresher) Extend(now int64) { l.breaker.ExtendView(now, l.policy) }
 
 // answer answers a request that may ask for the health of this gateway itself.
 func (m *Middleware) answer(w http.ResponseWriter, r *http.Request) {
@@ -126,27 +128,27 @@ func (m *Middleware) answer(w http.ResponseWriter, r *http.Request) {
 		answerHealthy(w, r)
 		return
 	}
-	m.front.ServeHTTP(w, r)
+	m.handler.ServeHTTP(w, r)
 }
 
 // handler returns what answers all other requests. Most need nobody's leave: the circuit is known to be closed, and a lease is in
 // hand, or it is known that there is no token. Those are answered in lean.go, those that an open circuit refuses in front.go, all
 // others here.
-func (m *Middleware) handler() http.Handler {
+func (m *Middleware) newHandler() http.Handler {
 	switch {
 	case m.limit != nil && m.policy != nil:
-		return m.fronted(m.leanBoth())
+		return m.newSwitch(m.fastBoth())
 	case m.limit != nil:
-		return m.leanLimiter()
+		return m.fastLimit()
 	case m.policy != nil:
-		return m.fronted(m.leanBreaker())
+		return m.newSwitch(m.fastBreak())
 	}
 	return m.next
 }
 
 // serve answers a request that arrived at the time now, though the circuit is not known to be closed.
 func serve(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
-	if retryAfter, refused := m.breaker.Refuses(false, now); refused {
+	if retryAfter, refused := m.breaker.MustRefuse(false, now); refused {
 		refuseOpen(m, w, r, now+retryAfter.Microseconds(), now)
 		return
 	}
@@ -154,7 +156,7 @@ func serve(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
 	if upload && m.breaker.Probing() {
 		upload = !readAhead(r)
 		now = sinceStart(time.Now()) // the client was waited for, not Redis
-		if retryAfter, refused := m.breaker.Refuses(upload, now); refused {
+		if retryAfter, refused := m.breaker.MustRefuse(upload, now); refused {
 			refuseOpen(m, w, r, now+retryAfter.Microseconds(), now)
 			return
 		}
@@ -163,45 +165,45 @@ func serve(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
 		m.try(w, r, upload, now, nil)
 		return
 	}
-	raw := rawOf(m, r)
-	verdict := ratelimit.Spend(m.hand, raw, now)
+	raw := identityOf(m, r)
+	verdict := ratelimit.AllowCached(m.cache, raw, now)
 	if verdict != 0 {
 		settle(m, w, r, upload, verdict, now)
 		return
 	}
 	// Both are asked for at once: one after the other, they would take longer than a request may wait where Redis is slow.
-	asked := m.breaker.Ask(m.policy, upload, now)
+	asked := m.breaker.RequestPermit(m.policy, upload, now)
 	if asked == nil {
-		settle(m, w, r, upload, ratelimit.Take(m.hand, raw, now), now)
+		settle(m, w, r, upload, ratelimit.Allow(m.cache, raw, now), now)
 		return
 	}
-	defer m.breaker.Abandon(asked)
-	m.tryAsked(w, r, upload, ratelimit.Take(m.hand, raw, now), now, asked)
+	defer m.breaker.CancelUnclaimed(asked)
+	m.tryAsked(w, r, upload, ratelimit.Allow(m.cache, raw, now), now, asked)
 }
 
 // settle answers a request that has heard the limiter's verdict.
 func settle(m *Middleware, w http.ResponseWriter, r *http.Request, upload bool, verdict, now int64) {
 	if verdict > 1 {
-		pass(m, w, r, verdict)
+		forward(m, w, r, verdict)
 		return
 	}
 	if verdict <= 0 {
-		m.breaker.Freshen(now, m.policy) // a refused request may have asked nobody, and so may all that follow
+		m.breaker.RefreshIfStale(now, m.policy) // a refused request may have asked nobody, and so may all that follow
 	}
 	m.tryAsked(w, r, upload, verdict, now, nil)
 }
 
 // tryAsked answers a request that has heard the limiter's verdict, and may have asked the breaker for a permit meanwhile.
-func (m *Middleware) tryAsked(w http.ResponseWriter, r *http.Request, upload bool, verdict, now int64, asked *breaker.Asked) {
-	if verdict == ratelimit.Failed {
-		verdict = takeAlone(m, m.keyOf(r), now, ratelimit.Trouble(m.hand))
+func (m *Middleware) tryAsked(w http.ResponseWriter, r *http.Request, upload bool, verdict, now int64, asked *breaker.PermitRequest) {
+	if verdict == ratelimit.Undecided {
+		verdict = decideLocally(m, m.bucketKeyOf(r), now, ratelimit.LastErr(m.cache))
 	}
 	if verdict > 0 {
 		m.try(w, r, upload, now, asked)
 		return
 	}
 	if asked != nil {
-		m.breaker.Forgo(asked)
+		m.breaker.Cancel(asked)
 	}
 	m.refuse(w, r, verdict, now)
 }
@@ -209,7 +211,7 @@ func (m *Middleware) tryAsked(w http.ResponseWriter, r *http.Request, upload boo
 // proceed answers a request that arrived at the time now and has heard the limiter's verdict.
 func proceed(m *Middleware, w http.ResponseWriter, r *http.Request, verdict, now int64) {
 	if verdict > 1 && m.policy != nil {
-		pass(m, w, r, verdict)
+		forward(m, w, r, verdict)
 	} else {
 		goOn(m, w, r, verdict, now)
 	}
@@ -226,7 +228,7 @@ func (m *Middleware) refuse(w http.ResponseWriter, r *http.Request, verdict, now
 
 // try has the next handler answer a request that arrived at the time now, if the breaker gives a permit: the one that was asked for,
 // or another where that is nil. upload says that its body is still coming.
-func (m *Middleware) try(w http.ResponseWriter, r *http.Request, upload bool, now int64, asked *breaker.Asked) {
+func (m *Middleware) try(w http.ResponseWriter, r *http.Request, upload bool, now int64, asked *breaker.PermitRequest) {
 	permit, retryAfter, err := m.ask(upload, now, asked)
 	if err != nil {
 		answerUnavailable(w, r)
@@ -242,7 +244,7 @@ func (m *Middleware) try(w http.ResponseWriter, r *http.Request, upload bool, no
 	}
 	at, healthy := m.healthy()
 	if healthy {
-		pass(m, w, r, at)
+		forward(m, w, r, at)
 		return
 	}
 	m.forward(w, r, permit, time.Until(m.deadline(now)))
@@ -266,7 +268,7 @@ func (m *Middleware) deadline(now int64) time.Time {
 
 // takeAlone takes a token without Redis, which could not be asked for this reason, or which there is none of. The verdict is positive
 // where there was one, denied, or less the microseconds until there is one.
-func takeAlone(m *Middleware, key string, now int64, reason error) int64 {
+func decideLocally(m *Middleware, key string, now int64, reason error) int64 {
 	if m.store != nil {
 		m.logTrouble(reason)
 		if m.onError == onErrorAllow {
@@ -281,7 +283,7 @@ func takeAlone(m *Middleware, key string, now int64, reason error) int64 {
 
 // ask asks the breaker for a permit: Redis's, as Redis last said where it is too slow, or while it is away as onError says. Where
 // retryAfter is not 0 there is none. An error says that the request is to be denied.
-func (m *Middleware) ask(upload bool, now int64, asked *breaker.Asked) (permit breaker.Permit, retryAfter time.Duration, err error) {
+func (m *Middleware) ask(upload bool, now int64, asked *breaker.PermitRequest) (permit breaker.Permit, retryAfter time.Duration, err error) {
 	if asked != nil {
 		permit, retryAfter, err = m.breaker.Await(asked, m.deadline(now))
 	} else {
@@ -292,14 +294,14 @@ func (m *Middleware) ask(upload bool, now int64, asked *breaker.Asked) (permit b
 	}
 	m.logTrouble(err)
 	if errors.Is(err, store.ErrUnavailable) {
-		last, wait, known := m.breaker.Last(now)
+		last, wait, known := m.breaker.LastKnown(now)
 		if known && (wait > 0 || m.onError != onErrorDeny) {
 			return last, wait, nil
 		}
 	}
 	switch m.onError {
 	case onErrorAllow:
-		return m.breaker.Unasked(), 0, nil
+		return m.breaker.UnaskedPermit(), 0, nil
 	case onErrorDeny:
 		return breaker.Permit{}, 0, err
 	}
@@ -310,8 +312,8 @@ func (m *Middleware) ask(upload bool, now int64, asked *breaker.Asked) (permit b
 // forward has the next handler answer a request that has a permit. Telling the breaker costs it what is left of patience
 // at the most.
 func (m *Middleware) forward(w http.ResponseWriter, r *http.Request, permit breaker.Permit, patience time.Duration) {
-	f := &flight{m: m, permit: permit, patience: patience, recorder: &recorder.Recorder{ResponseWriter: w}}
+	f := &permitted{m: m, permit: permit, budget: patience, recorder: &recorder.Recorder{ResponseWriter: w}}
 	f.x = &exchange{r: r, header: w.Header(), came: time.Now()}
-	defer f.land()
-	f.watch(w)
+	defer f.report()
+	f.forward(w)
 }

@@ -24,7 +24,7 @@ import (
 const closedPort = "127.0.0.1:1"
 
 // nameOf is what a middleware is called that has the test's name.
-func nameOf(t *testing.T) string { return readName(&reader{}, "", t.Name()) }
+func nameOf(t *testing.T) string { return readName(&problems{}, "", t.Name()) }
 
 // bucketOf and breakerOf are its keys in Redis. The client is that of httptest's requests.
 func bucketOf(t *testing.T) string { return "resilience:{" + nameOf(t) + "}:bucket:ip:192.0.2.1" }
@@ -68,10 +68,10 @@ func status(code int) http.Handler {
 
 // newProcess begins anew, with nothing left of the tests before: what New returns from here on belongs to one process.
 func newProcess(t *testing.T, grace time.Duration) *registry {
-	before := shared
-	shared = newRegistry(grace)
-	t.Cleanup(func() { shared = before })
-	return shared
+	before := processRegistry
+	processRegistry = newRegistry(grace)
+	t.Cleanup(func() { processRegistry = before })
+	return processRegistry
 }
 
 // newGateway returns a middleware before a new upstream. Both end with the test.
@@ -149,7 +149,7 @@ func TestNew_refusesWhatCannotWork(t *testing.T) {
 
 			require.EqualError(t, err, row.problem)
 			require.True(t, handler == nil)
-			require.Len(t, processes.scopes, 0)
+			require.Len(t, processes.engines, 0)
 		})
 	}
 }
@@ -1122,13 +1122,13 @@ func TestServeHTTP_aFloodRenewsTheView(t *testing.T) {
 		Redis: at(redistest.Start(t).Addr()), RateLimit: tokens("1"), CircuitBreaker: failures("5"),
 	}, nameOf(t))
 	require.NoError(t, err)
-	require.Equal(t, 200, get(m.front))
-	require.Equal(t, 429, get(m.front))
+	require.Equal(t, 200, get(m.handler))
+	require.Equal(t, 429, get(m.handler))
 	time.Sleep(120 * time.Millisecond)
 	_, healthy := m.healthy()
 	require.False(t, healthy)
 
-	require.Equal(t, 429, get(m.front))
+	require.Equal(t, 429, get(m.handler))
 	require.Eventually(t, func() bool {
 		_, healthy := m.healthy()
 		return healthy

@@ -72,7 +72,7 @@ func (s *sampler) forget(now int64) {
 func logged(key string) string {
 	const header = "header:"
 	if strings.HasPrefix(key, header) {
-		return header + "sha256:" + hash(key[len(header):])[:12]
+		return header + "sha256:" + redact(key[len(header):])[:12]
 	}
 	return key
 }

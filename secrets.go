@@ -19,7 +19,7 @@ const (
 const maxFile = 64 << 10 // bytes
 
 // variable returns the value of a variable of Traefik's environment, but for newlines at its end.
-func (r *reader) variable(path, name string) string {
+func (r *problems) variable(path, name string) string {
 	if prefix := os.Getenv(secretsPrefixEnv); !strings.HasPrefix(name, prefix) {
 		r.add(fmt.Sprintf("%s: the name %q does not begin with %q, as %s of Traefik's environment demands; write one that does",
 			path, name, prefix, secretsPrefixEnv))
@@ -29,7 +29,7 @@ func (r *reader) variable(path, name string) string {
 }
 
 // content reads a file. It returns nil where that may not or cannot be read.
-func (r *reader) content(path, file string) []byte {
+func (r *problems) content(path, file string) []byte {
 	content, problem := readFile(file)
 	if problem != "" {
 		r.add(path + ": " + problem)
@@ -38,7 +38,7 @@ func (r *reader) content(path, file string) []byte {
 }
 
 // pair reads a certificate and its key.
-func (r *reader) pair(path, cert, key string) (pair tls.Certificate) {
+func (r *problems) pair(path, cert, key string) (pair tls.Certificate) {
 	certificate, secret := r.content(path+".cert", cert), r.content(path+".key", key)
 	if certificate == nil || secret == nil {
 		return pair

@@ -54,7 +54,7 @@ type upload struct {
 
 // bodyEnded has the breaker told in the background that all of the body was sent.
 func (u *upload) bodyEnded() {
-	late := u.m.breaker.Late(u.permit, u.m.policy)
+	late := u.m.breaker.BodyLate(u.permit, u.m.policy)
 	u.mu.Lock()
 	told := u.told
 	u.joining = late && !told
@@ -79,7 +79,7 @@ func (u *upload) sent(late bool) {
 
 func (u *upload) tellSent(late bool) {
 	defer func() { recover() }()
-	u.m.breaker.Sent(u.permit, late, u.m.policy)
+	u.m.breaker.BodySent(u.permit, late, u.m.policy)
 }
 
 // conclude has the verdict told: now, or when the probe has asked for its place.

@@ -17,11 +17,11 @@ import (
 
 // In microseconds.
 const (
-	fresh    = 50000   // a view is used as it is until it is so old
-	stale    = 100000  // and not at all from then on; between the two, one request has it refreshed
-	noPlace  = 50000   // no place for a probe: asked again so much later
-	recheck  = 1000000 // the view of an open circuit is refreshed so often
-	oneRetry = time.Second
+	freshFor   = 50000   // a view is used as it is until it is so old
+	staleAfter = 100000  // and not at all from then on; between the two, one request has it refreshed
+	noPlace    = 50000   // no place for a probe: asked again so much later
+	recheck    = 1000000 // the view of an open circuit is refreshed so often
+	oneRetry   = time.Second
 )
 
 var (
@@ -33,14 +33,14 @@ var (
 )
 
 // words is how many integers each script answers with.
-const words = 7
+const replyLen = 7
 
 var errBadReply = errors.New("breaker: the key in redis does not hold a breaker")
 
 // Store runs scripts on Redis.
 type Store interface {
 	Run(calls []*store.Call, deadline time.Time) error
-	Down() bool
+	IsUnavailable() bool
 	Lost() int64 // the number of the latest connection that there was when one was lost
 }
 
@@ -63,25 +63,25 @@ type Breaker struct {
 	keys []string
 
 	// Guarded by Mu.
-	machine     machine  // the view of the state in Redis, or the state itself while there is none
-	asked       int64    // when Redis was asked for the view; 0: never
-	heard       int64    // when it answered
-	ours        bool     // the state was changed here since, while Redis was away
-	asking      bool     // a refresh in the background is under way
-	looking     *look    // that a request takes and others may wait for, or nil
-	refusal     *Refusal // that holds, or nil
-	full        int64    // half-open: until then there was no place for another probe
-	fullUploads int64    // half-open: until then there was none for another upload
-	conn        int64    // the latest connection that told of the state
-	restoring   bool     // an open circuit that Redis has lost is being written back
-	untold      untold   // that Redis could not be told of
-	asks        *Asked   // a permit that is to go to Redis with another call, or nil
-	shown       int64    // the view's generation
-	entered     int64    // when it became that
+	machine            machine        // the view of the state in Redis, or the state itself while there is none
+	requestedAt        int64          // when Redis was asked for the view; 0: never
+	answeredAt         int64          // when it answered
+	divergedLocally    bool           // the state was changed here since, while Redis was away
+	refreshing         bool           // a refresh in the background is under way
+	shared             *sharedRefresh // that a request takes and others may wait for, or nil
+	notice             *Notice        // that holds, or nil
+	noPlaceUntil       int64          // half-open: until then there was no place for another probe
+	noUploadPlaceUntil int64          // half-open: until then there was none for another upload
+	conn               int64          // the latest connection that told of the state
+	restoring          bool           // an open circuit that Redis has lost is being written back
+	unreported         unreported     // that Redis could not be told of
+	pendingRequest     *PermitRequest // a permit that is to go to Redis with another call, or nil
+	published          int64          // the view's generation
+	publishedAt        int64          // when it became that
 }
 
 // look is a refresh that requests wait for. A crowd that finds the view too old takes one.
-type look struct {
+type sharedRefresh struct {
 	deadline time.Time
 	done     sync.WaitGroup // until what follows is there
 	err      error
@@ -109,7 +109,7 @@ func New(settings Settings) *Breaker {
 		settings.Mu = &sync.Mutex{}
 	}
 	b := &Breaker{Settings: settings, keys: []string{settings.Key}, View: View{Failing: make(chan struct{}, 1)}}
-	b.show()
+	b.publishLocked()
 	return b
 }
 
@@ -125,7 +125,7 @@ type View struct {
 }
 
 // Refusal is what an open circuit tells all requests, until it is open no more, or that number is another.
-type Refusal struct {
+type Notice struct {
 	Seconds int64 // after which to come again
 	// Holds is 1 long as long as it holds. Only its length is read, which needs neither a call nor a lock.
 	Holds chan struct{}
@@ -143,113 +143,113 @@ func setLength(c chan struct{}, length int64) {
 
 // Passed returns the permit of a request that passed at the time at because the view said so. It counts for nothing if the
 // view has changed since: so a request passes without a word of the generation it passes under.
-func (b *Breaker) Passed(at int64) Permit {
+func (b *Breaker) PermitAt(at int64) Permit {
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
-	if at < b.entered {
+	if at < b.publishedAt {
 		return Permit{}
 	}
 	return Permit{generation: b.machine.generation, counts: true}
 }
 
 // show brings the view up to date. Mu is held.
-func (b *Breaker) show() {
+func (b *Breaker) publishLocked() {
 	healthy, refuses := int64(0), int64(0)
 	if b.machine.state == closed && b.machine.failures == 0 {
 		if b.Store == nil {
 			healthy = math.MaxInt64
-		} else if b.asked != 0 && !b.ours {
-			healthy = b.asked + fresh
+		} else if b.requestedAt != 0 && !b.divergedLocally {
+			healthy = b.requestedAt + freshFor
 		}
 	}
-	if b.machine.state == open && (b.Store == nil || !b.ours) {
+	if b.machine.state == open && (b.Store == nil || !b.divergedLocally) {
 		refuses = b.machine.deadline
 	}
-	if b.machine.generation != b.shown {
-		b.shown = b.machine.generation
-		b.entered = b.Now()
+	if b.machine.generation != b.published {
+		b.published = b.machine.generation
+		b.publishedAt = b.Now()
 	}
 	failing := int64(1)
 	if healthy > 0 {
 		failing = 0
 	}
 	setLength(b.View.Failing, failing)
-	b.refuseNoMore(b.refusal)
+	b.endNoticeLocked(b.notice)
 	b.View.Healthy = healthy
 	b.View.Open = refuses
 }
 
 // Refuse returns the refusal that holds at the time now, or nil where the circuit is not known to be open.
-func (b *Breaker) Refuse(now int64) *Refusal {
+func (b *Breaker) OpenNotice(now int64) *Notice {
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
 	left := b.View.Open - now
 	if left <= 0 {
 		return nil
 	}
-	if b.refusal != nil {
-		return b.refusal
+	if b.notice != nil {
+		return b.notice
 	}
-	refusal := &Refusal{Seconds: (left + 999999) / 1000000, Holds: make(chan struct{}, 1)}
+	refusal := &Notice{Seconds: (left + 999999) / 1000000, Holds: make(chan struct{}, 1)}
 	setLength(refusal.Holds, 1)
-	b.refusal = refusal
+	b.notice = refusal
 	time.AfterFunc(time.Duration((left-1)%1000000+1)*time.Microsecond, func() {
 		defer func() { recover() }()
 		b.Mu.Lock()
-		b.refuseNoMore(refusal)
+		b.endNoticeLocked(refusal)
 		b.Mu.Unlock()
 	})
 	return refusal
 }
 
 // refuseNoMore ends a refusal, if it still holds. Mu is held.
-func (b *Breaker) refuseNoMore(refusal *Refusal) {
-	if refusal != nil && refusal == b.refusal {
+func (b *Breaker) endNoticeLocked(refusal *Notice) {
+	if refusal != nil && refusal == b.notice {
 		setLength(refusal.Holds, 0)
-		b.refusal = nil
+		b.notice = nil
 	}
 }
 
 // Renew tells whether the view, which has just become too old to be used as it is, may be used all the same: until it is
 // twice that old, which it then says, while it is refreshed beside the requests.
-func (b *Breaker) Renew(now int64, policy *Policy) bool {
+func (b *Breaker) ExtendView(now int64, policy *Policy) bool {
 	b.Mu.Lock()
-	age := now - b.asked
-	usable := b.machine.state == closed && b.machine.failures == 0 && b.asked != 0 && !b.ours && age < stale
-	if usable && age >= fresh {
-		b.View.Healthy = b.asked + stale
-		b.renewBeside(now, policy)
+	age := now - b.requestedAt
+	usable := b.machine.state == closed && b.machine.failures == 0 && b.requestedAt != 0 && !b.divergedLocally && age < staleAfter
+	if usable && age >= freshFor {
+		b.View.Healthy = b.requestedAt + staleAfter
+		b.refreshAsyncLocked(now, policy)
 	}
 	b.Mu.Unlock()
 	return usable
 }
 
 // Freshen has the view of a closed circuit refreshed beside the requests, if it is too old to be used as it is.
-func (b *Breaker) Freshen(now int64, policy *Policy) {
+func (b *Breaker) RefreshIfStale(now int64, policy *Policy) {
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
-	if b.Store != nil && b.machine.state == closed && !b.Store.Down() {
-		b.renewBeside(now, policy)
+	if b.Store != nil && b.machine.state == closed && !b.Store.IsUnavailable() {
+		b.refreshAsyncLocked(now, policy)
 	}
 }
 
 // renewBeside has the view refreshed beside the requests, if it is too old to be used as it is and nobody is at it. Mu is held.
-func (b *Breaker) renewBeside(now int64, policy *Policy) {
-	if !b.asking && now-b.asked >= fresh {
-		b.asking = true
-		go b.refreshBeside(policy)
+func (b *Breaker) refreshAsyncLocked(now int64, policy *Policy) {
+	if !b.refreshing && now-b.requestedAt >= freshFor {
+		b.refreshing = true
+		go b.runRefresh(policy)
 	}
 }
 
 // Refuses tells, from what is known here, that no request may pass now, and for how long: none with a body that is still coming, if
 // upload is true.
-func (b *Breaker) Refuses(upload bool, now int64) (retryAfter time.Duration, refused bool) {
+func (b *Breaker) MustRefuse(upload bool, now int64) (retryAfter time.Duration, refused bool) {
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
-	if b.machine.state == closed || b.superseded() {
+	if b.machine.state == closed || b.supersededLocked() {
 		return 0, false
 	}
-	return b.refuses(upload, now)
+	return b.mustRefuseLocked(upload, now)
 }
 
 // Probing tells that the circuit is not closed, as far as is known here: who passes is a probe.
@@ -260,27 +260,27 @@ func (b *Breaker) Probing() bool {
 }
 
 // superseded tells whether the state was made here while Redis was away, and Redis is back: Redis rules. Mu is held.
-func (b *Breaker) superseded() bool {
-	return b.ours && b.Store != nil && !b.Store.Down()
+func (b *Breaker) supersededLocked() bool {
+	return b.divergedLocally && b.Store != nil && !b.Store.IsUnavailable()
 }
 
-func (b *Breaker) refuses(upload bool, now int64) (time.Duration, bool) {
+func (b *Breaker) mustRefuseLocked(upload bool, now int64) (time.Duration, bool) {
 	if b.machine.state == closed {
 		return 0, false
 	}
 	if wait := b.machine.wait(now); wait > 0 {
 		return time.Duration(wait) * time.Microsecond, true
 	}
-	return oneRetry, now < b.full || upload && now < b.fullUploads
+	return oneRetry, now < b.noPlaceUntil || upload && now < b.noUploadPlaceUntil
 }
 
 // Rider returns a call to go to Redis with another, or nil: one that asks for a permit which a request needs, or one that refreshes the
 // view where that is due.
-func (b *Breaker) Rider(now int64, policy *Policy) *store.Call {
+func (b *Breaker) PiggybackCall(now int64, policy *Policy) *store.Call {
 	b.Mu.Lock()
-	due := b.Store != nil && now >= b.View.Healthy && (b.ours || b.machine.state == closed && (b.asked == 0 || now-b.asked >= fresh))
-	a := b.asks
-	b.asks = nil
+	due := b.Store != nil && now >= b.View.Healthy && (b.divergedLocally || b.machine.state == closed && (b.requestedAt == 0 || now-b.requestedAt >= freshFor))
+	a := b.pendingRequest
+	b.pendingRequest = nil
 	if a != nil {
 		a.sent = true
 	}
@@ -296,13 +296,13 @@ func (b *Breaker) Rider(now int64, policy *Policy) *store.Call {
 
 func (b *Breaker) viewCall(now int64, policy *Policy) *store.Call {
 	call := &store.Call{Script: viewScript, Keys: b.keys, Args: policy.args}
-	call.Then = func(c *store.Call) { b.learn(c, now, policy) }
+	call.Then = func(c *store.Call) { b.applyUnlessLost(c, now, policy) }
 	return call
 }
 
 // Recheck sees to it that an open circuit does not stay so for longer than the policy says, and has its view refreshed in the
 // background once a second: the policy of another gateway may be shorter, and the key may have been deleted.
-func (b *Breaker) Recheck(now int64, policy *Policy) {
+func (b *Breaker) RecheckOpen(now int64, policy *Policy) {
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
 	if b.machine.state != open {
@@ -312,11 +312,11 @@ func (b *Breaker) Recheck(now int64, policy *Policy) {
 	b.machine.cut(now, policy)
 	isCut := b.machine.deadline != deadline
 	if isCut {
-		b.show()
+		b.publishLocked()
 	}
-	if b.Store != nil && !b.ours && !b.asking && (isCut || now-b.asked >= recheck) && !b.Store.Down() {
-		b.asking = true
-		go b.refreshBeside(policy)
+	if b.Store != nil && !b.divergedLocally && !b.refreshing && (isCut || now-b.requestedAt >= recheck) && !b.Store.IsUnavailable() {
+		b.refreshing = true
+		go b.runRefresh(policy)
 	}
 }
 
@@ -338,20 +338,20 @@ func (b *Breaker) Allow(policy *Policy, upload bool, now int64, deadline time.Ti
 		b.Mu.Unlock()
 		return permit, 0, nil
 	}
-	retryAfter, refused := b.refuses(upload, now)
+	retryAfter, refused := b.mustRefuseLocked(upload, now)
 	b.Mu.Unlock()
 	if refused {
 		return Permit{}, retryAfter, nil
 	}
-	return b.Await(newAsked(policy, upload), deadline)
+	return b.Await(newPermitRequest(policy, upload), deadline)
 }
 
 // Last decides as Redis last said, for a request that it has not answered in time although it is there. Where that is not known,
 // or Redis is away, known is false.
-func (b *Breaker) Last(now int64) (permit Permit, retryAfter time.Duration, known bool) {
+func (b *Breaker) LastKnown(now int64) (permit Permit, retryAfter time.Duration, known bool) {
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
-	if b.Store == nil || b.asked == 0 || b.ours || b.Store.Down() {
+	if b.Store == nil || b.requestedAt == 0 || b.divergedLocally || b.Store.IsUnavailable() {
 		return Permit{}, 0, false
 	}
 	if b.machine.state == closed {
@@ -366,37 +366,37 @@ func (b *Breaker) Last(now int64) (permit Permit, retryAfter time.Duration, know
 // refresh sees to it that a closed view is not too old.
 func (b *Breaker) refresh(policy *Policy, now int64, deadline time.Time) error {
 	b.Mu.Lock()
-	age := now - b.asked
-	known := b.asked != 0 && !b.ours
-	if known && (b.machine.state != closed || age < fresh) {
+	age := now - b.requestedAt
+	known := b.requestedAt != 0 && !b.divergedLocally
+	if known && (b.machine.state != closed || age < freshFor) {
 		b.Mu.Unlock()
 		return nil
 	}
-	if known && age < stale {
-		b.renewBeside(now, policy)
+	if known && age < staleAfter {
+		b.refreshAsyncLocked(now, policy)
 		b.Mu.Unlock()
 		return nil
 	}
-	l := b.looking
+	l := b.shared
 	if l != nil && !l.deadline.After(deadline) {
 		b.Mu.Unlock()
 		l.done.Wait()
 		return l.err
 	}
-	l = &look{deadline: deadline, err: store.ErrUnavailable}
+	l = &sharedRefresh{deadline: deadline, err: store.ErrUnavailable}
 	l.done.Add(1)
-	b.looking = l
+	b.shared = l
 	b.Mu.Unlock()
-	b.look(l, policy)
+	b.runSharedRefresh(l, policy)
 	return l.err
 }
 
 // look takes a look at the state in Redis.
-func (b *Breaker) look(l *look, policy *Policy) {
+func (b *Breaker) runSharedRefresh(l *sharedRefresh, policy *Policy) {
 	defer func() {
 		b.Mu.Lock()
-		if b.looking == l {
-			b.looking = nil
+		if b.shared == l {
+			b.shared = nil
 		}
 		b.Mu.Unlock()
 		l.done.Done()
@@ -404,11 +404,11 @@ func (b *Breaker) look(l *look, policy *Policy) {
 	l.err = b.run(b.viewCall(b.Now(), policy), l.deadline)
 }
 
-func (b *Breaker) refreshBeside(policy *Policy) {
+func (b *Breaker) runRefresh(policy *Policy) {
 	defer func() {
 		recover()
 		b.Mu.Lock()
-		b.asking = false
+		b.refreshing = false
 		b.Mu.Unlock()
 	}()
 	b.run(b.viewCall(b.Now(), policy), time.Now().Add(b.Timeout))
@@ -417,7 +417,7 @@ func (b *Breaker) refreshBeside(policy *Policy) {
 // run runs one call and has its answer learnt.
 func (b *Breaker) run(call *store.Call, deadline time.Time) error {
 	b.Store.Run([]*store.Call{call}, deadline)
-	if call.Err == nil && len(call.Reply) != words {
+	if call.Err == nil && len(call.Reply) != replyLen {
 		call.Err = errBadReply
 	}
 	store.Finish(call)
@@ -425,21 +425,21 @@ func (b *Breaker) run(call *store.Call, deadline time.Time) error {
 }
 
 // learn takes the answer of a script for the view, unless a later one is known, or Redis has lost what it knew.
-func (b *Breaker) learn(call *store.Call, asked int64, policy *Policy) {
-	if call.Err == nil && len(call.Reply) == words && !b.restoreLost(call, policy) {
-		b.take(call, asked, policy)
+func (b *Breaker) applyUnlessLost(call *store.Call, asked int64, policy *Policy) {
+	if call.Err == nil && len(call.Reply) == replyLen && !b.restoreLost(call, policy) {
+		b.apply(call, asked, policy)
 	}
 }
 
 // take takes the answer of a script for the view, unless a later one is known.
-func (b *Breaker) take(call *store.Call, asked int64, policy *Policy) {
-	if call.Err == nil && len(call.Reply) == words {
-		before, after := b.taken(call, asked, policy)
-		b.tell(before, after)
+func (b *Breaker) apply(call *store.Call, asked int64, policy *Policy) {
+	if call.Err == nil && len(call.Reply) == replyLen {
+		before, after := b.applyReply(call, asked, policy)
+		b.notifyChange(before, after)
 	}
 }
 
-func (b *Breaker) taken(call *store.Call, asked int64, policy *Policy) (before, after int64) {
+func (b *Breaker) applyReply(call *store.Call, asked int64, policy *Policy) (before, after int64) {
 	now := b.Now()
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
@@ -448,10 +448,10 @@ func (b *Breaker) taken(call *store.Call, asked int64, policy *Policy) (before, 
 	generation := call.Reply[1]
 	// Redis may have answered in another order than this gateway heard. A generation lower than the known one is a new
 	// truth (Redis lost its data) only if it was asked for after the known one had come.
-	if asked < b.heard && (generation < m.generation || generation == m.generation && asked < b.asked) {
+	if asked < b.answeredAt && (generation < m.generation || generation == m.generation && asked < b.requestedAt) {
 		return before, before
 	}
-	b.asked, b.heard, b.ours = asked, now, false
+	b.requestedAt, b.answeredAt, b.divergedLocally = asked, now, false
 	if call.Conn > b.conn {
 		b.conn = call.Conn
 	}
@@ -460,12 +460,12 @@ func (b *Breaker) taken(call *store.Call, asked int64, policy *Policy) (before, 
 	m.issued = 0
 	m.probes = map[int64]int64{}
 	m.uploads = map[int64]int64{}
-	b.tellUntold(policy)
-	b.show()
+	b.reportUnreportedLocked(policy)
+	b.publishLocked()
 	return before, m.state
 }
 
-func (b *Breaker) tell(before, after int64) {
+func (b *Breaker) notifyChange(before, after int64) {
 	if before != after && b.Changed != nil {
 		b.Changed(stateNames[before], stateNames[after])
 	}

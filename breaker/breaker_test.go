@@ -33,7 +33,7 @@ func (g *gateway) Run(calls []*store.Call, deadline time.Time) error {
 	return g.store.Run(calls, deadline)
 }
 
-func (g *gateway) Down() bool { return g.store.Down() }
+func (g *gateway) IsUnavailable() bool { return g.store.IsUnavailable() }
 
 func (g *gateway) Lost() int64 { return g.store.Lost() }
 
@@ -75,7 +75,7 @@ func newGateway(t *testing.T, address string) *gateway {
 
 // allow is what the middleware does: the view first, then Redis.
 func (g *gateway) allow(t *testing.T, policy *Policy) (Permit, time.Duration) {
-	if wait, refused := g.Refuses(false, g.clock()); refused {
+	if wait, refused := g.MustRefuse(false, g.clock()); refused {
 		return Permit{}, wait
 	}
 	permit, wait, err := g.Allow(policy, false, g.clock(), time.Now().Add(2*time.Second))
@@ -117,14 +117,14 @@ func TestBreaker_aViewIsRefreshedInTime(t *testing.T) {
 	g.pass(49 * time.Millisecond)
 	g.allow(t, policy)
 	require.Equal(t, int64(1), atomic.LoadInt64(&g.calls))
-	require.Nil(t, g.Rider(g.clock(), policy))
+	require.Nil(t, g.PiggybackCall(g.clock(), policy))
 
 	g.pass(2 * time.Millisecond)
-	require.NotNil(t, g.Rider(g.clock(), policy), "what goes to Redis anyway takes it along")
+	require.NotNil(t, g.PiggybackCall(g.clock(), policy), "what goes to Redis anyway takes it along")
 	g.allow(t, policy)
 	require.Eventually(t, func() bool { return atomic.LoadInt64(&g.calls) == 2 }, time.Second, time.Millisecond, "beside the request")
 
-	require.Eventually(t, func() bool { return g.Rider(g.clock(), policy) == nil }, time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return g.PiggybackCall(g.clock(), policy) == nil }, time.Second, time.Millisecond)
 	g.pass(101 * time.Millisecond)
 	g.allow(t, policy)
 	require.Equal(t, int64(3), atomic.LoadInt64(&g.calls), "before the request goes on")
@@ -363,12 +363,12 @@ func TestBreaker_whenRedisIsBackItRules(t *testing.T) {
 		g.done(permit, Failure, policy)
 	}
 	inFlight := Permit{generation: g.machine.generation, local: true, counts: true}
-	_, refused := g.Refuses(false, g.clock())
+	_, refused := g.MustRefuse(false, g.clock())
 	require.True(t, refused, "the failures seen here have opened it here")
 
 	server.Run()
-	require.Eventually(t, func() bool { return !g.Down() }, 2*time.Second, 5*time.Millisecond)
-	_, refused = g.Refuses(false, g.clock())
+	require.Eventually(t, func() bool { return !g.IsUnavailable() }, 2*time.Second, 5*time.Millisecond)
+	_, refused = g.MustRefuse(false, g.clock())
 	require.False(t, refused)
 	_, wait := g.allow(t, policy)
 	require.Equal(t, time.Duration(0), wait)
@@ -385,7 +385,7 @@ func TestBreaker_aKeyOfSomebodyElsesIsLeftAlone(t *testing.T) {
 	g := newGateway(t, server.Addr())
 	_, _, err := g.Allow(policy, false, g.clock(), time.Now().Add(time.Second))
 	require.ErrorContains(t, err, "WRONGTYPE")
-	require.False(t, g.Down(), "it is one key, not Redis")
+	require.False(t, g.IsUnavailable(), "it is one key, not Redis")
 	require.Equal(t, "x", server.Text("GET", key))
 }
 
@@ -408,11 +408,11 @@ func TestBreaker_inThisProcessAlone(t *testing.T) {
 		require.Equal(t, time.Duration(0), wait)
 		b.Done(permit, Failure, policy, 0)
 	}
-	wait, refused := b.Refuses(false, now)
+	wait, refused := b.MustRefuse(false, now)
 	require.True(t, refused)
 	require.Equal(t, 30*time.Second, wait)
 	now += 30 * second
-	_, refused = b.Refuses(false, now)
+	_, refused = b.MustRefuse(false, now)
 	require.False(t, refused)
 	probe, wait, err := b.Allow(policy, false, now, time.Time{})
 	require.NoError(t, err)

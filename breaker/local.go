@@ -43,14 +43,14 @@ func newChange(b *Breaker) *change {
 }
 
 func (c *change) end() {
-	c.b.tell(c.state, c.close())
+	c.b.notifyChange(c.state, c.close())
 }
 
 // close ends it, but tells nobody. It returns the state.
 func (c *change) close() int64 {
 	b := c.b
 	defer b.Mu.Unlock()
-	b.ours = b.ours || b.machine.generation != c.generation
-	b.show()
+	b.divergedLocally = b.divergedLocally || b.machine.generation != c.generation
+	b.publishLocked()
 	return b.machine.state
 }

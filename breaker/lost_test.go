@@ -12,12 +12,12 @@ import (
 // recheck is what a second of refused requests does.
 func (g *gateway) recheck(policy *Policy) {
 	g.pass(time.Second)
-	g.Recheck(g.clock(), policy)
+	g.RecheckOpen(g.clock(), policy)
 }
 
 // refuses tells for how long requests are refused without asking Redis.
 func (g *gateway) refuses() time.Duration {
-	wait, _ := g.Refuses(false, g.clock())
+	wait, _ := g.MustRefuse(false, g.clock())
 	return wait
 }
 
@@ -48,12 +48,12 @@ func TestBreaker_anOpenCircuitIsLookedAtOnceASecond(t *testing.T) {
 	before := atomic.LoadInt64(&g.calls)
 	g.pass(900 * time.Millisecond)
 	for i := 0; i < 100; i++ {
-		g.Recheck(g.clock(), policy)
+		g.RecheckOpen(g.clock(), policy)
 	}
 	require.Equal(t, before, atomic.LoadInt64(&g.calls))
 	g.pass(100 * time.Millisecond)
 	for i := 0; i < 100; i++ {
-		g.Recheck(g.clock(), policy)
+		g.RecheckOpen(g.clock(), policy)
 	}
 	require.Eventually(t, func() bool { return atomic.LoadInt64(&g.calls) == before+1 }, 5*time.Second, time.Millisecond)
 	require.InDelta(t, 3600, g.refuses().Seconds(), 5)
@@ -143,11 +143,11 @@ func TestBreaker_aShorterResetTimeoutHoldsForAnOpenCircuit(t *testing.T) {
 	b := New(Settings{Now: func() int64 { return now }})
 	permit, _ := b.AllowLocal(long, false, now)
 	b.Done(permit, Failure, long, 0)
-	refusal := b.Refuse(now)
+	refusal := b.OpenNotice(now)
 	require.Equal(t, int64(3600), refusal.Seconds)
-	b.Recheck(now, short)
+	b.RecheckOpen(now, short)
 	require.Empty(t, refusal.Holds, "what it said is true no more")
-	require.Equal(t, int64(10), b.Refuse(now).Seconds, "without Redis, too")
+	require.Equal(t, int64(10), b.OpenNotice(now).Seconds, "without Redis, too")
 }
 
 // A connection that died while nobody used it loses nothing, and does not mean that Redis is away.
@@ -160,7 +160,7 @@ func TestBreaker_aReportOnADeadConnectionIsNotLost(t *testing.T) {
 		require.Equal(t, time.Duration(0), wait, i)
 		server.Do("CLIENT", "KILL", "TYPE", "normal")
 		g.done(permit, Failure, policy)
-		require.False(t, g.Down())
+		require.False(t, g.IsUnavailable())
 	}
 	require.Equal(t, "open", server.Hash(key)["state"])
 	require.NotZero(t, g.refuses())
@@ -171,7 +171,7 @@ func TestBreaker_aReportOnADeadConnectionIsNotLost(t *testing.T) {
 	permit, wait := g.allow(t, policy)
 	require.Equal(t, time.Duration(0), wait)
 	require.True(t, permit.Probe())
-	require.False(t, g.Down())
+	require.False(t, g.IsUnavailable())
 	require.Equal(t, "1", server.Hash(key)["issued"])
 }
 

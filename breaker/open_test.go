@@ -58,18 +58,18 @@ func TestBreaker_refusesUntilTheSecondsChange(t *testing.T) {
 	policy := NewPolicy(1, 1500*time.Millisecond, 2, 2, 10*time.Second)
 	permit, _, err := b.Allow(policy, false, now, time.Time{})
 	require.NoError(t, err)
-	require.Nil(t, b.Refuse(now), "it is not open")
+	require.Nil(t, b.OpenNotice(now), "it is not open")
 	b.Done(permit, Failure, policy, time.Second)
 	require.Equal(t, 1500*1000, int(b.View.Open))
 
 	now = 400 * 1000
-	first := b.Refuse(now)
+	first := b.OpenNotice(now)
 	require.Equal(t, 2, int(first.Seconds), "1.1 s are left: two seconds")
 	require.Len(t, first.Holds, 1)
-	require.Same(t, first, b.Refuse(now), "one for all")
+	require.Same(t, first, b.OpenNotice(now), "one for all")
 	require.Eventually(t, func() bool { return len(first.Holds) == 0 }, 5*time.Second, time.Millisecond)
 	now = 500 * 1000
-	second := b.Refuse(now)
+	second := b.OpenNotice(now)
 	require.Equal(t, 1, int(second.Seconds), "one second is left")
 	require.Len(t, second.Holds, 1)
 	now = 1500 * 1000
@@ -77,5 +77,5 @@ func TestBreaker_refusesUntilTheSecondsChange(t *testing.T) {
 	require.NoError(t, err)
 	require.Zero(t, retryAfter, "its time is over")
 	require.Empty(t, second.Holds, "half-open")
-	require.Nil(t, b.Refuse(now))
+	require.Nil(t, b.OpenNotice(now))
 }

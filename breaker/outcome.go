@@ -29,26 +29,26 @@ func (b *Breaker) Done(permit Permit, outcome Outcome, policy *Policy, patience 
 	if !permit.counts {
 		return
 	}
-	if permit.unasked && b.Store.Down() {
-		b.keep(permit, outcome)
+	if permit.unasked && b.Store.IsUnavailable() {
+		b.keepUnreported(permit, outcome)
 		return
 	}
 	if b.Store == nil || permit.local {
 		b.doneLocal(permit, outcome, policy)
 		return
 	}
-	if b.Store.Down() {
+	if b.Store.IsUnavailable() {
 		b.doneLocal(permit, outcome, policy)
 		if permit.probe != 0 { // it has a place in Redis
-			b.repeat(b.reportCall(permit, outcome == Success, failuresOf(outcome), policy), b.patience(permit.probe, policy))
+			b.repeatAsync(b.reportCall(permit, outcome == Success, failuresOf(outcome), policy), b.repeatFor(permit.probe, policy))
 		}
 		return
 	}
-	if !b.worthTelling(permit, outcome) {
+	if !b.mustReport(permit, outcome) {
 		return
 	}
 	if 2*patience < b.Timeout {
-		go b.reportBeside(permit, outcome, policy)
+		go b.runReport(permit, outcome, policy)
 		return
 	}
 	b.report(permit, outcome, policy, time.Now().Add(patience))
@@ -56,7 +56,7 @@ func (b *Breaker) Done(permit Permit, outcome Outcome, policy *Policy, patience 
 
 // worthTelling tells whether Redis needs to hear of the outcome: of every failure and every probe, and of a success only
 // where there are failures for it to end.
-func (b *Breaker) worthTelling(permit Permit, outcome Outcome) bool {
+func (b *Breaker) mustReport(permit Permit, outcome Outcome) bool {
 	if permit.probe != 0 || outcome == Failure {
 		return true
 	}
@@ -65,7 +65,7 @@ func (b *Breaker) worthTelling(permit Permit, outcome Outcome) bool {
 	return outcome == Success && b.machine.failures > 0 && b.machine.generation == permit.generation
 }
 
-func (b *Breaker) reportBeside(permit Permit, outcome Outcome, policy *Policy) {
+func (b *Breaker) runReport(permit Permit, outcome Outcome, policy *Policy) {
 	defer func() { recover() }()
 	b.report(permit, outcome, policy, time.Now().Add(b.Timeout))
 }
@@ -76,8 +76,8 @@ func (b *Breaker) report(permit Permit, outcome Outcome, policy *Policy, deadlin
 	err := b.run(call, deadline)
 	if permit.probe != 0 {
 		b.Mu.Lock()
-		b.full = 0
-		b.fullUploads = 0
+		b.noPlaceUntil = 0
+		b.noUploadPlaceUntil = 0
 		b.Mu.Unlock()
 	}
 	if err == nil {
@@ -85,9 +85,9 @@ func (b *Breaker) report(permit Permit, outcome Outcome, policy *Policy, deadlin
 	}
 	unavailable := errors.Is(err, store.ErrUnavailable)
 	if unavailable {
-		b.repeat(call, b.patience(permit.probe, policy))
+		b.repeatAsync(call, b.repeatFor(permit.probe, policy))
 	}
-	if !unavailable || b.Store.Down() {
+	if !unavailable || b.Store.IsUnavailable() {
 		b.doneLocal(permit, outcome, policy)
 	}
 }
@@ -103,18 +103,18 @@ func (b *Breaker) reportCall(permit Permit, succeeded bool, failed int64, policy
 	asked := b.Now()
 	call := &store.Call{Script: reportScript, Keys: b.keys, Args: withArgs(policy,
 		digits(permit.generation), digits(permit.probe), flag(succeeded), digits(failed), newID())}
-	call.Then = func(c *store.Call) { b.learn(c, asked, policy) }
+	call.Then = func(c *store.Call) { b.applyUnlessLost(c, asked, policy) }
 	return call
 }
 
 // repeat makes a call again in the background that got no answer in time, until it has one or the patience is over. It counts once.
-func (b *Breaker) repeat(call *store.Call, patience time.Duration) {
-	go b.repeatBeside(call, time.Now().Add(patience))
+func (b *Breaker) repeatAsync(call *store.Call, patience time.Duration) {
+	go b.runRepeat(call, time.Now().Add(patience))
 }
 
 // patience is how long a call is worth making again: for one about a probe, as long as that may hold a place in Redis, though Redis is
 // away meanwhile, but a minute at most.
-func (b *Breaker) patience(probe int64, policy *Policy) time.Duration {
+func (b *Breaker) repeatFor(probe int64, policy *Policy) time.Duration {
 	if probe == 0 {
 		return 4 * b.Timeout
 	}
@@ -125,10 +125,10 @@ func (b *Breaker) patience(probe int64, policy *Policy) time.Duration {
 	return patience
 }
 
-func (b *Breaker) repeatBeside(call *store.Call, until time.Time) {
+func (b *Breaker) runRepeat(call *store.Call, until time.Time) {
 	defer func() { recover() }()
 	for time.Now().Before(until) {
-		if !b.Store.Down() {
+		if !b.Store.IsUnavailable() {
 			err := b.run(call, time.Now().Add(b.Timeout))
 			if !errors.Is(err, store.ErrUnavailable) {
 				return

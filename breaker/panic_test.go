@@ -28,9 +28,9 @@ func (s *stumbler) Run(calls []*store.Call, deadline time.Time) error {
 	return s.store.Run(calls, deadline)
 }
 
-func (s *stumbler) Down() bool {
+func (s *stumbler) IsUnavailable() bool {
 	s.at("down")
-	return s.store.Down()
+	return s.store.IsUnavailable()
 }
 
 func (s *stumbler) Lost() int64 { return s.store.Lost() }
@@ -76,14 +76,14 @@ func TestBreaker_aPanicAtAnyStep(t *testing.T) {
 func pass(b *Breaker, policy *Policy, outcome Outcome) (passed bool) {
 	defer func() { recover() }()
 	now := time.Now().UnixMicro()
-	b.Freshen(now, policy)
-	if b.Renew(now, policy) {
-		b.Done(b.Passed(now), outcome, policy, time.Second)
+	b.RefreshIfStale(now, policy)
+	if b.ExtendView(now, policy) {
+		b.Done(b.PermitAt(now), outcome, policy, time.Second)
 		return true
 	}
-	b.Refuse(now)
-	b.Recheck(now, policy)
-	if _, refused := b.Refuses(false, now); refused {
+	b.OpenNotice(now)
+	b.RecheckOpen(now, policy)
+	if _, refused := b.MustRefuse(false, now); refused {
 		return false
 	}
 	permit, wait, err := b.Allow(policy, false, now, time.Now().Add(200*time.Millisecond))

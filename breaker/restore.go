@@ -14,7 +14,7 @@ func (b *Breaker) restoreLost(call *store.Call, policy *Policy) bool {
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
 	m := &b.machine
-	known := m.state == open && !b.ours && m.deadline > now
+	known := m.state == open && !b.divergedLocally && m.deadline > now
 	missing := call.Reply[0] == closed && call.Reply[6] == 1
 	if !known || !missing || call.Conn <= b.conn || b.Store.Lost() < b.conn {
 		return false
@@ -43,6 +43,6 @@ func (b *Breaker) restore(policy *Policy, generation int64) {
 		return
 	}
 	call := &store.Call{Script: restoreScript, Keys: b.keys, Args: withArgs(policy, digits(generation), digits(left))}
-	call.Then = func(c *store.Call) { b.take(c, asked, policy) }
+	call.Then = func(c *store.Call) { b.apply(c, asked, policy) }
 	b.run(call, time.Now().Add(b.Timeout))
 }

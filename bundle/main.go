@@ -19,7 +19,7 @@ const (
 
 // folders of the plugin's own packages, and single files beside them.
 var (
-	folders = []string{".", "ratelimit", "breaker", "internal/store", "internal/clientkey", "internal/recorder", "internal/logging"}
+	folders = []string{".", "ratelimit", "breaker", "internal/store", "identity", "internal/recorder", "internal/logging"}
 	files   = []string{".traefik.yml", "go.mod", "go.sum"}
 )
 

@@ -11,10 +11,10 @@ import (
 var errBadReply = errors.New("ratelimit: the script's answer is not one")
 
 var (
-	script     = store.NewScript(take)
-	leaseWords = digits(leaseMicros) + " " + digits(longMicros) + " " + digits(minLeft) + " " + digits(leaseShare) + " " +
+	script    = store.NewScript(take)
+	leaseText = digits(leaseMicros) + " " + digits(longMicros) + " " + digits(minLeft) + " " + digits(leaseShare) + " " +
 		digits(maxLeases) + " " + digits(longPart) + " " + digits(nearlyFull)
-	leaseWord = store.Word(leaseWords)
+	leaseWire = store.Word(leaseText)
 )
 
 // answer is the script's for one key.
@@ -27,7 +27,7 @@ type answer struct {
 }
 
 // read takes the script's word for one key apart. Of one that is none it makes that of a key that does not hold a bucket.
-func read(word string) answer {
+func parseAnswer(word string) answer {
 	parts := strings.Split(word, ":")
 	if len(parts) != 3 && len(parts) != 5 {
 		return answer{taken: -1}

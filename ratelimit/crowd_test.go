@@ -44,14 +44,14 @@ func joined(l *Limiter) []int {
 	l.Mu.Lock()
 	defer l.Mu.Unlock()
 	sizes := []int{}
-	for _, b := range l.waiting {
-		sizes = append(sizes, len(b.raws)+len(b.keys))
+	for _, b := range l.pending {
+		sizes = append(sizes, len(b.ids)+len(b.keys))
 	}
 	return sizes
 }
 
 func TestAllow_whereRequestsWaitForAProcessorFewGoOnAtOnce(t *testing.T) {
-	few := fewOf(1)
+	few := contendedCapOf(1)
 	rows := []struct {
 		name   string
 		away   int64
@@ -59,18 +59,18 @@ func TestAllow_whereRequestsWaitForAProcessorFewGoOnAtOnce(t *testing.T) {
 		joined []int
 	}{
 		{"all others have run at once", 0, 0, []int{2*few + 1}},
-		{"soon", 0, crowded, []int{2*few + 1}},
-		{"later", 0, crowded + 1, []int{few, few, 1}},
-		{"later, and Redis is near", near - 1, crowded + 1, []int{few, few, 1}},
-		{"later, and Redis is not", near, crowded + 1, []int{2*few + 1}},
+		{"soon", 0, contendedAfter, []int{2*few + 1}},
+		{"later", 0, contendedAfter + 1, []int{few, few, 1}},
+		{"later, and Redis is near", nearRTT - 1, contendedAfter + 1, []int{few, few, 1}},
+		{"later, and Redis is not", nearRTT, contendedAfter + 1, []int{2*few + 1}},
 	}
 	for _, row := range rows {
 		server := redistest.Start(t)
 		redis := &crowd{store: newStore(t, server.Addr()), tokens: make(chan struct{}, 100), away: row.away, waits: row.waits, read: 10}
 		l := newLimiter(redis)
 		l.Now = redis.now
-		l.few = few
-		hand := NewHand(l, NewLimit(1000, 1000, time.Second), 20*time.Second, Naming{})
+		l.contendedCap = few
+		hand := NewCache(l, NewLimit(1000, 1000, time.Second), 20*time.Second, KeyMaker{})
 		var allowed, failed int64
 		var done sync.WaitGroup
 		ask := func(raw string) {
@@ -109,6 +109,6 @@ func TestAllow_whereRequestsWaitForAProcessorFewGoOnAtOnce(t *testing.T) {
 
 func TestFewOf(t *testing.T) {
 	for _, row := range []struct{ processors, few int }{{1, 12}, {2, 12}, {3, 18}, {16, 96}, {1000, maxBatch}} {
-		require.Equal(t, row.few, fewOf(row.processors), row.processors)
+		require.Equal(t, row.few, contendedCapOf(row.processors), row.processors)
 	}
 }

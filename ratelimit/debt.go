@@ -17,21 +17,21 @@ import (
 
 // payment is tokens that the ask at a place of a batch takes before its own.
 type payment struct {
-	entry  *Entry
+	entry  *Grant
 	place  int
 	tokens int64
 	upTo   int64 // the entry's borrowed tokens that are paid then
 }
 
 // borrow notes a token that was taken in this process. mu is held.
-func borrow(l *Limiter, e *Entry, now int64) {
-	l.debts++
+func borrow(l *Limiter, e *Grant, now int64) {
+	l.borrowedTotal++
 	e.borrowed++
 	owed(e, now)
 }
 
 // owed returns how many tokens an entry owes. mu is held.
-func owed(e *Entry, now int64) int64 {
+func owed(e *Grant, now int64) int64 {
 	missing := e.Limit.full - e.bucket.refilled(e.Limit, now)
 	most := (missing + e.Limit.period - 1) / e.Limit.period // of more, time has refilled some
 	if e.borrowed-e.repaid > most {
@@ -41,7 +41,7 @@ func owed(e *Entry, now int64) int64 {
 }
 
 // lessOwed returns the level that Redis told, less what the entry owes. mu is held.
-func lessOwed(e *Entry, level int64) int64 {
+func lessOwed(e *Grant, level int64) int64 {
 	level -= (e.borrowed - e.repaid) * e.Limit.period
 	if level < 0 {
 		return 0
@@ -50,7 +50,7 @@ func lessOwed(e *Entry, level int64) int64 {
 }
 
 // pay returns how many tokens the ask at a place of a batch is to take for a debt. mu is held.
-func pay(e *Entry, b *batch, place int, now int64) int64 {
+func pay(e *Grant, b *batch, place int, now int64) int64 {
 	if e.paidBy == b.number {
 		return 0 // another ask of the batch does
 	}
@@ -63,7 +63,7 @@ func pay(e *Entry, b *batch, place int, now int64) int64 {
 }
 
 // askAlone returns what to ask Redis for at a place of a batch, for one request and nothing ahead of need. mu is held.
-func askAlone(e *Entry, b *batch, place int, now int64) string {
+func askOnly(e *Grant, b *batch, place int, now int64) string {
 	if e.borrowed == e.repaid {
 		return askOne
 	}
@@ -72,7 +72,7 @@ func askAlone(e *Entry, b *batch, place int, now int64) string {
 
 // payLate pays what the bucket cannot pay of a debt with the tokens that were just taken for a request, and reports whether none is left
 // for the request itself: while its call was under way, this process gave those tokens out. level is the bucket's afterwards. mu is held.
-func payLate(e *Entry, level int64) bool {
+func payLate(e *Grant, level int64) bool {
 	missing := e.borrowed - e.repaid - level/e.Limit.period
 	if missing <= 0 {
 		return false
@@ -88,9 +88,9 @@ func payLate(e *Entry, level int64) bool {
 }
 
 // hearPlenty applies an answer that only says that the bucket is nearly full, where this process owes tokens. mu is held.
-func hearPlenty(e *Entry, b *batch, place int) {
+func applyPlenty(e *Grant, b *batch, place int) {
 	if e.borrowed > e.repaid && e.Limit == b.limit && payLate(e, b.limit.full/8*nearlyFull) {
-		b.words[place] = noneTaken + digits(b.limit.full/8*nearlyFull) + ":0"
+		b.answers[place] = noneTaken + digits(b.limit.full/8*nearlyFull) + ":0"
 	}
 }
 
@@ -98,9 +98,9 @@ func hearPlenty(e *Entry, b *batch, place int) {
 // for. mu is held.
 func repay(b *batch) {
 	for _, p := range b.payments {
-		if !b.plain && b.words[p.place] != plenty {
-			word := b.words[p.place]
-			taken := read(word).taken
+		if !b.allGranted && b.answers[p.place] != plenty {
+			word := b.answers[p.place]
+			taken := parseAnswer(word).taken
 			if taken < 0 {
 				continue
 			}
@@ -108,7 +108,7 @@ func repay(b *batch) {
 			if rest < 0 {
 				rest = 0
 			}
-			b.words[p.place] = digits(rest) + word[strings.Index(word, ":"):]
+			b.answers[p.place] = digits(rest) + word[strings.Index(word, ":"):]
 		}
 		if p.entry.repaid < p.upTo {
 			p.entry.repaid = p.upTo

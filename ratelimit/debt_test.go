@@ -38,11 +38,11 @@ func (f *fickle) Run(calls []*store.Call, deadline time.Time) error {
 func (f *fickle) lateFor(calls int64) { atomic.StoreInt64(&f.late, calls) }
 
 // askOrDecide does what the middleware does with a request where onError is local.
-func askOrDecide(hand *Hand, raw string) bool {
+func askOrDecide(hand *Cache, raw string) bool {
 	now := hand.limiter.Now()
-	verdict := Take(hand, raw, now)
-	if verdict == Failed && errors.Is(Trouble(hand), store.ErrUnavailable) {
-		verdict = AllowLocal(hand.limiter, keyOf(hand, raw), hand.limit, now)
+	verdict := Allow(hand, raw, now)
+	if verdict == Undecided && errors.Is(LastErr(hand), store.ErrUnavailable) {
+		verdict = AllowLocal(hand.limiter, bucketKey(hand, raw), hand.limit, now)
 	}
 	return verdict > 0
 }
@@ -68,7 +68,7 @@ func TestDebt_isPaid(t *testing.T) {
 			redis := &fickle{store: newStore(t, server.Addr()), arrives: row.arrives}
 			l := newLimiter(redis)
 			defer Close(l)
-			hand := NewHand(l, limit, 5*time.Second, headers)
+			hand := NewCache(l, limit, 5*time.Second, headers)
 			for i := 0; i < row.before; i++ {
 				require.True(t, askOrDecide(hand, "a"))
 			}
@@ -76,7 +76,7 @@ func TestDebt_isPaid(t *testing.T) {
 			for i := 0; i < row.late; i++ {
 				require.True(t, askOrDecide(hand, "a"))
 			}
-			require.Equal(t, row.levelInBetween, get(l, "header:a").bucket.level/limit.period)
+			require.Equal(t, row.levelInBetween, lookup(l, "header:a").bucket.level/limit.period)
 			admitted := 0
 			for i := 0; i < 100; i++ {
 				if askOrDecide(hand, "a") {
@@ -84,7 +84,7 @@ func TestDebt_isPaid(t *testing.T) {
 				}
 			}
 			require.Equal(t, row.admitted, admitted)
-			e := get(l, "header:a")
+			e := lookup(l, "header:a")
 			require.Equal(t, int64(0), owed(e, l.Now()), "%d of %d are repaid", e.repaid, e.borrowed)
 		})
 	}
@@ -95,13 +95,13 @@ func TestDebt_isTakenOffTheLevelThatRedisTells(t *testing.T) {
 	l := newLimiter(&fickle{store: newStore(t, redistest.Start(t).Addr()), late: 20})
 	defer Close(l)
 	limit := NewLimit(50, 1, time.Hour)
-	hand := NewHand(l, limit, 5*time.Second, headers)
+	hand := NewCache(l, limit, 5*time.Second, headers)
 	for i := 0; i < 20; i++ {
 		require.True(t, askOrDecide(hand, "a"))
 	}
 	l.Mu.Lock()
-	e := get(l, "header:a")
-	learn(l, e, &batch{number: 1 << 40, limit: limit, words: []string{"1:" + digits(49*limit.period) + ":0"}}, 0, l.Now())
+	e := lookup(l, "header:a")
+	applyAnswer(l, e, &batch{number: 1 << 40, limit: limit, answers: []string{"1:" + digits(49*limit.period) + ":0"}}, 0, l.Now())
 	l.Mu.Unlock()
 	require.Equal(t, int64(29), e.bucket.level/limit.period)
 }
@@ -123,7 +123,7 @@ func TestDebt_ends(t *testing.T) {
 		for i := 0; i < row.taken; i++ {
 			require.True(t, allowedLocal(l, "ip:a", limit, row.at))
 		}
-		require.Equal(t, row.owed, owed(get(l, "ip:a"), row.at), "at %d", row.at)
+		require.Equal(t, row.owed, owed(lookup(l, "ip:a"), row.at), "at %d", row.at)
 	}
 }
 
@@ -134,12 +134,12 @@ func TestDebt_whatCannotBePaidIsForgiven(t *testing.T) {
 	for i := 0; i < 3; i++ {
 		l := newLimiter(&fickle{store: newStore(t, server.Addr()), late: 50})
 		defer Close(l)
-		hand := NewHand(l, limit, 5*time.Second, headers)
+		hand := NewCache(l, limit, 5*time.Second, headers)
 		for i := 0; i < 50; i++ {
 			require.True(t, askOrDecide(hand, "a"))
 		}
 		require.False(t, askOrDecide(hand, "a"))
-		require.Zero(t, owed(get(l, "header:a"), l.Now()))
+		require.Zero(t, owed(lookup(l, "header:a"), l.Now()))
 	}
 }
 
@@ -150,7 +150,7 @@ func TestDebt_nobodyOvertakesIt(t *testing.T) {
 	redis := &overtaken{fickle: fickle{store: newStore(t, server.Addr()), late: 40}, first: first}
 	l := newLimiter(redis)
 	defer Close(l)
-	hand := NewHand(l, NewLimit(50, 1, time.Hour), 20*time.Second, headers)
+	hand := NewCache(l, NewLimit(50, 1, time.Hour), 20*time.Second, headers)
 	for i := 0; i < 40; i++ {
 		require.True(t, askOrDecide(hand, "a"))
 	}
@@ -161,7 +161,7 @@ func TestDebt_nobodyOvertakesIt(t *testing.T) {
 	go askByRaw(hand, "a", &allowed, &failed, &done)
 	require.Eventually(t, func() bool { return redis.held.Load() }, 5*time.Second, time.Millisecond)
 	for i := 0; i < 20; i++ {
-		time.Sleep(2 * farAway * time.Microsecond) // until another batch may leave
+		time.Sleep(2 * sendInterval * time.Microsecond) // until another batch may leave
 		if request(hand, "a") > 0 {
 			atomic.AddInt64(&allowed, 1)
 		}
@@ -195,7 +195,7 @@ func TestDebt_aRedisThatIsLateNowAndThen(t *testing.T) {
 		for _, every := range []int64{2, 3, 5, 10} {
 			server := redistest.Start(t)
 			l := newLimiter(&fickle{store: newStore(t, server.Addr()), every: every, arrives: arrives})
-			hand := NewHand(l, limit, 20*time.Second, headers)
+			hand := NewCache(l, limit, 20*time.Second, headers)
 			var admitted int64
 			var done sync.WaitGroup
 			for client := 0; client < 16; client++ {
@@ -229,7 +229,7 @@ func TestAllowLocal_mindsALease(t *testing.T) {
 		redis := &fickle{store: newStore(t, redistest.Start(t).Addr())}
 		l, hand, ahead := leases(t, redis, 1)
 		if row.late == 0 {
-			l.Away.Store(true)
+			l.Unavailable.Store(true)
 		}
 		redis.lateFor(row.late)
 		atomic.StoreInt64(ahead, 50*second)

@@ -34,7 +34,7 @@ func TestLimiter_aFloodOfKeysTakesBoundedMemory(t *testing.T) {
 		go func() {
 			defer done.Done()
 			for i := atomic.AddInt64(&next, 1); i <= keys; i = atomic.AddInt64(&next, 1) {
-				verdict, err := allowBy(NewHand(l, limit, 20*time.Second, Naming{}), digits(i), "header:"+digits(i), l.Now())
+				verdict, err := allowBy(NewCache(l, limit, 20*time.Second, KeyMaker{}), digits(i), "header:"+digits(i), l.Now())
 				if err == nil && verdict > 0 {
 					atomic.AddInt64(&allowed, 1)
 				}
@@ -46,7 +46,7 @@ func TestLimiter_aFloodOfKeysTakesBoundedMemory(t *testing.T) {
 	grown := heap() - before
 	t.Logf("%d keys: the heap grew by %d KB; Redis had %d keys at the end", keys, grown>>10, server.Int("DBSIZE"))
 	require.Less(t, grown, int64(50<<20))
-	require.LessOrEqual(t, len(l.young)+len(l.old), maxKeys)
+	require.LessOrEqual(t, len(l.recent)+len(l.previous), maxKeys)
 	gone := func() bool { return server.Int("DBSIZE") == 0 }
 	require.Eventually(t, gone, 5*time.Second, 50*time.Millisecond, "a bucket that is full has no key")
 }

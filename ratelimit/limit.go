@@ -14,11 +14,11 @@ type Limit struct {
 	full   int64 // level of a full bucket: capacity x period
 	refill int64 // units a microsecond, which is tokens a period
 	period int64 // microseconds; a token is so many units
-	words  string
-	word   string // the same, as it goes over the wire
+	text   string
+	wire   string // the same, as it goes over the wire
 
-	few     int64 // tokens that may be leased for long; 0: none
-	forgets int64 // microseconds after which a key is taken for one that is seldom seen
+	longLeaseMax int64 // tokens that may be leased for long; 0: none
+	coldAfter    int64 // microseconds after which a key is taken for one that is seldom seen
 }
 
 var (
@@ -35,7 +35,7 @@ func NewLimit(capacity, refill int64, period time.Duration) *Limit {
 	limitsMu.Lock()
 	defer limitsMu.Unlock()
 	if limits[words] == nil {
-		limits[words] = &Limit{full: capacity * micros, refill: refill, period: micros, words: words, word: store.Word(words)}
+		limits[words] = &Limit{full: capacity * micros, refill: refill, period: micros, text: words, wire: store.Word(words)}
 		termsOf(limits[words])
 	}
 	return limits[words]
@@ -43,11 +43,11 @@ func NewLimit(capacity, refill int64, period time.Duration) *Limit {
 
 // termsOf sets which leases may be long: those whose tokens the bucket gets back in a small part of the time, if they are lost.
 func termsOf(l *Limit) {
-	l.few = int64(float64(l.refill) / float64(l.period) * 1000000 / longShare)
-	l.forgets = quiet
-	if l.few < leastLong {
-		l.few = 0
-		l.forgets = leaseMicros
+	l.longLeaseMax = int64(float64(l.refill) / float64(l.period) * 1000000 / longShare)
+	l.coldAfter = quiet
+	if l.longLeaseMax < leastLong {
+		l.longLeaseMax = 0
+		l.coldAfter = leaseMicros
 	}
 }
 

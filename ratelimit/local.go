@@ -11,16 +11,16 @@ func AllowLocal(l *Limiter, key string, limit *Limit, now int64) int64 {
 
 // allowLocal is AllowLocal. mu is held.
 func allowLocal(l *Limiter, key string, limit *Limit, now int64) int64 {
-	e := localEntry(l, key, limit, now)
-	if e.Until < e.ends {
-		e.Until = e.ends // nobody renews it now
+	e := localGrant(l, key, limit, now)
+	if e.Until < e.leaseEnds {
+		e.Until = e.leaseEnds // nobody renews it now
 	}
-	if spend(e, limit, now) > 0 {
+	if spendLocked(e, limit, now) > 0 {
 		return 1
 	}
-	know(e)
-	if e.lease != e.minded {
-		mindLease(e, now)
+	assumeFull(e)
+	if e.leaseNumber != e.cappedFor {
+		capByLease(e, now)
 	}
 	taken, level := e.bucket.take(limit, 1, now)
 	if taken == 1 {
@@ -34,42 +34,42 @@ func allowLocal(l *Limiter, key string, limit *Limit, now int64) int64 {
 
 // mindLease keeps the bucket in this process from having been full while its lease was out: in Redis, time refilled it no further than
 // to where its level and the lease made the capacity. The lease is spent, or over, or about to be. mu is held.
-func mindLease(e *Entry, now int64) {
-	know(e)
-	e.minded = e.lease
+func capByLease(e *Grant, now int64) {
+	assumeFull(e)
+	e.cappedFor = e.leaseNumber
 	at := now
-	if at > e.ends {
-		at = e.ends
+	if at > e.leaseEnds {
+		at = e.leaseEnds
 	}
-	most := e.Limit.full - e.leased*e.Limit.period
-	if e.lease != 0 && e.bucket.refilled(e.Limit, at) > most {
+	most := e.Limit.full - e.leaseTokens*e.Limit.period
+	if e.leaseNumber != 0 && e.bucket.refilled(e.Limit, at) > most {
 		e.bucket.level, e.bucket.at, e.bucket.period = most, at, e.Limit.period
 	}
 }
 
 // localEntry returns the entry of a key, under the limit, for what is to be noted of that key alone. mu is held.
-func localEntry(l *Limiter, key string, limit *Limit, now int64) *Entry {
-	e := get(l, key)
+func localGrant(l *Limiter, key string, limit *Limit, now int64) *Grant {
+	e := lookup(l, key)
 	if e == nil {
-		e = &Entry{Limit: limit, asked: now}
-		if addIfRoom(l, key, e, now) {
+		e = &Grant{Limit: limit, prefetchedAt: now}
+		if insertIfRoom(l, key, e, now) {
 			return e
 		}
-		return share(l, e)
+		return overflowGrant(l, e)
 	}
-	e = own(l, key, e)
+	e = unshare(l, key, e)
 	if e.Limit == limit {
 		return e
 	}
-	other := pass(e, limit)
+	other := changeLimit(e, limit)
 	replace(l, key, e, other)
 	return other
 }
 
 // share returns the bucket of all keys under a limit that there is no room for: the given one, if it is the first. mu is held.
-func share(l *Limiter, first *Entry) *Entry {
-	if l.shared[first.Limit] == nil {
-		l.shared[first.Limit] = first
+func overflowGrant(l *Limiter, first *Grant) *Grant {
+	if l.overflow[first.Limit] == nil {
+		l.overflow[first.Limit] = first
 	}
-	return l.shared[first.Limit]
+	return l.overflow[first.Limit]
 }

@@ -14,7 +14,7 @@ import (
 )
 
 // allWords are leaseWords under which no bucket is nearly full, so that every level is told.
-var allWords = strings.TrimSuffix(leaseWords, digits(nearlyFull)) + "9"
+var allWords = strings.TrimSuffix(leaseText, digits(nearlyFull)) + "9"
 
 // walk takes n random asks in the model, of a few keys, under a few limits, on a clock that mostly goes forward, and returns
 // them as steps with the model's answers: what is asked at one time under one limit is one step.
@@ -57,7 +57,7 @@ func walk(random *rand.Rand, n int) (steps []redistest.Step, answers [][]int64) 
 		answer := m.Run(step.At, step.Keys, step.Args)
 		told = append(told, answer)
 		last := len(steps) - 1
-		if last < 0 || steps[last].At != step.At || steps[last].Args[0] != limit.words {
+		if last < 0 || steps[last].At != step.At || steps[last].Args[0] != limit.text {
 			steps = append(steps, step)
 			answers = append(answers, append([]int64{}, answer...))
 			continue

@@ -28,7 +28,7 @@ func (s *stumbler) Run(calls []*store.Call, deadline time.Time) error {
 	return s.store.Run(calls, deadline)
 }
 
-func (s *stumbler) Rider(now int64) *store.Call {
+func (s *stumbler) PiggybackCall(now int64) *store.Call {
 	s.at("rider")
 	call := &store.Call{Script: store.NewScript(`return '42'`), Keys: []string{"test:{name}:other"}}
 	call.Then = func(c *store.Call) { s.at("then") }
@@ -54,14 +54,14 @@ func TestLimiter_aPanicAtAnyStep(t *testing.T) {
 				now := l.Now
 				l.Now = func() int64 { s.at("now"); return now() }
 				l.Name = func(key string) string { s.at("name"); return key }
-				hand := NewHand(l, NewLimit(1000, 1000, time.Second), 5*time.Second, Naming{
-					Longest: -1, Key: func(raw string) string { s.at("key"); return raw }, Many: many,
+				hand := NewCache(l, NewLimit(1000, 1000, time.Second), 5*time.Second, KeyMaker{
+					MaxJoin: -1, Key: func(raw string) string { s.at("key"); return raw }, ManyToOne: many,
 				})
-				hand.Leave = s
+				hand.Refresher = s
 				stopped := now()
 				ask := func(raw string) {
 					defer func() { recover() }() // as Traefik does
-					Take(hand, raw, stopped)
+					Allow(hand, raw, stopped)
 				}
 				ask("a")
 				atomic.StoreInt64(&s.turn, turn)
@@ -73,13 +73,13 @@ func TestLimiter_aPanicAtAnyStep(t *testing.T) {
 				})
 				atomic.StoreInt64(&s.turn, 0)
 				inTime(t, row.step, func() {
-					require.Greater(t, Take(hand, "a", now()), int64(0), "%s, turn %d: %v", row.step, turn, Trouble(hand))
-					require.Greater(t, Take(hand, "new", now()), int64(0), "%s, turn %d", row.step, turn)
+					require.Greater(t, Allow(hand, "a", now()), int64(0), "%s, turn %d: %v", row.step, turn, LastErr(hand))
+					require.Greater(t, Allow(hand, "new", now()), int64(0), "%s, turn %d", row.step, turn)
 				})
 				free := func() bool {
 					l.Mu.Lock()
 					defer l.Mu.Unlock()
-					return l.flying == 0 && l.cleared == 0 && len(l.waiting) == 0
+					return l.inFlight == 0 && l.claimed == 0 && len(l.pending) == 0
 				}
 				require.Eventually(t, free, 5*time.Second, time.Millisecond, "%s, turn %d", row.step, turn)
 				Close(l)
@@ -92,9 +92,9 @@ func TestLimiter_aPanicAtAnyStep(t *testing.T) {
 func TestLimiter_aPanicWhereALeaseIsRenewed(t *testing.T) {
 	l, hand, ahead := leases(t, newStore(t, redistest.Start(t).Addr()), 1)
 	atomic.StoreInt64(ahead, 61*second)
-	hand.naming = Naming{Longest: -1, Key: func(raw string) string { panic("stumbled") }}
+	hand.keyMaker = KeyMaker{MaxJoin: -1, Key: func(raw string) string { panic("stumbled") }}
 	require.Panics(t, func() { request(hand, raw(0)) })
-	hand.naming = headers
+	hand.keyMaker = headers
 	inTime(t, "renew", func() { require.Greater(t, request(hand, raw(0)), int64(0)) })
 	inTime(t, "renew", func() { idle(l) })
 }

@@ -34,15 +34,15 @@ func newStore(t *testing.T, address string) *store.Store {
 }
 
 func allow(t *testing.T, l *Limiter, key string, limit *Limit) int64 {
-	verdict, err := allowBy(NewHand(l, limit, 5*time.Second, Naming{}), key, key, l.Now())
+	verdict, err := allowBy(NewCache(l, limit, 5*time.Second, KeyMaker{}), key, key, l.Now())
 	require.NoError(t, err)
 	return verdict
 }
 
 // allowBy is Allow, lock and all.
-func allowBy(hand *Hand, raw, key string, now int64) (int64, error) {
+func allowBy(hand *Cache, raw, key string, now int64) (int64, error) {
 	hand.limiter.Mu.Lock()
-	return Carry(hand, raw, key, now)
+	return AllowKey(hand, raw, key, now)
 }
 
 func allowed(t *testing.T, l *Limiter, key string, limit *Limit) bool {
@@ -97,7 +97,7 @@ func TestLimiter_exactUnderContention(t *testing.T) {
 func askTenTimes(l *Limiter, limit *Limit, allowed, failed *int64, done *sync.WaitGroup) {
 	defer done.Done()
 	for i := 0; i < 10; i++ {
-		verdict, err := allowBy(NewHand(l, limit, 20*time.Second, Naming{}), "ip:a", "ip:a", l.Now())
+		verdict, err := allowBy(NewCache(l, limit, 20*time.Second, KeyMaker{}), "ip:a", "ip:a", l.Now())
 		if err != nil {
 			atomic.AddInt64(failed, 1)
 		} else if verdict > 0 {
@@ -128,7 +128,7 @@ func TestLimiter_eachVerdictBelongsToItsKey(t *testing.T) {
 
 func askForKey(l *Limiter, key string, limit *Limit, allowed, failed *int64, done *sync.WaitGroup) {
 	defer done.Done()
-	verdict, err := allowBy(NewHand(l, limit, 20*time.Second, Naming{}), key, key, l.Now())
+	verdict, err := allowBy(NewCache(l, limit, 20*time.Second, KeyMaker{}), key, key, l.Now())
 	if err != nil {
 		atomic.AddInt64(failed, 1)
 	} else if verdict > 0 {
@@ -154,7 +154,7 @@ func TestLimiter_aKeyThatIsNotABucketIsAnErrorOfItsOwn(t *testing.T) {
 	l := newLimiter(newStore(t, server.Addr()))
 	limit := NewLimit(1, 1, time.Hour)
 	for _, key := range []string{"ip:list", "ip:text"} {
-		_, err := allowBy(NewHand(l, limit, 5*time.Second, Naming{}), key, key, l.Now())
+		_, err := allowBy(NewCache(l, limit, 5*time.Second, KeyMaker{}), key, key, l.Now())
 		require.ErrorIs(t, err, ErrNotABucket)
 	}
 	require.True(t, allowed(t, l, "ip:good", limit))
@@ -162,7 +162,7 @@ func TestLimiter_aKeyThatIsNotABucketIsAnErrorOfItsOwn(t *testing.T) {
 
 func TestLimiter_withoutRedisAnErrorComesInTime(t *testing.T) {
 	l := newLimiter(newStore(t, "127.0.0.1:"+redistest.FreePort(t)))
-	_, err := allowBy(NewHand(l, NewLimit(1, 1, time.Hour), time.Second, Naming{}), "ip:a", "ip:a", l.Now())
+	_, err := allowBy(NewCache(l, NewLimit(1, 1, time.Hour), time.Second, KeyMaker{}), "ip:a", "ip:a", l.Now())
 	require.ErrorIs(t, err, store.ErrUnavailable)
 }
 
@@ -212,10 +212,10 @@ func TestAllowLocal_memoryIsBounded(t *testing.T) {
 	require.False(t, allowedLocal(l, numbered(maxKeys+2), limit, 0), "no room left: the others share one bucket")
 	require.True(t, allowedLocal(l, numbered(0), limit, 0), "who was known before is not hurt")
 	require.False(t, allowedLocal(l, numbered(0), limit, 0))
-	require.Equal(t, maxKeys, len(l.young)+len(l.old))
+	require.Equal(t, maxKeys, len(l.recent)+len(l.previous))
 
 	require.True(t, allowedLocal(l, numbered(maxKeys+3), limit, 10*second), "full buckets make room")
-	require.Less(t, len(l.young)+len(l.old), maxKeys)
+	require.Less(t, len(l.recent)+len(l.previous), maxKeys)
 }
 
 func numbered(i int) string {
@@ -224,53 +224,53 @@ func numbered(i int) string {
 
 func TestKnown_withARedisTheOldOnesGo(t *testing.T) {
 	l := New(Settings{})
-	hot := &Entry{}
-	add(l, "hot", hot)
+	hot := &Grant{}
+	insert(l, "hot", hot)
 	for i := 0; i < 3*maxKeys; i++ {
-		add(l, numbered(i), &Entry{})
+		insert(l, numbered(i), &Grant{})
 		if i%1000 == 0 {
-			require.Same(t, hot, get(l, "hot"), "what is asked for stays")
+			require.Same(t, hot, lookup(l, "hot"), "what is asked for stays")
 		}
 	}
-	require.LessOrEqual(t, len(l.young)+len(l.old), maxKeys)
-	require.Nil(t, get(l, numbered(0)))
-	require.NotNil(t, get(l, numbered(3*maxKeys-1)))
+	require.LessOrEqual(t, len(l.recent)+len(l.previous), maxKeys)
+	require.Nil(t, lookup(l, numbered(0)))
+	require.NotNil(t, lookup(l, numbered(3*maxKeys-1)))
 }
 
 func TestHand_isBounded(t *testing.T) {
-	hand := NewHand(New(Settings{}), nil, 0, Naming{})
-	for i := 0; i < 3*maxHeld; i++ {
-		hold(hand, numbered(i), &Entry{})
-		require.LessOrEqual(t, len(hand.Held), maxHeld)
+	hand := NewCache(New(Settings{}), nil, 0, KeyMaker{})
+	for i := 0; i < 3*maxGrants; i++ {
+		put(hand, numbered(i), &Grant{})
+		require.LessOrEqual(t, len(hand.Grants), maxGrants)
 	}
-	require.Contains(t, hand.Held, numbered(3*maxHeld-1))
-	long := strings.Repeat("x", maxRaw)
-	hold(hand, long+"x", &Entry{})
-	require.NotContains(t, hand.Held, long+"x", "a client may send 64 KB")
-	hold(hand, long, &Entry{})
-	require.Contains(t, hand.Held, long)
+	require.Contains(t, hand.Grants, numbered(3*maxGrants-1))
+	long := strings.Repeat("x", maxIDLen)
+	put(hand, long+"x", &Grant{})
+	require.NotContains(t, hand.Grants, long+"x", "a client may send 64 KB")
+	put(hand, long, &Grant{})
+	require.Contains(t, hand.Grants, long)
 }
 
 func TestHand_holdsNothingOfAnotherLimit(t *testing.T) {
 	server := redistest.Start(t)
 	l := newLimiter(newStore(t, server.Addr()))
 	wide, narrow := NewLimit(1000, 1, time.Hour), NewLimit(2, 1, time.Hour)
-	hand := NewHand(l, wide, 5*time.Second, Naming{})
+	hand := NewCache(l, wide, 5*time.Second, KeyMaker{})
 	ask := func() int64 {
-		if verdict := Spend(hand, "raw", l.Now()); verdict != 0 {
+		if verdict := AllowCached(hand, "raw", l.Now()); verdict != 0 {
 			return verdict
 		}
 		verdict, err := allowBy(hand, "raw", "ip:a", l.Now())
 		require.NoError(t, err)
 		return verdict
 	}
-	for i := 0; i < 100 && (hand.Held["raw"] == nil || hand.Held["raw"].Tokens == 0); i++ {
+	for i := 0; i < 100 && (hand.Grants["raw"] == nil || hand.Grants["raw"].Tokens == 0); i++ {
 		require.Equal(t, int64(1), ask())
 	}
-	held := hand.Held["raw"]
+	held := hand.Grants["raw"]
 	require.NotNil(t, held)
 	require.Greater(t, held.Tokens, int64(0), "a lease")
-	verdict, err := allowBy(NewHand(l, narrow, 5*time.Second, Naming{}), "raw", "ip:a", l.Now())
+	verdict, err := allowBy(NewCache(l, narrow, 5*time.Second, KeyMaker{}), "raw", "ip:a", l.Now())
 	require.NoError(t, err)
 	require.Equal(t, int64(1), verdict)
 	require.Zero(t, held.Tokens, "the other limit has taken the key over, lease and all")
@@ -293,11 +293,11 @@ func TestHand_leaseEndsEarlyForASlowClock(t *testing.T) {
 		for i := 0; i < 100 && !found; i++ {
 			before := l.Now()
 			require.Equal(t, int64(1), allow(t, l, row.name, row.limit))
-			if e := get(l, row.name); e.Tokens > 0 {
-				require.GreaterOrEqual(t, e.ends, before+row.ends, row.name)
-				require.LessOrEqual(t, e.ends, l.Now()+row.ends, row.name)
-				e.Until = e.ends // as it is when it is to be renewed
-				require.Equal(t, int64(0), spend(e, row.limit, e.ends), "%s: its last microseconds are not for it", row.name)
+			if e := lookup(l, row.name); e.Tokens > 0 {
+				require.GreaterOrEqual(t, e.leaseEnds, before+row.ends, row.name)
+				require.LessOrEqual(t, e.leaseEnds, l.Now()+row.ends, row.name)
+				e.Until = e.leaseEnds // as it is when it is to be renewed
+				require.Equal(t, int64(0), spendLocked(e, row.limit, e.leaseEnds), "%s: its last microseconds are not for it", row.name)
 				found = true
 			}
 		}
@@ -333,14 +333,14 @@ func TestAskFor_asksAheadForWhatIsLikelyToBeUsed(t *testing.T) {
 	}
 	for _, row := range rows {
 		const now = 5000 * second
-		e := &Entry{Limit: row.limit, asks: row.asks, usage: row.usage, used: row.used, asked: now - row.passed}
+		e := &Grant{Limit: row.limit, requests: row.asks, shortUse: row.usage, longUse: row.used, prefetchedAt: now - row.passed}
 		if row.leased > 0 {
-			e.lease, e.leased, e.Tokens, e.ends = 7, row.leased, row.left, e.asked+lasts(longMicros)
+			e.leaseNumber, e.leaseTokens, e.Tokens, e.leaseEnds = 7, row.leased, row.left, e.prefetchedAt+lasts(longMicros)
 			if row.limit == slow {
-				e.ends = e.asked + lasts(leaseMicros)
+				e.leaseEnds = e.prefetchedAt + lasts(leaseMicros)
 			}
 		}
-		word, ends := askFor(e, &batch{number: 3, limit: row.limit}, 0, now)
+		word, ends := askLocked(e, &batch{number: 3, limit: row.limit}, 0, now)
 		require.Equal(t, store.Word(row.words), word, row.name)
 		require.Equal(t, strings.Count(row.words, " ") == 4, ends, row.name)
 	}
@@ -356,7 +356,7 @@ func TestNewLimit_fewMayBeLeasedForLong(t *testing.T) {
 		{10000, time.Second, 625}, {1000000000, time.Microsecond, 62500000000000},
 	}
 	for _, row := range rows {
-		require.Equal(t, row.few, NewLimit(10, row.refill, row.period).few, "%d in %s", row.refill, row.period)
+		require.Equal(t, row.few, NewLimit(10, row.refill, row.period).longLeaseMax, "%d in %s", row.refill, row.period)
 	}
 }
 
@@ -378,9 +378,9 @@ func TestAllow_aKeyTwiceInABatch(t *testing.T) {
 	redis := newStore(t, server.Addr())
 	l := newLimiter(&held{redis, gate})
 	limit := NewLimit(1000, 1, time.Hour)
-	drain := &store.Call{Script: script, Number: 1, Words: []string{store.Word(l.Prefix + "ip:a"), limit.word, leaseWord, store.Word("300 0")}}
+	drain := &store.Call{Script: script, Number: 1, Words: []string{store.Word(l.Prefix + "ip:a"), limit.wire, leaseWire, store.Word("300 0")}}
 	require.NoError(t, redis.Run([]*store.Call{drain}, time.Now().Add(5*time.Second)))
-	hand := NewHand(l, limit, 5*time.Second, Naming{})
+	hand := NewCache(l, limit, 5*time.Second, KeyMaker{})
 	now := l.Now() // it stands still: none leaves because Redis is far away
 	var done sync.WaitGroup
 	ask := func(key string) {
@@ -396,13 +396,13 @@ func TestAllow_aKeyTwiceInABatch(t *testing.T) {
 	gathered := func() (n int) {
 		l.Mu.Lock()
 		defer l.Mu.Unlock()
-		if b := hand.line.forming; b != nil {
+		if b := hand.queue.open; b != nil {
 			n = len(b.keys)
 		}
 		return n
 	}
 	ask("ip:first")
-	require.Eventually(t, func() bool { l.Mu.Lock(); defer l.Mu.Unlock(); return l.flying == 1 && l.cleared == 0 }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { l.Mu.Lock(); defer l.Mu.Unlock(); return l.inFlight == 1 && l.claimed == 0 }, 5*time.Second, time.Millisecond)
 	for i := 1; i <= 4; i++ {
 		ask("ip:a")
 		require.Eventually(t, func() bool { return gathered() == i }, 5*time.Second, time.Millisecond)
@@ -410,8 +410,8 @@ func TestAllow_aKeyTwiceInABatch(t *testing.T) {
 	gate <- struct{}{}
 	gate <- struct{}{}
 	done.Wait()
-	e := get(l, "ip:a")
+	e := lookup(l, "ip:a")
 	require.Greater(t, e.Tokens, int64(0), "a lease")
-	require.Equal(t, e.leased, e.Tokens)
-	require.Zero(t, e.batch)
+	require.Equal(t, e.leaseTokens, e.Tokens)
+	require.Zero(t, e.prefetchBatch)
 }

@@ -3,24 +3,24 @@ package ratelimit
 // A long lease is renewed in its second half, beside the requests: its client goes on with what it has, and the key waits for the next
 // batch of its line to take it along. Few of those who come again within a minute ever wait for Redis.
 const (
-	company   = 8  // so many keys wait for a batch that somebody asks in; then they make one of their own
-	maxEnding = 32 // and no batch takes along more
+	renewTogether = 8  // so many keys wait for a batch that somebody asks in; then they make one of their own
+	maxRenewals   = 32 // and no batch takes along more
 )
 
 // prolong takes a token of a lease that is to be renewed, and lets its line know. It returns the verdict. The limiter's Mu is held,
 // and given back.
-func prolong(hand *Hand, e *Entry, key string, now int64) int64 {
-	l, line := hand.limiter, hand.line
+func takeAndRenew(hand *Cache, e *Grant, key string, now int64) int64 {
+	l, line := hand.limiter, hand.queue
 	e.Tokens--
-	e.Until = e.ends // the rest may be taken without more ado
-	if !l.Away.Load() {
-		e.ending = true
-		line.ending = append(line.ending, key)
-		if len(line.ending) >= company && line.forming == nil {
-			shut(hand, now) // begins the batch
+	e.Until = e.leaseEnds // the rest may be taken without more ado
+	if !l.Unavailable.Load() {
+		e.renewing = true
+		line.renewals = append(line.renewals, key)
+		if len(line.renewals) >= renewTogether && line.open == nil {
+			cannotJoin(hand, now) // begins the batch
 		}
 	}
-	passes := now < *l.Clear
+	passes := now < *l.HealthyUntil
 	l.Mu.Unlock()
 	if passes {
 		return now
@@ -29,22 +29,22 @@ func prolong(hand *Hand, e *Entry, key string, now int64) int64 {
 }
 
 // renew has a batch that leaves renew leases, in exchange for what is left of them. mu is held.
-func renew(l *Limiter, b *batch, now int64) {
-	line := b.hand.line
-	keys := line.ending
-	line.ending = nil
-	if len(keys) > maxEnding {
-		line.ending = keys[maxEnding:]
-		keys = keys[:maxEnding]
+func addRenewals(l *Limiter, b *batch, now int64) {
+	line := b.cache.queue
+	keys := line.renewals
+	line.renewals = nil
+	if len(keys) > maxRenewals {
+		line.renewals = keys[maxRenewals:]
+		keys = keys[:maxRenewals]
 	}
 	for _, key := range keys {
-		e := get(l, key)
-		if e == nil || !e.ending || e.batch != 0 || e.Limit != b.limit {
+		e := lookup(l, key)
+		if e == nil || !e.renewing || e.prefetchBatch != 0 || e.Limit != b.limit {
 			continue // it was asked for since, or forgotten
 		}
-		word, ends := askAhead(e, b, len(b.keys), 0, now)
-		e.asks = 0
-		enter(b, e, word, ends, len(b.keys))
+		word, ends := askAndPrefetch(e, b, len(b.keys), 0, now)
+		e.requests = 0
+		addArg(b, e, word, ends, len(b.keys))
 		b.keys = append(b.keys, key)
 	}
 }

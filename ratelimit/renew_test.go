@@ -12,13 +12,13 @@ import (
 )
 
 // leases has each of so many clients hold a long lease, and returns the limiter, with a clock that only ahead moves, and a hand.
-func leases(t *testing.T, shared Store, clients int) (l *Limiter, hand *Hand, ahead *int64) {
+func leases(t *testing.T, shared Store, clients int) (l *Limiter, hand *Cache, ahead *int64) {
 	l = newLimiter(shared)
 	t.Cleanup(func() { Close(l) })
 	ahead = new(int64)
 	now := l.Now
 	l.Now = func() int64 { return now() + atomic.LoadInt64(ahead) }
-	hand = NewHand(l, NewLimit(10000, 10000, time.Second), 5*time.Second, headers)
+	hand = NewCache(l, NewLimit(10000, 10000, time.Second), 5*time.Second, headers)
 	for i := 0; i < clients; i++ {
 		for tokenOf(hand, raw(i)) == 0 {
 			require.Equal(t, int64(1), request(hand, raw(i)))
@@ -30,20 +30,20 @@ func leases(t *testing.T, shared Store, clients int) (l *Limiter, hand *Hand, ah
 func raw(i int) string { return fmt.Sprint("c", i) }
 
 // tokenOf returns how many tokens the hand has for a client.
-func tokenOf(hand *Hand, raw string) int64 {
+func tokenOf(hand *Cache, raw string) int64 {
 	hand.lock.Lock()
 	defer hand.lock.Unlock()
-	if e := hand.Held[raw]; e != nil {
+	if e := hand.Grants[raw]; e != nil {
 		return e.Tokens
 	}
 	return 0
 }
 
 // endOf returns when the lease of a client ends.
-func endOf(hand *Hand, raw string) int64 {
+func endOf(hand *Cache, raw string) int64 {
 	hand.lock.Lock()
 	defer hand.lock.Unlock()
-	return hand.Held[raw].ends
+	return hand.Grants[raw].leaseEnds
 }
 
 func TestRenew_whoAsksTakesThoseAlongThatWait(t *testing.T) {
@@ -66,19 +66,19 @@ func TestRenew_whoAsksTakesThoseAlongThatWait(t *testing.T) {
 	for i := 0; i < 3; i++ {
 		require.Greater(t, endOf(hand, raw(i)), ends+60*second, "renewed")
 		require.Greater(t, tokenOf(hand, raw(i)), int64(0))
-		require.Zero(t, get(l, headers.Kind+raw(i)).batch, "it may ask ahead again")
+		require.Zero(t, lookup(l, headers.Kind+raw(i)).prefetchBatch, "it may ask ahead again")
 	}
 }
 
 func TestRenew_manyThatWaitGoAlone(t *testing.T) {
 	server := redistest.Start(t)
-	_, hand, ahead := leases(t, newStore(t, server.Addr()), company)
+	_, hand, ahead := leases(t, newStore(t, server.Addr()), renewTogether)
 	atomic.StoreInt64(ahead, 61*second)
-	ends := endOf(hand, raw(company-1))
-	for i := 0; i < company; i++ {
+	ends := endOf(hand, raw(renewTogether-1))
+	for i := 0; i < renewTogether; i++ {
 		require.Equal(t, int64(1), request(hand, raw(i)))
 	}
-	for i := 0; i < company; i++ {
+	for i := 0; i < renewTogether; i++ {
 		require.Eventually(t, func() bool { return endOf(hand, raw(i)) > ends+59*second }, 5*time.Second, time.Millisecond)
 	}
 }
@@ -90,8 +90,8 @@ func TestRenew_whatWasAskedForSinceIsLeftAlone(t *testing.T) {
 	l, hand, _ := leases(t, counted, 1)
 	calls := atomic.LoadInt64(&counted.calls)
 	l.Mu.Lock()
-	hand.line.ending = []string{headers.Kind + raw(0), headers.Kind + "x"}
-	shut(hand, l.Now())
+	hand.queue.renewals = []string{headers.Kind + raw(0), headers.Kind + "x"}
+	cannotJoin(hand, l.Now())
 	l.Mu.Unlock()
 	landed := func() bool { return atomic.LoadInt64(&counted.calls) == calls+1 && idle(l) == 1 }
 	require.Eventually(t, landed, 5*time.Second, time.Millisecond)
@@ -104,27 +104,27 @@ func TestRenew_givesBackWhatIsLeft(t *testing.T) {
 	l, hand, ahead := leases(t, newStore(t, server.Addr()), 1)
 	atomic.StoreInt64(ahead, 61*second)
 	require.Equal(t, int64(1), request(hand, raw(0)))
-	b := &batch{number: 99, hand: hand, limit: hand.limit}
-	left, lease := tokenOf(hand, raw(0)), hand.Held[raw(0)].lease
+	b := &batch{number: 99, cache: hand, limit: hand.limit}
+	left, lease := tokenOf(hand, raw(0)), hand.Grants[raw(0)].leaseNumber
 	l.Mu.Lock()
-	renew(l, b, l.Now())
+	addRenewals(l, b, l.Now())
 	l.Mu.Unlock()
 	require.Equal(t, []string{headers.Kind + raw(0)}, b.keys)
-	require.Len(t, b.asks, 1)
-	require.Regexp(t, fmt.Sprintf("\r\n0 [0-9]+ [0-9]+ %d %d$", lease, left), b.asks[0])
-	require.Equal(t, []int{0}, b.ends)
+	require.Len(t, b.args, 1)
+	require.Regexp(t, fmt.Sprintf("\r\n0 [0-9]+ [0-9]+ %d %d$", lease, left), b.args[0])
+	require.Equal(t, []int{0}, b.returns)
 	require.Zero(t, tokenOf(hand, raw(0)))
 }
 
 func TestRenew_whileRedisIsAwayALeaseIsSpentToItsEnd(t *testing.T) {
 	server := redistest.Start(t)
 	l, hand, ahead := leases(t, newStore(t, server.Addr()), 1)
-	l.Away.Store(true)
+	l.Unavailable.Store(true)
 	atomic.StoreInt64(ahead, 61*second)
 	for left := tokenOf(hand, raw(0)); left > 0; left-- {
 		require.Equal(t, int64(1), request(hand, raw(0)))
 	}
-	require.Equal(t, int64(Failed), request(hand, raw(0)))
-	require.ErrorIs(t, Trouble(hand), store.ErrUnavailable)
-	require.Empty(t, hand.line.ending)
+	require.Equal(t, int64(Undecided), request(hand, raw(0)))
+	require.ErrorIs(t, LastErr(hand), store.ErrUnavailable)
+	require.Empty(t, hand.queue.renewals)
 }

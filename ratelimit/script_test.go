@@ -40,7 +40,7 @@ func (a ask) words() string {
 }
 
 func askStep(key string, limit *Limit, a ask, at int64) redistest.Step {
-	return redistest.Step{At: epoch + at, Keys: []string{key}, Args: []string{limit.words, allWords, a.words()}}
+	return redistest.Step{At: epoch + at, Keys: []string{key}, Args: []string{limit.text, allWords, a.words()}}
 }
 
 func fullBucket(limit *Limit, now int64) bucket {
@@ -187,7 +187,7 @@ func TestScript_answersForEachKeyOnItsOwn(t *testing.T) {
 		keys = append(keys, key)
 	}
 	keys = append(keys, "good2")
-	args := []string{limit.words, allWords}
+	args := []string{limit.text, allWords}
 	for range keys {
 		args = append(args, "1 0")
 	}
@@ -233,7 +233,7 @@ func TestScript_newKeysInABatch(t *testing.T) {
 			server.Do("FLUSHALL")
 			server.Do("RPUSH", "list", "x")
 			server.Do("SET", "text", "x")
-			step := redistest.Step{At: epoch, Keys: strings.Fields(row.keys), Args: append([]string{limit.words, allWords}, row.asks...)}
+			step := redistest.Step{At: epoch, Keys: strings.Fields(row.keys), Args: append([]string{limit.text, allWords}, row.asks...)}
 			require.Equal(t, row.answer, server.Walk([]string{script}, []redistest.Step{step})[0], row.name)
 			require.Equal(t, int64(1), server.Int("LLEN", "list"), "left alone")
 			require.Equal(t, "x", server.Text("GET", "text"), "left alone")
@@ -259,7 +259,7 @@ func TestScript_aFullRedis(t *testing.T) {
 		for _, key := range row.keys {
 			call.Words = append(call.Words, store.Word(key))
 		}
-		call.Words = append(call.Words, limit.word, leaseWord)
+		call.Words = append(call.Words, limit.wire, leaseWire)
 		s.Run([]*store.Call{call}, time.Now().Add(5*time.Second))
 		if row.err != "" {
 			require.ErrorContains(t, call.Err, row.err)
@@ -335,7 +335,7 @@ func TestScript_plenty(t *testing.T) {
 		{1000, 1, "1 8 0", "1:991000000:8:"},
 	} {
 		limit := NewLimit(row.capacity, 1, time.Second)
-		call := &store.Call{Script: script, Number: 1, Words: []string{store.Word(digits(int64(i))), limit.word, leaseWord}}
+		call := &store.Call{Script: script, Number: 1, Words: []string{store.Word(digits(int64(i))), limit.wire, leaseWire}}
 		if row.ask != "" {
 			call.Words = append(call.Words, store.Word(row.ask))
 		}

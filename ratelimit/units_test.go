@@ -65,7 +65,7 @@ func TestAllowLocal_aFullBucketIsFullInALongerPeriod(t *testing.T) {
 	brief, daily := NewLimit(1000000000, 1, time.Microsecond), NewLimit(100000, 1, 24*time.Hour)
 	require.True(t, allowedLocal(l, "ip:a", brief, 0))
 	require.True(t, allowedLocal(l, "ip:a", daily, 0))
-	require.Equal(t, int64(99999)*daily.period, get(l, "ip:a").bucket.level)
+	require.Equal(t, int64(99999)*daily.period, lookup(l, "ip:a").bucket.level)
 }
 
 // Where there is no room for another key, what is forgotten is full by its own limit, whatever that of the key is that comes.
@@ -78,8 +78,8 @@ func TestAllowLocal_eachKeyIsJudgedByItsOwnLimit(t *testing.T) {
 	for i := 0; i < 3; i++ {
 		require.Equal(t, i < 2, allowedLocal(l, numbered(maxKeys+i), narrow, 0), "the others share a bucket")
 	}
-	require.Len(t, l.young, halfOfKeys)
-	require.Len(t, l.old, halfOfKeys, "none is full, though each would be by the other limit")
+	require.Len(t, l.recent, halfOfKeys)
+	require.Len(t, l.previous, halfOfKeys, "none is full, though each would be by the other limit")
 	for i := 0; i < 3; i++ {
 		require.Equal(t, i < 2, allowedLocal(l, numbered(maxKeys+i), brief, 0), "under another limit they share another")
 	}
@@ -92,9 +92,9 @@ func TestAllowLocal_theLastLimitJudges(t *testing.T) {
 	l := New(Settings{})
 	require.True(t, allowedLocal(l, "ip:a", narrow, 0))
 	require.True(t, allowedLocal(l, "ip:a", wide, 0))
-	require.Same(t, wide, get(l, "ip:a").Limit)
+	require.Same(t, wide, lookup(l, "ip:a").Limit)
 	require.True(t, allowedLocal(l, "ip:b", wide, 0))
 	require.True(t, allowedLocal(l, "ip:b", narrow, 0))
-	require.Same(t, narrow, get(l, "ip:b").Limit)
-	require.False(t, dropFull(l.young, 0), "neither is full")
+	require.Same(t, narrow, lookup(l, "ip:b").Limit)
+	require.False(t, evictFull(l.recent, 0), "neither is full")
 }

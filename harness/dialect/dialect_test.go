@@ -16,7 +16,7 @@ import (
 )
 
 // folders of what Traefik interprets.
-var folders = []string{".", "ratelimit", "breaker", "internal/store", "internal/clientkey", "internal/recorder", "internal/logging"}
+var folders = []string{".", "ratelimit", "breaker", "internal/store", "identity", "internal/recorder", "internal/logging"}
 
 // forbiddenImports cannot be had in the interpreter, or are not what they seem there.
 var forbiddenImports = []string{"unsafe", "syscall", "os/exec", "embed", "slices", "maps", "cmp", "iter", "log/slog"}

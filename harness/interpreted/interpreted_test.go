@@ -18,7 +18,7 @@ import (
 const module = "github.com/resilient-gateway/resilience"
 
 var packages = []string{
-	"", "ratelimit", "breaker", "internal/store", "internal/clientkey", "internal/recorder", "internal/logging",
+	"", "ratelimit", "breaker", "internal/store", "identity", "internal/recorder", "internal/logging",
 }
 
 func TestInterpreted(t *testing.T) {

@@ -67,7 +67,7 @@ type gateway struct {
 	begun   time.Time // on its own clock, which shares no zero with the others'
 	drift   float64   // and is a little fast or slow
 	limiter *ratelimit.Limiter
-	hand    *ratelimit.Hand
+	hand    *ratelimit.Cache
 
 	mu       sync.Mutex    // guards admitted
 	admitted []window.Span // of the one client
@@ -99,7 +99,7 @@ func (f *fleet) restart(g *gateway) {
 	g.limiter = ratelimit.New(ratelimit.Settings{
 		Store: f.redis, Prefix: "bucket:", Name: func(key string) string { return key }, Now: g.now,
 	})
-	g.hand = ratelimit.NewHand(g.limiter, f.limit, time.Second, ratelimit.Naming{})
+	g.hand = ratelimit.NewCache(g.limiter, f.limit, time.Second, ratelimit.KeyMaker{})
 }
 
 // stop returns when all that was asked is answered, and no gateway runs any more.
@@ -113,7 +113,7 @@ func (f *fleet) stop() {
 // ask has a client ask a gateway once, and comes back at once: who has to wait for Redis does so beside.
 func (f *fleet) ask(g *gateway, key string) {
 	start := time.Since(f.redis.begun).Microseconds()
-	verdict := ratelimit.Spend(g.hand, key, g.now())
+	verdict := ratelimit.AllowCached(g.hand, key, g.now())
 	if verdict > 0 {
 		g.admit(start, start)
 	}
@@ -122,9 +122,9 @@ func (f *fleet) ask(g *gateway, key string) {
 	}
 	limiter, hand := g.limiter, g.hand
 	f.asking.Go(func() {
-		verdict := ratelimit.Take(hand, key, g.now())
-		if verdict == ratelimit.Failed {
-			panic(ratelimit.Trouble(hand)) // this Redis never fails
+		verdict := ratelimit.Allow(hand, key, g.now())
+		if verdict == ratelimit.Undecided {
+			panic(ratelimit.LastErr(hand)) // this Redis never fails
 		}
 		end := time.Since(f.redis.begun).Microseconds()
 		if end > start {

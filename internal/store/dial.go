@@ -99,7 +99,7 @@ func dial(s *Store) (*conn, error) {
 	}
 	c := newConn(raw, settings.DialTimeout)
 	c.secure = settings.TLS != nil
-	c.away = &s.Away
+	c.away = &s.Unavailable
 	if err := greet(s, c, deadline); err != nil {
 		shut(c)
 		return nil, err

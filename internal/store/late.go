@@ -81,7 +81,7 @@ func late(s *Store, c *conn, calls []*Call, deadline time.Time) error {
 	}
 	if !now.Before(until) {
 		shut(c)
-		s.markDown(reason)
+		s.markUnavailable(reason)
 		return reason
 	}
 	if !noteLate(s, c) {
@@ -140,9 +140,9 @@ func (s *Store) awaitRest(c *conn, lines int, until time.Time) {
 	if err != nil {
 		shut(c)
 		if isTimeout(err) {
-			s.markDown(lateness(s))
+			s.markUnavailable(lateness(s))
 		} else if c.fresh {
-			s.markDown(failureOf(c, err))
+			s.markUnavailable(failureOf(c, err))
 		}
 		s.noteLost()
 		return

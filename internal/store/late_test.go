@@ -134,7 +134,7 @@ func TestStore_isDownWhereRedisDoesNotAnswerACallThatCameLate(t *testing.T) {
 	begun := time.Now()
 	call := &Call{Script: sum, Args: []string{"1", "1"}}
 	require.ErrorIs(t, s.Run([]*Call{call}, begun.Add(20*time.Millisecond)), ErrUnavailable)
-	require.False(t, s.Down())
+	require.False(t, s.IsUnavailable())
 	n.await(t, 1)
 	require.Greater(t, time.Since(begun), s.settings.Timeout, "it has all of its time")
 	require.EqualError(t, n.get(0), "i/o timeout: no answer within 200ms")

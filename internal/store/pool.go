@@ -56,7 +56,7 @@ func endWaitAfter(s *Store, w *wait, patience time.Duration, look int) *time.Tim
 func takeOrWait(s *Store) (*conn, *wait, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.Away.Load() {
+	if s.Unavailable.Load() {
 		return nil, nil, ErrUnavailable
 	}
 	if last := len(s.idle) - 1; last >= 0 {
@@ -99,7 +99,7 @@ func (s *Store) dial() {
 	c, err := s.tryDial()
 	defer s.dialled(c)
 	if err != nil {
-		s.markDown(err)
+		s.markUnavailable(err)
 	}
 }
 

@@ -346,7 +346,7 @@ func TestStore_livesOnAfterAPanicUnderItsLock(t *testing.T) {
 	s, _ := open(t, Settings{Address: server.Addr()})
 	steps := map[string]func(){
 		"a connection is given back": func() { s.waits = []*wait{nil} },
-		"a wait ends":                func() { s.waits = []*wait{nil}; s.markDown(errNotRedis) },
+		"a wait ends":                func() { s.waits = []*wait{nil}; s.markUnavailable(errNotRedis) },
 		"a connection is none":       func() { s.idle = []*conn{{}} },
 	}
 	for name, step := range steps {

@@ -20,7 +20,7 @@ func (s *Store) Run(calls []*Call, deadline time.Time) (err error) {
 			if locked {
 				s.mu.Unlock()
 			}
-			err = stumble(s, c, calls, trouble)
+			err = recoverRun(s, c, calls, trouble)
 		}
 	}()
 	if len(calls) != 1 {
@@ -54,12 +54,12 @@ func (s *Store) Run(calls []*Call, deadline time.Time) (err error) {
 	n, err := io.WriteString(c.raw, counts[len(words)]+call.Script.byName+numbers[call.Number]+strings.Join(words, newline)+newline)
 	c.asked = time.Now() // not before: this process may have been halted
 	if err != nil {
-		return goOnUnsent(s, c, calls, n, err, deadline)
+		return finishUnsent(s, c, calls, n, err, deadline)
 	}
 	c.limit.N = maxReply
 	line, err := c.reader.ReadString('\n')
 	if err != nil || line[0] != '+' {
-		return goOn(s, c, calls, line, err, deadline)
+		return finishSlow(s, c, calls, line, err, deadline)
 	}
 	c.fresh = false
 	c.used = c.asked

@@ -41,7 +41,7 @@ type Store struct {
 	notify func(reason error)
 
 	// Away tells whether the store is marked down, without a call of ours.
-	Away atomic.Bool
+	Unavailable atomic.Bool
 
 	lost atomic.Int64 // see Lost
 	// noLoad is set once Redis has refused to load a script for us.
@@ -67,7 +67,7 @@ func New(settings Settings, notify func(reason error)) *Store {
 }
 
 // Down tells whether the store is marked down.
-func (s *Store) Down() bool { return s.Away.Load() }
+func (s *Store) IsUnavailable() bool { return s.Unavailable.Load() }
 
 // Close lets the store's connections go. Calls that still come are served, each on a connection of its own.
 func (s *Store) Close() {

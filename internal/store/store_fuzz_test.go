@@ -59,7 +59,7 @@ func FuzzReplies(f *testing.F) {
 		}
 		alone, same := &Call{Script: sum}, &Call{Script: sum}
 		s := New(Settings{}, nil)
-		s.Away.Store(true) // so that no failure is news
+		s.Unavailable.Store(true) // so that no failure is news
 		s.idle = []*conn{answering(t, reply)}
 		s.Run([]*Call{alone}, time.Now().Add(200*time.Millisecond))
 		if run(answering(t, reply), []*Call{same}, time.Now().Add(200*time.Millisecond)) != nil {

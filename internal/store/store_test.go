@@ -69,7 +69,7 @@ func add(s *Store, a, b string) (int64, error) {
 }
 
 func isUp(s *Store) func() bool {
-	return func() bool { return !s.Down() }
+	return func() bool { return !s.IsUnavailable() }
 }
 
 func TestStore_runsAScriptThatRedisHasNotGot(t *testing.T) {
@@ -130,7 +130,7 @@ func TestStore_runsManyCallsInOneRoundTrip(t *testing.T) {
 	require.Equal(t, []int64{4}, calls[2].Reply)
 	require.ErrorIs(t, calls[3].Err, errBadReply)
 	require.Equal(t, []int64{6}, calls[4].Reply)
-	require.False(t, s.Down())
+	require.False(t, s.IsUnavailable())
 }
 
 func TestStore_sendsACallOfVeryManyWords(t *testing.T) {
@@ -204,7 +204,7 @@ func TestStore_answersAtOnceWhileRedisIsAway(t *testing.T) {
 	s, n := open(t, Settings{Address: "127.0.0.1:" + redistest.FreePort(t)})
 	_, err := add(s, "1", "1")
 	require.ErrorIs(t, err, ErrUnavailable)
-	require.True(t, s.Down())
+	require.True(t, s.IsUnavailable())
 	n.await(t, 1)
 
 	begun := time.Now()
@@ -225,7 +225,7 @@ func TestStore_comesBackAfterARestartOfRedis(t *testing.T) {
 	server.Kill()
 	_, err = add(s, "1", "1")
 	require.ErrorIs(t, err, ErrUnavailable)
-	require.True(t, s.Down())
+	require.True(t, s.IsUnavailable())
 
 	server.Run()
 	require.Eventually(t, isUp(s), 2*time.Second, 5*time.Millisecond)
@@ -263,7 +263,7 @@ func TestStore_isDownWhenRedisDoesNotAnswerInTime(t *testing.T) {
 	_, err = add(s, "1", "1")
 	require.ErrorIs(t, err, ErrUnavailable)
 	require.Less(t, time.Since(begun), s.settings.Timeout+100*time.Millisecond+late())
-	require.Eventually(t, s.Down, time.Second, time.Millisecond, "at once, but where this process was halted")
+	require.Eventually(t, s.IsUnavailable, time.Second, time.Millisecond, "at once, but where this process was halted")
 
 	server.Resume()
 	require.Eventually(t, isUp(s), 2*time.Second, 5*time.Millisecond)
@@ -296,9 +296,9 @@ func TestStore_isDownWhenRedisRefusesToWrite(t *testing.T) {
 			require.NoError(t, run())
 			server.Do(row.begin[0].(string), row.begin[1:]...)
 			require.ErrorIs(t, run(), ErrUnavailable)
-			require.True(t, s.Down())
+			require.True(t, s.IsUnavailable())
 			time.Sleep(300 * time.Millisecond)
-			require.True(t, s.Down(), "a Redis that answers but does not write is not back")
+			require.True(t, s.IsUnavailable(), "a Redis that answers but does not write is not back")
 			server.Do(row.end[0].(string), row.end[1:]...)
 			require.Eventually(t, isUp(s), 2*time.Second, 5*time.Millisecond)
 			require.NoError(t, run())
@@ -311,7 +311,7 @@ func TestStore_keepsNoConnectionThatCameTooLate(t *testing.T) {
 	server := redistest.Start(t)
 	s, _ := open(t, Settings{Address: server.Addr()})
 	s.dials++
-	s.markDown(errors.New("the test says so"))
+	s.markUnavailable(errors.New("the test says so"))
 	s.dial()
 	require.Len(t, s.idle, 0, "by the time Redis is back it may be dead, and would count as a fresh one that failed")
 	require.Equal(t, 0, s.dials)

@@ -51,7 +51,7 @@ func roundTrip(c *conn, calls []*Call, source bool, deadline time.Time) error {
 		if err != nil {
 			return err
 		}
-		if err = understand(c, call, line); err != nil {
+		if err = parseReply(c, call, line); err != nil {
 			return err
 		}
 	}
@@ -60,7 +60,7 @@ func roundTrip(c *conn, calls []*Call, source bool, deadline time.Time) error {
 
 // understand takes the reply to a call. Of those there are our scripts make two, a string and an error, and both are one
 // line. An error means that the connection is of no more use.
-func understand(c *conn, call *Call, line string) error {
+func parseReply(c *conn, call *Call, line string) error {
 	if line[0] == '+' {
 		read(call, line[1:])
 	} else if line[0] == '-' {

@@ -1,0 +1,56 @@
+package resilience
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/resilient-gateway/resilience/internal/redistest"
+	"github.com/stretchr/testify/require"
+)
+
+// Of a lease that is to be renewed a request takes one token more: of its own client's, and not of that which came before it.
+func TestLean_takesNothingOfWhoCameBefore(t *testing.T) {
+	redis := at(redistest.Start(t).Addr())
+	for _, row := range []struct {
+		name    string
+		circuit *CircuitBreakerConfig
+	}{{"limiter", nil}, {"both", failures("5")}} {
+		name := t.Name() + "-" + row.name
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		m, err := newMiddleware(ctx, status(http.StatusOK), &Config{
+			Redis: redis, CircuitBreaker: row.circuit,
+			RateLimit: &RateLimitConfig{
+				Capacity: "10000", RefillRate: "10000",
+				SourceCriterion: &SourceCriterionConfig{RequestHeaderName: "X-Client"},
+			},
+		}, name)
+		require.NoError(t, err)
+		ask := func(client string) {
+			r := httptest.NewRequest(http.MethodGet, "/", nil)
+			r.Header.Set("X-Client", client)
+			w := httptest.NewRecorder()
+			m.handler.ServeHTTP(w, r)
+			require.Equal(t, http.StatusOK, w.Code, name)
+		}
+
+		for i := 0; i < 5; i++ {
+			ask("before")
+		}
+		m.mu.Lock()
+		e := m.cache.Grants["before"]
+		require.NotNil(t, e, name)
+		e.Until = 0
+		left := e.Tokens
+		m.mu.Unlock()
+		require.NotZero(t, left, name)
+
+		ask("after")
+		require.Equal(t, left, e.Tokens, name)
+		require.Zero(t, e.Until, name)
+		ask("before")
+		require.Equal(t, left-1, e.Tokens, name)
+	}
+}

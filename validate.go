@@ -1,0 +1,353 @@
+package resilience
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/resilient-gateway/resilience/breaker"
+	"github.com/resilient-gateway/resilience/identity"
+	"github.com/resilient-gateway/resilience/internal/store"
+	"github.com/resilient-gateway/resilience/ratelimit"
+)
+
+// settings is a configuration that has been read and checked.
+type settings struct {
+	name       string
+	label      string         // the name, for people: it may be a hash, this is what was hashed
+	redis      store.Settings // in use where its Address is not empty
+	connection string         // of the connection to Redis: a hash of all that makes it
+	onError    string
+	limit      *ratelimit.Limit // nil: no rate limiter
+	keySource  identity.Source
+	policy     *breaker.Policy // nil: no circuit breaker
+	// hangTimeout is the time to the response headers after which a request is a failure. 0: there is none.
+	hangTimeout time.Duration
+	health      string   // path; empty: none
+	parts       []string // what is on, for people
+	warnings    []string
+}
+
+// What rules while Redis is away.
+const (
+	onErrorLocal = "local"
+	onErrorAllow = "allow"
+	onErrorDeny  = "deny"
+)
+
+const (
+	maxCount    = 1000000000 // of whole numbers
+	maxProbes   = 1000
+	maxExact    = int64(1) << 53 // Lua counts exactly below it
+	maxDuration = 10000 * 24 * time.Hour
+)
+
+// read checks the configuration. Its error tells all that is wrong with it.
+func read(config *Config, middleware string) (*settings, error) {
+	s := &settings{onError: onErrorLocal}
+	r := &problems{}
+	r.unknown("", config.Unknown, "name", "redis", "rateLimit", "circuitBreaker", "health")
+	s.label = labelOf(config.Name, middleware)
+	s.name = readName(r, config.Name, s.label)
+	if config.RateLimit != nil {
+		readRateLimit(r, s, config.RateLimit)
+	}
+	if config.CircuitBreaker != nil {
+		readCircuitBreaker(r, s, config.CircuitBreaker)
+	}
+	if config.Health != nil {
+		readHealth(r, s, config.Health)
+	}
+	if config.Redis != nil {
+		readRedis(r, s, config.Redis)
+	}
+	if s.redis.Address == "" && (s.limit != nil || s.policy != nil) {
+		s.parts = append(s.parts, "state in this process")
+	}
+	return s, r.err()
+}
+
+// does tells whether any part is on.
+func (s *settings) does() bool { return s.limit != nil || s.policy != nil || s.health != "" }
+
+// labelOf returns the name that was given, or that of the middleware without its provider.
+func labelOf(name, middleware string) string {
+	if name != "" {
+		return name
+	}
+	if at := strings.LastIndex(middleware, "@"); at > 0 {
+		return middleware[:at]
+	}
+	return middleware
+}
+
+func readName(r *problems, name, label string) string {
+	if name != "" && !isName(name) {
+		r.wrong("name", name, nameRule)
+	}
+	if !isName(label) {
+		// A provider may allow more than we do; Redis's keys do not.
+		return redact(label)
+	}
+	return label
+}
+
+const nameRule = "a name of letters, digits and . _ @ -, 64 at the most"
+
+func readRateLimit(r *problems, s *settings, c *RateLimitConfig) {
+	r.unknown("rateLimit.", c.Unknown, "capacity", "refillRate", "refillPeriod", "sourceCriterion")
+	capacity := r.count("rateLimit.capacity", c.Capacity, 1, maxCount, 100)
+	rate := r.count("rateLimit.refillRate", c.RefillRate, 1, maxCount, 10)
+	if isFraction(c.RefillRate) {
+		r.more("for a fraction of a token make refillPeriod longer")
+	}
+	period := r.duration("rateLimit.refillPeriod", c.RefillPeriod, time.Microsecond, time.Second)
+	if c.SourceCriterion != nil {
+		s.keySource = readSource(r, c.SourceCriterion)
+	}
+	s.limit = newLimit(r, capacity, rate, period)
+	s.parts = append(s.parts, fmt.Sprintf("rate limit: %d at once, %d each %s", capacity, rate, period))
+}
+
+// newLimit returns the limit. Where it would count in numbers that are too large, it is that of the same rate in smaller ones.
+func newLimit(r *problems, capacity, rate int64, period time.Duration) *ratelimit.Limit {
+	micros := period.Microseconds()
+	if capacity > (maxExact-1)/micros {
+		common := commonDivisor(rate, micros)
+		if capacity > (maxExact-1)/(micros/common) {
+			r.add(fmt.Sprintf("rateLimit: capacity %d, refillRate %d and refillPeriod %s are more than can be counted exactly; "+
+				"write the same rate as another fraction: capacity times refillPeriod must stay below 2^53 microseconds "+
+				"when refillRate and refillPeriod are divided by what they have in common", capacity, rate, period))
+			return ratelimit.NewLimit(1, 1, time.Second)
+		}
+		rate /= common
+		period /= time.Duration(common)
+	}
+	return ratelimit.NewLimit(capacity, rate, period)
+}
+
+func commonDivisor(a, b int64) int64 {
+	for b != 0 {
+		rest := a % b
+		a = b
+		b = rest
+	}
+	return a
+}
+
+func readSource(r *problems, c *SourceCriterionConfig) identity.Source {
+	const path = "rateLimit.sourceCriterion"
+	r.unknown(path+".", c.Unknown, "ipStrategy", "requestHeaderName", "requestHost")
+	criterion := identity.Source{
+		Header: c.RequestHeaderName,
+		Host:   r.flag(path+".requestHost", c.RequestHost),
+	}
+	given := 0
+	for _, on := range []bool{c.IPStrategy != nil, c.RequestHeaderName != "", criterion.Host} {
+		if on {
+			given++
+		}
+	}
+	if given > 1 {
+		r.add(path + ": ipStrategy, requestHeaderName and requestHost exclude each other; write one of them")
+	}
+	if c.RequestHeaderName != "" && !isHeaderName(c.RequestHeaderName) {
+		r.wrong(path+".requestHeaderName", c.RequestHeaderName, `the name of a header, such as "X-Api-Key"`)
+	}
+	if strings.EqualFold(c.RequestHeaderName, "Host") {
+		r.add(path + ".requestHeaderName: the host is not among the headers; write requestHost: true instead")
+	}
+	if c.IPStrategy != nil {
+		readIPStrategy(r, &criterion, c.IPStrategy)
+	}
+	return criterion
+}
+
+func readIPStrategy(r *problems, criterion *identity.Source, c *IPStrategyConfig) {
+	const path = "rateLimit.sourceCriterion.ipStrategy"
+	r.unknown(path+".", c.Unknown, "depth", "excludedIPs", "ipv6Subnet")
+	criterion.Depth = int(r.count(path+".depth", c.Depth, 0, 1000, 0))
+	criterion.IPv6Subnet = int(r.count(path+".ipv6Subnet", c.IPv6Subnet, 1, 128, 0))
+	for _, text := range c.ExcludedIPs {
+		text = strings.TrimSpace(text)
+		if text == "" {
+			r.add(path + ".excludedIPs: an entry is empty; write an address or a network there, or leave the entry out")
+			continue
+		}
+		prefix, err := parsePrefix(text)
+		if err != nil {
+			r.wrong(path+".excludedIPs", text, `an IP address or a network, such as "10.0.0.0/8"`)
+		}
+		criterion.Excluded = append(criterion.Excluded, prefix)
+	}
+}
+
+func parsePrefix(text string) (netip.Prefix, error) {
+	if strings.Contains(text, "/") {
+		prefix, err := netip.ParsePrefix(text)
+		if err == nil && prefix.Addr().Is4In6() && prefix.Bits() >= 96 {
+			prefix = netip.PrefixFrom(prefix.Addr().Unmap(), prefix.Bits()-96)
+		}
+		return prefix.Masked(), err
+	}
+	address, err := netip.ParseAddr(text)
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	address = address.Unmap().WithZone("")
+	return netip.PrefixFrom(address, address.BitLen()), nil
+}
+
+func readCircuitBreaker(r *problems, s *settings, c *CircuitBreakerConfig) {
+	r.unknown("circuitBreaker.", c.Unknown,
+		"failureThreshold", "resetTimeout", "halfOpenSuccessThreshold", "halfOpenMaxProbes", "probeTimeout", "hangTimeout")
+	failures := r.count("circuitBreaker.failureThreshold", c.FailureThreshold, 1, maxCount, 5)
+	reset := r.duration("circuitBreaker.resetTimeout", c.ResetTimeout, time.Microsecond, 30*time.Second)
+	successes := r.count("circuitBreaker.halfOpenSuccessThreshold", c.HalfOpenSuccessThreshold, 1, maxCount, 2)
+	probes := successes
+	if probes > maxProbes {
+		probes = maxProbes
+	}
+	probes = r.count("circuitBreaker.halfOpenMaxProbes", c.HalfOpenMaxProbes, 1, maxProbes, probes)
+	probe := r.duration("circuitBreaker.probeTimeout", c.ProbeTimeout, time.Microsecond, 10*time.Second)
+	s.policy = breaker.NewPolicy(failures, reset, successes, probes, probe)
+	s.hangTimeout = r.durationOrNever("circuitBreaker.hangTimeout", c.HangTimeout, time.Microsecond, 0)
+	part := fmt.Sprintf("circuit breaker: opens after %d failures, for %s; closes after %d successes, of %d probes at once, each within %s",
+		failures, reset, successes, probes, probe)
+	if s.hangTimeout > 0 {
+		part += fmt.Sprintf("; no response headers within %s is a failure", s.hangTimeout)
+	}
+	s.parts = append(s.parts, part)
+}
+
+func readHealth(r *problems, s *settings, c *HealthConfig) {
+	r.unknown("health.", c.Unknown, "path")
+	s.health = c.Path
+	if s.health == "" {
+		s.health = "/health"
+	}
+	if !strings.HasPrefix(s.health, "/") || strings.ContainsAny(s.health, "?# ") {
+		r.wrong("health.path", s.health, `a path that begins with / and holds no ?, # or space, such as "/health"`)
+	}
+	s.parts = append(s.parts, "health at "+s.health)
+}
+
+func readRedis(r *problems, s *settings, c *RedisConfig) {
+	r.unknown("redis.", c.Unknown, "address", "username", "password", "passwordEnv", "passwordFile", "db", "tls",
+		"timeout", "dialTimeout", "maxConnAge", "keyPrefix", "onError")
+	s.redis = store.Settings{
+		Address:     strings.TrimSpace(c.Address),
+		Username:    c.Username,
+		Password:    readPassword(r, s, c),
+		DB:          int(r.count("redis.db", c.DB, 0, 1000000, 0)),
+		Timeout:     r.duration("redis.timeout", c.Timeout, time.Microsecond, 100*time.Millisecond),
+		DialTimeout: r.duration("redis.dialTimeout", c.DialTimeout, time.Microsecond, time.Second),
+		MaxConnAge:  r.durationOrNever("redis.maxConnAge", c.MaxConnAge, time.Second, 5*time.Minute),
+		KeyPrefix:   c.KeyPrefix,
+	}
+	if s.redis.Address != "" {
+		r.address("redis.address", s.redis.Address)
+	}
+	if s.redis.KeyPrefix == "" {
+		s.redis.KeyPrefix = "resilience"
+	}
+	if !isName(s.redis.KeyPrefix) {
+		r.wrong("redis.keyPrefix", s.redis.KeyPrefix, nameRule)
+	}
+	if c.OnError != "" {
+		s.onError = c.OnError
+	}
+	if s.onError != onErrorLocal && s.onError != onErrorAllow && s.onError != onErrorDeny {
+		r.wrong("redis.onError", s.onError, "one of local, allow and deny")
+	}
+	identity := fmt.Sprintf("%q %q %q %d %s %s %s %q", s.redis.Address, c.Username, s.redis.Password, s.redis.DB,
+		s.redis.Timeout, s.redis.DialTimeout, s.redis.MaxConnAge, s.redis.KeyPrefix)
+	if c.TLS != nil {
+		s.redis.TLS = readTLS(r, s, c.TLS)
+		identity += tlsIdentity(c.TLS)
+	}
+	s.connection = redact(identity)
+	if s.redis.Address != "" {
+		s.parts = append(s.parts, fmt.Sprintf("redis %s, db %d, on error: %s", s.redis.Address, s.redis.DB, s.onError))
+	}
+}
+
+// tlsIdentity tells certificates apart by what their files hold now, so that a reload takes renewed ones up.
+func tlsIdentity(c *TLSConfig) string {
+	text := fmt.Sprintf(" %q %q %q", c.Enabled, c.ServerName, c.InsecureSkipVerify)
+	for _, file := range []string{c.CA, c.Cert, c.Key} {
+		if file != "" {
+			content, _ := readFile(file)
+			text += fmt.Sprintf(" %q", content)
+		}
+	}
+	return text
+}
+
+func readPassword(r *problems, s *settings, c *RedisConfig) string {
+	given := 0
+	for _, text := range []string{c.Password, c.PasswordEnv, c.PasswordFile} {
+		if text != "" {
+			given++
+		}
+	}
+	if given > 1 {
+		r.add("redis: password, passwordEnv and passwordFile exclude each other; write one of them")
+		return ""
+	}
+	if c.Password != "" {
+		s.warnings = append(s.warnings, "redis.password can be read in Traefik's API; prefer redis.passwordEnv or redis.passwordFile")
+	}
+	password := c.Password
+	if c.PasswordEnv != "" {
+		password = r.variable("redis.passwordEnv", c.PasswordEnv)
+	}
+	if c.PasswordFile != "" {
+		password = strings.TrimRight(string(r.content("redis.passwordFile", c.PasswordFile)), "\r\n")
+	}
+	if c.Username != "" && password == "" && given > 0 {
+		s.warnings = append(s.warnings, "redis.username is set, but the password is empty")
+	}
+	if c.Username != "" && given == 0 {
+		r.add("redis.username: a user needs a password; write passwordEnv or passwordFile too")
+	}
+	return password
+}
+
+func readTLS(r *problems, s *settings, c *TLSConfig) *tls.Config {
+	const path = "redis.tls"
+	r.unknown(path+".", c.Unknown, "enabled", "ca", "cert", "key", "serverName", "insecureSkipVerify")
+	enabled := r.flag(path+".enabled", c.Enabled)
+	config := &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		ServerName:         c.ServerName,
+		InsecureSkipVerify: r.flag(path+".insecureSkipVerify", c.InsecureSkipVerify),
+	}
+	if config.ServerName == "" {
+		config.ServerName, _, _ = net.SplitHostPort(s.redis.Address)
+	}
+	if (c.Cert == "") != (c.Key == "") {
+		r.add(path + ": cert and key go together; write both or neither")
+	}
+	if !enabled {
+		if c.Enabled == "" && c.CA+c.Cert+c.Key+c.ServerName+c.InsecureSkipVerify != "" {
+			s.warnings = append(s.warnings, "redis.tls has settings, but is not enabled: the connection is a plain one; write enabled: true, or false")
+		}
+		return nil
+	}
+	if c.CA != "" {
+		config.RootCAs = x509.NewCertPool()
+		content := r.content(path+".ca", c.CA)
+		if content != nil && !config.RootCAs.AppendCertsFromPEM(content) {
+			r.wrong(path+".ca", c.CA, "a file with certificates in PEM form")
+		}
+	}
+	if c.Cert != "" && c.Key != "" {
+		config.Certificates = []tls.Certificate{r.pair(path, c.Cert, c.Key)}
+	}
+	return config
+}

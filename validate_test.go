@@ -1,0 +1,494 @@
+package resilience
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/resilient-gateway/resilience/breaker"
+	"github.com/resilient-gateway/resilience/identity"
+	"github.com/resilient-gateway/resilience/internal/redistest"
+	"github.com/resilient-gateway/resilience/ratelimit"
+	"github.com/stretchr/testify/require"
+)
+
+func mustRead(t *testing.T, config *Config) *settings {
+	s, err := read(config, "gateway@file")
+	require.NoError(t, err)
+	return s
+}
+
+// everyBlock has all parts on and leaves all values out.
+func everyBlock() *Config {
+	return &Config{
+		Redis:          &RedisConfig{Address: "redis:6379", TLS: &TLSConfig{}},
+		RateLimit:      &RateLimitConfig{SourceCriterion: &SourceCriterionConfig{IPStrategy: &IPStrategyConfig{}}},
+		CircuitBreaker: &CircuitBreakerConfig{},
+		Health:         &HealthConfig{},
+	}
+}
+
+func TestRead_leavesPartsOffThatHaveNoBlock(t *testing.T) {
+	s := mustRead(t, &Config{})
+
+	require.True(t, s.limit == nil)
+	require.True(t, s.policy == nil)
+	require.Equal(t, "", s.health)
+	require.Equal(t, "", s.redis.Address)
+	require.Len(t, s.parts, 0)
+	require.Len(t, s.warnings, 0)
+}
+
+func TestRead_defaults(t *testing.T) {
+	for _, row := range []struct {
+		name  string
+		check func(t *testing.T, s *settings)
+	}{
+		{"name", func(t *testing.T, s *settings) { require.Equal(t, "gateway", s.name) }},
+		{"redis.username", func(t *testing.T, s *settings) { require.Equal(t, "", s.redis.Username) }},
+		{"redis.password", func(t *testing.T, s *settings) { require.Equal(t, "", s.redis.Password) }},
+		{"redis.db", func(t *testing.T, s *settings) { require.Equal(t, 0, s.redis.DB) }},
+		{"redis.tls", func(t *testing.T, s *settings) { require.True(t, s.redis.TLS == nil) }},
+		{"redis.timeout", func(t *testing.T, s *settings) { require.Equal(t, 100*time.Millisecond, s.redis.Timeout) }},
+		{"redis.dialTimeout", func(t *testing.T, s *settings) { require.Equal(t, time.Second, s.redis.DialTimeout) }},
+		{"redis.maxConnAge", func(t *testing.T, s *settings) { require.Equal(t, 5*time.Minute, s.redis.MaxConnAge) }},
+		{"redis.keyPrefix", func(t *testing.T, s *settings) { require.Equal(t, "resilience", s.redis.KeyPrefix) }},
+		{"redis.onError", func(t *testing.T, s *settings) { require.Equal(t, "local", s.onError) }},
+		{"rateLimit", func(t *testing.T, s *settings) { require.Equal(t, ratelimit.NewLimit(100, 10, time.Second), s.limit) }},
+		{"rateLimit.sourceCriterion", func(t *testing.T, s *settings) { require.Equal(t, identity.Source{}, s.keySource) }},
+		{"circuitBreaker", func(t *testing.T, s *settings) {
+			require.Equal(t, breaker.NewPolicy(5, 30*time.Second, 2, 2, 10*time.Second), s.policy)
+		}},
+		{"health.path", func(t *testing.T, s *settings) { require.Equal(t, "/health", s.health) }},
+		{"warnings", func(t *testing.T, s *settings) { require.Len(t, s.warnings, 0) }},
+	} {
+		row := row
+		t.Run(row.name, func(t *testing.T) {
+			row.check(t, mustRead(t, everyBlock()))
+		})
+	}
+}
+
+// Templates write an empty text, or a blank one, for a variable that is not set.
+func TestRead_takesABlankForTheDefault(t *testing.T) {
+	s := mustRead(t, &Config{
+		Redis: &RedisConfig{Address: " ", DB: " ", Timeout: " ", DialTimeout: " ", TLS: &TLSConfig{Enabled: " "}},
+		RateLimit: &RateLimitConfig{Capacity: " ", RefillRate: " ", RefillPeriod: " ",
+			SourceCriterion: &SourceCriterionConfig{RequestHost: " ",
+				IPStrategy: &IPStrategyConfig{Depth: " ", ExcludedIPs: []string{}, IPv6Subnet: " "}}},
+		CircuitBreaker: &CircuitBreakerConfig{FailureThreshold: " ", ResetTimeout: " ", HalfOpenSuccessThreshold: " ",
+			HalfOpenMaxProbes: " ", ProbeTimeout: " "},
+	})
+
+	require.Equal(t, "", s.redis.Address)
+	require.Equal(t, 0, s.redis.DB)
+	require.Equal(t, 100*time.Millisecond, s.redis.Timeout)
+	require.Equal(t, time.Second, s.redis.DialTimeout)
+	require.True(t, s.redis.TLS == nil)
+	require.Equal(t, ratelimit.NewLimit(100, 10, time.Second), s.limit)
+	require.Equal(t, identity.Source{}, s.keySource)
+	require.Equal(t, breaker.NewPolicy(5, 30*time.Second, 2, 2, 10*time.Second), s.policy)
+	require.Len(t, s.warnings, 0)
+}
+
+func TestRead_name(t *testing.T) {
+	for _, row := range []struct {
+		name       string
+		config     string
+		middleware string
+		want       string
+	}{
+		{"given", "shop.v1_a@eu-1", "gateway@file", "shop.v1_a@eu-1"},
+		{"of a middleware in a file", "", "gateway@file", "gateway"},
+		{"of a middleware in Kubernetes", "", "ns-name@kubernetescrd", "ns-name"},
+		{"without a provider", "", "gateway", "gateway"},
+		{"with a mark of its own", "", "gateway@eu@file", "gateway@eu"},
+		{"of 64 characters", "", ofLength(64) + "@file", ofLength(64)},
+		{"too long for a key", "", ofLength(65) + "@file", redact(ofLength(65))},
+		{"unsafe in a key", "", "gate{way}@file", redact("gate{way}")},
+		{"none", "", "", redact("")},
+	} {
+		row := row
+		t.Run(row.name, func(t *testing.T) {
+			s, err := read(&Config{Name: row.config}, row.middleware)
+
+			require.NoError(t, err)
+			require.Equal(t, row.want, s.name)
+		})
+	}
+}
+
+// In Redis a name may be a hash; people are told the name.
+func TestRead_labels(t *testing.T) {
+	for _, row := range []struct{ config, middleware, want string }{
+		{"shop", "gateway@file", "shop"},
+		{"", "gateway@file", "gateway"},
+		{"", "gate{way}@file", "gate{way}"},
+		{"", ofLength(65) + "@file", ofLength(65)},
+	} {
+		s, err := read(&Config{Name: row.config}, row.middleware)
+
+		require.NoError(t, err)
+		require.Equal(t, row.want, s.label)
+	}
+}
+
+func ofLength(n int) string {
+	text := make([]byte, n)
+	for i := range text {
+		text[i] = 'a'
+	}
+	return string(text)
+}
+
+func TestRead_redis(t *testing.T) {
+	s := mustRead(t, &Config{Redis: &RedisConfig{
+		Address: " redis.internal:6380 ", Username: "gateway", Password: "s3cret", DB: "2",
+		Timeout: "50ms", DialTimeout: "1.5s", KeyPrefix: "shop", OnError: "deny",
+	}})
+
+	require.Equal(t, "redis.internal:6380", s.redis.Address)
+	require.Equal(t, "gateway", s.redis.Username)
+	require.Equal(t, "s3cret", s.redis.Password)
+	require.Equal(t, 2, s.redis.DB)
+	require.True(t, s.redis.TLS == nil)
+	require.Equal(t, 50*time.Millisecond, s.redis.Timeout)
+	require.Equal(t, 1500*time.Millisecond, s.redis.DialTimeout)
+	require.Equal(t, "shop", s.redis.KeyPrefix)
+	require.Equal(t, "deny", s.onError)
+	require.Equal(t, []string{"redis redis.internal:6380, db 2, on error: deny"}, s.parts)
+}
+
+func TestRead_addresses(t *testing.T) {
+	for _, address := range []string{
+		"redis:6379", "10.0.0.1:6379", "[::1]:6379", "[fe80::1%eth0]:6379", "redis_1.shop-net:1", "redis:65535",
+	} {
+		address := address
+		t.Run(address, func(t *testing.T) {
+			require.Equal(t, address, mustRead(t, &Config{Redis: &RedisConfig{Address: address}}).redis.Address)
+		})
+	}
+}
+
+func TestRead_onError(t *testing.T) {
+	for _, value := range []string{"local", "allow", "deny"} {
+		value := value
+		t.Run(value, func(t *testing.T) {
+			require.Equal(t, value, mustRead(t, &Config{Redis: &RedisConfig{OnError: value}}).onError)
+		})
+	}
+}
+
+func TestRead_password(t *testing.T) {
+	folder := t.TempDir()
+	require.NoError(t, os.Setenv("TEST_REDIS_PASSWORD", " from the environment "))
+	require.NoError(t, os.Setenv("TEST_REDIS_LINES", "s3cret \r\n\n"))
+	require.NoError(t, os.Unsetenv("TEST_REDIS_NOTHING"))
+
+	const readable = "redis.password can be read in Traefik's API; prefer redis.passwordEnv or redis.passwordFile"
+	const empty = "redis.username is set, but the password is empty"
+	for _, row := range []struct {
+		name     string
+		config   RedisConfig
+		want     string
+		warnings []string
+	}{
+		{"none", RedisConfig{}, "", nil},
+		{"written out", RedisConfig{Password: "s3cret"}, "s3cret", []string{readable}},
+		{"in a variable", RedisConfig{PasswordEnv: "TEST_REDIS_PASSWORD"}, " from the environment ", nil},
+		{"in a variable with a newline", RedisConfig{PasswordEnv: "TEST_REDIS_LINES"}, "s3cret ", nil},
+		{"in a variable that is not set", RedisConfig{PasswordEnv: "TEST_REDIS_NOTHING"}, "", nil},
+		{"in a file", RedisConfig{PasswordFile: written(t, folder, "plain", "s3cret")}, "s3cret", nil},
+		{"in a file with a newline", RedisConfig{PasswordFile: written(t, folder, "newline", "s3cret \n")}, "s3cret ", nil},
+		{"in a file from Windows", RedisConfig{PasswordFile: written(t, folder, "windows", "s3cret\r\n")}, "s3cret", nil},
+		{"of a user", RedisConfig{Username: "gateway", PasswordEnv: "TEST_REDIS_PASSWORD"}, " from the environment ", nil},
+		{"of a user, not set", RedisConfig{Username: "gateway", PasswordEnv: "TEST_REDIS_NOTHING"}, "", []string{empty}},
+		{"of a user, in an empty file", RedisConfig{Username: "gateway", PasswordFile: written(t, folder, "empty", "\n")}, "",
+			[]string{empty}},
+	} {
+		row := row
+		t.Run(row.name, func(t *testing.T) {
+			s := mustRead(t, &Config{Redis: &row.config})
+
+			require.Equal(t, row.want, s.redis.Password)
+			require.Equal(t, row.warnings, s.warnings)
+		})
+	}
+}
+
+func written(t *testing.T, folder, name, content string) string {
+	path := filepath.Join(folder, name)
+	require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
+	return path
+}
+
+func TestRead_tls(t *testing.T) {
+	cert, key := certificate(t)
+	s := mustRead(t, &Config{Redis: &RedisConfig{Address: "redis:6379", TLS: &TLSConfig{
+		Enabled: "true", CA: cert, Cert: cert, Key: key, ServerName: "redis.internal", InsecureSkipVerify: "1",
+	}}})
+
+	require.Equal(t, uint16(tls.VersionTLS12), s.redis.TLS.MinVersion)
+	require.Equal(t, "redis.internal", s.redis.TLS.ServerName)
+	require.True(t, s.redis.TLS.InsecureSkipVerify)
+	require.Len(t, s.redis.TLS.Certificates, 1)
+	content, err := os.ReadFile(cert)
+	require.NoError(t, err)
+	authorities := x509.NewCertPool()
+	authorities.AppendCertsFromPEM(content)
+	require.True(t, s.redis.TLS.RootCAs.Equal(authorities))
+	require.Len(t, s.warnings, 0)
+}
+
+func TestRead_tlsByDefault(t *testing.T) {
+	s := mustRead(t, &Config{Redis: &RedisConfig{Address: "redis:6379", TLS: &TLSConfig{Enabled: "true"}}})
+
+	require.Equal(t, "redis", s.redis.TLS.ServerName)
+	require.False(t, s.redis.TLS.InsecureSkipVerify)
+	require.True(t, s.redis.TLS.RootCAs == nil)
+	require.Len(t, s.redis.TLS.Certificates, 0)
+}
+
+func TestRead_tlsThatIsOff(t *testing.T) {
+	const plain = "redis.tls has settings, but is not enabled: the connection is a plain one; write enabled: true, or false"
+	for _, row := range []struct {
+		name     string
+		config   TLSConfig
+		warnings []string
+	}{
+		{"without settings", TLSConfig{}, nil},
+		{"by its own word, files or not", TLSConfig{Enabled: "false", CA: "/nowhere/ca.pem"}, nil},
+		{"by YAML's word", TLSConfig{Enabled: "0", ServerName: "redis"}, nil},
+		{"by oversight", TLSConfig{CA: "/nowhere/ca.pem"}, []string{plain}},
+	} {
+		row := row
+		t.Run(row.name, func(t *testing.T) {
+			s := mustRead(t, &Config{Redis: &RedisConfig{Address: "redis:6379", TLS: &row.config}})
+
+			require.True(t, s.redis.TLS == nil)
+			require.Equal(t, row.warnings, s.warnings)
+		})
+	}
+}
+
+// certificate writes a certificate and its key and returns their files.
+func certificate(t *testing.T) (cert, key string) {
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true}
+	content, err := x509.CreateCertificate(rand.Reader, template, template, public, private)
+	require.NoError(t, err)
+	secret, err := x509.MarshalPKCS8PrivateKey(private)
+	require.NoError(t, err)
+	folder := t.TempDir()
+	cert = written(t, folder, "cert.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: content})))
+	key = written(t, folder, "key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})))
+	return cert, key
+}
+
+func TestRead_tellsConnectionsApart(t *testing.T) {
+	same := RedisConfig{Address: "redis:6379", Password: "a"}
+	identity := func(config RedisConfig) string {
+		return mustRead(t, &Config{Redis: &config}).connection
+	}
+	renewed := written(t, t.TempDir(), "ca.pem", "old")
+	withCA := RedisConfig{Address: "redis:6379", Password: "a", TLS: &TLSConfig{Enabled: "false", CA: renewed}}
+	before := identity(withCA)
+	require.NoError(t, os.WriteFile(renewed, []byte("new"), 0o600))
+
+	require.Equal(t, identity(same), identity(RedisConfig{Address: " redis:6379 ", Password: "a", DB: "0", OnError: "deny"}))
+	for _, row := range []struct {
+		name   string
+		config RedisConfig
+	}{
+		{"address", RedisConfig{Address: "redis:6380", Password: "a"}},
+		{"username", RedisConfig{Address: "redis:6379", Password: "a", Username: "b"}},
+		{"password", RedisConfig{Address: "redis:6379", Password: "b"}},
+		{"db", RedisConfig{Address: "redis:6379", Password: "a", DB: "1"}},
+		{"timeout", RedisConfig{Address: "redis:6379", Password: "a", Timeout: "1s"}},
+		{"dialTimeout", RedisConfig{Address: "redis:6379", Password: "a", DialTimeout: "2s"}},
+		{"maxConnAge", RedisConfig{Address: "redis:6379", Password: "a", MaxConnAge: "1m"}},
+		{"keyPrefix", RedisConfig{Address: "redis:6379", Password: "a", KeyPrefix: "b"}},
+		{"tls", RedisConfig{Address: "redis:6379", Password: "a", TLS: &TLSConfig{Enabled: "true"}}},
+	} {
+		require.NotEqual(t, identity(same), identity(row.config), row.name)
+	}
+	require.NotEqual(t, before, identity(withCA), "a renewed certificate")
+}
+
+func TestRead_rateLimit(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		config RateLimitConfig
+		want   *ratelimit.Limit
+	}{
+		{"all given", RateLimitConfig{Capacity: "20", RefillRate: "5", RefillPeriod: "1m"}, ratelimit.NewLimit(20, 5, time.Minute)},
+		{"as files deliver floats", RateLimitConfig{Capacity: "20.000000"}, ratelimit.NewLimit(20, 10, time.Second)},
+		{"the smallest", RateLimitConfig{Capacity: "1", RefillRate: "1", RefillPeriod: "1us"},
+			ratelimit.NewLimit(1, 1, time.Microsecond)},
+		{"the largest", RateLimitConfig{Capacity: "1000000000", RefillRate: "1000000000", RefillPeriod: "9s"},
+			ratelimit.NewLimit(1000000000, 1000000000, 9*time.Second)},
+		{"the largest that can be counted exactly", RateLimitConfig{Capacity: "10424", RefillPeriod: "240h"},
+			ratelimit.NewLimit(10424, 10, 240*time.Hour)},
+		{"the longest", RateLimitConfig{Capacity: "10", RefillPeriod: "240000h"}, ratelimit.NewLimit(10, 10, 240000*time.Hour)},
+		{"a day", RateLimitConfig{Capacity: "10", RefillPeriod: "1d"}, ratelimit.NewLimit(10, 10, 24*time.Hour)},
+		{"a million a day, which is one in 86,400 us", RateLimitConfig{Capacity: "1000000", RefillRate: "1000000", RefillPeriod: "24h"},
+			ratelimit.NewLimit(1000000, 1, 86400*time.Microsecond)},
+		{"a rate with less in common", RateLimitConfig{Capacity: "1000000", RefillRate: "1500", RefillPeriod: "10d"},
+			ratelimit.NewLimit(1000000, 1, 576*time.Second)},
+		{"a rate that is no fraction", RateLimitConfig{Capacity: "1000000000", RefillRate: "1000000000", RefillPeriod: "1000s"},
+			ratelimit.NewLimit(1000000000, 1, time.Microsecond)},
+		{"a fraction that need not be reduced", RateLimitConfig{Capacity: "100", RefillRate: "10", RefillPeriod: "1s"},
+			ratelimit.NewLimit(100, 10, time.Second)},
+	} {
+		row := row
+		t.Run(row.name, func(t *testing.T) {
+			require.Equal(t, row.want, mustRead(t, &Config{RateLimit: &row.config}).limit)
+		})
+	}
+}
+
+func TestRead_sourceCriterion(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		config SourceCriterionConfig
+		want   identity.Source
+	}{
+		{"none", SourceCriterionConfig{}, identity.Source{}},
+		{"a header", SourceCriterionConfig{RequestHeaderName: "X-Api-Key"}, identity.Source{Header: "X-Api-Key"}},
+		{"a header, but not the host", SourceCriterionConfig{RequestHeaderName: "X-Api-Key", RequestHost: "false"},
+			identity.Source{Header: "X-Api-Key"}},
+		{"the host", SourceCriterionConfig{RequestHost: "true"}, identity.Source{Host: true}},
+		{"a depth", SourceCriterionConfig{IPStrategy: &IPStrategyConfig{Depth: "2"}}, identity.Source{Depth: 2}},
+		{"a subnet", SourceCriterionConfig{IPStrategy: &IPStrategyConfig{IPv6Subnet: "64"}}, identity.Source{IPv6Subnet: 64}},
+		{"excluded networks", SourceCriterionConfig{IPStrategy: &IPStrategyConfig{
+			ExcludedIPs: []string{"10.1.2.3/8", " 192.168.1.7", "2001:db8::/32", "::1", "::ffff:10.0.0.1", "::ffff:10.0.0.0/104"}}},
+			identity.Source{Excluded: []netip.Prefix{
+				netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("192.168.1.7/32"),
+				netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("::1/128"),
+				netip.MustParsePrefix("10.0.0.1/32"), netip.MustParsePrefix("10.0.0.0/8"),
+			}}},
+	} {
+		row := row
+		t.Run(row.name, func(t *testing.T) {
+			s := mustRead(t, &Config{RateLimit: &RateLimitConfig{SourceCriterion: &row.config}})
+
+			require.Equal(t, row.want, s.keySource)
+		})
+	}
+}
+
+func TestRead_durations(t *testing.T) {
+	for _, row := range []struct {
+		text string
+		want time.Duration
+	}{
+		{"1us", time.Microsecond},
+		{"1µs", time.Microsecond},
+		{"1.5s", 1500 * time.Millisecond},
+		{"1m30s", 90 * time.Second},
+		{"+2h", 2 * time.Hour},
+		{"1d", 24 * time.Hour},
+		{"2w", 14 * 24 * time.Hour},
+		{"1d12h", 36 * time.Hour},
+		{"1w2d3h4m5s6ms7us", 9*24*time.Hour + 3*time.Hour + 4*time.Minute + 5*time.Second + 6007*time.Microsecond},
+		{"1.5d", 36 * time.Hour},
+		{"0.5w", 84 * time.Hour},
+		{"12h1d", 36 * time.Hour},
+		{"10000d", 240000 * time.Hour},
+	} {
+		row := row
+		t.Run(row.text, func(t *testing.T) {
+			r := &problems{}
+
+			require.Equal(t, row.want, r.duration("x", row.text, time.Microsecond, time.Second))
+			require.NoError(t, r.err())
+		})
+	}
+}
+
+func TestRead_maxConnAge(t *testing.T) {
+	for text, want := range map[string]time.Duration{"": 5 * time.Minute, "0": 0, "0s": 0, "1s": time.Second, "1d": 24 * time.Hour} {
+		require.Equal(t, want, mustRead(t, &Config{Redis: &RedisConfig{MaxConnAge: text}}).redis.MaxConnAge, text)
+	}
+}
+
+func TestRead_circuitBreaker(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		config CircuitBreakerConfig
+		want   *breaker.Policy
+	}{
+		{"all given", CircuitBreakerConfig{FailureThreshold: "7", ResetTimeout: "10s", HalfOpenSuccessThreshold: "3",
+			HalfOpenMaxProbes: "1", ProbeTimeout: "1m30s"}, breaker.NewPolicy(7, 10*time.Second, 3, 1, 90*time.Second)},
+		{"as many probes as successes", CircuitBreakerConfig{HalfOpenSuccessThreshold: "4"},
+			breaker.NewPolicy(5, 30*time.Second, 4, 4, 10*time.Second)},
+		{"but no more than may be", CircuitBreakerConfig{HalfOpenSuccessThreshold: "5000"},
+			breaker.NewPolicy(5, 30*time.Second, 5000, 1000, 10*time.Second)},
+	} {
+		row := row
+		t.Run(row.name, func(t *testing.T) {
+			require.Equal(t, row.want, mustRead(t, &Config{CircuitBreaker: &row.config}).policy)
+		})
+	}
+}
+
+func TestRead_hangTimeout(t *testing.T) {
+	for text, want := range map[string]time.Duration{"": 0, " ": 0, "0": 0, "0s": 0, "1s": time.Second, " 250ms ": 250 * time.Millisecond} {
+		s := mustRead(t, &Config{CircuitBreaker: &CircuitBreakerConfig{HangTimeout: text}})
+		require.Equal(t, want, s.hangTimeout, text)
+		require.Equal(t, want > 0, strings.Contains(s.parts[0], "; no response headers within "), text)
+	}
+	for _, text := range []string{"-1s", "5", "x", "1ns"} {
+		_, err := read(&Config{CircuitBreaker: &CircuitBreakerConfig{HangTimeout: text}}, "gateway")
+		require.Error(t, err, text)
+		require.Contains(t, err.Error(), "circuitBreaker.hangTimeout", text)
+	}
+}
+
+func TestRead_health(t *testing.T) {
+	require.Equal(t, "/", mustRead(t, &Config{Health: &HealthConfig{Path: "/"}}).health)
+	require.Equal(t, "/a/b.c", mustRead(t, &Config{Health: &HealthConfig{Path: "/a/b.c"}}).health)
+}
+
+func TestRead_saysWhatIsOn(t *testing.T) {
+	require.Equal(t, []string{
+		"rate limit: 100 at once, 10 each 1s",
+		"circuit breaker: opens after 5 failures, for 30s; closes after 2 successes, of 2 probes at once, each within 10s",
+		"health at /health",
+		"redis redis:6379, db 0, on error: local",
+	}, mustRead(t, everyBlock()).parts)
+	require.Equal(t, []string{"rate limit: 1000000 at once, 1000000 each 24h0m0s", "state in this process"},
+		mustRead(t, &Config{RateLimit: &RateLimitConfig{Capacity: "1000000", RefillRate: "1000000", RefillPeriod: "1d"}}).parts,
+		"as it was written, and not as it is counted")
+}
+
+// A limit in smaller numbers lets the same requests pass at the same times, without Redis, and counts in Redis by the same rule.
+func TestRead_aReducedRateIsTheSame(t *testing.T) {
+	wide, narrow := ratelimit.NewLimit(3, 1000, 1000*time.Second), ratelimit.NewLimit(3, 1, time.Second)
+	table := ratelimit.New(ratelimit.Settings{Now: func() int64 { return 0 }})
+	for now, step := int64(1), int64(1); now < 60000000; step++ {
+		require.Equal(t, ratelimit.AllowLocal(table, "wide", wide, now), ratelimit.AllowLocal(table, "narrow", narrow, now), "at %d us", now)
+		now += step * 7919 % 700000
+	}
+}
+
+// A million a day counts in Redis too.
+func TestRead_aReducedRateCountsInRedis(t *testing.T) {
+	server := redistest.Start(t)
+	newProcess(t, 0)
+	handler, _ := newGateway(t, &Config{Redis: at(server.Addr()),
+		RateLimit: &RateLimitConfig{Capacity: "1000000", RefillRate: "1000000", RefillPeriod: "1d"}})
+
+	require.Equal(t, 200, get(handler))
+	require.Equal(t, "86400", strings.Fields(server.Text("GET", bucketOf(t)))[2], "a token is 86,400 units")
+}

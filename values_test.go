@@ -1,0 +1,369 @@
+package resilience
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestRead_tellsWhatIsWrongWithNumbers(t *testing.T) {
+	const capacity = " is not a whole number from 1 to 1000000000"
+	for _, row := range []struct {
+		name    string
+		config  *Config
+		message string
+	}{
+		{"a word", limited("capacity", "many"), `rateLimit.capacity: "many"` + capacity},
+		{"zero", limited("capacity", "0"), `rateLimit.capacity: "0"` + capacity},
+		{"negative", limited("capacity", "-5"), `rateLimit.capacity: "-5"` + capacity},
+		{"too large", limited("capacity", "1000000001"), `rateLimit.capacity: "1000000001"` + capacity},
+		{"too large for any machine", limited("capacity", "99999999999999999999"), `rateLimit.capacity: "99999999999999999999"` + capacity},
+		{"a fraction", limited("capacity", "1.5"), `rateLimit.capacity: "1.5"` + capacity},
+		{"with an exponent", limited("capacity", "1e3"), `rateLimit.capacity: "1e3"` + capacity},
+		{"with a unit", limited("capacity", "100r"), `rateLimit.capacity: "100r"` + capacity},
+		{"a template that was not filled in", limited("capacity", "<no value>"), `rateLimit.capacity: "<no value>"` + capacity},
+		{"a rate that is a fraction, as files deliver it", limited("refillRate", "0.500000"),
+			`rateLimit.refillRate: "0.500000" is not a whole number from 1 to 1000000000; ` +
+				`for a fraction of a token make refillPeriod longer`},
+		{"a rate of nothing", limited("refillRate", "0"),
+			`rateLimit.refillRate: "0" is not a whole number from 1 to 1000000000`},
+		{"capacity times period", &Config{RateLimit: &RateLimitConfig{Capacity: "10425", RefillRate: "7", RefillPeriod: "240h"}},
+			"rateLimit: capacity 10425, refillRate 7 and refillPeriod 240h0m0s are more than can be counted exactly; " +
+				"write the same rate as another fraction: capacity times refillPeriod must stay below 2^53 microseconds " +
+				"when refillRate and refillPeriod are divided by what they have in common"},
+		{"depth", sourced(IPStrategyConfig{Depth: "-1"}),
+			`rateLimit.sourceCriterion.ipStrategy.depth: "-1" is not a whole number from 0 to 1000`},
+		{"a subnet with its slash", sourced(IPStrategyConfig{IPv6Subnet: "/64"}),
+			`rateLimit.sourceCriterion.ipStrategy.ipv6Subnet: "/64" is not a whole number from 1 to 128`},
+		{"a subnet of nothing", sourced(IPStrategyConfig{IPv6Subnet: "0"}),
+			`rateLimit.sourceCriterion.ipStrategy.ipv6Subnet: "0" is not a whole number from 1 to 128`},
+		{"a subnet of more than an address", sourced(IPStrategyConfig{IPv6Subnet: "129"}),
+			`rateLimit.sourceCriterion.ipStrategy.ipv6Subnet: "129" is not a whole number from 1 to 128`},
+		{"failures", &Config{CircuitBreaker: &CircuitBreakerConfig{FailureThreshold: "0"}},
+			`circuitBreaker.failureThreshold: "0" is not a whole number from 1 to 1000000000`},
+		{"successes", &Config{CircuitBreaker: &CircuitBreakerConfig{HalfOpenSuccessThreshold: "half"}},
+			`circuitBreaker.halfOpenSuccessThreshold: "half" is not a whole number from 1 to 1000000000`},
+		{"probes", &Config{CircuitBreaker: &CircuitBreakerConfig{HalfOpenSuccessThreshold: "5000", HalfOpenMaxProbes: "5000"}},
+			`circuitBreaker.halfOpenMaxProbes: "5000" is not a whole number from 1 to 1000`},
+		{"database", &Config{Redis: &RedisConfig{DB: "cache"}},
+			`redis.db: "cache" is not a whole number from 0 to 1000000`},
+	} {
+		row := row
+		t.Run(row.name, func(t *testing.T) {
+			_, err := read(row.config, "gateway@file")
+
+			require.EqualError(t, err, row.message)
+		})
+	}
+}
+
+func limited(key, value string) *Config {
+	config := &RateLimitConfig{}
+	switch key {
+	case "capacity":
+		config.Capacity = value
+	case "refillRate":
+		config.RefillRate = value
+	case "refillPeriod":
+		config.RefillPeriod = value
+	}
+	return &Config{RateLimit: config}
+}
+
+func sourced(strategy IPStrategyConfig) *Config {
+	return &Config{RateLimit: &RateLimitConfig{SourceCriterion: &SourceCriterionConfig{IPStrategy: &strategy}}}
+}
+
+func TestRead_tellsWhatIsWrongWithDurations(t *testing.T) {
+	const limits = " is out of bounds; write a duration from 1us to 10000d, in whole microseconds"
+	const units = " is not a duration; write a number and a unit: us, ms, s, m, h, d or w"
+	for _, row := range []struct {
+		name    string
+		value   string
+		message string
+	}{
+		{"no unit", "30", `"30" is not a duration, as it has no unit; if it is seconds, write "30s"`},
+		{"no unit, but another number", "45", `"45" is not a duration, as it has no unit; if it is seconds, write "45s"`},
+		{"no unit, as files deliver it", "30.000000", `"30.000000" is not a duration, as it has no unit; if it is seconds, write "30s"`},
+		{"no unit, and a fraction", "1.500000", `"1.500000" is not a duration, as it has no unit; if it is seconds, write "1.5s"`},
+		{"no unit, and nothing", "0.000000", `"0.000000"` + units},
+		{"no unit, and too long", "9999999999", `"9999999999"` + units},
+		{"no unit, and negative", "-5", `"-5"` + units},
+		{"two units", "30ss", `"30ss"` + units},
+		{"a unit that there is not", "1y", `"1y"` + units},
+		{"a unit without a number", "d", `"d"` + units},
+		{"two signs", "--1d", `"--1d"` + units},
+		{"a number without an end", "1d12", `"1d12"` + units},
+		{"days, and too long", "10001d", `"10001d"` + limits},
+		{"weeks that no number holds", "99999999999w", `"99999999999w"` + units},
+		{"weeks that overflow together", "15000w15000w", `"15000w15000w"` + units},
+		{"a space, and days", "1 d", `"1 d" is not a duration; write "1d"`},
+		{"a space", "30 s", `"30 s" is not a duration; write "30s"`},
+		{"a word that is a number", "infinity", `"infinity"` + units},
+		{"an exponent", "1e3", `"1e3"` + units},
+		{"negative", "-5s", `"-5s"` + limits},
+		{"nothing", "0s", `"0s"` + limits},
+		{"nothing, without a unit", "0", `"0"` + limits},
+		{"a day and nothing", "1d0", `"1d0"` + units},
+		{"too short", "999ns", `"999ns"` + limits},
+		{"too fine", "1.0005ms", `"1.0005ms"` + limits},
+		{"too long", "240001h", `"240001h"` + limits},
+	} {
+		row := row
+		t.Run(row.name, func(t *testing.T) {
+			_, err := read(&Config{CircuitBreaker: &CircuitBreakerConfig{ResetTimeout: row.value}}, "gateway@file")
+
+			require.EqualError(t, err, "circuitBreaker.resetTimeout: "+row.message)
+		})
+	}
+}
+
+func TestRead_tellsWhichDurationIsWrong(t *testing.T) {
+	for _, row := range []struct {
+		config  *Config
+		message string
+	}{
+		{limited("refillPeriod", "1 minute"), `rateLimit.refillPeriod: "1 minute" is not a duration; write a number and a unit: us, ms, s, m, h, d or w`},
+		{&Config{CircuitBreaker: &CircuitBreakerConfig{ProbeTimeout: "x"}},
+			`circuitBreaker.probeTimeout: "x" is not a duration; write a number and a unit: us, ms, s, m, h, d or w`},
+		{&Config{Redis: &RedisConfig{Timeout: "50"}}, `redis.timeout: "50" is not a duration, as it has no unit; if it is milliseconds, write "50ms"`},
+		{&Config{Redis: &RedisConfig{Timeout: "x"}}, `redis.timeout: "x" is not a duration; write a number and a unit: us, ms, s, m, h, d or w`},
+		{&Config{Redis: &RedisConfig{DialTimeout: "x"}},
+			`redis.dialTimeout: "x" is not a duration; write a number and a unit: us, ms, s, m, h, d or w`},
+		{&Config{Redis: &RedisConfig{MaxConnAge: "999ms"}},
+			`redis.maxConnAge: "999ms" is out of bounds; write a duration from 1s to 10000d, in whole microseconds`},
+	} {
+		_, err := read(row.config, "gateway@file")
+		require.EqualError(t, err, row.message)
+	}
+}
+
+func TestRead_tellsWhichKeysThereAreNot(t *testing.T) {
+	misspelt := func(key string) map[string]interface{} {
+		return map[string]interface{}{key: "1"}
+	}
+	for _, row := range []struct {
+		name    string
+		config  *Config
+		message string
+	}{
+		{"at the top", &Config{Unknown: misspelt("rateLimits")},
+			`rateLimits: there is no such key; did you mean "rateLimit"?`},
+		{"in redis", &Config{Redis: &RedisConfig{Unknown: misspelt("adress")}},
+			`redis.adress: there is no such key; did you mean "address"?`},
+		{"in tls", &Config{Redis: &RedisConfig{TLS: &TLSConfig{Enabled: "true", Unknown: misspelt("insecureskipverfy")}}},
+			`redis.tls.insecureskipverfy: there is no such key; did you mean "insecureSkipVerify"?`},
+		{"in rateLimit", &Config{RateLimit: &RateLimitConfig{Unknown: misspelt("refill_rate")}},
+			`rateLimit.refill_rate: there is no such key; did you mean "refillRate"?`},
+		{"in sourceCriterion", &Config{RateLimit: &RateLimitConfig{SourceCriterion: &SourceCriterionConfig{
+			Unknown: misspelt("requestHeader")}}},
+			`rateLimit.sourceCriterion.requestHeader: there is no such key; did you mean "requestHeaderName"?`},
+		{"in ipStrategy", sourced(IPStrategyConfig{Unknown: misspelt("excludedIPS4")}),
+			`rateLimit.sourceCriterion.ipStrategy.excludedIPS4: there is no such key; did you mean "excludedIPs"?`},
+		{"in circuitBreaker", &Config{CircuitBreaker: &CircuitBreakerConfig{Unknown: misspelt("failureTreshold")}},
+			`circuitBreaker.failureTreshold: there is no such key; did you mean "failureThreshold"?`},
+		{"in health", &Config{Health: &HealthConfig{Unknown: misspelt("pth")}},
+			`health.pth: there is no such key; did you mean "path"?`},
+		{"a part of a key", &Config{RateLimit: &RateLimitConfig{Unknown: misspelt("period")}},
+			`rateLimit.period: there is no such key; did you mean "refillPeriod"?`},
+		{"another product's key", &Config{RateLimit: &RateLimitConfig{Unknown: misspelt("burst")}},
+			"rateLimit.burst: there is no such key; valid keys: capacity, refillRate, refillPeriod, sourceCriterion"},
+		{"a key that belongs elsewhere", &Config{Unknown: misspelt("capacity")},
+			"capacity: there is no such key; valid keys: name, redis, rateLimit, circuitBreaker, health"},
+		{"two, in the order of their names", &Config{Unknown: map[string]interface{}{"redi": "1", "heath": "1"}},
+			`2 problems: (1) heath: there is no such key; did you mean "health"? (2) redi: there is no such key; did you mean "redis"?`},
+	} {
+		row := row
+		t.Run(row.name, func(t *testing.T) {
+			_, err := read(row.config, "gateway@file")
+
+			require.EqualError(t, err, row.message)
+		})
+	}
+}
+
+func TestRead_tellsWhatIsWrongWithTheSource(t *testing.T) {
+	const exclude = "rateLimit.sourceCriterion: ipStrategy, requestHeaderName and requestHost exclude each other; write one of them"
+	for _, row := range []struct {
+		name    string
+		config  SourceCriterionConfig
+		message string
+	}{
+		{"address and header", SourceCriterionConfig{IPStrategy: &IPStrategyConfig{}, RequestHeaderName: "X-Api-Key"}, exclude},
+		{"address and host", SourceCriterionConfig{IPStrategy: &IPStrategyConfig{}, RequestHost: "true"}, exclude},
+		{"header and host", SourceCriterionConfig{RequestHeaderName: "X-Api-Key", RequestHost: "true"}, exclude},
+		{"header with a colon", SourceCriterionConfig{RequestHeaderName: "X-Api-Key:"},
+			`rateLimit.sourceCriterion.requestHeaderName: "X-Api-Key:" is not the name of a header, such as "X-Api-Key"`},
+		{"header with a space", SourceCriterionConfig{RequestHeaderName: "Api Key"},
+			`rateLimit.sourceCriterion.requestHeaderName: "Api Key" is not the name of a header, such as "X-Api-Key"`},
+		{"header that is none", SourceCriterionConfig{RequestHeaderName: "host"},
+			"rateLimit.sourceCriterion.requestHeaderName: the host is not among the headers; write requestHost: true instead"},
+		{"neither true nor false", SourceCriterionConfig{RequestHost: "yes"},
+			`rateLimit.sourceCriterion.requestHost: "yes" is neither true nor false; write "true" or "false"`},
+		{"excluded host", SourceCriterionConfig{IPStrategy: &IPStrategyConfig{ExcludedIPs: []string{"10.0.0.1", "proxy"}}},
+			`rateLimit.sourceCriterion.ipStrategy.excludedIPs: "proxy" is not an IP address or a network, such as "10.0.0.0/8"`},
+		{"an empty entry among the excluded", SourceCriterionConfig{IPStrategy: &IPStrategyConfig{ExcludedIPs: []string{"", "10.0.0.1"}}},
+			"rateLimit.sourceCriterion.ipStrategy.excludedIPs: an entry is empty; write an address or a network there, or leave the entry out"},
+		{"a blank as the only one", SourceCriterionConfig{IPStrategy: &IPStrategyConfig{ExcludedIPs: []string{" "}}},
+			"rateLimit.sourceCriterion.ipStrategy.excludedIPs: an entry is empty; write an address or a network there, or leave the entry out"},
+		{"excluded network", SourceCriterionConfig{IPStrategy: &IPStrategyConfig{ExcludedIPs: []string{"10.0.0.0/33"}}},
+			`rateLimit.sourceCriterion.ipStrategy.excludedIPs: "10.0.0.0/33" is not an IP address or a network, such as "10.0.0.0/8"`},
+		{"excluded range", SourceCriterionConfig{IPStrategy: &IPStrategyConfig{ExcludedIPs: []string{"10.0.0.1-10.0.0.9"}}},
+			`rateLimit.sourceCriterion.ipStrategy.excludedIPs: "10.0.0.1-10.0.0.9" is not an IP address or a network, such as "10.0.0.0/8"`},
+	} {
+		row := row
+		t.Run(row.name, func(t *testing.T) {
+			_, err := read(&Config{RateLimit: &RateLimitConfig{SourceCriterion: &row.config}}, "gateway@file")
+
+			require.EqualError(t, err, row.message)
+		})
+	}
+}
+
+func TestRead_tellsWhatIsWrongWithTheAddress(t *testing.T) {
+	const hidden = "this is not a host and a port (it is not shown, as a password may be in it)"
+	const keys = "; user, password, database and TLS have keys of their own"
+	const socket = `this is the name of a socket, and only TCP is supported; write a host and a port, such as "redis:6379"`
+	for _, row := range []struct {
+		address string
+		message string
+	}{
+		{"redis", `"redis" is not a host and a port; write "redis:6379"`},
+		{"cache.internal", `"cache.internal" is not a host and a port; write "cache.internal:6379"`},
+		{"2001:db8::1", `"2001:db8::1" is not a host and a port; write "[2001:db8::1]:6379"`},
+		{":6379", `":6379" is not a host and a port, such as "redis:6379"`},
+		{"redis:", `"redis:" is not a host and a port; write "redis:6379"`},
+		{"redis:0", `"redis:0" is not a host and a port, such as "redis:6379"`},
+		{"redis:65536", `"redis:65536" is not a host and a port, such as "redis:6379"`},
+		{"tcp://10.0.0.1:6380", `"tcp://10.0.0.1:6380" is not a host and a port; write "10.0.0.1:6380"` + keys},
+		{"redis:port", hidden + `, such as "redis:6379"`},
+		{"redis:6379/2", hidden + `; write "redis:6379"` + keys},
+		{"s3cret@cache:6380", hidden + `; write "cache:6380"` + keys},
+		{"redis://gateway:s3cret@cache:6380/2", hidden + `; write "cache:6380"` + keys},
+		{"redis://:s3@cret@cache/2", hidden + `; write "cache:6379"` + keys},
+		{"redis://cache:6380?password=s3cret", hidden + `; write "cache:6380"` + keys},
+		{"cache:6380,password=s3cret", hidden + `; write "cache:6380"` + keys},
+		{"redis://:s3cret", hidden + `, such as "redis:6379"` + keys},
+		{"/var/run/redis.sock", socket},
+		{"./redis.sock", socket},
+		{"unix:///var/run/redis.sock", socket},
+		{"unix://:s3cret@/var/run/redis.sock", socket},
+		{"::1", `"::1" is not a host and a port; write "[::1]:6379"`},
+		{"::1:6379", `"::1:6379" is not a host and a port; write "[::1]:6379"`},
+		{"2001:db8::1:6379", `"2001:db8::1:6379" is not a host and a port; write "[2001:db8::1]:6379"`},
+		{"2001:db8:1:2:3:4:5:6379", `"2001:db8:1:2:3:4:5:6379" is not a host and a port; write "[2001:db8:1:2:3:4:5:6379]:6379"`},
+		{"[2001:db8::1]", `"[2001:db8::1]" is not a host and a port; write "[2001:db8::1]:6379"`},
+		{"redis://[2001:db8::1]:6380", `"redis://[2001:db8::1]:6380" is not a host and a port; write "[2001:db8::1]:6380"` + keys},
+	} {
+		row := row
+		t.Run(row.address, func(t *testing.T) {
+			_, err := read(&Config{Redis: &RedisConfig{Address: row.address}}, "gateway@file")
+
+			require.EqualError(t, err, "redis.address: "+row.message)
+		})
+	}
+}
+
+func TestRead_tellsWhatIsWrongWithTheRestOfRedis(t *testing.T) {
+	folder := t.TempDir()
+	cert, key := certificate(t)
+	garbage := written(t, folder, "garbage.pem", "garbage")
+	for _, row := range []struct {
+		name    string
+		config  RedisConfig
+		message string
+	}{
+		{"two passwords", RedisConfig{Password: "s3cret", PasswordEnv: "REDIS_PASSWORD"},
+			"redis: password, passwordEnv and passwordFile exclude each other; write one of them"},
+		{"a user without a password", RedisConfig{Username: "gateway"},
+			"redis.username: a user needs a password; write passwordEnv or passwordFile too"},
+		{"a password's file that there is not", RedisConfig{PasswordFile: "/nowhere/redis"},
+			"redis.passwordFile: stat /nowhere/redis: no such file or directory; write the name of a file that Traefik can read"},
+		{"a password's file that is a folder", RedisConfig{PasswordFile: folder},
+			`redis.passwordFile: "` + folder + `" is not a regular file; write the name of one`},
+		{"a prefix with a colon", RedisConfig{KeyPrefix: "shop:"},
+			`redis.keyPrefix: "shop:" is not a name of letters, digits and . _ @ -, 64 at the most`},
+		{"what rules while it is away", RedisConfig{OnError: "open"},
+			`redis.onError: "open" is not one of local, allow and deny`},
+		{"TLS by another word", RedisConfig{TLS: &TLSConfig{Enabled: "no"}},
+			`redis.tls.enabled: "no" is neither true nor false; write "true" or "false"`},
+		{"no check of certificates by another word", RedisConfig{TLS: &TLSConfig{Enabled: "true", InsecureSkipVerify: "off"}},
+			`redis.tls.insecureSkipVerify: "off" is neither true nor false; write "true" or "false"`},
+		{"authorities' file that there is not", RedisConfig{TLS: &TLSConfig{Enabled: "true", CA: "/nowhere/ca.pem"}},
+			"redis.tls.ca: stat /nowhere/ca.pem: no such file or directory; write the name of a file that Traefik can read"},
+		{"authorities that are garbage", RedisConfig{TLS: &TLSConfig{Enabled: "true", CA: garbage}},
+			`redis.tls.ca: "` + garbage + `" is not a file with certificates in PEM form`},
+		{"certificate without a key", RedisConfig{TLS: &TLSConfig{Enabled: "true", Cert: cert}},
+			"redis.tls: cert and key go together; write both or neither"},
+		{"key without a certificate", RedisConfig{TLS: &TLSConfig{Enabled: "true", Key: key}},
+			"redis.tls: cert and key go together; write both or neither"},
+		{"certificate that is garbage", RedisConfig{TLS: &TLSConfig{Enabled: "true", Cert: garbage, Key: key}},
+			`redis.tls: "` + garbage + `" and "` + key + `" are not a certificate and its key ` +
+				`(tls: failed to find any PEM data in certificate input); write the names of two such files, in PEM form`},
+		{"certificate's file that there is not", RedisConfig{TLS: &TLSConfig{Enabled: "true", Cert: "/nowhere/cert", Key: key}},
+			"redis.tls.cert: stat /nowhere/cert: no such file or directory; write the name of a file that Traefik can read"},
+	} {
+		row := row
+		t.Run(row.name, func(t *testing.T) {
+			_, err := read(&Config{Redis: &row.config}, "gateway@file")
+
+			require.EqualError(t, err, row.message)
+		})
+	}
+}
+
+func TestRead_tellsWhatIsWrongWithNameAndHealth(t *testing.T) {
+	const name = " is not a name of letters, digits and . _ @ -, 64 at the most"
+	const path = " is not a path that begins with / and holds no ?, # or space, such as \"/health\""
+	for _, row := range []struct {
+		config  *Config
+		message string
+	}{
+		{&Config{Name: "my gateway"}, `name: "my gateway"` + name},
+		{&Config{Name: "gate{way}"}, `name: "gate{way}"` + name},
+		{&Config{Name: "gäte"}, `name: "gäte"` + name},
+		{&Config{Name: "gate\r\nway"}, `name: "gate\r\nway"` + name},
+		{&Config{Name: ofLength(65)}, `name: "` + ofLength(65) + `"` + name},
+		{&Config{Health: &HealthConfig{Path: "health"}}, `health.path: "health"` + path},
+		{&Config{Health: &HealthConfig{Path: "/health?full=1"}}, `health.path: "/health?full=1"` + path},
+		{&Config{Health: &HealthConfig{Path: "/he alth"}}, `health.path: "/he alth"` + path},
+	} {
+		_, err := read(row.config, "gateway@file")
+		require.EqualError(t, err, row.message)
+	}
+}
+
+func TestRead_tellsAllThatIsWrongAtOnce(t *testing.T) {
+	_, err := read(&Config{
+		Name:           "my gateway",
+		RateLimit:      &RateLimitConfig{Capacity: "0", RefillPeriod: "1"},
+		CircuitBreaker: &CircuitBreakerConfig{Unknown: map[string]interface{}{"resetTimeot": "30s"}},
+		Redis:          &RedisConfig{Address: "redis"},
+	}, "gateway@file")
+
+	require.EqualError(t, err, `5 problems:`+
+		` (1) name: "my gateway" is not a name of letters, digits and . _ @ -, 64 at the most`+
+		` (2) rateLimit.capacity: "0" is not a whole number from 1 to 1000000000`+
+		` (3) rateLimit.refillPeriod: "1" is not a duration, as it has no unit; if it is seconds, write "1s"`+
+		` (4) circuitBreaker.resetTimeot: there is no such key; did you mean "resetTimeout"?`+
+		` (5) redis.address: "redis" is not a host and a port; write "redis:6379"`)
+}
+
+func TestRead_showsNoPassword(t *testing.T) {
+	require.NoError(t, os.Setenv("TEST_REDIS_SECRET", "s3cret"))
+	for _, config := range []RedisConfig{
+		{Address: "redis", Password: "s3cret"},
+		{Address: "redis", PasswordEnv: "TEST_REDIS_SECRET", Username: "a b"},
+		{Address: "redis", Password: "s3cret", PasswordEnv: "TEST_REDIS_SECRET"},
+		{Address: "redis://:s3cret@redis:6379"},
+	} {
+		config := config
+		s, err := read(&Config{Redis: &config}, "gateway@file")
+
+		require.NotNil(t, err)
+		shown := err.Error() + strings.Join(s.warnings, "") + s.connection
+		require.False(t, strings.Contains(shown, "s3cret"), shown)
+	}
+}
