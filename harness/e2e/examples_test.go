@@ -58,7 +58,6 @@ type composeFile struct {
 
 type composeService struct {
 	Extends     struct{ Service string }
-	Image       string
 	Command     []string
 	Ports       []string
 	Volumes     []string
@@ -68,7 +67,7 @@ type composeService struct {
 
 // isTraefik reports whether the service is a gateway, or a Traefik without the plugin.
 func (s composeService) isTraefik() bool {
-	return s.Extends.Service == "gateway" || strings.HasPrefix(s.Image, "${TRAEFIK_IMAGE:-")
+	return s.Extends.Service == "gateway" || s.Extends.Service == "load-balancer"
 }
 
 func startExample(t *testing.T, folder string) *example {
