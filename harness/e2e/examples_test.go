@@ -22,6 +22,7 @@ import (
 // TestExamples starts each example as processes: the real Traefik with the example's own static and dynamic files, a real Redis and the
 // upstream, at addresses of loopback. Then it types what the README says, and compares what is printed.
 func TestExamples(t *testing.T) {
+	t.Parallel()
 	folders, _, err := walkthrough.Folders(root(t))
 	require.NoError(t, err)
 	for _, folder := range folders {
