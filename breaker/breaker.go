@@ -17,19 +17,19 @@ import (
 
 // In microseconds.
 const (
-	freshFor   = 50000   // a view is used as it is until it is so old
-	staleAfter = 100000  // and not at all from then on; between the two, one request has it refreshed
-	noPlace    = 50000   // no place for a probe: asked again so much later
-	recheck    = 1000000 // the view of an open circuit is refreshed so often
-	oneRetry   = time.Second
+	freshFor       = 50000   // a view is used as it is until it is so old
+	staleAfter     = 100000  // and not at all from then on; between the two, one request has it refreshed
+	noPlaceFor     = 50000   // no place for a probe: asked again so much later
+	recheckEvery   = 1000000 // the view of an open circuit is refreshed so often
+	retryInASecond = time.Second
 )
 
 var (
-	viewScript    = store.NewScript(view)
-	permitScript  = store.NewScript(permit)
-	sentScript    = store.NewScript(sent)
-	reportScript  = store.NewScript(report)
-	restoreScript = store.NewScript(restore)
+	viewScript     = store.NewScript(viewLua)
+	permitScript   = store.NewScript(permitLua)
+	bodySentScript = store.NewScript(bodySentLua)
+	reportScript   = store.NewScript(reportLua)
+	restoreScript  = store.NewScript(restoreLua)
 )
 
 // words is how many integers each script answers with.
@@ -63,21 +63,21 @@ type Breaker struct {
 	keys []string
 
 	// Guarded by Mu.
-	machine            machine        // the view of the state in Redis, or the state itself while there is none
-	requestedAt        int64          // when Redis was asked for the view; 0: never
-	answeredAt         int64          // when it answered
-	divergedLocally    bool           // the state was changed here since, while Redis was away
-	refreshing         bool           // a refresh in the background is under way
-	shared             *sharedRefresh // that a request takes and others may wait for, or nil
-	notice             *Notice        // that holds, or nil
-	noPlaceUntil       int64          // half-open: until then there was no place for another probe
-	noUploadPlaceUntil int64          // half-open: until then there was none for another upload
-	conn               int64          // the latest connection that told of the state
-	restoring          bool           // an open circuit that Redis has lost is being written back
-	unreported         unreported     // that Redis could not be told of
-	pendingRequest     *PermitRequest // a permit that is to go to Redis with another call, or nil
-	published          int64          // the view's generation
-	publishedAt        int64          // when it became that
+	machine             machine        // the view of the state in Redis, or the state itself while there is none
+	requestedAt         int64          // when Redis was asked for the view; 0: never
+	answeredAt          int64          // when it answered
+	divergedLocally     bool           // the state was changed here since, while Redis was away
+	refreshing          bool           // a refresh in the background is under way
+	shared              *sharedRefresh // that a request takes and others may wait for, or nil
+	notice              *Notice        // that holds, or nil
+	noPlaceUntil        int64          // half-open: until then there was no place for another probe
+	noUploadPlaceUntil  int64          // half-open: until then there was none for another upload
+	latestConn          int64          // the latest connection that told of the state
+	restoring           bool           // an open circuit that Redis has lost is being written back
+	unreported          unreported     // that Redis could not be told of
+	pendingRequest      *PermitRequest // a permit that is to go to Redis with another call, or nil
+	publishedGeneration int64          // the view's generation
+	publishedAt         int64          // when it became that
 }
 
 // look is a refresh that requests wait for. A crowd that finds the view too old takes one.
@@ -89,13 +89,13 @@ type sharedRefresh struct {
 
 // Permit lets one request through. The zero value is that of a request that the breaker has no part in.
 type Permit struct {
-	generation int64
-	probe      int64
-	local      bool  // given by this process, not by Redis
-	unasked    bool  // given by nobody: Redis could not be asked
-	upload     bool  // the body of the request is still coming
-	since      int64 // of an upload: when it was asked for
-	counts     bool
+	generation  int64
+	probe       int64
+	local       bool  // given by this process, not by Redis
+	unasked     bool  // given by nobody: Redis could not be asked
+	upload      bool  // the body of the request is still coming
+	requestedAt int64 // of an upload: when it was asked for
+	counts      bool
 }
 
 // Probe tells whether the request is a probe: its verdict is due with its response headers.
@@ -155,18 +155,18 @@ func (b *Breaker) PermitAt(at int64) Permit {
 // show brings the view up to date. Mu is held.
 func (b *Breaker) publishLocked() {
 	healthy, refuses := int64(0), int64(0)
-	if b.machine.state == closed && b.machine.failures == 0 {
+	if b.machine.state == stateClosed && b.machine.failures == 0 {
 		if b.Store == nil {
 			healthy = math.MaxInt64
 		} else if b.requestedAt != 0 && !b.divergedLocally {
 			healthy = b.requestedAt + freshFor
 		}
 	}
-	if b.machine.state == open && (b.Store == nil || !b.divergedLocally) {
+	if b.machine.state == stateOpen && (b.Store == nil || !b.divergedLocally) {
 		refuses = b.machine.deadline
 	}
-	if b.machine.generation != b.published {
-		b.published = b.machine.generation
+	if b.machine.generation != b.publishedGeneration {
+		b.publishedGeneration = b.machine.generation
 		b.publishedAt = b.Now()
 	}
 	failing := int64(1)
@@ -215,7 +215,7 @@ func (b *Breaker) endNoticeLocked(refusal *Notice) {
 func (b *Breaker) ExtendView(now int64, policy *Policy) bool {
 	b.Mu.Lock()
 	age := now - b.requestedAt
-	usable := b.machine.state == closed && b.machine.failures == 0 && b.requestedAt != 0 && !b.divergedLocally && age < staleAfter
+	usable := b.machine.state == stateClosed && b.machine.failures == 0 && b.requestedAt != 0 && !b.divergedLocally && age < staleAfter
 	if usable && age >= freshFor {
 		b.View.Healthy = b.requestedAt + staleAfter
 		b.refreshAsyncLocked(now, policy)
@@ -228,7 +228,7 @@ func (b *Breaker) ExtendView(now int64, policy *Policy) bool {
 func (b *Breaker) RefreshIfStale(now int64, policy *Policy) {
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
-	if b.Store != nil && b.machine.state == closed && !b.Store.IsUnavailable() {
+	if b.Store != nil && b.machine.state == stateClosed && !b.Store.IsUnavailable() {
 		b.refreshAsyncLocked(now, policy)
 	}
 }
@@ -246,7 +246,7 @@ func (b *Breaker) refreshAsyncLocked(now int64, policy *Policy) {
 func (b *Breaker) MustRefuse(upload bool, now int64) (retryAfter time.Duration, refused bool) {
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
-	if b.machine.state == closed || b.supersededLocked() {
+	if b.machine.state == stateClosed || b.supersededLocked() {
 		return 0, false
 	}
 	return b.mustRefuseLocked(upload, now)
@@ -256,7 +256,7 @@ func (b *Breaker) MustRefuse(upload bool, now int64) (retryAfter time.Duration, 
 func (b *Breaker) Probing() bool {
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
-	return b.machine.state != closed
+	return b.machine.state != stateClosed
 }
 
 // superseded tells whether the state was made here while Redis was away, and Redis is back: Redis rules. Mu is held.
@@ -265,20 +265,20 @@ func (b *Breaker) supersededLocked() bool {
 }
 
 func (b *Breaker) mustRefuseLocked(upload bool, now int64) (time.Duration, bool) {
-	if b.machine.state == closed {
+	if b.machine.state == stateClosed {
 		return 0, false
 	}
-	if wait := b.machine.wait(now); wait > 0 {
+	if wait := b.machine.remaining(now); wait > 0 {
 		return time.Duration(wait) * time.Microsecond, true
 	}
-	return oneRetry, now < b.noPlaceUntil || upload && now < b.noUploadPlaceUntil
+	return retryInASecond, now < b.noPlaceUntil || upload && now < b.noUploadPlaceUntil
 }
 
 // Rider returns a call to go to Redis with another, or nil: one that asks for a permit which a request needs, or one that refreshes the
 // view where that is due.
 func (b *Breaker) PiggybackCall(now int64, policy *Policy) *store.Call {
 	b.Mu.Lock()
-	due := b.Store != nil && now >= b.View.Healthy && (b.divergedLocally || b.machine.state == closed && (b.requestedAt == 0 || now-b.requestedAt >= freshFor))
+	due := b.Store != nil && now >= b.View.Healthy && (b.divergedLocally || b.machine.state == stateClosed && (b.requestedAt == 0 || now-b.requestedAt >= freshFor))
 	a := b.pendingRequest
 	b.pendingRequest = nil
 	if a != nil {
@@ -305,16 +305,16 @@ func (b *Breaker) viewCall(now int64, policy *Policy) *store.Call {
 func (b *Breaker) RecheckOpen(now int64, policy *Policy) {
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
-	if b.machine.state != open {
+	if b.machine.state != stateOpen {
 		return
 	}
 	deadline := b.machine.deadline
-	b.machine.cut(now, policy)
+	b.machine.capDeadline(now, policy)
 	isCut := b.machine.deadline != deadline
 	if isCut {
 		b.publishLocked()
 	}
-	if b.Store != nil && !b.divergedLocally && !b.refreshing && (isCut || now-b.requestedAt >= recheck) && !b.Store.IsUnavailable() {
+	if b.Store != nil && !b.divergedLocally && !b.refreshing && (isCut || now-b.requestedAt >= recheckEvery) && !b.Store.IsUnavailable() {
 		b.refreshing = true
 		go b.runRefresh(policy)
 	}
@@ -328,12 +328,12 @@ func (b *Breaker) Allow(policy *Policy, upload bool, now int64, deadline time.Ti
 		permit, retryAfter = b.AllowLocal(policy, upload, now)
 		return permit, retryAfter, nil
 	}
-	if err := b.refresh(policy, now, deadline); err != nil {
+	if err := b.ensureFresh(policy, now, deadline); err != nil {
 		return Permit{}, 0, err
 	}
 	now = b.Now() // the view may be newer than the request
 	b.Mu.Lock()
-	if b.machine.state == closed {
+	if b.machine.state == stateClosed {
 		permit = Permit{generation: b.machine.generation, counts: true}
 		b.Mu.Unlock()
 		return permit, 0, nil
@@ -354,21 +354,21 @@ func (b *Breaker) LastKnown(now int64) (permit Permit, retryAfter time.Duration,
 	if b.Store == nil || b.requestedAt == 0 || b.divergedLocally || b.Store.IsUnavailable() {
 		return Permit{}, 0, false
 	}
-	if b.machine.state == closed {
+	if b.machine.state == stateClosed {
 		return Permit{generation: b.machine.generation, counts: true}, 0, true
 	}
-	if wait := b.machine.wait(now); wait > 0 {
+	if wait := b.machine.remaining(now); wait > 0 {
 		return Permit{}, time.Duration(wait) * time.Microsecond, true
 	}
-	return Permit{}, oneRetry, true
+	return Permit{}, retryInASecond, true
 }
 
 // refresh sees to it that a closed view is not too old.
-func (b *Breaker) refresh(policy *Policy, now int64, deadline time.Time) error {
+func (b *Breaker) ensureFresh(policy *Policy, now int64, deadline time.Time) error {
 	b.Mu.Lock()
 	age := now - b.requestedAt
 	known := b.requestedAt != 0 && !b.divergedLocally
-	if known && (b.machine.state != closed || age < freshFor) {
+	if known && (b.machine.state != stateClosed || age < freshFor) {
 		b.Mu.Unlock()
 		return nil
 	}
@@ -452,8 +452,8 @@ func (b *Breaker) applyReply(call *store.Call, asked int64, policy *Policy) (bef
 		return before, before
 	}
 	b.requestedAt, b.answeredAt, b.divergedLocally = asked, now, false
-	if call.Conn > b.conn {
-		b.conn = call.Conn
+	if call.Conn > b.latestConn {
+		b.latestConn = call.Conn
 	}
 	m.state, m.generation, m.failures, m.successes = call.Reply[0], generation, call.Reply[2], call.Reply[3]
 	m.deadline = asked + call.Reply[4]
@@ -471,13 +471,13 @@ func (b *Breaker) notifyChange(before, after int64) {
 	}
 }
 
-func flag(on bool) string {
+func boolArg(on bool) string {
 	if on {
 		return "1"
 	}
 	return "0"
 }
 
-func digits(n int64) string {
+func intArg(n int64) string {
 	return strconv.FormatInt(n, 10)
 }

@@ -21,7 +21,7 @@ func (p *places) Run(calls []*store.Call, _ time.Time) error {
 	for _, call := range calls {
 		call.Err = nil
 		call.Conn = 1
-		call.Reply = []int64{halfOpen, 1, 0, 0, 0, 0, 0}
+		call.Reply = []int64{stateHalfOpen, 1, 0, 0, 0, 0, 0}
 		switch call.Script {
 		case permitScript:
 			call.Reply[5] = p.taken.Add(1)

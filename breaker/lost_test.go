@@ -98,7 +98,7 @@ func TestBreaker_aLostCircuitIsWrittenBack(t *testing.T) {
 func TestScripts_aLostCircuitIsWrittenBackOverNothing(t *testing.T) {
 	server := redistest.Start(t)
 	policy := NewPolicy(2, 30*time.Second, 1, 1, 10*time.Second)
-	all := append(append([]string{}, scripts...), restore)
+	all := append(append([]string{}, scripts...), restoreLua)
 	restoreStep := len(scripts)
 	call := func(do int, at int64, args ...string) answer {
 		t.Helper()
@@ -107,22 +107,22 @@ func TestScripts_aLostCircuitIsWrittenBackOverNothing(t *testing.T) {
 	}
 	born := call(viewStep, 0)
 	require.Equal(t, int64(1), born.born)
-	require.Equal(t, "closed", stateNames[call(restoreStep, 0, digits(born.generation-1), digits(second)).state], "another generation")
+	require.Equal(t, "closed", stateNames[call(restoreStep, 0, intArg(born.generation-1), intArg(second)).state], "another generation")
 
-	written := call(restoreStep, 1, digits(born.generation), digits(20*second))
-	require.Equal(t, answer{state: open, generation: born.generation + 1, wait: 20 * second}, written)
-	require.Equal(t, written, call(restoreStep, 1, digits(born.generation), digits(29*second)), "once")
+	written := call(restoreStep, 1, intArg(born.generation), intArg(20*second))
+	require.Equal(t, answer{state: stateOpen, generation: born.generation + 1, wait: 20 * second}, written)
+	require.Equal(t, written, call(restoreStep, 1, intArg(born.generation), intArg(29*second)), "once")
 
 	half := call(permitStep, 21*second, "a", "0")
 	require.Equal(t, int64(1), half.probe)
-	closed := call(reportStep, 22*second, digits(half.generation), "1", "1", "0", "b")
+	closed := call(reportStep, 22*second, intArg(half.generation), "1", "1", "0", "b")
 	require.Equal(t, "closed", stateNames[closed.state])
 	require.Zero(t, closed.born)
-	require.Equal(t, closed, call(restoreStep, 22*second, digits(closed.generation), digits(second)), "it was closed by a probe")
+	require.Equal(t, closed, call(restoreStep, 22*second, intArg(closed.generation), intArg(second)), "it was closed by a probe")
 
 	server.Do("FLUSHALL")
 	born = call(viewStep, 0)
-	require.Equal(t, 30*second, call(restoreStep, 0, digits(born.generation), digits(3600*second)).wait, "no longer than the policy says")
+	require.Equal(t, 30*second, call(restoreStep, 0, intArg(born.generation), intArg(3600*second)).wait, "no longer than the policy says")
 }
 
 func TestBreaker_aShorterResetTimeoutHoldsForAnOpenCircuit(t *testing.T) {
@@ -181,13 +181,13 @@ func TestBreaker_aKeyThatIsMissingOnAnotherConnectionWasDeleted(t *testing.T) {
 	policy := NewPolicy(1, time.Hour, 2, 2, time.Minute)
 	g := newGateway(t, server.Addr())
 	g.open(t, policy)
-	before := g.Breaker.conn
+	before := g.Breaker.latestConn
 	g.store = newGateway(t, server.Addr()).store // whose connections are later ones
 	server.Do("DEL", key)
 	g.recheck(policy)
 	require.Eventually(t, func() bool { return g.refuses() == 0 }, 5*time.Second, time.Millisecond)
 	g.Mu.Lock()
-	require.Greater(t, g.Breaker.conn, before)
+	require.Greater(t, g.Breaker.latestConn, before)
 	g.Mu.Unlock()
 	require.Equal(t, "closed", server.Hash(key)["state"])
 }

@@ -8,7 +8,7 @@ import (
 )
 
 // pause is how long a call waits that is made again.
-const pause = 20 * time.Millisecond
+const repeatPause = 20 * time.Millisecond
 
 // Outcome is what became of a request that was let through.
 type Outcome int
@@ -34,11 +34,11 @@ func (b *Breaker) Done(permit Permit, outcome Outcome, policy *Policy, patience 
 		return
 	}
 	if b.Store == nil || permit.local {
-		b.doneLocal(permit, outcome, policy)
+		b.reportLocal(permit, outcome, policy)
 		return
 	}
 	if b.Store.IsUnavailable() {
-		b.doneLocal(permit, outcome, policy)
+		b.reportLocal(permit, outcome, policy)
 		if permit.probe != 0 { // it has a place in Redis
 			b.repeatAsync(b.reportCall(permit, outcome == Success, failuresOf(outcome), policy), b.repeatFor(permit.probe, policy))
 		}
@@ -88,7 +88,7 @@ func (b *Breaker) report(permit Permit, outcome Outcome, policy *Policy, deadlin
 		b.repeatAsync(call, b.repeatFor(permit.probe, policy))
 	}
 	if !unavailable || b.Store.IsUnavailable() {
-		b.doneLocal(permit, outcome, policy)
+		b.reportLocal(permit, outcome, policy)
 	}
 }
 
@@ -102,7 +102,7 @@ func failuresOf(outcome Outcome) int64 {
 func (b *Breaker) reportCall(permit Permit, succeeded bool, failed int64, policy *Policy) *store.Call {
 	asked := b.Now()
 	call := &store.Call{Script: reportScript, Keys: b.keys, Args: withArgs(policy,
-		digits(permit.generation), digits(permit.probe), flag(succeeded), digits(failed), newID())}
+		intArg(permit.generation), intArg(permit.probe), boolArg(succeeded), intArg(failed), newCallID())}
 	call.Then = func(c *store.Call) { b.applyUnlessLost(c, asked, policy) }
 	return call
 }
@@ -134,6 +134,6 @@ func (b *Breaker) runRepeat(call *store.Call, until time.Time) {
 				return
 			}
 		}
-		time.Sleep(pause)
+		time.Sleep(repeatPause)
 	}
 }

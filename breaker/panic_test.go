@@ -51,7 +51,7 @@ func TestBreaker_aPanicAtAnyStep(t *testing.T) {
 		for turn := int64(1); turn <= row.turns; turn++ {
 			s := &stumbler{step: row.step, store: shared}
 			settings := Settings{
-				Store: s, Key: key + digits(turn) + row.step, Timeout: 2 * time.Second,
+				Store: s, Key: key + intArg(turn) + row.step, Timeout: 2 * time.Second,
 				Now:     func() int64 { s.at("now"); return time.Now().UnixMicro() },
 				Changed: func(from, to string) { s.at("changed") },
 			}

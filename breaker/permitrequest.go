@@ -13,13 +13,13 @@ import (
 
 // Asked is a permit that a request asks Redis for. What comes too late for the request gives its place back.
 type PermitRequest struct {
-	policy  *Policy
-	upload  bool
-	settled sync.WaitGroup // done when the answer is there, or when nobody waits for it any more
+	policy *Policy
+	upload bool
+	done   sync.WaitGroup // done when the answer is there, or when nobody waits for it any more
 
 	// Guarded by the breaker's Mu.
 	sent       bool // to Redis
-	over       bool // settled
+	settled    bool // settled
 	claimed    bool // by Await or Forgo
 	repeated   bool
 	permit     Permit
@@ -27,11 +27,11 @@ type PermitRequest struct {
 	err        error
 }
 
-var errLate = fmt.Errorf("%w: no permit in time", store.ErrUnavailable)
+var errNoPermit = fmt.Errorf("%w: no permit in time", store.ErrUnavailable)
 
 func newPermitRequest(policy *Policy, upload bool) *PermitRequest {
-	a := &PermitRequest{policy: policy, upload: upload, err: errLate}
-	a.settled.Add(1)
+	a := &PermitRequest{policy: policy, upload: upload, err: errNoPermit}
+	a.done.Add(1)
 	return a
 }
 
@@ -40,14 +40,14 @@ func newPermitRequest(policy *Policy, upload bool) *PermitRequest {
 func (b *Breaker) RequestPermit(policy *Policy, upload bool, now int64) *PermitRequest {
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
-	if b.Store == nil || b.divergedLocally || b.machine.state == closed || b.Store.IsUnavailable() {
+	if b.Store == nil || b.divergedLocally || b.machine.state == stateClosed || b.Store.IsUnavailable() {
 		return nil
 	}
 	if _, refused := b.mustRefuseLocked(upload, now); refused {
 		return nil
 	}
 	a := newPermitRequest(policy, upload)
-	if b.pendingRequest == nil || b.pendingRequest.over {
+	if b.pendingRequest == nil || b.pendingRequest.settled {
 		b.pendingRequest = a
 	}
 	return a
@@ -60,10 +60,10 @@ func (b *Breaker) Await(a *PermitRequest, deadline time.Time) (Permit, time.Dura
 		b.settle(a)
 	})
 	defer timer.Stop()
-	if b.send(a) {
+	if b.markSent(a) {
 		go b.runPermitRequest(a)
 	}
-	a.settled.Wait()
+	a.done.Wait()
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
 	a.claimed = true
@@ -71,7 +71,7 @@ func (b *Breaker) Await(a *PermitRequest, deadline time.Time) (Permit, time.Dura
 }
 
 // send tells whether the permit is still to be asked for, by the caller then.
-func (b *Breaker) send(a *PermitRequest) bool {
+func (b *Breaker) markSent(a *PermitRequest) bool {
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
 	first := !a.sent
@@ -84,7 +84,7 @@ func (b *Breaker) send(a *PermitRequest) bool {
 
 // Forgo says that the request does not pass: the permit, if there is one, gives its place back.
 func (b *Breaker) Cancel(a *PermitRequest) {
-	b.send(a)
+	b.markSent(a)
 	if b.settle(a) {
 		return
 	}
@@ -108,11 +108,11 @@ func (b *Breaker) CancelUnclaimed(a *PermitRequest) {
 // settle ends the wait for a permit. It tells whether it was this call that did.
 func (b *Breaker) settle(a *PermitRequest) bool {
 	b.Mu.Lock()
-	first := !a.over
-	a.over = true
+	first := !a.settled
+	a.settled = true
 	b.Mu.Unlock()
 	if first {
-		a.settled.Done()
+		a.done.Done()
 	}
 	return first
 }
@@ -128,7 +128,7 @@ func (b *Breaker) runPermitRequest(a *PermitRequest) {
 
 func (b *Breaker) permitCall(a *PermitRequest) *store.Call {
 	asked := b.Now()
-	call := &store.Call{Script: permitScript, Keys: b.keys, Args: withArgs(a.policy, newID(), flag(a.upload))}
+	call := &store.Call{Script: permitScript, Keys: b.keys, Args: withArgs(a.policy, newCallID(), boolArg(a.upload))}
 	call.Then = func(c *store.Call) {
 		b.applyUnlessLost(c, asked, a.policy)
 		b.settleWith(a, c, asked)
@@ -139,11 +139,11 @@ func (b *Breaker) permitCall(a *PermitRequest) *store.Call {
 // answered takes the answer for the request, if it waits still. Where there is none, Redis may have given a place all the same: the
 // call is made again, and answered alike.
 func (b *Breaker) settleWith(a *PermitRequest, call *store.Call, asked int64) {
-	permit, retryAfter, err := b.permitOf(call, a.upload, asked)
+	permit, retryAfter, err := b.readPermit(call, a.upload, asked)
 	b.Mu.Lock()
-	late := a.over
+	late := a.settled
 	if !late {
-		a.over = true // together with the permit: whoever settles later must find it
+		a.settled = true // together with the permit: whoever settles later must find it
 		a.permit = permit
 		a.retryAfter = retryAfter
 		a.err = err
@@ -154,7 +154,7 @@ func (b *Breaker) settleWith(a *PermitRequest, call *store.Call, asked int64) {
 	if late {
 		b.releasePlace(permit, a.policy)
 	} else {
-		a.settled.Done()
+		a.done.Done()
 	}
 	if unclear {
 		b.repeatAsync(call, b.repeatFor(1, a.policy)) // it may be about a probe
@@ -162,7 +162,7 @@ func (b *Breaker) settleWith(a *PermitRequest, call *store.Call, asked int64) {
 }
 
 // permitOf reads the answer of the permit script.
-func (b *Breaker) permitOf(call *store.Call, upload bool, asked int64) (Permit, time.Duration, error) {
+func (b *Breaker) readPermit(call *store.Call, upload bool, asked int64) (Permit, time.Duration, error) {
 	if call.Err != nil {
 		return Permit{}, 0, call.Err
 	}
@@ -170,8 +170,8 @@ func (b *Breaker) permitOf(call *store.Call, upload bool, asked int64) (Permit, 
 		return Permit{}, 0, errBadReply
 	}
 	generation, probe := call.Reply[1], call.Reply[5]
-	if call.Reply[0] == closed || probe != 0 {
-		return Permit{generation: generation, probe: probe, upload: upload && probe != 0, since: asked, counts: true}, 0, nil
+	if call.Reply[0] == stateClosed || probe != 0 {
+		return Permit{generation: generation, probe: probe, upload: upload && probe != 0, requestedAt: asked, counts: true}, 0, nil
 	}
 	if wait := call.Reply[4]; wait > 0 {
 		return Permit{}, time.Duration(wait) * time.Microsecond, nil
@@ -179,11 +179,11 @@ func (b *Breaker) permitOf(call *store.Call, upload bool, asked int64) (Permit, 
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
 	if upload {
-		b.noUploadPlaceUntil = b.Now() + noPlace
+		b.noUploadPlaceUntil = b.Now() + noPlaceFor
 	} else {
-		b.noPlaceUntil = b.Now() + noPlace
+		b.noPlaceUntil = b.Now() + noPlaceFor
 	}
-	return Permit{}, oneRetry, nil
+	return Permit{}, retryInASecond, nil
 }
 
 // giveBack gives the place of a probe back that is not sent.
@@ -201,6 +201,6 @@ func withArgs(policy *Policy, own ...string) []string {
 }
 
 // newID returns an id that no other call has. It does not look like a number.
-func newID() string {
+func newCallID() string {
 	return "c" + strconv.FormatInt(rand.Int63(), 36)
 }

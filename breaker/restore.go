@@ -14,9 +14,9 @@ func (b *Breaker) restoreLost(call *store.Call, policy *Policy) bool {
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
 	m := &b.machine
-	known := m.state == open && !b.divergedLocally && m.deadline > now
-	missing := call.Reply[0] == closed && call.Reply[6] == 1
-	if !known || !missing || call.Conn <= b.conn || b.Store.Lost() < b.conn {
+	known := m.state == stateOpen && !b.divergedLocally && m.deadline > now
+	missing := call.Reply[0] == stateClosed && call.Reply[6] == 1
+	if !known || !missing || call.Conn <= b.latestConn || b.Store.Lost() < b.latestConn {
 		return false
 	}
 	if !b.restoring {
@@ -42,7 +42,7 @@ func (b *Breaker) restore(policy *Policy, generation int64) {
 	if left <= 0 {
 		return
 	}
-	call := &store.Call{Script: restoreScript, Keys: b.keys, Args: withArgs(policy, digits(generation), digits(left))}
+	call := &store.Call{Script: restoreScript, Keys: b.keys, Args: withArgs(policy, intArg(generation), intArg(left))}
 	call.Then = func(c *store.Call) { b.apply(c, asked, policy) }
 	b.run(call, time.Now().Add(b.Timeout))
 }

@@ -34,7 +34,7 @@ package breaker
 //
 // A call may be run twice, where its answer was lost with the connection: its id tells, and it counts once.
 const (
-	begin = `local key = KEYS[1]
+	commonLua = `local key = KEYS[1]
 local failureThreshold = tonumber(ARGV[1])
 local resetTimeout = tonumber(ARGV[2])
 local successThreshold = tonumber(ARGV[3])
@@ -157,7 +157,7 @@ end
 `
 
 	// view changes nothing else.
-	view = begin + `return answer(0)
+	viewLua = commonLua + `return answer(0)
 `
 
 	// permit asks to send a request. Closed lets it pass, and so does half-open where there is a place for a probe; open
@@ -166,7 +166,7 @@ end
 	//
 	//	ARGV[7]  id of this call, of letters and digits
 	//	ARGV[8]  1 where the request has a body that is still coming, else 0
-	permit = begin + `local id = ARGV[7]
+	permitLua = commonLua + `local id = ARGV[7]
 local kind, most = 'probe', maxProbes
 if ARGV[8] == '1' then
 	kind, most = 'upload', math.max(1, maxProbes - 1)
@@ -206,7 +206,7 @@ return answer(issued)
 	//	ARGV[7]  generation under which it was let through
 	//	ARGV[8]  number of the probe
 	//	ARGV[9]  1 where it has been under way for longer than probeTimeout, else 0: it takes a place again if there is one
-	sent = begin + `local probe = tonumber(ARGV[8])
+	bodySentLua = commonLua + `local probe = tonumber(ARGV[8])
 if tonumber(ARGV[7]) ~= generation or state ~= 'half-open' then
 	return answer(0)
 end
@@ -227,7 +227,7 @@ return answer(0)
 	//	ARGV[9]   successes: 0 or 1; of a closed breaker: one came before the failures
 	//	ARGV[10]  failures; a probe with neither was given up without a verdict
 	//	ARGV[11]  id of this call, of letters and digits
-	report = begin + `local probe = tonumber(ARGV[8])
+	reportLua = commonLua + `local probe = tonumber(ARGV[8])
 local succeeded = ARGV[9] == '1'
 local failed = tonumber(ARGV[10])
 local id = ARGV[11]
@@ -273,7 +273,7 @@ return answer(0)
 	//
 	//	ARGV[7]  generation of the hash that was written because there was none
 	//	ARGV[8]  until the deadline, microseconds
-	restore = begin + `if born and state == 'closed' and tonumber(ARGV[7]) == generation then
+	restoreLua = commonLua + `if born and state == 'closed' and tonumber(ARGV[7]) == generation then
 	enter('open', now + math.min(tonumber(ARGV[8]), resetTimeout) - resetTimeout)
 end
 return answer(0)

@@ -8,9 +8,9 @@ package breaker
 //	           that has no answer within probeTimeout: open. A probe whose body is still coming is an upload: it gives its
 //	           place back after probeTimeout, and becomes an ordinary probe when its body has ended
 const (
-	closed   = 0
-	open     = 1
-	halfOpen = 2
+	stateClosed   = 0
+	stateOpen     = 1
+	stateHalfOpen = 2
 )
 
 var stateNames = []string{"closed", "open", "half-open"}
@@ -43,15 +43,15 @@ func (m *machine) enter(state, now int64) {
 }
 
 // open enters the open state as of the time entered, which may lie before now.
-func (m *machine) open(entered, now int64, p *Policy) {
-	m.enter(open, now)
+func (m *machine) trip(entered, now int64, p *Policy) {
+	m.enter(stateOpen, now)
 	m.deadline = entered + p.resetTimeout
 }
 
 // settle brings the machine up to now.
-func (m *machine) settle(now int64, p *Policy) {
-	m.cut(now, p)
-	if m.state != halfOpen {
+func (m *machine) advance(now int64, p *Policy) {
+	m.capDeadline(now, p)
+	if m.state != stateHalfOpen {
 		return
 	}
 	for n, due := range m.uploads {
@@ -70,29 +70,29 @@ func (m *machine) settle(now int64, p *Policy) {
 		}
 	}
 	if lost >= 0 {
-		m.open(lost, now, p)
+		m.trip(lost, now, p)
 	}
 }
 
 // cut has an open machine stay so no longer than the policy says: a clock was set back, or the policy is another.
-func (m *machine) cut(now int64, p *Policy) {
-	if m.state == open && m.deadline > now+p.resetTimeout {
+func (m *machine) capDeadline(now int64, p *Policy) {
+	if m.state == stateOpen && m.deadline > now+p.resetTimeout {
 		m.deadline = now + p.resetTimeout
 	}
 }
 
 // permit asks to send a request, with a body that is still coming if upload is true: it may pass if the machine is closed
 // afterwards, or as the probe of the number returned, if that is not 0.
-func (m *machine) permit(upload bool, now int64, p *Policy) int64 {
-	m.settle(now, p)
-	if m.state == open && now >= m.deadline {
-		m.enter(halfOpen, now)
+func (m *machine) acquire(upload bool, now int64, p *Policy) int64 {
+	m.advance(now, p)
+	if m.state == stateOpen && now >= m.deadline {
+		m.enter(stateHalfOpen, now)
 	}
-	if m.state != halfOpen {
+	if m.state != stateHalfOpen {
 		return 0
 	}
 	if !upload {
-		m.takeOver(p)
+		m.evictUploads(p)
 	}
 	if !m.hasPlace(p) || upload && !m.hasPlaceForUpload(p) {
 		return 0
@@ -116,7 +116,7 @@ func (m *machine) hasPlaceForUpload(p *Policy) bool {
 }
 
 // takeOver takes a place from uploads that hold all places: from the oldest.
-func (m *machine) takeOver(p *Policy) {
+func (m *machine) evictUploads(p *Policy) {
 	for int64(len(m.uploads)) >= p.maxProbes {
 		oldest := m.issued
 		for n := range m.uploads {
@@ -130,9 +130,9 @@ func (m *machine) takeOver(p *Policy) {
 
 // sent tells that the body of a probe has been sent whole: from now on its time counts. A late one has been under way for
 // longer than probeTimeout: it takes a place again if there is one.
-func (m *machine) sent(generation, probe int64, late bool, now int64, p *Policy) {
-	m.settle(now, p)
-	if generation != m.generation || m.state != halfOpen {
+func (m *machine) bodySent(generation, probe int64, late bool, now int64, p *Policy) {
+	m.advance(now, p)
+	if generation != m.generation || m.state != stateHalfOpen {
 		return
 	}
 	if m.uploads[probe] != 0 {
@@ -146,31 +146,31 @@ func (m *machine) sent(generation, probe int64, late bool, now int64, p *Policy)
 // report tells what became of requests that were let through under the given generation: of a probe, or where probe is
 // 0, of others: whether one succeeded, and how many failed after it.
 func (m *machine) report(generation, probe int64, succeeded bool, failed int64, now int64, p *Policy) {
-	m.settle(now, p)
+	m.advance(now, p)
 	if generation != m.generation {
 		return
 	}
-	if m.state == closed && probe == 0 {
-		m.count(succeeded, failed, now, p)
+	if m.state == stateClosed && probe == 0 {
+		m.countClosed(succeeded, failed, now, p)
 	}
-	if m.state == halfOpen && (m.probes[probe] != 0 || m.uploads[probe] != 0) {
-		m.judge(probe, succeeded, failed, now, p)
+	if m.state == stateHalfOpen && (m.probes[probe] != 0 || m.uploads[probe] != 0) {
+		m.judgeProbe(probe, succeeded, failed, now, p)
 	}
 }
 
-func (m *machine) count(succeeded bool, failed int64, now int64, p *Policy) {
+func (m *machine) countClosed(succeeded bool, failed int64, now int64, p *Policy) {
 	if succeeded {
 		m.failures = 0
 	}
 	m.failures += failed
 	if m.failures >= p.failureThreshold {
-		m.open(now, now, p)
+		m.trip(now, now, p)
 	}
 }
 
-func (m *machine) judge(probe int64, succeeded bool, failed int64, now int64, p *Policy) {
+func (m *machine) judgeProbe(probe int64, succeeded bool, failed int64, now int64, p *Policy) {
 	if failed > 0 {
-		m.open(now, now, p)
+		m.trip(now, now, p)
 		return
 	}
 	delete(m.probes, probe)
@@ -180,13 +180,13 @@ func (m *machine) judge(probe int64, succeeded bool, failed int64, now int64, p 
 	}
 	m.successes++
 	if m.successes >= p.successThreshold {
-		m.enter(closed, now)
+		m.enter(stateClosed, now)
 	}
 }
 
 // wait returns the microseconds until the deadline of an open machine, else 0.
-func (m *machine) wait(now int64) int64 {
-	if m.state != open || m.deadline <= now {
+func (m *machine) remaining(now int64) int64 {
+	if m.state != stateOpen || m.deadline <= now {
 		return 0
 	}
 	return m.deadline - now

@@ -24,7 +24,7 @@ func TestScripts_aCallThatIsMadeTwiceCountsOnce(t *testing.T) {
 		if outcome == Failure {
 			failed = 1
 		}
-		return call(reportStep, at, digits(generation), digits(probe), flag(outcome == Success), digits(failed), id)
+		return call(reportStep, at, intArg(generation), intArg(probe), boolArg(outcome == Success), intArg(failed), id)
 	}
 
 	generation := call(viewStep, 0).generation

@@ -12,7 +12,7 @@ type unreported struct {
 func (b *Breaker) UnaskedPermit() Permit {
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
-	if b.Store == nil || b.requestedAt == 0 || b.divergedLocally || b.machine.state != closed {
+	if b.Store == nil || b.requestedAt == 0 || b.divergedLocally || b.machine.state != stateClosed {
 		return Permit{}
 	}
 	return Permit{generation: b.machine.generation, unasked: true, counts: true}
@@ -37,7 +37,7 @@ func (b *Breaker) keepUnreported(permit Permit, outcome Outcome) {
 func (b *Breaker) reportUnreportedLocked(policy *Policy) {
 	kept := b.unreported
 	b.unreported = unreported{}
-	if kept.failed == 0 || b.machine.state != closed || b.machine.generation != kept.generation {
+	if kept.failed == 0 || b.machine.state != stateClosed || b.machine.generation != kept.generation {
 		return
 	}
 	call := b.reportCall(Permit{generation: kept.generation}, kept.succeeded, kept.failed, policy)

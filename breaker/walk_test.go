@@ -25,7 +25,7 @@ const (
 )
 
 // scripts are what the steps run.
-var scripts = []string{view, permit, report, permit, sent}
+var scripts = []string{viewLua, permitLua, reportLua, permitLua, bodySentLua}
 
 // event is one step of a walk through the states, and what the answer must be.
 type event struct {
@@ -80,9 +80,9 @@ func (s step) args(policy *Policy, id string) []string {
 	case uploadStep:
 		return withArgs(policy, id, "1")
 	case reportStep:
-		return withArgs(policy, digits(s.generation), digits(s.probe), flag(s.succeeded), digits(s.failed), id)
+		return withArgs(policy, intArg(s.generation), intArg(s.probe), boolArg(s.succeeded), intArg(s.failed), id)
 	case sentStep:
-		return withArgs(policy, digits(s.generation), digits(s.probe), flag(s.late))
+		return withArgs(policy, intArg(s.generation), intArg(s.probe), boolArg(s.late))
 	}
 	return policy.args
 }
@@ -109,7 +109,7 @@ func (w *walker) local(policy *Policy, s step) answer {
 	}
 	if s.at >= w.due {
 		w.machine = machine{}
-		w.machine.enter(closed, s.at)
+		w.machine.enter(stateClosed, s.at)
 		w.born = w.machine.generation
 		w.due = s.at + keep*1000
 	} else if w.due-s.at < keep*1000/2 {
@@ -120,13 +120,13 @@ func (w *walker) local(policy *Policy, s step) answer {
 	permitted := int64(0)
 	switch s.do {
 	case permitStep, uploadStep:
-		permitted = m.permit(s.do == uploadStep, s.at, policy)
+		permitted = m.acquire(s.do == uploadStep, s.at, policy)
 	case reportStep:
 		m.report(s.generation, s.probe, s.succeeded, s.failed, s.at, policy)
 	case sentStep:
-		m.sent(s.generation, s.probe, s.late, s.at, policy)
+		m.bodySent(s.generation, s.probe, s.late, s.at, policy)
 	default:
-		m.settle(s.at, policy)
+		m.advance(s.at, policy)
 	}
 	if m.generation != before {
 		w.due = s.at + keep*1000
@@ -135,7 +135,7 @@ func (w *walker) local(policy *Policy, s step) answer {
 	if m.generation == w.born {
 		born = 1
 	}
-	return answer{m.state, m.generation, m.failures, m.successes, m.wait(s.at), permitted, born}
+	return answer{m.state, m.generation, m.failures, m.successes, m.remaining(s.at), permitted, born}
 }
 
 // walk takes the events one by one.

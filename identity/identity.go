@@ -48,7 +48,7 @@ func KeyOf(c Source) func(*http.Request) string {
 		value := HeaderValue(c.Header)
 		return func(r *http.Request) string { return OfHeader(value(r)) }
 	}
-	return func(r *http.Request) string { return c.of(r) }
+	return func(r *http.Request) string { return c.keyFor(r) }
 }
 
 // HeaderValue returns the function that reads a header. What a middleware has set in the configured spelling goes before what a client
@@ -70,7 +70,7 @@ func HeaderValue(name string) func(*http.Request) string {
 }
 
 // OfHeader returns the key for a header's value.
-func OfHeader(value string) string { return key(KindHeader, value) }
+func OfHeader(value string) string { return makeKey(KindHeader, value) }
 
 // OfAddress returns the key for a request's RemoteAddr.
 func (c *Source) OfAddress(address string) string {
@@ -81,22 +81,22 @@ func (c *Source) OfAddress(address string) string {
 			return kindIP + address[:colon]
 		}
 	}
-	return key(kindIP, c.subnet(host(address)))
+	return makeKey(kindIP, c.maskIPv6(withoutPort(address)))
 }
 
-func (c *Source) of(r *http.Request) string {
+func (c *Source) keyFor(r *http.Request) string {
 	switch {
 	case c.Host:
-		return key(kindHost, hostName(r.Host))
+		return makeKey(kindHost, hostName(r.Host))
 	case c.Depth > 0:
-		return key(kindIP, c.subnet(atDepth(r, c.Depth)))
+		return makeKey(kindIP, c.maskIPv6(atDepth(r, c.Depth)))
 	case len(c.Excluded) > 0:
-		return key(kindIP, c.notExcluded(r))
+		return makeKey(kindIP, c.lastNotExcluded(r))
 	}
 	return c.OfAddress(r.RemoteAddr)
 }
 
-func host(address string) string {
+func withoutPort(address string) string {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return address
@@ -104,21 +104,21 @@ func host(address string) string {
 	return host
 }
 
-func forwarded(r *http.Request) []string {
+func forwardedFor(r *http.Request) []string {
 	return strings.Split(r.Header.Get("X-Forwarded-For"), ",")
 }
 
 func atDepth(r *http.Request, depth int) string {
-	list := forwarded(r)
+	list := forwardedFor(r)
 	if len(list) < depth {
 		return ""
 	}
-	return bare(list[len(list)-depth])
+	return addressIn(list[len(list)-depth])
 }
 
 // bare returns the address in an entry of X-Forwarded-For without the port or the brackets that some proxies write, and anything else
 // as it is.
-func bare(entry string) string {
+func addressIn(entry string) string {
 	entry = strings.TrimSpace(entry)
 	text := entry
 	if strings.HasPrefix(entry, "[") {
@@ -158,10 +158,10 @@ func isAddress(text string) bool {
 	return err == nil
 }
 
-func (c *Source) notExcluded(r *http.Request) string {
-	list := forwarded(r)
+func (c *Source) lastNotExcluded(r *http.Request) string {
+	list := forwardedFor(r)
 	for i := len(list) - 1; i >= 0; i-- {
-		address := bare(list[i])
+		address := addressIn(list[i])
 		if address != "" && !c.excludes(address) {
 			return address
 		}
@@ -185,7 +185,7 @@ func (c *Source) excludes(text string) bool {
 
 // subnet returns the first address of an IPv6 address's subnet, the IPv4 address that one stands for, and anything else
 // as it is.
-func (c *Source) subnet(text string) string {
+func (c *Source) maskIPv6(text string) string {
 	if c.IPv6Subnet == 0 {
 		return text
 	}
@@ -203,7 +203,7 @@ func (c *Source) subnet(text string) string {
 	return prefix.Addr().String()
 }
 
-func key(kind, text string) string {
+func makeKey(kind, text string) string {
 	if text == "" {
 		return kindNone
 	}
@@ -216,7 +216,7 @@ func key(kind, text string) string {
 // Name returns the key as it may stand in a Redis key and in a log line: what is unsafe is its SHA-256.
 func Name(key string) string {
 	text := key[strings.IndexByte(key, ':')+1:]
-	if safe(text) {
+	if isSafe(text) {
 		return key
 	}
 	return key[:len(key)-len(text)] + hash(text)
@@ -231,4 +231,4 @@ func hash(text string) string {
 const Harmless = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.:-_"
 
 // safe tells whether there is nothing in the text but what is Harmless. A loop would say so too, interpreted byte by byte.
-func safe(text string) bool { return strings.Trim(text, Harmless) == "" }
+func isSafe(text string) bool { return strings.Trim(text, Harmless) == "" }

@@ -8,9 +8,9 @@ import (
 )
 
 const (
-	minRetry  = 50 * time.Millisecond
-	maxRetry  = 500 * time.Millisecond
-	checkTime = 1000 // milliseconds for which a retry's check stays in Redis
+	minRetry = 50 * time.Millisecond
+	maxRetry = 500 * time.Millisecond
+	checkTTL = 1000 // milliseconds for which a retry's check stays in Redis
 )
 
 // check writes, as the engines' scripts do: a Redis that answers reads only (a replica, one that is full, one whose
@@ -19,13 +19,13 @@ const (
 //	KEYS[1]  <keyPrefix>:check
 //	ARGV[1]  milliseconds until it expires
 //	answers  1
-var check = NewScript(`redis.call('TIME')
+var checkScript = NewScript(`redis.call('TIME')
 redis.call('SET', KEYS[1], '1', 'PX', ARGV[1])
 return '1'`)
 
 // checkAll calls all commands that the engines' scripts call: it is for a Redis that refused one of them. Keys and arguments are
 // those of check.
-var checkAll = NewScript(`redis.call('TIME')
+var checkAllScript = NewScript(`redis.call('TIME')
 redis.call('SET', KEYS[1], '1', 'PX', ARGV[1])
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
 redis.call('PTTL', KEYS[1])
@@ -43,7 +43,7 @@ func (s *Store) markUnavailable(reason error) {
 	if !begun {
 		return
 	}
-	hangUp(useless)
+	closeAll(useless)
 	s.notifySafely(reasonOf(reason))
 }
 
@@ -55,14 +55,14 @@ func (s *Store) setUnavailable() (useless []*conn, begun bool) {
 	}
 	s.Unavailable.Store(true)
 	s.noteLost()
-	s.retry = minRetry
-	checkAfter(s, jitter(s.retry))
-	for _, w := range s.waits {
+	s.retryDelay = minRetry
+	scheduleCheckLocked(s, jitter(s.retryDelay))
+	for _, w := range s.waiters {
 		w.err = ErrUnavailable
 		w.done.Done()
 	}
-	s.waits = nil
-	return takeAll(s), true
+	s.waiters = nil
+	return takeAllLocked(s), true
 }
 
 // tell tells whoever made the store that it is down or back. That must not fail what was going on.
@@ -71,23 +71,23 @@ func (s *Store) notifySafely(reason error) {
 	s.notify(reason)
 }
 
-func checkAfter(s *Store, after time.Duration) {
+func scheduleCheckLocked(s *Store, after time.Duration) {
 	time.AfterFunc(after, func() {
 		defer func() { recover() }()
-		s.check()
+		s.runCheck()
 	})
 }
 
 // check tries whether Redis is back. It runs in the background, alone, and sets the time of its next run itself.
-func (s *Store) check() {
+func (s *Store) runCheck() {
 	back := false
 	defer func() {
 		recover()
 		if !back {
-			s.retryLater()
+			s.backOff()
 		}
 	}()
-	c, err := s.tryCheck()
+	c, err := s.dialAndCheck()
 	if err != nil {
 		return
 	}
@@ -103,31 +103,31 @@ func (s *Store) markAvailable() {
 	s.Unavailable.Store(false)
 	s.noLoad.Store(false)
 	if !s.closed {
-		s.room = maxIdle
+		s.idleCap = maxIdle
 	}
 }
 
-func (s *Store) retryLater() {
+func (s *Store) backOff() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return
 	}
-	s.retry = s.retry * 2
-	if s.retry > maxRetry {
-		s.retry = maxRetry
+	s.retryDelay = s.retryDelay * 2
+	if s.retryDelay > maxRetry {
+		s.retryDelay = maxRetry
 	}
-	checkAfter(s, jitter(s.retry))
+	scheduleCheckLocked(s, jitter(s.retryDelay))
 }
 
-func (s *Store) tryCheck() (c *conn, err error) {
+func (s *Store) dialAndCheck() (c *conn, err error) {
 	defer func() {
 		if trouble := recover(); trouble != nil {
 			c = nil
 			err = fmt.Errorf("panic: %v", trouble)
 		}
 	}()
-	c, err = s.tryDial()
+	c, err = s.dialSafely()
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +137,7 @@ func (s *Store) tryCheck() (c *conn, err error) {
 		err = call.Err
 	}
 	if err != nil {
-		shut(c)
+		closeConn(c)
 		return nil, err
 	}
 	return c, nil
@@ -148,9 +148,9 @@ func (s *Store) tryCheck() (c *conn, err error) {
 func (s *Store) checkCall() *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	call := &Call{Script: check, Keys: []string{s.settings.KeyPrefix + ":" + s.refusedTag + "check"}, Args: []string{fmt.Sprint(checkTime)}}
-	if s.refused {
-		call.Script = checkAll
+	call := &Call{Script: checkScript, Keys: []string{s.settings.KeyPrefix + ":" + s.checkTag + "check"}, Args: []string{fmt.Sprint(checkTTL)}}
+	if s.checkEverything {
+		call.Script = checkAllScript
 	}
 	return call
 }
@@ -159,10 +159,10 @@ func (s *Store) checkCall() *Call {
 func (s *Store) noteRefusal(call *Call, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.refused = strings.Contains(err.Error(), "our scripts")
-	s.refusedTag = ""
+	s.checkEverything = strings.Contains(err.Error(), "our scripts")
+	s.checkTag = ""
 	if strings.Contains(err.Error(), "Redis Cluster") {
-		s.refusedTag = tagOf(call)
+		s.checkTag = tagOf(call)
 	}
 }
 

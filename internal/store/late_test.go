@@ -38,10 +38,10 @@ func (h *halting) Write(p []byte) (int, error) {
 func haltOn(t *testing.T, s *Store, length time.Duration, reads, writes int) {
 	require.Len(t, s.idle, 1)
 	c := s.idle[0]
-	h := &halting{Conn: c.raw, length: length}
+	h := &halting{Conn: c.stream, length: length}
 	h.reads.Store(int32(reads))
 	h.writes.Store(int32(writes))
-	c.raw, c.limit.R = h, h
+	c.stream, c.limit.R = h, h
 }
 
 func TestStore_takesAnAnswerThatWasHereWhenThisProcessWasNot(t *testing.T) {

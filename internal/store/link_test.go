@@ -114,7 +114,7 @@ func TestStore_letsGoOfConnectionsThatAreNotNeeded(t *testing.T) {
 	n := newName(t, server.Addr())
 	s, _ := open(t, Settings{Address: n.address, MaxConnAge: 300 * time.Millisecond})
 	for i := 0; i < 8; i++ {
-		c, err := s.tryDial()
+		c, err := s.dialSafely()
 		require.NoError(t, err)
 		release(s, c)
 	}
@@ -159,7 +159,7 @@ func TestStore_makesACallOnceAfterAConnectionThatDiedIdle(t *testing.T) {
 			s, n := open(t, Settings{Address: server.Addr()})
 			var made []*conn
 			for i := 0; i < 3; i++ {
-				c, err := s.tryDial()
+				c, err := s.dialSafely()
 				require.NoError(t, err)
 				made = append(made, c)
 			}
@@ -201,7 +201,7 @@ func TestStore_dialsAnewForAConnectionThatDiedBeforeItsFirstCall(t *testing.T) {
 	server := redistest.Start(t)
 	s, n := open(t, Settings{Address: server.Addr()})
 	for i := 0; i < 3; i++ {
-		c, err := s.tryDial()
+		c, err := s.dialSafely()
 		require.NoError(t, err)
 		release(s, c)
 	}

@@ -16,7 +16,7 @@ const (
 var errNoConnection = fmt.Errorf("%w: no connection in time", ErrUnavailable)
 
 // wait is a request that waits for a connection.
-type wait struct {
+type waiter struct {
 	done sync.WaitGroup // until what follows is there
 	conn *conn
 	err  error
@@ -40,12 +40,12 @@ func acquire(s *Store, deadline time.Time) (*conn, error) {
 
 // endWaitAfter ends a wait when its time is over. Where this process was not scheduled then, neither was the goroutine that makes the
 // connection: it gets a little more time.
-func endWaitAfter(s *Store, w *wait, patience time.Duration, look int) *time.Timer {
+func endWaitAfter(s *Store, w *waiter, patience time.Duration, look int) *time.Timer {
 	due := time.Now().Add(patience)
 	return time.AfterFunc(patience, func() {
 		defer func() { recover() }()
-		if time.Since(due) > stall && look < looks {
-			endWaitAfter(s, w, stall, look+1)
+		if time.Since(due) > descheduled && look < maxAttempts {
+			endWaitAfter(s, w, descheduled, look+1)
 			return
 		}
 		s.endWait(w)
@@ -53,7 +53,7 @@ func endWaitAfter(s *Store, w *wait, patience time.Duration, look int) *time.Tim
 }
 
 // takeOrWait returns an idle connection, or a place in the line of those who wait for one.
-func takeOrWait(s *Store) (*conn, *wait, error) {
+func takeOrWait(s *Store) (*conn, *waiter, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.Unavailable.Load() {
@@ -64,20 +64,20 @@ func takeOrWait(s *Store) (*conn, *wait, error) {
 		s.idle = s.idle[:last]
 		return c, nil, nil
 	}
-	w := &wait{}
+	w := &waiter{}
 	w.done.Add(1)
-	s.waits = append(s.waits, w)
-	dialMore(s)
+	s.waiters = append(s.waiters, w)
+	dialMoreLocked(s)
 	return nil, w, nil
 }
 
 // endWait ends a wait, unless it has ended.
-func (s *Store) endWait(w *wait) {
+func (s *Store) endWait(w *waiter) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i, one := range s.waits {
+	for i, one := range s.waiters {
 		if one == w {
-			s.waits = append(s.waits[:i], s.waits[i+1:]...)
+			s.waiters = append(s.waiters[:i], s.waiters[i+1:]...)
 			w.err = errNoConnection
 			w.done.Done()
 			return
@@ -86,9 +86,9 @@ func (s *Store) endWait(w *wait) {
 }
 
 // dialMore starts a dial for each request that waits, up to maxDials at once. mu is held.
-func dialMore(s *Store) {
-	for s.dials < len(s.waits) && s.dials < maxDials {
-		s.dials++
+func dialMoreLocked(s *Store) {
+	for s.dialing < len(s.waiters) && s.dialing < maxDials {
+		s.dialing++
 		go s.dial()
 	}
 }
@@ -96,48 +96,48 @@ func dialMore(s *Store) {
 // dial makes a connection, or marks the store down.
 func (s *Store) dial() {
 	defer func() { recover() }()
-	c, err := s.tryDial()
-	defer s.dialled(c)
+	c, err := s.dialSafely()
+	defer s.keepDialled(c)
 	if err != nil {
 		s.markUnavailable(err)
 	}
 }
 
 // dialled ends a dial, which made a connection or none. One that no request waits for is kept when it has answered.
-func (s *Store) dialled(c *conn) {
-	if s.endDial(c) || c == nil {
+func (s *Store) keepDialled(c *conn) {
+	if s.finishDial(c) || c == nil {
 		return
 	}
-	if noteLate(s, c) {
-		s.awaitRest(c, 0, time.Now().Add(s.settings.DialTimeout))
+	if addAwaited(s, c) {
+		s.awaitAnswers(c, 0, time.Now().Add(s.settings.DialTimeout))
 	} else {
-		shut(c)
+		closeConn(c)
 	}
 }
 
 // endDial gives a new connection to a request that waits, if there is one.
-func (s *Store) endDial(c *conn) (taken bool) {
+func (s *Store) finishDial(c *conn) (taken bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.dials--
-	taken = c != nil && len(s.waits) > 0 && place(s, c)
-	dialMore(s)
+	s.dialing--
+	taken = c != nil && len(s.waiters) > 0 && placeLocked(s, c)
+	dialMoreLocked(s)
 	return taken
 }
 
 // place gives a connection to whoever has waited longest, or keeps it, and tells whether it did. mu is held.
-func place(s *Store, c *conn) bool {
-	if c.old {
+func placeLocked(s *Store, c *conn) bool {
+	if c.expired {
 		return false
 	}
-	if len(s.waits) > 0 {
-		w := s.waits[0]
-		s.waits = s.waits[1:]
+	if len(s.waiters) > 0 {
+		w := s.waiters[0]
+		s.waiters = s.waiters[1:]
 		w.conn = c
 		w.done.Done()
 		return true
 	}
-	if len(s.idle) >= s.room {
+	if len(s.idle) >= s.idleCap {
 		return false
 	}
 	s.idle = append(s.idle, c)
@@ -147,21 +147,21 @@ func place(s *Store, c *conn) bool {
 // release takes back a connection that has answered.
 func release(s *Store, c *conn) {
 	if !placeOrDial(s, c) {
-		shut(c)
+		closeConn(c)
 	}
 }
 
 func placeOrDial(s *Store, c *conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	kept := place(s, c)
-	dialMore(s)
+	kept := placeLocked(s, c)
+	dialMoreLocked(s)
 	return kept
 }
 
 // dropIdle closes the idle connections: where one has died idle, they all have.
-func dropIdle(s *Store) {
-	hangUp(takeIdle(s))
+func closeIdle(s *Store) {
+	closeAll(takeIdle(s))
 }
 
 func takeIdle(s *Store) []*conn {
@@ -173,22 +173,22 @@ func takeIdle(s *Store) []*conn {
 }
 
 // takeAll returns all connections of which none is in use, and keeps none from then on. mu is held.
-func takeAll(s *Store) []*conn {
-	all := append(s.idle, s.late...)
+func takeAllLocked(s *Store) []*conn {
+	all := append(s.idle, s.awaited...)
 	s.idle = nil
-	s.late = nil
-	s.room = 0
+	s.awaited = nil
+	s.idleCap = 0
 	return all
 }
 
-func hangUp(conns []*conn) {
+func closeAll(conns []*conn) {
 	for _, c := range conns {
-		shut(c)
+		closeConn(c)
 	}
 }
 
 // keepYoung has the connection replaced when it has reached its age.
-func keepYoung(s *Store, c *conn) {
+func scheduleRenewal(s *Store, c *conn) {
 	age := s.settings.MaxConnAge
 	if age <= 0 {
 		return
@@ -197,7 +197,7 @@ func keepYoung(s *Store, c *conn) {
 	after := age*4/5 + time.Duration(rand.Int63n(int64(age*2/5)+1))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c.renewal = time.AfterFunc(after, func() {
+	c.renewTimer = time.AfterFunc(after, func() {
 		defer func() { recover() }()
 		s.renew(c)
 	})
@@ -206,34 +206,34 @@ func keepYoung(s *Store, c *conn) {
 // renew replaces an old connection by a new one, so that a name whose address has changed is followed. No request waits for that: the
 // old one serves until the new one is there and has passed a check.
 func (s *Store) renew(c *conn) {
-	if surplus, over := s.outgrown(c); over {
-		hangUp(surplus)
+	if surplus, over := s.takeSurplus(c); over {
+		closeAll(surplus)
 		return
 	}
-	made, err := s.tryCheck()
+	made, err := s.dialAndCheck()
 	if err != nil {
-		renewLater(s, c) // it serves on, if it can
+		postponeRenewal(s, c) // it serves on, if it can
 		return
 	}
-	hangUp(s.replace(c, made))
+	closeAll(s.replace(c, made))
 }
 
-func renewLater(s *Store, c *conn) {
+func postponeRenewal(s *Store, c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c.renewal.Reset(s.settings.MaxConnAge / 10)
+	c.renewTimer.Reset(s.settings.MaxConnAge / 10)
 }
 
 // outgrown tells whether a connection needs no successor, and returns it where it is to be closed: there are others, and it was not
 // used in the second half of its life.
-func (s *Store) outgrown(c *conn) (surplus []*conn, over bool) {
+func (s *Store) takeSurplus(c *conn) (surplus []*conn, over bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.room == 0 {
+	if s.idleCap == 0 {
 		return nil, true // it is closed, or will be
 	}
 	at := indexOf(s.idle, c)
-	if at < 0 || len(s.idle) == 1 || time.Since(c.used) < s.settings.MaxConnAge/2 {
+	if at < 0 || len(s.idle) == 1 || time.Since(c.usedAt) < s.settings.MaxConnAge/2 {
 		return nil, false
 	}
 	s.idle = append(s.idle[:at], s.idle[at+1:]...)
@@ -244,12 +244,12 @@ func (s *Store) outgrown(c *conn) (surplus []*conn, over bool) {
 func (s *Store) replace(c, made *conn) (useless []*conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c.old = true
+	c.expired = true
 	if at := indexOf(s.idle, c); at >= 0 {
 		s.idle[at] = made
 		return []*conn{c}
 	}
-	if !place(s, made) {
+	if !placeLocked(s, made) {
 		return []*conn{made}
 	}
 	return nil
@@ -265,7 +265,7 @@ func indexOf(conns []*conn, c *conn) int {
 }
 
 // noteLost notes that a connection was lost, and not closed by us: what Redis held may be lost with it.
-func (s *Store) noteLost() { s.lost.Store(made.Load()) }
+func (s *Store) noteLost() { s.lost.Store(connCount.Load()) }
 
 // Lost returns the number of the latest connection that there was when one was lost; 0: none was. Later connections may be to a Redis
 // that has forgotten what earlier ones knew.

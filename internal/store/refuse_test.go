@@ -214,8 +214,8 @@ func TestCheckAll_callsAllThatIsCalled(t *testing.T) {
 	}
 	require.Greater(t, len(called), 7, called)
 	for command := range called {
-		require.Contains(t, checkAll.bySource, "'"+command+"'")
-		require.Contains(t, commands, command)
+		require.Contains(t, checkAllScript.bySource, "'"+command+"'")
+		require.Contains(t, ourCommands, command)
 	}
 }
 
@@ -311,7 +311,7 @@ func TestStore_needsNoRightToLoadScripts(t *testing.T) {
 		server.Do("CONFIG", "RESETSTAT")
 		s, n := open(t, Settings{Address: server.Addr(), Username: "gateway", Password: "p"})
 		for i := 0; i < 3; i++ {
-			c, err := s.tryDial()
+			c, err := s.dialSafely()
 			require.NoError(t, err)
 			release(s, c)
 			_, err = add(s, "1", "1")
@@ -345,8 +345,8 @@ func TestStore_livesOnAfterAPanicUnderItsLock(t *testing.T) {
 	server := redistest.Start(t)
 	s, _ := open(t, Settings{Address: server.Addr()})
 	steps := map[string]func(){
-		"a connection is given back": func() { s.waits = []*wait{nil} },
-		"a wait ends":                func() { s.waits = []*wait{nil}; s.markUnavailable(errNotRedis) },
+		"a connection is given back": func() { s.waiters = []*waiter{nil} },
+		"a wait ends":                func() { s.waiters = []*waiter{nil}; s.markUnavailable(errNotRedis) },
 		"a connection is none":       func() { s.idle = []*conn{{}} },
 	}
 	for name, step := range steps {
@@ -390,8 +390,8 @@ func TestStore_needsNoMoreRightsThanTheseAndToLoad(t *testing.T) {
 		require.Equal(t, 0, n.count())
 		require.Equal(t, row.evals, stats(server)["eval"])
 		require.Equal(t, row.loads, stats(server)["script|load"] != "" && !strings.HasPrefix(stats(server)["script|load"], "0"))
-		s.refused = true
-		c, err := s.tryCheck()
+		s.checkEverything = true
+		c, err := s.dialAndCheck()
 		require.NoError(t, err, "they are enough for a check of all")
 		release(s, c)
 	}

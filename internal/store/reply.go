@@ -15,33 +15,33 @@ var errNoScript = errors.New("NOSCRIPT: redis forgets the scripts that it is sen
 // Redis's own text may hold arguments of the command, and so a client's API key. Nothing of it goes into the error: the
 // error says the same in words of ours, of which there are few, so that it may be logged, and sampled by its text.
 func replyError(text string) error {
-	code, text := takeApart(text)
+	code, text := splitReply(text)
 	if code == "NOSCRIPT" {
 		return errNoScript
 	}
-	for _, one := range known {
+	for _, one := range replyTexts {
 		if one.code != "" && one.code != code || !strings.Contains(text, one.words) {
 			continue
 		}
 		says := one.says
 		if strings.Contains(says, "%s") {
-			says = fmt.Sprintf(says, commandIn(text))
+			says = fmt.Sprintf(says, commandNamedIn(text))
 		}
 		if one.away {
-			return unavailable(says)
+			return unavailableError(says)
 		}
 		return errors.New(says)
 	}
-	if says := inScript(text); says != "" {
+	if says := scriptFailure(text); says != "" {
 		return errors.New(says)
 	}
-	return errors.New(unknown)
+	return errors.New(unknownReply)
 }
 
-const unknown = "redis answered with an error that is unknown here; its text is left out, because it may hold a client's key"
+const unknownReply = "redis answered with an error that is unknown here; its text is left out, because it may hold a client's key"
 
 // unavailable returns an error that wraps ErrUnavailable.
-func unavailable(says string) error {
+func unavailableError(says string) error {
 	return fmt.Errorf("%w: %s", ErrUnavailable, says)
 }
 
@@ -58,7 +58,7 @@ func reasonOf(err error) error {
 }
 
 // takeApart returns the code of an error reply, and its text without what it repeats of the command.
-func takeApart(text string) (code, rest string) {
+func splitReply(text string) (code, rest string) {
 	if at := strings.Index(text, ", with args beginning with"); at >= 0 {
 		text = text[:at]
 	}
@@ -76,9 +76,9 @@ func takeApart(text string) (code, rest string) {
 }
 
 // commandIn returns the command that a text names in quotes, if it is one that we send.
-func commandIn(text string) string {
+func commandNamedIn(text string) string {
 	text = strings.ToUpper(strings.ReplaceAll(text, "`", "'"))
-	for _, command := range commands {
+	for _, command := range ourCommands {
 		if strings.Contains(text, "'"+command+"'") {
 			return command
 		}
@@ -86,13 +86,13 @@ func commandIn(text string) string {
 	return "a command"
 }
 
-var commands = []string{
+var ourCommands = []string{
 	"EVALSHA", "EVAL", "AUTH", "SELECT", "SCRIPT", "SCRIPT|LOAD",
 	"TIME", "GET", "SET", "DEL", "HGETALL", "HSET", "HDEL", "PTTL", "PEXPIRE",
 }
 
 // inScript tells of an error that a script of ours ran into, or returns nothing.
-func inScript(text string) string {
+func scriptFailure(text string) string {
 	const place = "user_script:"
 	at := strings.LastIndex(text, place)
 	if at < 0 {
@@ -107,7 +107,7 @@ func inScript(text string) string {
 }
 
 // known is what Redis answers, and what we say of it: the first entry that fits.
-var known = []struct {
+var replyTexts = []struct {
 	code  string // any, where it is empty
 	words string // that the text holds
 	says  string // with the name of the command for %s

@@ -43,12 +43,12 @@ func TestReplyError(t *testing.T) {
 		{"ERR user_script:12: sk_live_5 is not a number script: ab, on @user_script:12.", "ERR: a script failed in its line 12", false},
 		{"ERR Error running script (call to f_ab): @user_script:12: user_script:12: attempt to compare nil with number ", "ERR: a script failed in its line 12", false},
 		{"ERR user_script:999999999: sk_live_5", "ERR: a script failed in its line 99999", false},
-		{"ERR invalid sk_live_5", unknown, false},
-		{"sk_live_5", unknown, false},
-		{"", unknown, false},
+		{"ERR invalid sk_live_5", unknownReply, false},
+		{"sk_live_5", unknownReply, false},
+		{"", unknownReply, false},
 		// A client's key must not pass for what Redis says.
-		{"ERR something, with args beginning with: 'LOADING' 'max number of clients' 'MOVED'", unknown, false},
-		{"BUSYKEY Target key name already exists.", unknown, false},
+		{"ERR something, with args beginning with: 'LOADING' 'max number of clients' 'MOVED'", unknownReply, false},
+		{"BUSYKEY Target key name already exists.", unknownReply, false},
 	}
 	for _, row := range rows {
 		err := replyError(row.text)
@@ -66,7 +66,7 @@ func TestReplyError(t *testing.T) {
 // The text is what lines of a log are counted by: a client that chooses its key must not choose the text.
 func TestReplyError_saysFewThings(t *testing.T) {
 	said := map[string]bool{}
-	for _, one := range known {
+	for _, one := range replyTexts {
 		for _, secret := range []string{"sk_live_1", "sk_live_2", "'sk_live_3'", "sk live 4"} {
 			for _, text := range []string{
 				one.code + " " + one.words + " " + secret,
@@ -79,7 +79,7 @@ func TestReplyError_saysFewThings(t *testing.T) {
 			}
 		}
 	}
-	require.True(t, len(said) <= len(known), "%v", said)
+	require.True(t, len(said) <= len(replyTexts), "%v", said)
 }
 
 func TestReasonOf_leavesOutOurPort(t *testing.T) {
@@ -90,6 +90,6 @@ func TestReasonOf_leavesOutOurPort(t *testing.T) {
 		"EOF": "EOF",
 	} {
 		require.Equal(t, reason, reasonOf(errors.New(text)).Error())
-		require.Equal(t, reason, reasonOf(unavailable(text)).Error())
+		require.Equal(t, reason, reasonOf(unavailableError(text)).Error())
 	}
 }

@@ -50,9 +50,9 @@ func (s *Store) Run(calls []*Call, deadline time.Time) (err error) {
 		return runAll(s, calls, deadline)
 	}
 
-	c.raw.SetDeadline(deadline) // where it cannot, nor can what follows
-	n, err := io.WriteString(c.raw, counts[len(words)]+call.Script.byName+numbers[call.Number]+strings.Join(words, newline)+newline)
-	c.asked = time.Now() // not before: this process may have been halted
+	c.stream.SetDeadline(deadline) // where it cannot, nor can what follows
+	n, err := io.WriteString(c.stream, commandHeads[len(words)]+call.Script.byName+numberWords[call.Number]+strings.Join(words, newline)+newline)
+	c.sentAt = time.Now() // not before: this process may have been halted
 	if err != nil {
 		return finishUnsent(s, c, calls, n, err, deadline)
 	}
@@ -61,18 +61,18 @@ func (s *Store) Run(calls []*Call, deadline time.Time) (err error) {
 	if err != nil || line[0] != '+' {
 		return finishSlow(s, c, calls, line, err, deadline)
 	}
-	c.fresh = false
-	c.used = c.asked
+	c.unproven = false
+	c.usedAt = c.sentAt
 	call.Conn = c.number
 	call.Err = nil
 	call.Answer = line[1:]
 	if call.Words == nil {
-		read(call, line[1:])
+		setAnswer(call, line[1:])
 	}
 
 	s.mu.Lock()
 	locked = true
-	if len(s.waits) == 0 && len(s.idle) < s.room && !c.old {
+	if len(s.waiters) == 0 && len(s.idle) < s.idleCap && !c.expired {
 		s.idle = append(s.idle, c)
 		c = nil
 	}

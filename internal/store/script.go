@@ -17,10 +17,10 @@ type Script struct {
 
 // NewScript returns the script with the given Lua source.
 func NewScript(source string) *Script {
-	source = begin + source + end
+	source = luaBefore + source + luaAfter
 	sum := sha1.Sum([]byte(source))
 	name := hex.EncodeToString(sum[:])
-	toLoad.Store(name, "*3"+newline+Word("SCRIPT")+newline+Word("LOAD")+newline+Word(source)+newline)
+	loadCommandByName.Store(name, "*3"+newline+Word("SCRIPT")+newline+Word("LOAD")+newline+Word(source)+newline)
 	return &Script{
 		byName:   Word("EVALSHA") + newline + Word(name) + newline,
 		bySource: Word("EVAL") + newline + Word(source) + newline,
@@ -28,12 +28,12 @@ func NewScript(source string) *Script {
 }
 
 // toLoad holds the commands that load the scripts there are, by the scripts' names. They are few, and made when the plugin is loaded.
-var toLoad sync.Map
+var loadCommandByName sync.Map
 
 // loadable returns the commands that load all scripts.
-func loadable() []string {
+func loadCommands() []string {
 	var commands []string
-	toLoad.Range(func(_, command interface{}) bool {
+	loadCommandByName.Range(func(_, command interface{}) bool {
 		commands = append(commands, command.(string))
 		return true
 	})
@@ -43,8 +43,8 @@ func loadable() []string {
 // What goes around a script makes a line of the string that it answers with: one step reads that, where a string whose length
 // goes before it takes three.
 const (
-	begin = "local function script()\n"
-	end   = `
+	luaBefore = "local function script()\n"
+	luaAfter  = `
 end
 local answer = script()
 if type(answer) == 'string' then
@@ -84,7 +84,7 @@ type Call struct {
 }
 
 // pend marks the call as not answered yet.
-func pend(c *Call) {
+func markPending(c *Call) {
 	c.Reply = nil
 	c.Err = errPending
 }
@@ -100,13 +100,13 @@ func Finish(c *Call) {
 const newline = "\r\n"
 
 // heads are what goes before short words.
-var heads = makeHeads("$", 0, 256)
+var wordHeads = makeHeads("$", 0, 256)
 
 // maxWords is more than a call of ours has.
 const maxWords = 1100
 
 // counts are how a command with so many words begins, besides the three that each has.
-var counts = makeHeads("*", 3, maxWords+1)
+var commandHeads = makeHeads("*", 3, maxWords+1)
 
 func makeHeads(kind string, from, n int) []string {
 	made := make([]string, n)
@@ -117,9 +117,9 @@ func makeHeads(kind string, from, n int) []string {
 }
 
 // numbers are the words for small numbers, with the ends of their lines.
-var numbers = makeNumbers(len(counts))
+var numberWords = makeNumberWords(len(commandHeads))
 
-func makeNumbers(n int) []string {
+func makeNumberWords(n int) []string {
 	made := make([]string, n)
 	for i := range made {
 		made[i] = Word(strconv.Itoa(i)) + newline
@@ -129,15 +129,15 @@ func makeNumbers(n int) []string {
 
 // Word returns a word of a command as it goes over the wire, but for the end of its line.
 func Word(text string) string {
-	if len(text) < len(heads) {
-		return heads[len(text)] + text
+	if len(text) < len(wordHeads) {
+		return wordHeads[len(text)] + text
 	}
 	return "$" + strconv.Itoa(len(text)) + newline + text
 }
 
 // command returns the call as it goes over the wire. Without keys and arguments it ends in an empty line, which Redis passes
 // over.
-func command(c *Call, source bool) string {
+func encode(c *Call, source bool) string {
 	words := c.Words
 	if words == nil {
 		words = wordsOf(c)
@@ -163,7 +163,7 @@ func wordsOf(c *Call) []string {
 }
 
 // read takes the text that a script answered with.
-func read(c *Call, text string) {
+func setAnswer(c *Call, text string) {
 	c.Err = nil
 	c.Answer = text
 	if c.Words != nil {

@@ -47,23 +47,23 @@ type Store struct {
 	// noLoad is set once Redis has refused to load a script for us.
 	noLoad atomic.Bool
 
-	mu     sync.Mutex // guards what follows, and each change of Away
-	late   []*conn    // whose answers are awaited in the background; none while the store is marked down
-	idle   []*conn    // none while the store is marked down
-	room   int        // how many idle may hold: none while the store is marked down, or closed
-	waits  []*wait    // the longest first; none while the store is marked down
-	dials  int
-	closed bool
-	retry  time.Duration
+	mu         sync.Mutex // guards what follows, and each change of Away
+	awaited    []*conn    // whose answers are awaited in the background; none while the store is marked down
+	idle       []*conn    // none while the store is marked down
+	idleCap    int        // how many idle may hold: none while the store is marked down, or closed
+	waiters    []*waiter  // the longest first; none while the store is marked down
+	dialing    int
+	closed     bool
+	retryDelay time.Duration
 
 	// What the checks must do.
-	refused    bool   // all that our scripts do
-	refusedTag string // with a key of this hash tag
+	checkEverything bool   // all that our scripts do
+	checkTag        string // with a key of this hash tag
 }
 
 // New returns the store for the given settings. It does not dial: the first call does.
 func New(settings Settings, notify func(reason error)) *Store {
-	return &Store{settings: settings, notify: notify, room: maxIdle}
+	return &Store{settings: settings, notify: notify, idleCap: maxIdle}
 }
 
 // Down tells whether the store is marked down.
@@ -71,12 +71,12 @@ func (s *Store) IsUnavailable() bool { return s.Unavailable.Load() }
 
 // Close lets the store's connections go. Calls that still come are served, each on a connection of its own.
 func (s *Store) Close() {
-	hangUp(s.close())
+	closeAll(s.close())
 }
 
 func (s *Store) close() (useless []*conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
-	return takeAll(s)
+	return takeAllLocked(s)
 }

@@ -46,11 +46,11 @@ func FuzzReplies(f *testing.F) {
 		}
 
 		loading := answering(t, reply)
-		loading.loads = 2
+		loading.pendingLoads = 2
 		loading.noLoad = &atomic.Bool{}
 		loaded := &Call{Script: sum}
 		if run(loading, []*Call{loaded}, time.Now().Add(200*time.Millisecond)) == nil {
-			require.Equal(t, 0, loading.loads)
+			require.Equal(t, 0, loading.pendingLoads)
 			require.False(t, loaded.Err == errPending)
 		}
 
@@ -81,7 +81,7 @@ func answering(t *testing.T, reply []byte) *conn {
 	ours, theirs := net.Pipe()
 	go answer(theirs, reply)
 	c := newConn(ours, time.Second)
-	t.Cleanup(func() { c.redis.Close() })
+	t.Cleanup(func() { c.redigo.Close() })
 	return c
 }
 

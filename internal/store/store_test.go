@@ -310,11 +310,11 @@ func TestStore_isDownWhenRedisRefusesToWrite(t *testing.T) {
 func TestStore_keepsNoConnectionThatCameTooLate(t *testing.T) {
 	server := redistest.Start(t)
 	s, _ := open(t, Settings{Address: server.Addr()})
-	s.dials++
+	s.dialing++
 	s.markUnavailable(errors.New("the test says so"))
 	s.dial()
 	require.Len(t, s.idle, 0, "by the time Redis is back it may be dead, and would count as a fresh one that failed")
-	require.Equal(t, 0, s.dials)
+	require.Equal(t, 0, s.dialing)
 }
 
 func TestStore_givesEveryCallItsOwnAnswer(t *testing.T) {

@@ -31,13 +31,13 @@ func runUnknown(c *conn, calls []*Call, deadline time.Time) error {
 func roundTrip(c *conn, calls []*Call, source bool, deadline time.Time) error {
 	commands := make([]string, len(calls))
 	for i, call := range calls {
-		pend(call)
-		commands[i] = command(call, source)
+		markPending(call)
+		commands[i] = encode(call, source)
 	}
 	if soon := time.Now().Add(grace); deadline.Before(soon) {
 		deadline = soon // it has passed, or will while this is sent; an answer that is near comes all the same
 	}
-	if err := c.raw.SetDeadline(deadline); err != nil {
+	if err := c.stream.SetDeadline(deadline); err != nil {
 		return err
 	}
 	if err := send(c, strings.Join(commands, "")); err != nil {
@@ -62,13 +62,13 @@ func roundTrip(c *conn, calls []*Call, source bool, deadline time.Time) error {
 // line. An error means that the connection is of no more use.
 func parseReply(c *conn, call *Call, line string) error {
 	if line[0] == '+' {
-		read(call, line[1:])
+		setAnswer(call, line[1:])
 	} else if line[0] == '-' {
 		call.Err = replyError(strings.TrimSpace(line[1:]))
 	} else {
 		return errBadReply
 	}
 	call.Conn = c.number
-	c.fresh = false
+	c.unproven = false
 	return nil
 }
