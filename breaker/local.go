@@ -2,8 +2,9 @@ package breaker
 
 import "time"
 
-// AllowLocal asks this process for a permit. It is what Allow does while Redis is away.
-func (b *Breaker) AllowLocal(policy *Policy, upload bool, now int64) (Permit, time.Duration) {
+// AllowLocal asks this process for a permit, as Allow does without Redis. A retryAfter that is not 0 says that the request
+// is refused.
+func (b *Breaker) AllowLocal(policy *Policy, upload bool, now int64) (permit Permit, retryAfter time.Duration) {
 	c := beginLocalChange(b)
 	defer c.commit()
 	m := &b.machine
@@ -11,8 +12,8 @@ func (b *Breaker) AllowLocal(policy *Policy, upload bool, now int64) (Permit, ti
 	if probe != 0 || m.state == stateClosed {
 		return Permit{generation: m.generation, probe: probe, upload: upload && probe != 0, requestedAt: now, local: true, counts: true}, 0
 	}
-	if wait := m.remaining(now); wait > 0 {
-		return Permit{}, time.Duration(wait) * time.Microsecond
+	if left := m.remaining(now); left > 0 {
+		return Permit{}, time.Duration(left) * time.Microsecond
 	}
 	return Permit{}, retryInASecond
 }
@@ -31,23 +32,24 @@ func (b *Breaker) bodySentLocal(permit Permit, late bool, policy *Policy) {
 	b.machine.bodySent(permit.generation, permit.probe, late, now, policy)
 }
 
-// change is a change of the state in this process. The breaker is locked until it ends.
+// localChange is a change of the machine in this process. The breaker is locked from its begin to its commit.
 type localChange struct {
 	b                 *Breaker
-	state, generation int64 // before
+	state, generation int64 // before it
 }
 
+// beginLocalChange locks the breaker. The caller must defer commit.
 func beginLocalChange(b *Breaker) *localChange {
 	b.Mu.Lock()
 	return &localChange{b: b, state: b.machine.state, generation: b.machine.generation}
 }
 
+// commit publishes the change, unlocks the breaker and notifies.
 func (c *localChange) commit() {
 	c.b.notifyChange(c.state, c.publishAndUnlock())
 }
 
-// close ends it, but tells nobody. It returns the state.
-func (c *localChange) publishAndUnlock() int64 {
+func (c *localChange) publishAndUnlock() (state int64) {
 	b := c.b
 	defer b.Mu.Unlock()
 	b.divergedLocally = b.divergedLocally || b.machine.generation != c.generation
