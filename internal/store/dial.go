@@ -1,70 +1,24 @@
 package store
 
 import (
-	"bufio"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"strings"
-	"sync/atomic"
 	"time"
-
-	"github.com/gomodule/redigo/redis"
 )
 
-// maxReply is more than an answer to a call of ours has, in bytes.
-const maxReply = 1 << 20
+var errNotRedis = errors.New("the server at this address is not a Redis, or it requires TLS")
 
-var errNotRedis = errors.New("what answers at this address is not a Redis, or not without TLS")
-
-// conn is one connection to Redis, used by one goroutine at a time.
-type conn struct {
-	redigo       redis.Conn        // that greets
-	stream       net.Conn          // that runs scripts: redigo, interpreted, writes byte by byte, and takes long to read
-	limit        *io.LimitedReader // of raw, set before each answer: a line that does not end must not fill the memory
-	reader       *bufio.Reader     // of limit
-	pendingLoads int               // answers to SCRIPT LOAD that have not been read
-	unavailable  *atomic.Bool      // the store's, or nil
-	noLoad       *atomic.Bool      // to be set where Redis loads no script for us
-	partialLine  string            // the part of a line that has been read
-	isTLS        bool              // TLS
-	number       int64             // grows from one connection to the next, of whichever store
-	// fresh is set until the connection has answered a call: only one that worked before can have died idle.
-	unproven   bool
-	sentAt     time.Time   // when a call was last sent
-	usedAt     time.Time   // when it was made, or what it has answered was sent
-	expired    bool        // it is to be closed when it comes back; guarded by the store's lock
-	renewTimer *time.Timer // or nil; guarded by the store's lock
-}
-
-// made counts the connections of this process.
-var connCount atomic.Int64
-
-func newConn(raw net.Conn, timeout time.Duration) *conn {
-	limit := &io.LimitedReader{R: raw, N: maxReply}
-	return &conn{
-		redigo: redis.NewConn(raw, timeout, timeout), stream: raw, limit: limit, reader: bufio.NewReader(limit),
-		number: connCount.Add(1), unproven: true, usedAt: time.Now(),
-	}
-}
-
-// shut closes a connection. It is never used again.
-func closeConn(c *conn) {
-	c.redigo.Close()
-	if c.renewTimer != nil {
-		c.renewTimer.Stop()
-	}
-}
-
-// tryDial makes a connection. It tries once more where its time has passed because this process was not running, and turns a
+// dialSafely makes a connection. It tries once more if its time passed while this process was not running, and turns a
 // panic of the interpreted redigo into an error.
 func (s *Store) dialSafely() (c *conn, err error) {
 	defer func() {
-		if trouble := recover(); trouble != nil {
+		if panicked := recover(); panicked != nil {
 			c = nil
-			err = fmt.Errorf("panic: %v", trouble)
+			err = fmt.Errorf("panic: %v", panicked)
 		}
 	}()
 	begun := time.Now()
@@ -79,25 +33,25 @@ func (s *Store) dialSafely() (c *conn, err error) {
 	return c, nil
 }
 
-// dial makes a connection: TCP, TLS, AUTH and SELECT, all within settings.DialTimeout.
+// dial makes a connection: TCP, TLS, AUTH and SELECT, all within DialTimeout.
 func dial(s *Store) (*conn, error) {
 	settings := s.settings
 	deadline := time.Now().Add(settings.DialTimeout)
 	dialer := &net.Dialer{Deadline: deadline}
-	raw, err := dialer.Dial("tcp", settings.Address)
+	stream, err := dialer.Dial("tcp", settings.Address)
 	if err != nil {
 		return nil, err
 	}
 	if settings.TLS != nil {
-		secure := tls.Client(raw, settings.TLS)
-		raw.SetDeadline(deadline)
+		secure := tls.Client(stream, settings.TLS)
+		stream.SetDeadline(deadline)
 		if err := secure.Handshake(); err != nil {
-			raw.Close()
+			stream.Close()
 			return nil, err
 		}
-		raw = secure
+		stream = secure
 	}
-	c := newConn(raw, settings.DialTimeout)
+	c := newConn(stream, settings.DialTimeout)
 	c.isTLS = settings.TLS != nil
 	c.unavailable = &s.Unavailable
 	if err := setUp(s, c, deadline); err != nil {
@@ -108,19 +62,19 @@ func dial(s *Store) (*conn, error) {
 	return c, nil
 }
 
-// greet authenticates, selects the database and sends our scripts to be loaded. The answers to the last are read before that to the
+// setUp authenticates, selects the database and loads our scripts. The answers to the last are read before that to the
 // first call, so that loading costs no round trip.
 func setUp(s *Store, c *conn, deadline time.Time) error {
-	var must []string // the commands that Redis must answer with OK
+	var sent []string // the commands that Redis must answer with OK
 	if s.settings.Password != "" && s.settings.Username != "" {
-		must = append(must, "AUTH")
+		sent = append(sent, "AUTH")
 		c.redigo.Send("AUTH", s.settings.Username, s.settings.Password)
 	} else if s.settings.Password != "" {
-		must = append(must, "AUTH")
+		sent = append(sent, "AUTH")
 		c.redigo.Send("AUTH", s.settings.Password)
 	}
 	if s.settings.DB != 0 {
-		must = append(must, "SELECT")
+		sent = append(sent, "SELECT")
 		c.redigo.Send("SELECT", s.settings.DB)
 	}
 	c.redigo.Flush()
@@ -129,21 +83,21 @@ func setUp(s *Store, c *conn, deadline time.Time) error {
 	}
 	c.stream.SetDeadline(deadline)
 	c.noLoad = &s.noLoad
-	var unsent error
+	var loadErr error
 	if !s.noLoad.Load() {
 		loads := loadCommands()
 		c.pendingLoads = len(loads)
-		_, unsent = io.WriteString(c.stream, strings.Join(loads, ""))
+		_, loadErr = io.WriteString(c.stream, strings.Join(loads, ""))
 	}
-	for _, command := range must {
+	for _, command := range sent {
 		if err := readOK(c, command); err != nil {
 			return err
 		}
 	}
-	if unsent != nil {
+	if loadErr != nil {
 		readLoads(c, "") // a Redis that has closed the connection may have said why
 	}
-	return unsent
+	return loadErr
 }
 
 // readOK reads the answer to a command that Redis answers with OK.
@@ -158,8 +112,14 @@ func readOK(c *conn, command string) error {
 	return fmt.Errorf("%s: %s", command, reasonOf(replyError(strings.TrimSpace(line[1:]))).Error())
 }
 
-// readLoads reads the answers to SCRIPT LOAD that have not been read yet, of which the first line may have been: names of scripts, in
-// two lines each, or errors. Where we have no right to load, or Redis does not know how to, a script is sent when it is first run.
+// Redis answers SCRIPT LOAD with the script's name, in two lines.
+const (
+	nameLength = 40
+	nameHead   = "$40" + newline
+)
+
+// readLoads reads the answers to SCRIPT LOAD that have not been read, of which line, unless empty, is the first one's
+// beginning. If we may not load scripts, or Redis cannot, each script is sent when it is first run.
 func readLoads(c *conn, line string) (err error) {
 	for c.pendingLoads > 0 {
 		if line == "" {
@@ -184,8 +144,3 @@ func readLoads(c *conn, line string) (err error) {
 	}
 	return nil
 }
-
-const (
-	nameLength = 40
-	nameHead   = "$40" + newline
-)

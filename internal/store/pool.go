@@ -2,57 +2,42 @@ package store
 
 import (
 	"fmt"
-	"math/rand"
 	"sync"
 	"time"
 )
 
 const (
 	maxIdle  = 16                     // connections kept for later
-	maxDials = 4                      // connections being made at once
-	longIdle = 100 * time.Millisecond // after which a connection may have been closed by a Redis, or something before it, that tidies up
+	maxDials = 4                      // connections made at a time
+	longIdle = 100 * time.Millisecond // after which Redis, or a proxy before it, may have closed an idle connection
 )
 
 var errNoConnection = fmt.Errorf("%w: no connection in time", ErrUnavailable)
 
-// wait is a request that waits for a connection.
+// waiter is a request that waits for a connection.
 type waiter struct {
-	done sync.WaitGroup // until what follows is there
+	done sync.WaitGroup // until conn or err is set
 	conn *conn
 	err  error
 }
 
-// acquire returns a connection: an idle one, or one dialled in the background. A request waits no longer than the deadline.
+// acquire returns an idle connection, or waits for one until the deadline. Connections are made in the background.
 func acquire(s *Store, deadline time.Time) (*conn, error) {
 	c, w, err := takeOrWait(s)
 	if w == nil {
 		return c, err
 	}
-	patience := time.Until(deadline)
-	if patience < grace {
-		patience = grace
+	timeLeft := time.Until(deadline)
+	if timeLeft < grace {
+		timeLeft = grace
 	}
-	timer := endWaitAfter(s, w, patience, 1)
+	timer := endWaitAfter(s, w, timeLeft, 1)
 	w.done.Wait()
 	timer.Stop()
 	return w.conn, w.err
 }
 
-// endWaitAfter ends a wait when its time is over. Where this process was not scheduled then, neither was the goroutine that makes the
-// connection: it gets a little more time.
-func endWaitAfter(s *Store, w *waiter, patience time.Duration, look int) *time.Timer {
-	due := time.Now().Add(patience)
-	return time.AfterFunc(patience, func() {
-		defer func() { recover() }()
-		if time.Since(due) > descheduled && look < maxAttempts {
-			endWaitAfter(s, w, descheduled, look+1)
-			return
-		}
-		s.endWait(w)
-	})
-}
-
-// takeOrWait returns an idle connection, or a place in the line of those who wait for one.
+// takeOrWait returns an idle connection, or a waiter for the next one.
 func takeOrWait(s *Store) (*conn, *waiter, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -71,7 +56,21 @@ func takeOrWait(s *Store) (*conn, *waiter, error) {
 	return nil, w, nil
 }
 
-// endWait ends a wait, unless it has ended.
+// endWaitAfter ends a wait after the duration. If this process was not scheduled then, neither was the goroutine that makes
+// the connection: the wait gets a little more time.
+func endWaitAfter(s *Store, w *waiter, after time.Duration, attempt int) *time.Timer {
+	due := time.Now().Add(after)
+	return time.AfterFunc(after, func() {
+		defer func() { recover() }()
+		if time.Since(due) > descheduled && attempt < maxAttempts {
+			endWaitAfter(s, w, descheduled, attempt+1)
+			return
+		}
+		s.endWait(w)
+	})
+}
+
+// endWait ends a wait without a connection, unless it has ended.
 func (s *Store) endWait(w *waiter) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -85,15 +84,22 @@ func (s *Store) endWait(w *waiter) {
 	}
 }
 
-// dialMore starts a dial for each request that waits, up to maxDials at once. mu is held.
-func dialMoreLocked(s *Store) {
-	for s.dialing < len(s.waiters) && s.dialing < maxDials {
-		s.dialing++
-		go s.dial()
+// release takes back a connection that has answered.
+func release(s *Store, c *conn) {
+	if !placeOrDial(s, c) {
+		closeConn(c)
 	}
 }
 
-// dial makes a connection, or marks the store down.
+func placeOrDial(s *Store, c *conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	kept := placeLocked(s, c)
+	dialMoreLocked(s)
+	return kept
+}
+
+// dial makes a connection, or marks Redis unavailable.
 func (s *Store) dial() {
 	defer func() { recover() }()
 	c, err := s.dialSafely()
@@ -103,7 +109,7 @@ func (s *Store) dial() {
 	}
 }
 
-// dialled ends a dial, which made a connection or none. One that no request waits for is kept when it has answered.
+// keepDialled ends a dial, which made a connection or nil. One that no request waits for is kept once it has answered.
 func (s *Store) keepDialled(c *conn) {
 	if s.finishDial(c) || c == nil {
 		return
@@ -115,7 +121,7 @@ func (s *Store) keepDialled(c *conn) {
 	}
 }
 
-// endDial gives a new connection to a request that waits, if there is one.
+// finishDial gives a new connection to a waiter, and reports whether there was one.
 func (s *Store) finishDial(c *conn) (taken bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -125,7 +131,15 @@ func (s *Store) finishDial(c *conn) (taken bool) {
 	return taken
 }
 
-// place gives a connection to whoever has waited longest, or keeps it, and tells whether it did. mu is held.
+// dialMoreLocked starts a dial for each waiter, up to maxDials at a time.
+func dialMoreLocked(s *Store) {
+	for s.dialing < len(s.waiters) && s.dialing < maxDials {
+		s.dialing++
+		go s.dial()
+	}
+}
+
+// placeLocked gives a connection to the longest-waiting waiter or keeps it, and reports whether it did.
 func placeLocked(s *Store, c *conn) bool {
 	if c.expired {
 		return false
@@ -144,22 +158,7 @@ func placeLocked(s *Store, c *conn) bool {
 	return true
 }
 
-// release takes back a connection that has answered.
-func release(s *Store, c *conn) {
-	if !placeOrDial(s, c) {
-		closeConn(c)
-	}
-}
-
-func placeOrDial(s *Store, c *conn) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	kept := placeLocked(s, c)
-	dialMoreLocked(s)
-	return kept
-}
-
-// dropIdle closes the idle connections: where one has died idle, they all have.
+// closeIdle closes the idle connections: if one has died idle, all have.
 func closeIdle(s *Store) {
 	closeAll(takeIdle(s))
 }
@@ -172,7 +171,7 @@ func takeIdle(s *Store) []*conn {
 	return idle
 }
 
-// takeAll returns all connections of which none is in use, and keeps none from then on. mu is held.
+// takeAllLocked returns all connections that no request uses; the store keeps none from then on.
 func takeAllLocked(s *Store) []*conn {
 	all := append(s.idle, s.awaited...)
 	s.idle = nil
@@ -180,93 +179,3 @@ func takeAllLocked(s *Store) []*conn {
 	s.idleCap = 0
 	return all
 }
-
-func closeAll(conns []*conn) {
-	for _, c := range conns {
-		closeConn(c)
-	}
-}
-
-// keepYoung has the connection replaced when it has reached its age.
-func scheduleRenewal(s *Store, c *conn) {
-	age := s.settings.MaxConnAge
-	if age <= 0 {
-		return
-	}
-	// The connections of a fleet, made at once, are not replaced at once.
-	after := age*4/5 + time.Duration(rand.Int63n(int64(age*2/5)+1))
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c.renewTimer = time.AfterFunc(after, func() {
-		defer func() { recover() }()
-		s.renew(c)
-	})
-}
-
-// renew replaces an old connection by a new one, so that a name whose address has changed is followed. No request waits for that: the
-// old one serves until the new one is there and has passed a check.
-func (s *Store) renew(c *conn) {
-	if surplus, over := s.takeSurplus(c); over {
-		closeAll(surplus)
-		return
-	}
-	made, err := s.dialAndCheck()
-	if err != nil {
-		postponeRenewal(s, c) // it serves on, if it can
-		return
-	}
-	closeAll(s.replace(c, made))
-}
-
-func postponeRenewal(s *Store, c *conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c.renewTimer.Reset(s.settings.MaxConnAge / 10)
-}
-
-// outgrown tells whether a connection needs no successor, and returns it where it is to be closed: there are others, and it was not
-// used in the second half of its life.
-func (s *Store) takeSurplus(c *conn) (surplus []*conn, over bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.idleCap == 0 {
-		return nil, true // it is closed, or will be
-	}
-	at := indexOf(s.idle, c)
-	if at < 0 || len(s.idle) == 1 || time.Since(c.usedAt) < s.settings.MaxConnAge/2 {
-		return nil, false
-	}
-	s.idle = append(s.idle[:at], s.idle[at+1:]...)
-	return []*conn{c}, true
-}
-
-// replace keeps one connection instead of another and returns those to be closed. One that is in use is closed when it comes back.
-func (s *Store) replace(c, made *conn) (useless []*conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c.expired = true
-	if at := indexOf(s.idle, c); at >= 0 {
-		s.idle[at] = made
-		return []*conn{c}
-	}
-	if !placeLocked(s, made) {
-		return []*conn{made}
-	}
-	return nil
-}
-
-func indexOf(conns []*conn, c *conn) int {
-	for i, one := range conns {
-		if one == c {
-			return i
-		}
-	}
-	return -1
-}
-
-// noteLost notes that a connection was lost, and not closed by us: what Redis held may be lost with it.
-func (s *Store) noteLost() { s.lost.Store(connCount.Load()) }
-
-// Lost returns the number of the latest connection that there was when one was lost; 0: none was. Later connections may be to a Redis
-// that has forgotten what earlier ones knew.
-func (s *Store) Lost() int64 { return s.lost.Load() }

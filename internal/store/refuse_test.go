@@ -38,10 +38,10 @@ func TestStore_saysWhatIsWrongWithARedis(t *testing.T) {
 		{"a command of a script is renamed", renamed("SET"), write, "redis does not know a command that our scripts call: was it renamed?"},
 		{"a Sentinel", startSentinel, write, "redis does not know EVALSHA: is this a Sentinel, or was the command renamed?"},
 		{"a cluster without slots", startNode, write, "CLUSTERDOWN: this is a Redis Cluster; name a single Redis"},
-		{"no right to run scripts", restricted("-evalsha"), write, "NOPERM: the user has no right to EVALSHA"},
-		{"no right to a command of a script", restricted("-set"), write, "NOPERM: the user has no right to a command that our scripts call"},
-		{"no right to the key", restricted("resetkeys"), write, "NOPERM: the user has no right to the keys below keyPrefix"},
-		{"what is no Redis", startHTTP, write, "what answers at this address is not a Redis, or not without TLS"},
+		{"no right to run scripts", restricted("-evalsha"), write, "NOPERM: the user may not run EVALSHA"},
+		{"no right to a command of a script", restricted("-set"), write, "NOPERM: the user may not run a command that our scripts call"},
+		{"no right to the key", restricted("resetkeys"), write, "NOPERM: the user may not access the keys below keyPrefix"},
+		{"what is no Redis", startHTTP, write, "the server at this address is not a Redis, or it requires TLS"},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
