@@ -277,7 +277,7 @@ func (f *faulty) pass(outcome Outcome) bool {
 }
 
 // Wherever code of others panics, no lock stays locked, and later requests pass.
-func TestBreaker_survivesAPanicInEachCallToOthers(t *testing.T) {
+func TestBreaker_aPanicAtAnyStep(t *testing.T) {
 	for _, row := range panicRows {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
