@@ -8,11 +8,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Texts are those of the Redis versions; in each an argument of a client's stands where that version has it.
+// The texts are those of Redis's versions. sk_live_5 stands where a version repeats a client's argument.
 func TestReplyError(t *testing.T) {
 	rows := []struct {
-		text, says string
-		away       bool
+		text, message string
+		unavailable   bool
 	}{
 		// 5 and 6, then 7
 		{"ERR unknown command `EVALSHA`, with args beginning with: `f`, `1`, `bucket:header:sk_live_5`, ", "redis does not know EVALSHA: is this a Sentinel, or was the command renamed?", true},
@@ -46,25 +46,25 @@ func TestReplyError(t *testing.T) {
 		{"ERR invalid sk_live_5", unknownReply, false},
 		{"sk_live_5", unknownReply, false},
 		{"", unknownReply, false},
-		// A client's key must not pass for what Redis says.
+		// A client's key must not be taken for Redis's text.
 		{"ERR something, with args beginning with: 'LOADING' 'max number of clients' 'MOVED'", unknownReply, false},
 		{"BUSYKEY Target key name already exists.", unknownReply, false},
 	}
 	for _, row := range rows {
 		err := replyError(row.text)
-		if row.away {
+		if row.unavailable {
 			require.ErrorIs(t, err, ErrUnavailable, row.text)
-			require.Equal(t, row.says, reasonOf(err).Error(), row.text)
+			require.Equal(t, row.message, reasonOf(err).Error(), row.text)
 		} else {
 			require.False(t, errors.Is(err, ErrUnavailable), row.text)
-			require.EqualError(t, err, row.says, row.text)
+			require.EqualError(t, err, row.message, row.text)
 		}
 	}
 	require.Equal(t, errNoScript, replyError("NOSCRIPT No matching script. Please use EVAL."))
 }
 
-// The text is what lines of a log are counted by: a client that chooses its key must not choose the text.
-func TestReplyError_saysFewThings(t *testing.T) {
+// Log lines are sampled by their text: a client that chooses its key must not choose the text.
+func TestReplyError_usesFewTexts(t *testing.T) {
 	said := map[string]bool{}
 	for _, one := range replyTexts {
 		for _, secret := range []string{"sk_live_1", "sk_live_2", "'sk_live_3'", "sk live 4"} {
@@ -82,7 +82,7 @@ func TestReplyError_saysFewThings(t *testing.T) {
 	require.True(t, len(said) <= len(replyTexts), "%v", said)
 }
 
-func TestReasonOf_leavesOutOurPort(t *testing.T) {
+func TestReasonOf_omitsAddresses(t *testing.T) {
 	for text, reason := range map[string]string{
 		"read tcp 127.0.0.1:40000->127.0.0.1:6379: read: connection reset by peer": "read: connection reset by peer",
 		"write tcp [::1]:40000->[::1]:6379: write: broken pipe":                    "write: broken pipe",
