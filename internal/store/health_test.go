@@ -52,7 +52,7 @@ func TestUnavailable_untilRedisServesAgain(t *testing.T) {
 			begun := time.Now()
 			require.ErrorIs(t, run(), ErrUnavailable)
 			require.Less(t, time.Since(begun), s.settings.Timeout+100*time.Millisecond+late())
-			require.Eventually(t, s.IsUnavailable, time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return s.IsUnavailable() }, patience, time.Millisecond)
 			n.await(t, 1)
 			require.Error(t, n.get(0))
 			awaitFailedChecks(t, s)
