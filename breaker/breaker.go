@@ -1,483 +1,81 @@
-// Package breaker is a circuit breaker shared through Redis by every gateway: what one has seen fail, all stop sending.
+// Package breaker is a circuit breaker that all gateways share through Redis: failures that one gateway sees count for
+// all, and once the circuit is open no gateway sends requests.
 //
-// The state is kept by Lua scripts, on Redis's clock. Each gateway has a view of it, which is at most 100 ms old
-// when a request is let through on it, so that a healthy breaker costs next to nothing. While Redis is away, and where
-// there is none, the same rules go on in this process, from what the view last said.
+// Lua scripts keep the state, on Redis's clock. Each gateway holds a view of it that is at most 100 ms old when a request
+// passes on it, so a healthy circuit costs next to nothing. Without Redis, and while it is unavailable, the same rules run
+// in this process, starting from what the view last said.
 package breaker
 
 import (
-	"errors"
-	"math"
-	"strconv"
 	"sync"
 	"time"
 
 	"github.com/resilient-gateway/resilience/internal/store"
 )
 
-// In microseconds.
-const (
-	freshFor   = 50000   // a view is used as it is until it is so old
-	staleAfter = 100000  // and not at all from then on; between the two, one request has it refreshed
-	noPlace    = 50000   // no place for a probe: asked again so much later
-	recheck    = 1000000 // the view of an open circuit is refreshed so often
-	oneRetry   = time.Second
-)
-
-var (
-	viewScript    = store.NewScript(view)
-	permitScript  = store.NewScript(permit)
-	sentScript    = store.NewScript(sent)
-	reportScript  = store.NewScript(report)
-	restoreScript = store.NewScript(restore)
-)
-
-// words is how many integers each script answers with.
-const replyLen = 7
-
-var errBadReply = errors.New("breaker: the key in redis does not hold a breaker")
-
 // Store runs scripts on Redis.
 type Store interface {
 	Run(calls []*store.Call, deadline time.Time) error
 	IsUnavailable() bool
-	Lost() int64 // the number of the latest connection that there was when one was lost
+	// Lost returns the number of the latest connection that existed when one was lost; 0: none was lost yet.
+	Lost() int64
 }
 
-// Settings of a breaker.
+// Settings are what a breaker is made with. They do not change.
 type Settings struct {
 	Store   Store         // nil: the state is kept in this process
-	Mu      *sync.Mutex   // guards the breaker and its view; nil: one of its own
+	Mu      *sync.Mutex   // guards the breaker and its view; nil: New makes one
 	Key     string        // of the breaker in Redis
-	Timeout time.Duration // for a call made beside requests
-	// Now returns microseconds that only ever grow.
+	Timeout time.Duration // of a call made in the background
+
+	// Now returns microseconds on a clock of this process that never goes back.
 	Now func() int64
-	// Changed is told, outside of any lock, of each change of state that this gateway makes or learns of.
+
+	// Changed is called without a lock, at each change of state that this gateway makes or learns of.
 	Changed func(from, to string)
 }
 
-// Breaker decides for one name. It is safe for concurrent use; no lock is held while Redis or the upstream works.
+// Breaker decides for one key in Redis. All times are microseconds by Settings.Now unless they are a time.Duration. It is
+// safe for concurrent use; no lock is held while Redis or the upstream works.
+//
+// A request meets its methods in this order:
+//
+//	the view    View, ExtendView, RefreshIfStale: may it pass without asking anybody? PermitAt is its permit
+//	open        MustRefuse, Probing, OpenNotice, RecheckOpen: must it be refused without asking anybody?
+//	a permit    Allow asks Redis. RequestPermit, PiggybackCall, Await and Cancel do so in another call's round trip
+//	no answer   LastKnown, UnaskedPermit, AllowLocal: decisions while Redis is slow or unavailable
+//	the outcome Done, and BodySent before it if the permit is that of an upload
+//
+// Files call downwards: permits and reports use the refresh, the refresh uses the reply, the reply uses view and machine.
 type Breaker struct {
 	Settings
 	View View
-	keys []string
+	keys []string // Key, as a call takes it
 
 	// Guarded by Mu.
-	machine            machine        // the view of the state in Redis, or the state itself while there is none
-	requestedAt        int64          // when Redis was asked for the view; 0: never
-	answeredAt         int64          // when it answered
-	divergedLocally    bool           // the state was changed here since, while Redis was away
-	refreshing         bool           // a refresh in the background is under way
-	shared             *sharedRefresh // that a request takes and others may wait for, or nil
-	notice             *Notice        // that holds, or nil
-	noPlaceUntil       int64          // half-open: until then there was no place for another probe
-	noUploadPlaceUntil int64          // half-open: until then there was none for another upload
-	conn               int64          // the latest connection that told of the state
-	restoring          bool           // an open circuit that Redis has lost is being written back
-	unreported         unreported     // that Redis could not be told of
-	pendingRequest     *PermitRequest // a permit that is to go to Redis with another call, or nil
-	published          int64          // the view's generation
-	publishedAt        int64          // when it became that
+	machine             machine // the last known state in Redis, or the state itself while Redis cannot be asked
+	requestedAt         int64   // when the reply that the machine holds was asked for; 0: never
+	answeredAt          int64   // when that reply came
+	divergedLocally     bool    // the state has changed in this process since, while Redis was unavailable
+	latestConn          int64   // the latest connection that replied with the state
+	publishedGeneration int64   // the generation that the view was made from
+	publishedAt         int64   // when the view took that generation
+	notice              *Notice // the one that holds, or nil
+	refreshing          bool    // a refresh runs in the background
+	shared              *sharedRefresh
+	pendingRequest      *PermitRequest // goes to Redis with the next piggyback call; or nil
+	noPlaceUntil        int64          // half-open: until then no place for another probe is expected
+	noUploadPlaceUntil  int64          // half-open: the same for an upload
+	restoring           bool           // an open circuit that Redis lost is being written back
+	unreported          unreported     // outcomes that Redis could not be told
 }
 
-// look is a refresh that requests wait for. A crowd that finds the view too old takes one.
-type sharedRefresh struct {
-	deadline time.Time
-	done     sync.WaitGroup // until what follows is there
-	err      error
-}
-
-// Permit lets one request through. The zero value is that of a request that the breaker has no part in.
-type Permit struct {
-	generation int64
-	probe      int64
-	local      bool  // given by this process, not by Redis
-	unasked    bool  // given by nobody: Redis could not be asked
-	upload     bool  // the body of the request is still coming
-	since      int64 // of an upload: when it was asked for
-	counts     bool
-}
-
-// Probe tells whether the request is a probe: its verdict is due with its response headers.
-func (p Permit) Probe() bool {
-	return p.probe != 0
-}
-
-// New returns a breaker. It asks Redis nothing: the first request does.
+// New returns a closed breaker. It does not ask Redis: the first request does.
 func New(settings Settings) *Breaker {
 	if settings.Mu == nil {
 		settings.Mu = &sync.Mutex{}
 	}
 	b := &Breaker{Settings: settings, keys: []string{settings.Key}, View: View{Failing: make(chan struct{}, 1)}}
-	b.publishLocked()
+	b.publishLocked() // nobody else has the breaker yet
 	return b
-}
-
-// View is what a request may read of a breaker without a call, which the interpreter makes dear. The times are microseconds by the
-// breaker's Now.
-type View struct {
-	// Guarded by Mu.
-	Healthy int64 // until when the circuit is known to be closed, and to have seen no failures; 0: it is not
-	Open    int64 // until when the circuit is known to be open; 0: it is not
-
-	// Failing is 1 long where the breaker is to be told of successes too. Only its length is read, which needs no lock.
-	Failing chan struct{}
-}
-
-// Refusal is what an open circuit tells all requests, until it is open no more, or that number is another.
-type Notice struct {
-	Seconds int64 // after which to come again
-	// Holds is 1 long as long as it holds. Only its length is read, which needs neither a call nor a lock.
-	Holds chan struct{}
-}
-
-// setLength makes a channel so long. Nobody else may be at it.
-func setLength(c chan struct{}, length int64) {
-	for int64(len(c)) < length {
-		c <- struct{}{}
-	}
-	for int64(len(c)) > length {
-		<-c
-	}
-}
-
-// Passed returns the permit of a request that passed at the time at because the view said so. It counts for nothing if the
-// view has changed since: so a request passes without a word of the generation it passes under.
-func (b *Breaker) PermitAt(at int64) Permit {
-	b.Mu.Lock()
-	defer b.Mu.Unlock()
-	if at < b.publishedAt {
-		return Permit{}
-	}
-	return Permit{generation: b.machine.generation, counts: true}
-}
-
-// show brings the view up to date. Mu is held.
-func (b *Breaker) publishLocked() {
-	healthy, refuses := int64(0), int64(0)
-	if b.machine.state == closed && b.machine.failures == 0 {
-		if b.Store == nil {
-			healthy = math.MaxInt64
-		} else if b.requestedAt != 0 && !b.divergedLocally {
-			healthy = b.requestedAt + freshFor
-		}
-	}
-	if b.machine.state == open && (b.Store == nil || !b.divergedLocally) {
-		refuses = b.machine.deadline
-	}
-	if b.machine.generation != b.published {
-		b.published = b.machine.generation
-		b.publishedAt = b.Now()
-	}
-	failing := int64(1)
-	if healthy > 0 {
-		failing = 0
-	}
-	setLength(b.View.Failing, failing)
-	b.endNoticeLocked(b.notice)
-	b.View.Healthy = healthy
-	b.View.Open = refuses
-}
-
-// Refuse returns the refusal that holds at the time now, or nil where the circuit is not known to be open.
-func (b *Breaker) OpenNotice(now int64) *Notice {
-	b.Mu.Lock()
-	defer b.Mu.Unlock()
-	left := b.View.Open - now
-	if left <= 0 {
-		return nil
-	}
-	if b.notice != nil {
-		return b.notice
-	}
-	refusal := &Notice{Seconds: (left + 999999) / 1000000, Holds: make(chan struct{}, 1)}
-	setLength(refusal.Holds, 1)
-	b.notice = refusal
-	time.AfterFunc(time.Duration((left-1)%1000000+1)*time.Microsecond, func() {
-		defer func() { recover() }()
-		b.Mu.Lock()
-		b.endNoticeLocked(refusal)
-		b.Mu.Unlock()
-	})
-	return refusal
-}
-
-// refuseNoMore ends a refusal, if it still holds. Mu is held.
-func (b *Breaker) endNoticeLocked(refusal *Notice) {
-	if refusal != nil && refusal == b.notice {
-		setLength(refusal.Holds, 0)
-		b.notice = nil
-	}
-}
-
-// Renew tells whether the view, which has just become too old to be used as it is, may be used all the same: until it is
-// twice that old, which it then says, while it is refreshed beside the requests.
-func (b *Breaker) ExtendView(now int64, policy *Policy) bool {
-	b.Mu.Lock()
-	age := now - b.requestedAt
-	usable := b.machine.state == closed && b.machine.failures == 0 && b.requestedAt != 0 && !b.divergedLocally && age < staleAfter
-	if usable && age >= freshFor {
-		b.View.Healthy = b.requestedAt + staleAfter
-		b.refreshAsyncLocked(now, policy)
-	}
-	b.Mu.Unlock()
-	return usable
-}
-
-// Freshen has the view of a closed circuit refreshed beside the requests, if it is too old to be used as it is.
-func (b *Breaker) RefreshIfStale(now int64, policy *Policy) {
-	b.Mu.Lock()
-	defer b.Mu.Unlock()
-	if b.Store != nil && b.machine.state == closed && !b.Store.IsUnavailable() {
-		b.refreshAsyncLocked(now, policy)
-	}
-}
-
-// renewBeside has the view refreshed beside the requests, if it is too old to be used as it is and nobody is at it. Mu is held.
-func (b *Breaker) refreshAsyncLocked(now int64, policy *Policy) {
-	if !b.refreshing && now-b.requestedAt >= freshFor {
-		b.refreshing = true
-		go b.runRefresh(policy)
-	}
-}
-
-// Refuses tells, from what is known here, that no request may pass now, and for how long: none with a body that is still coming, if
-// upload is true.
-func (b *Breaker) MustRefuse(upload bool, now int64) (retryAfter time.Duration, refused bool) {
-	b.Mu.Lock()
-	defer b.Mu.Unlock()
-	if b.machine.state == closed || b.supersededLocked() {
-		return 0, false
-	}
-	return b.mustRefuseLocked(upload, now)
-}
-
-// Probing tells that the circuit is not closed, as far as is known here: who passes is a probe.
-func (b *Breaker) Probing() bool {
-	b.Mu.Lock()
-	defer b.Mu.Unlock()
-	return b.machine.state != closed
-}
-
-// superseded tells whether the state was made here while Redis was away, and Redis is back: Redis rules. Mu is held.
-func (b *Breaker) supersededLocked() bool {
-	return b.divergedLocally && b.Store != nil && !b.Store.IsUnavailable()
-}
-
-func (b *Breaker) mustRefuseLocked(upload bool, now int64) (time.Duration, bool) {
-	if b.machine.state == closed {
-		return 0, false
-	}
-	if wait := b.machine.wait(now); wait > 0 {
-		return time.Duration(wait) * time.Microsecond, true
-	}
-	return oneRetry, now < b.noPlaceUntil || upload && now < b.noUploadPlaceUntil
-}
-
-// Rider returns a call to go to Redis with another, or nil: one that asks for a permit which a request needs, or one that refreshes the
-// view where that is due.
-func (b *Breaker) PiggybackCall(now int64, policy *Policy) *store.Call {
-	b.Mu.Lock()
-	due := b.Store != nil && now >= b.View.Healthy && (b.divergedLocally || b.machine.state == closed && (b.requestedAt == 0 || now-b.requestedAt >= freshFor))
-	a := b.pendingRequest
-	b.pendingRequest = nil
-	if a != nil {
-		a.sent = true
-	}
-	b.Mu.Unlock()
-	if a != nil {
-		return b.permitCall(a)
-	}
-	if !due {
-		return nil
-	}
-	return b.viewCall(now, policy)
-}
-
-func (b *Breaker) viewCall(now int64, policy *Policy) *store.Call {
-	call := &store.Call{Script: viewScript, Keys: b.keys, Args: policy.args}
-	call.Then = func(c *store.Call) { b.applyUnlessLost(c, now, policy) }
-	return call
-}
-
-// Recheck sees to it that an open circuit does not stay so for longer than the policy says, and has its view refreshed in the
-// background once a second: the policy of another gateway may be shorter, and the key may have been deleted.
-func (b *Breaker) RecheckOpen(now int64, policy *Policy) {
-	b.Mu.Lock()
-	defer b.Mu.Unlock()
-	if b.machine.state != open {
-		return
-	}
-	deadline := b.machine.deadline
-	b.machine.cut(now, policy)
-	isCut := b.machine.deadline != deadline
-	if isCut {
-		b.publishLocked()
-	}
-	if b.Store != nil && !b.divergedLocally && !b.refreshing && (isCut || now-b.requestedAt >= recheck) && !b.Store.IsUnavailable() {
-		b.refreshing = true
-		go b.runRefresh(policy)
-	}
-}
-
-// Allow asks for a permit, from the view where that is fresh enough, else from Redis. upload says that the request has a body
-// that is still coming. Where not allowed, retryAfter says when to come again. The error, which comes by the deadline, wraps
-// store.ErrUnavailable or is the script's own.
-func (b *Breaker) Allow(policy *Policy, upload bool, now int64, deadline time.Time) (permit Permit, retryAfter time.Duration, err error) {
-	if b.Store == nil {
-		permit, retryAfter = b.AllowLocal(policy, upload, now)
-		return permit, retryAfter, nil
-	}
-	if err := b.refresh(policy, now, deadline); err != nil {
-		return Permit{}, 0, err
-	}
-	now = b.Now() // the view may be newer than the request
-	b.Mu.Lock()
-	if b.machine.state == closed {
-		permit = Permit{generation: b.machine.generation, counts: true}
-		b.Mu.Unlock()
-		return permit, 0, nil
-	}
-	retryAfter, refused := b.mustRefuseLocked(upload, now)
-	b.Mu.Unlock()
-	if refused {
-		return Permit{}, retryAfter, nil
-	}
-	return b.Await(newPermitRequest(policy, upload), deadline)
-}
-
-// Last decides as Redis last said, for a request that it has not answered in time although it is there. Where that is not known,
-// or Redis is away, known is false.
-func (b *Breaker) LastKnown(now int64) (permit Permit, retryAfter time.Duration, known bool) {
-	b.Mu.Lock()
-	defer b.Mu.Unlock()
-	if b.Store == nil || b.requestedAt == 0 || b.divergedLocally || b.Store.IsUnavailable() {
-		return Permit{}, 0, false
-	}
-	if b.machine.state == closed {
-		return Permit{generation: b.machine.generation, counts: true}, 0, true
-	}
-	if wait := b.machine.wait(now); wait > 0 {
-		return Permit{}, time.Duration(wait) * time.Microsecond, true
-	}
-	return Permit{}, oneRetry, true
-}
-
-// refresh sees to it that a closed view is not too old.
-func (b *Breaker) refresh(policy *Policy, now int64, deadline time.Time) error {
-	b.Mu.Lock()
-	age := now - b.requestedAt
-	known := b.requestedAt != 0 && !b.divergedLocally
-	if known && (b.machine.state != closed || age < freshFor) {
-		b.Mu.Unlock()
-		return nil
-	}
-	if known && age < staleAfter {
-		b.refreshAsyncLocked(now, policy)
-		b.Mu.Unlock()
-		return nil
-	}
-	l := b.shared
-	if l != nil && !l.deadline.After(deadline) {
-		b.Mu.Unlock()
-		l.done.Wait()
-		return l.err
-	}
-	l = &sharedRefresh{deadline: deadline, err: store.ErrUnavailable}
-	l.done.Add(1)
-	b.shared = l
-	b.Mu.Unlock()
-	b.runSharedRefresh(l, policy)
-	return l.err
-}
-
-// look takes a look at the state in Redis.
-func (b *Breaker) runSharedRefresh(l *sharedRefresh, policy *Policy) {
-	defer func() {
-		b.Mu.Lock()
-		if b.shared == l {
-			b.shared = nil
-		}
-		b.Mu.Unlock()
-		l.done.Done()
-	}()
-	l.err = b.run(b.viewCall(b.Now(), policy), l.deadline)
-}
-
-func (b *Breaker) runRefresh(policy *Policy) {
-	defer func() {
-		recover()
-		b.Mu.Lock()
-		b.refreshing = false
-		b.Mu.Unlock()
-	}()
-	b.run(b.viewCall(b.Now(), policy), time.Now().Add(b.Timeout))
-}
-
-// run runs one call and has its answer learnt.
-func (b *Breaker) run(call *store.Call, deadline time.Time) error {
-	b.Store.Run([]*store.Call{call}, deadline)
-	if call.Err == nil && len(call.Reply) != replyLen {
-		call.Err = errBadReply
-	}
-	store.Finish(call)
-	return call.Err
-}
-
-// learn takes the answer of a script for the view, unless a later one is known, or Redis has lost what it knew.
-func (b *Breaker) applyUnlessLost(call *store.Call, asked int64, policy *Policy) {
-	if call.Err == nil && len(call.Reply) == replyLen && !b.restoreLost(call, policy) {
-		b.apply(call, asked, policy)
-	}
-}
-
-// take takes the answer of a script for the view, unless a later one is known.
-func (b *Breaker) apply(call *store.Call, asked int64, policy *Policy) {
-	if call.Err == nil && len(call.Reply) == replyLen {
-		before, after := b.applyReply(call, asked, policy)
-		b.notifyChange(before, after)
-	}
-}
-
-func (b *Breaker) applyReply(call *store.Call, asked int64, policy *Policy) (before, after int64) {
-	now := b.Now()
-	b.Mu.Lock()
-	defer b.Mu.Unlock()
-	m := &b.machine
-	before = m.state
-	generation := call.Reply[1]
-	// Redis may have answered in another order than this gateway heard. A generation lower than the known one is a new
-	// truth (Redis lost its data) only if it was asked for after the known one had come.
-	if asked < b.answeredAt && (generation < m.generation || generation == m.generation && asked < b.requestedAt) {
-		return before, before
-	}
-	b.requestedAt, b.answeredAt, b.divergedLocally = asked, now, false
-	if call.Conn > b.conn {
-		b.conn = call.Conn
-	}
-	m.state, m.generation, m.failures, m.successes = call.Reply[0], generation, call.Reply[2], call.Reply[3]
-	m.deadline = asked + call.Reply[4]
-	m.issued = 0
-	m.probes = map[int64]int64{}
-	m.uploads = map[int64]int64{}
-	b.reportUnreportedLocked(policy)
-	b.publishLocked()
-	return before, m.state
-}
-
-func (b *Breaker) notifyChange(before, after int64) {
-	if before != after && b.Changed != nil {
-		b.Changed(stateNames[before], stateNames[after])
-	}
-}
-
-func flag(on bool) string {
-	if on {
-		return "1"
-	}
-	return "0"
-}
-
-func digits(n int64) string {
-	return strconv.FormatInt(n, 10)
 }

@@ -14,43 +14,43 @@ func TestClosed(t *testing.T) {
 		name   string
 		events []event
 	}{
-		{"it lets all requests through", []event{
+		{"all requests pass", []event{
 			{name: "unknown yet", do: viewStep, state: "closed"},
 			{name: "one", do: permitStep, state: "closed"},
 			{name: "another", do: permitStep, state: "closed"},
 		}},
-		{"failures in a row open it", []event{
+		{"consecutive failures open it", []event{
 			{name: "let through", do: permitStep, state: "closed"},
 			{name: "first", do: reportStep, of: 0, failed: 1, state: "closed"},
 			{name: "second", do: reportStep, of: 0, failed: 1, state: "closed"},
 			{name: "third", do: reportStep, of: 0, failed: 1, state: "open", wait: 30 * second},
 		}},
-		{"a success between them starts the count anew", []event{
+		{"a success resets the count", []event{
 			{name: "let through", do: permitStep, state: "closed"},
 			{name: "two", do: reportStep, of: 0, failed: 2, state: "closed"},
-			{name: "one that went well", do: reportStep, of: 0, succeeded: true, state: "closed"},
+			{name: "a success", do: reportStep, of: 0, succeeded: true, state: "closed"},
 			{name: "two more", do: reportStep, of: 0, failed: 2, state: "closed"},
 			{name: "and the third", do: reportStep, of: 0, failed: 1, state: "open", wait: 30 * second},
 		}},
-		{"a batch says what came first", []event{
+		{"a report of several outcomes has its success first", []event{
 			{name: "let through", do: permitStep, state: "closed"},
 			{name: "two", do: reportStep, of: 0, failed: 2, state: "closed"},
 			{name: "a success, then two", do: reportStep, of: 0, succeeded: true, failed: 2, state: "closed"},
 			{name: "one more", do: reportStep, of: 0, failed: 1, state: "open", wait: 30 * second},
 		}},
-		{"no verdict counts for nothing", []event{
+		{"an outcome without a verdict does not count", []event{
 			{name: "let through", do: permitStep, state: "closed"},
 			{name: "two", do: reportStep, of: 0, failed: 2, state: "closed"},
 			{name: "a client went away", do: reportStep, of: 0, state: "closed"},
 			{name: "the third", do: reportStep, of: 0, failed: 1, state: "open", wait: 30 * second},
 		}},
-		{"failures are in a row however long it takes", []event{
+		{"failures are consecutive however long they take", []event{
 			{name: "let through", do: permitStep, state: "closed"},
 			{name: "first", do: reportStep, of: 0, failed: 1, state: "closed"},
 			{name: "second", at: 3600 * second, do: reportStep, of: 0, failed: 1, state: "closed"},
 			{name: "third", at: 12 * 3600 * second, do: reportStep, of: 0, failed: 1, state: "open", wait: 30 * second},
 		}},
-		{"after a day of silence it starts anew, and what came before is late", []event{
+		{"after a day without calls it starts anew, and earlier outcomes do not count", []event{
 			{name: "let through", do: permitStep, state: "closed"},
 			{name: "two", do: reportStep, of: 0, failed: 2, state: "closed"},
 			{name: "two days later", at: 48 * 3600 * second, do: viewStep, state: "closed"},

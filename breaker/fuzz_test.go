@@ -8,7 +8,7 @@ import (
 	"github.com/resilient-gateway/resilience/internal/redistest"
 )
 
-// FuzzScripts looks for walks on which the scripts and the model disagree. What it found is kept below testdata.
+// FuzzScripts looks for walks on which scripts and model differ. Those it found are kept below testdata.
 func FuzzScripts(f *testing.F) {
 	server := redistest.Start(f)
 	for seed := int64(0); seed < 20; seed++ {

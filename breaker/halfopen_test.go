@@ -20,7 +20,7 @@ func TestHalfOpen(t *testing.T) {
 		name   string
 		events []event
 	}{
-		{"no more probes at once than the limit", []event{
+		{"probes at a time are limited", []event{
 			{name: "second", at: 31 * second, do: permitStep, state: "half-open", probe: 2},
 			{name: "no place", at: 31 * second, do: permitStep, state: "half-open"},
 			{name: "one is done", at: 32 * second, do: reportStep, of: 2, succeeded: true, state: "half-open"},
@@ -31,14 +31,14 @@ func TestHalfOpen(t *testing.T) {
 			{name: "second probe", at: 31 * second, do: permitStep, state: "half-open", probe: 2},
 			{name: "first success", at: 32 * second, do: reportStep, of: 2, succeeded: true, state: "half-open"},
 			{name: "second success", at: 33 * second, do: reportStep, of: 3, succeeded: true, state: "closed"},
-			{name: "open to all", at: 33 * second, do: permitStep, state: "closed"},
+			{name: "all requests pass", at: 33 * second, do: permitStep, state: "closed"},
 		}},
-		{"a probe tells once", []event{
+		{"a probe counts once", []event{
 			{name: "success", at: 32 * second, do: reportStep, of: 2, succeeded: true, state: "half-open"},
-			{name: "said again", at: 32 * second, do: reportStep, of: 2, succeeded: true, state: "half-open"},
-			{name: "and otherwise", at: 32 * second, do: reportStep, of: 2, failed: 1, state: "half-open"},
+			{name: "repeated", at: 32 * second, do: reportStep, of: 2, succeeded: true, state: "half-open"},
+			{name: "another outcome", at: 32 * second, do: reportStep, of: 2, failed: 1, state: "half-open"},
 		}},
-		{"one failure opens it again, for all of its time", []event{
+		{"one failure opens it again, for the whole resetTimeout", []event{
 			{name: "second probe", at: 31 * second, do: permitStep, state: "half-open", probe: 2},
 			{name: "failure", at: 35 * second, do: reportStep, of: 2, failed: 1, state: "open", wait: 30 * second},
 			{name: "the other's success is late", at: 36 * second, do: reportStep, of: 3, succeeded: true, state: "open", wait: 29 * second},
@@ -48,23 +48,23 @@ func TestHalfOpen(t *testing.T) {
 			{name: "a client went away", at: 32 * second, do: reportStep, of: 2, state: "half-open"},
 			{name: "its place", at: 32 * second, do: permitStep, state: "half-open", probe: 3},
 		}},
-		{"a probe past its time is a failure as of then", []event{
+		{"a probe past its deadline is a failure at the deadline", []event{
 			{name: "on its last microsecond", at: 40*second - 1, do: viewStep, state: "half-open"},
 			{name: "lost", at: 50 * second, do: viewStep, state: "open", wait: 20 * second},
 			{name: "its success is late", at: 51 * second, do: reportStep, of: 2, succeeded: true, state: "open", wait: 19 * second},
 			{name: "the next probe", at: 70 * second, do: permitStep, state: "half-open", probe: 1},
 		}},
-		{"a lost probe nobody saw is long forgiven", []event{
+		{"a lost probe that nobody saw opened it long ago", []event{
 			{name: "an hour later", at: 3600 * second, do: permitStep, state: "half-open", probe: 1},
 		}},
-		{"answers from before it was half-open change nothing", []event{
+		{"outcomes from before it was half-open change nothing", []event{
 			{name: "a failure", at: 31 * second, do: reportStep, of: 0, failed: 1, state: "half-open"},
 			{name: "a success", at: 31 * second, do: reportStep, of: 0, succeeded: true, state: "half-open"},
 			{name: "a place is left", at: 31 * second, do: permitStep, state: "half-open", probe: 2},
 		}},
-		{"a clock set back cuts a probe's time to its own length", []event{
+		{"a clock set back cuts a probe's deadline to probeTimeout", []event{
 			{name: "an hour back", at: -3600 * second, do: viewStep, state: "half-open"},
-			{name: "its time is over", at: -3590 * second, do: viewStep, state: "open", wait: 30 * second},
+			{name: "its deadline has passed", at: -3590 * second, do: viewStep, state: "open", wait: 30 * second},
 		}},
 	}
 	for _, row := range walks {

@@ -2,52 +2,54 @@ package breaker
 
 import "time"
 
-// AllowLocal asks this process for a permit. It is what Allow does while Redis is away.
-func (b *Breaker) AllowLocal(policy *Policy, upload bool, now int64) (Permit, time.Duration) {
-	c := newChange(b)
-	defer c.end()
+// AllowLocal asks this process for a permit, as Allow does without Redis. A retryAfter that is not 0 says that the request
+// is refused.
+func (b *Breaker) AllowLocal(policy *Policy, upload bool, now int64) (permit Permit, retryAfter time.Duration) {
+	c := beginLocalChange(b)
+	defer c.commit()
 	m := &b.machine
-	probe := m.permit(upload, now, policy)
-	if probe != 0 || m.state == closed {
-		return Permit{generation: m.generation, probe: probe, upload: upload && probe != 0, since: now, local: true, counts: true}, 0
+	probe := m.acquire(upload, now, policy)
+	if probe != 0 || m.state == stateClosed {
+		return Permit{generation: m.generation, probe: probe, upload: upload && probe != 0, requestedAt: now, local: true, counts: true}, 0
 	}
-	if wait := m.wait(now); wait > 0 {
-		return Permit{}, time.Duration(wait) * time.Microsecond
+	if left := m.remaining(now); left > 0 {
+		return Permit{}, time.Duration(left) * time.Microsecond
 	}
-	return Permit{}, oneRetry
+	return Permit{}, retryInASecond
 }
 
-func (b *Breaker) doneLocal(permit Permit, outcome Outcome, policy *Policy) {
+func (b *Breaker) reportLocal(permit Permit, outcome Outcome, policy *Policy) {
 	now := b.Now()
-	c := newChange(b)
-	defer c.end()
+	c := beginLocalChange(b)
+	defer c.commit()
 	b.machine.report(permit.generation, permit.probe, outcome == Success, failuresOf(outcome), now, policy)
 }
 
-func (b *Breaker) sentLocal(permit Permit, late bool, policy *Policy) {
+func (b *Breaker) bodySentLocal(permit Permit, late bool, policy *Policy) {
 	now := b.Now()
-	c := newChange(b)
-	defer c.end()
-	b.machine.sent(permit.generation, permit.probe, late, now, policy)
+	c := beginLocalChange(b)
+	defer c.commit()
+	b.machine.bodySent(permit.generation, permit.probe, late, now, policy)
 }
 
-// change is a change of the state in this process. The breaker is locked until it ends.
-type change struct {
+// localChange is a change of the machine in this process. The breaker is locked from its begin to its commit.
+type localChange struct {
 	b                 *Breaker
-	state, generation int64 // before
+	state, generation int64 // before it
 }
 
-func newChange(b *Breaker) *change {
+// beginLocalChange locks the breaker. The caller must defer commit.
+func beginLocalChange(b *Breaker) *localChange {
 	b.Mu.Lock()
-	return &change{b: b, state: b.machine.state, generation: b.machine.generation}
+	return &localChange{b: b, state: b.machine.state, generation: b.machine.generation}
 }
 
-func (c *change) end() {
-	c.b.notifyChange(c.state, c.close())
+// commit publishes the change, unlocks the breaker and notifies.
+func (c *localChange) commit() {
+	c.b.notifyChange(c.state, c.publishAndUnlock())
 }
 
-// close ends it, but tells nobody. It returns the state.
-func (c *change) close() int64 {
+func (c *localChange) publishAndUnlock() (state int64) {
 	b := c.b
 	defer b.Mu.Unlock()
 	b.divergedLocally = b.divergedLocally || b.machine.generation != c.generation

@@ -21,7 +21,7 @@ type choice struct {
 	late      bool
 }
 
-// randomPolicy is small enough for all states to be met often.
+// randomPolicy has small numbers, so that a walk meets all states often.
 func randomPolicy(random *rand.Rand) *Policy {
 	seconds := func(n int) time.Duration { return time.Duration(1+random.Intn(n)) * time.Second }
 	return NewPolicy(1+random.Int63n(4), seconds(30), 1+random.Int63n(3), 1+random.Int63n(4), seconds(20))
@@ -63,12 +63,12 @@ func agree(t testing.TB, server *redistest.Server, seed int64, n int) {
 	w := &walker{key: "seed" + strconv.FormatInt(seed, 10)}
 	policies := []*Policy{randomPolicy(random), randomPolicy(random)}
 	now := int64(0)
-	var heard []answer
+	var answers []answer
 	var steps []redistest.Step
 	for i := 0; i < n; i++ {
 		c := choose(random, i, now)
 		if c.at < -epoch/2 || c.at > epoch {
-			c.at = 0 // no clock is ever so wrong
+			c.at = 0 // no clock is wrong by that much
 		}
 		now = c.at
 		policy := policies[0]
@@ -77,17 +77,17 @@ func agree(t testing.TB, server *redistest.Server, seed int64, n int) {
 		}
 		about := answer{}
 		if isAbout(c.do) {
-			about = heard[c.of]
+			about = answers[c.of]
 		}
 		one := step{c.do, epoch + c.at, about.generation, about.probe, c.succeeded, c.failed, c.late}
-		heard = append(heard, w.local(policy, one))
+		answers = append(answers, w.local(policy, one))
 		steps = append(steps, w.inRedis(policy, one))
 	}
 	for i, reply := range server.Walk(scripts, steps) {
 		got := answerOf(reply)
-		if got != heard[i] {
-			require.Fail(t, "script and model disagree", fmt.Sprintf("seed %d, step %d: script %v, model %v, of %v",
-				seed, i, reply, heard[i].String(), steps[i]))
+		if got != answers[i] {
+			require.Fail(t, "script and model differ", fmt.Sprintf("seed %d, step %d: script %v, model %v, of %v",
+				seed, i, reply, answers[i].String(), steps[i]))
 		}
 	}
 }

@@ -1,7 +1,8 @@
 package breaker
 
 import (
-	"sync/atomic"
+	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -10,104 +11,338 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// stumbler panics at the step of the name, at its turn.
-type stumbler struct {
-	step  string
-	turn  int64 // so many times from now
-	store *store.Store
+// faulty is a breaker whose calls to code of others (Store, Now, Changed) panic on demand. Its Redis is the scripts' twin in
+// this process, on the same clock.
+type faulty struct {
+	*Breaker
+	policy *Policy
+
+	mu          sync.Mutex // guards what follows
+	now         int64
+	redis       walker
+	conn, lost  int64
+	unavailable bool
+	panicAt     int64 // the number of the call to others that panics, counted from 1; 0: none
+	calls       int64
 }
 
-func (s *stumbler) at(step string) {
-	if step == s.step && atomic.AddInt64(&s.turn, -1) == 0 {
-		panic("stumbled at " + step)
+func newFaulty(withRedis bool) *faulty {
+	f := &faulty{now: epoch, conn: 1, policy: NewPolicy(1, 10*time.Second, 1, 1, 10*time.Second)}
+	settings := Settings{Key: key, Timeout: time.Second, Now: f.clock, Changed: f.changed}
+	if withRedis {
+		settings.Store = f
+	}
+	f.Breaker = New(settings)
+	return f
+}
+
+// called counts a call to others, and panics if it is its turn.
+func (f *faulty) called() {
+	f.mu.Lock()
+	f.calls++
+	isTurn := f.calls == f.panicAt
+	f.mu.Unlock()
+	if isTurn {
+		panic("the test says so")
 	}
 }
 
-func (s *stumbler) Run(calls []*store.Call, deadline time.Time) error {
-	s.at("run")
-	return s.store.Run(calls, deadline)
+// arm makes the call of the number panic.
+func (f *faulty) arm(number int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls = 0
+	f.panicAt = number
 }
 
-func (s *stumbler) IsUnavailable() bool {
-	s.at("down")
-	return s.store.IsUnavailable()
+// disarm returns how many calls there were.
+func (f *faulty) disarm() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.panicAt = 0
+	return f.calls
 }
 
-func (s *stumbler) Lost() int64 { return s.store.Lost() }
+func (f *faulty) set(change func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change()
+}
 
-// Wherever it stumbles, the next request is answered, and no lock is kept.
-func TestBreaker_aPanicAtAnyStep(t *testing.T) {
-	shared := store.New(store.Settings{
-		Address: redistest.Start(t).Addr(), Timeout: 2 * time.Second, DialTimeout: time.Second, KeyPrefix: "test",
-	}, func(error) {})
-	t.Cleanup(shared.Close)
-	for _, row := range []struct {
-		step  string
-		turns int64 // one after the other
-		local bool
-	}{
-		{"run", 6, false}, {"down", 20, false}, {"now", 25, false}, {"changed", 3, false}, {"now", 20, true}, {"changed", 3, true},
-	} {
-		for turn := int64(1); turn <= row.turns; turn++ {
-			s := &stumbler{step: row.step, store: shared}
-			settings := Settings{
-				Store: s, Key: key + digits(turn) + row.step, Timeout: 2 * time.Second,
-				Now:     func() int64 { s.at("now"); return time.Now().UnixMicro() },
-				Changed: func(from, to string) { s.at("changed") },
-			}
-			if row.local {
-				settings.Store = nil
-			}
-			b := New(settings)
-			policy := NewPolicy(2, 5*time.Millisecond, 1, 1, 50*time.Millisecond)
-			atomic.StoreInt64(&s.turn, turn)
-			for i := 0; i < 12; i++ {
-				inTime(t, row.step, func() { pass(b, policy, Failure) })
-				time.Sleep(2 * time.Millisecond)
-			}
-			atomic.StoreInt64(&s.turn, 0)
-			passed := func() bool { return pass(b, policy, Success) }
-			require.Eventually(t, passed, 5*time.Second, 5*time.Millisecond, "%s, turn %d", row.step, turn)
+func (f *faulty) advance(d time.Duration) { f.set(func() { f.now += d.Microseconds() }) }
+
+func (f *faulty) clock() int64 {
+	f.called()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.now++
+	return f.now
+}
+
+func (f *faulty) time() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.now
+}
+
+func (f *faulty) changed(from, to string) { f.called() }
+
+func (f *faulty) IsUnavailable() bool {
+	f.called()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.unavailable
+}
+
+func (f *faulty) Lost() int64 {
+	f.called()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.lost
+}
+
+func (f *faulty) Run(calls []*store.Call, _ time.Time) error {
+	f.called()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, call := range calls {
+		if f.unavailable {
+			call.Err = store.ErrUnavailable
+			continue
 		}
+		a := f.redis.local(f.policy, f.stepOf(call))
+		call.Reply = []int64{a.state, a.generation, a.failures, a.successes, a.wait, a.probe, a.born}
+		call.Conn = f.conn
+		call.Err = nil
+	}
+	return nil
+}
+
+// stepOf returns the step that a call asks the twin for.
+func (f *faulty) stepOf(call *store.Call) step {
+	s := step{do: viewStep, at: f.now}
+	own := call.Args[len(f.policy.args):]
+	switch call.Script {
+	case permitScript:
+		s.do = permitStep
+		if own[1] == "1" {
+			s.do = uploadStep
+		}
+	case bodySentScript:
+		s.do, s.generation, s.probe, s.late = sentStep, intOf(own[0]), intOf(own[1]), own[2] == "1"
+	case reportScript:
+		s.do, s.generation, s.probe, s.succeeded, s.failed = reportStep, intOf(own[0]), intOf(own[1]), own[2] == "1", intOf(own[3])
+	case restoreScript:
+		f.redis.machine.trip(f.now+intOf(own[1])-f.policy.resetTimeout, f.now, f.policy)
+	}
+	return s
+}
+
+func intOf(text string) int64 {
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		panic(err)
+	}
+	return n
+}
+
+// Requests of each kind, and what they need before.
+var panicRows = []struct {
+	name   string
+	local  bool // without Redis
+	before func(f *faulty)
+	do     func(f *faulty)
+}{
+	{"the first request", false, nothing, func(f *faulty) { f.pass(Success) }},
+	{"a request on a fresh view", false, passOnce, func(f *faulty) { f.Done(f.PermitAt(f.time()), Failure, f.policy, time.Second) }},
+	{"a request on a view that is no longer fresh", false, passOnce, func(f *faulty) {
+		f.advance(60 * time.Millisecond)
+		f.ExtendView(f.time(), f.policy)
+		f.RefreshIfStale(f.time(), f.policy)
+	}},
+	{"a request on a view that is too old", false, passOnce, func(f *faulty) {
+		f.advance(time.Second)
+		f.pass(Success)
+	}},
+	{"a refresh with another call", false, passOnce, func(f *faulty) {
+		f.advance(time.Second)
+		f.piggyback()
+	}},
+	{"a failure that opens the circuit", false, passOnce, func(f *faulty) { f.pass(Failure) }},
+	{"a failure, reported in the background", false, passOnce, func(f *faulty) { f.Done(f.PermitAt(f.time()), Failure, f.policy, 0) }},
+	{"a refused request", false, openOnce, func(f *faulty) {
+		f.OpenNotice(f.time())
+		f.MustRefuse(false, f.time())
+		f.Probing()
+		f.LastKnown(f.time())
+	}},
+	{"an open circuit is rechecked", false, openOnce, func(f *faulty) {
+		f.advance(time.Second)
+		f.RecheckOpen(f.time(), NewPolicy(1, time.Second, 1, 1, time.Second))
+	}},
+	{"a lost circuit is written back", false, openOnce, func(f *faulty) {
+		f.set(func() {
+			f.redis = walker{}
+			f.lost = f.conn
+			f.conn++
+		})
+		f.advance(time.Second)
+		f.RecheckOpen(f.time(), f.policy)
+	}},
+	{"a probe", false, probeOnce, func(f *faulty) { f.pass(Success) }},
+	{"a probe that fails", false, probeOnce, func(f *faulty) { f.pass(Failure) }},
+	{"a probe that is an upload", false, probeOnce, func(f *faulty) {
+		permit, _, _ := f.Allow(f.policy, true, f.time(), time.Now().Add(time.Second))
+		f.BodySent(permit, f.BodyLate(permit, f.policy), f.policy)
+		f.Done(permit, Success, f.policy, time.Second)
+	}},
+	{"a second probe, for which there is no place", false, probeOnce, func(f *faulty) {
+		f.Allow(f.policy, false, f.time(), time.Now().Add(time.Second))
+		f.Allow(f.policy, false, f.time(), time.Now().Add(time.Second))
+	}},
+	{"a probe asked for with another call", false, probeOnce, func(f *faulty) {
+		p := f.RequestPermit(f.policy, false, f.time())
+		if p != nil {
+			defer f.CancelUnclaimed(p)
+			f.piggyback()
+			permit, _, _ := f.Await(p, time.Now().Add(time.Second))
+			f.Done(permit, Success, f.policy, time.Second)
+		}
+	}},
+	{"a probe that is not needed", false, probeOnce, func(f *faulty) {
+		p := f.RequestPermit(f.policy, false, f.time())
+		if p != nil {
+			f.piggyback()
+			f.Cancel(p)
+		}
+	}},
+	{"outcomes while Redis is unavailable", false, passOnce, func(f *faulty) {
+		f.setUnavailable(true)
+		f.Done(f.UnaskedPermit(), Failure, f.policy, time.Second)
+		f.Done(f.PermitAt(f.time()), Failure, f.policy, time.Second)
+		f.setUnavailable(false)
+		f.pass(Success)
+	}},
+	{"a probe that ends while Redis is unavailable", false, probeOnce, func(f *faulty) {
+		permit, _, _ := f.Allow(f.policy, true, f.time(), time.Now().Add(time.Second))
+		f.setUnavailable(true)
+		f.BodySent(permit, false, f.policy)
+		f.Done(permit, Success, f.policy, time.Second)
+	}},
+	{"without Redis, a failure", true, nothing, func(f *faulty) { f.pass(Failure) }},
+	{"without Redis, a probe", true, probeOnce, func(f *faulty) { f.pass(Success) }},
+	{"without Redis, a probe that is an upload", true, probeOnce, func(f *faulty) {
+		permit, _ := f.AllowLocal(f.policy, true, f.time())
+		f.BodySent(permit, false, f.policy)
+		f.Done(permit, Failure, f.policy, time.Second)
+	}},
+}
+
+func nothing(*faulty) {}
+
+func passOnce(f *faulty) { f.pass(Success) }
+
+func openOnce(f *faulty) {
+	f.pass(Success)
+	f.pass(Failure)
+}
+
+func probeOnce(f *faulty) {
+	openOnce(f)
+	f.advance(time.Minute)
+}
+
+func (f *faulty) setUnavailable(is bool) { f.set(func() { f.unavailable = is }) }
+
+func (f *faulty) piggyback() {
+	if call := f.PiggybackCall(f.time(), f.policy); call != nil {
+		f.Run([]*store.Call{call}, time.Now())
+		store.Finish(call)
 	}
 }
 
-// pass does what the middleware does with a request, and tells whether it passed. It may panic, as Traefik expects.
-func pass(b *Breaker, policy *Policy, outcome Outcome) (passed bool) {
-	defer func() { recover() }()
-	now := time.Now().UnixMicro()
-	b.RefreshIfStale(now, policy)
-	if b.ExtendView(now, policy) {
-		b.Done(b.PermitAt(now), outcome, policy, time.Second)
-		return true
-	}
-	b.OpenNotice(now)
-	b.RecheckOpen(now, policy)
-	if _, refused := b.MustRefuse(false, now); refused {
+// pass does what the middleware does with a request, and reports whether it passed.
+func (f *faulty) pass(outcome Outcome) bool {
+	now := f.time()
+	if _, refused := f.MustRefuse(false, now); refused {
+		f.RecheckOpen(now, f.policy)
 		return false
 	}
-	permit, wait, err := b.Allow(policy, false, now, time.Now().Add(200*time.Millisecond))
-	if err != nil {
-		permit, wait = b.AllowLocal(policy, false, now)
-	}
-	if wait > 0 {
+	permit, retryAfter, err := f.Allow(f.policy, false, now, time.Now().Add(time.Second))
+	if err != nil || retryAfter > 0 {
 		return false
 	}
-	b.Done(permit, outcome, policy, time.Second)
+	f.Done(permit, outcome, f.policy, time.Second)
 	return true
 }
 
-// inTime requires that something ends.
-func inTime(t *testing.T, step string, something func()) {
+// Wherever code of others panics, no lock stays locked, and later requests pass.
+func TestBreaker_aPanicAtAnyStep(t *testing.T) {
+	for _, row := range panicRows {
+		row := row
+		t.Run(row.name, func(t *testing.T) {
+			for number := int64(1); ; number++ {
+				f := newFaulty(!row.local)
+				row.before(f)
+				f.arm(number)
+				endsInTime(t, "the request", func() { row.do(f) })
+				endsInTime(t, "a later one", func() { f.Probing() })
+				passed := make(chan bool, 1)
+				endsInTime(t, "the next minutes", func() { passed <- f.passesLater() })
+				require.True(t, <-passed, "call %d", number)
+				if f.disarm() < number {
+					require.Greater(t, number, int64(1), "there is no call to others")
+					return
+				}
+			}
+		})
+	}
+}
+
+// passesLater reports whether a request passes within some minutes. A call in the background may panic meanwhile.
+func (f *faulty) passesLater() bool {
+	f.setUnavailable(false)
+	for i := 0; i < 100; i++ {
+		if f.passRecovered() {
+			return true
+		}
+		f.advance(7 * time.Second)
+	}
+	return false
+}
+
+func (f *faulty) passRecovered() (passed bool) {
+	defer func() { recover() }()
+	return f.pass(Success)
+}
+
+// endsInTime requires that something ends, perhaps in a panic.
+func endsInTime(t *testing.T, name string, something func()) {
 	t.Helper()
-	done := make(chan struct{})
+	ended := make(chan struct{})
 	go func() {
-		defer close(done)
+		defer close(ended)
+		defer func() { recover() }()
 		something()
 	}()
 	select {
-	case <-done:
-	case <-time.After(5 * time.Second):
-		require.FailNow(t, "others wait for ever after a panic", step)
+	case <-ended:
+	case <-time.After(patience):
+		require.FailNow(t, "a lock stayed locked", name)
 	}
+}
+
+// A panic in the middle of a call to a real Redis ends one request only.
+func TestBreaker_survivesAPanicInACallToRedis(t *testing.T) {
+	server := redistest.Start(t)
+	g := newGateway(t, server)
+	policy := NewPolicy(1, time.Minute, 1, 1, time.Minute)
+	g.openUntilProbe(t, server, policy)
+	working := g.store
+	g.store = nil // so that Run panics
+	endsInTime(t, "the request", func() { g.Allow(policy, false, g.clock(), time.Now().Add(50*time.Millisecond)) })
+	g.store = working
+	g.advance(time.Second)
+	g.report(g.probe(t, policy), Success, policy)
+	require.Equal(t, "closed", field(server, "state"))
 }

@@ -3,166 +3,206 @@ package breaker
 import (
 	"errors"
 	"fmt"
-	"math/rand"
-	"strconv"
 	"sync"
 	"time"
 
 	"github.com/resilient-gateway/resilience/internal/store"
 )
 
-// Asked is a permit that a request asks Redis for. What comes too late for the request gives its place back.
+const noPlaceFor = 50000 // microseconds for which a gateway remembers that there is no place for a probe
+
+var errNoPermit = fmt.Errorf("%w: no permit in time", store.ErrUnavailable)
+
+// PermitRequest is a permit that a request asks Redis for. It is settled once: by Redis's answer, or by the deadline, or
+// because the request does not need it any more. A permit that arrives after that gives its place back.
 type PermitRequest struct {
-	policy  *Policy
-	upload  bool
-	settled sync.WaitGroup // done when the answer is there, or when nobody waits for it any more
+	policy *Policy
+	upload bool
+	done   sync.WaitGroup // until it is settled
 
 	// Guarded by the breaker's Mu.
-	sent       bool // to Redis
-	over       bool // settled
-	claimed    bool // by Await or Forgo
-	repeated   bool
+	sent       bool // to Redis, or about to be
+	settled    bool
+	claimed    bool // Await or Cancel has dealt with it
+	repeated   bool // its call was made again
 	permit     Permit
 	retryAfter time.Duration
 	err        error
 }
 
-var errLate = fmt.Errorf("%w: no permit in time", store.ErrUnavailable)
-
 func newPermitRequest(policy *Policy, upload bool) *PermitRequest {
-	a := &PermitRequest{policy: policy, upload: upload, err: errLate}
-	a.settled.Add(1)
-	return a
+	p := &PermitRequest{policy: policy, upload: upload, err: errNoPermit}
+	p.done.Add(1)
+	return p
 }
 
-// Ask asks for a permit for a request that also asks Redis for a token. Rider returns the call, which goes with the token's: both take
-// one round trip. Ask returns nil where no permit is needed, or there is none. What it returns goes to Await or to Forgo.
+// RequestPermit asks for a permit for a request that also asks Redis for a token: PiggybackCall returns the call, so that
+// both take one round trip. It returns nil if no permit is needed or none is to be had; else the caller must pass the
+// result to Await or Cancel.
 func (b *Breaker) RequestPermit(policy *Policy, upload bool, now int64) *PermitRequest {
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
-	if b.Store == nil || b.divergedLocally || b.machine.state == closed || b.Store.IsUnavailable() {
+	if b.Store == nil || b.divergedLocally || b.machine.state == stateClosed || b.Store.IsUnavailable() {
 		return nil
 	}
 	if _, refused := b.mustRefuseLocked(upload, now); refused {
 		return nil
 	}
-	a := newPermitRequest(policy, upload)
-	if b.pendingRequest == nil || b.pendingRequest.over {
-		b.pendingRequest = a
+	p := newPermitRequest(policy, upload)
+	if b.pendingRequest == nil || b.pendingRequest.settled {
+		b.pendingRequest = p
 	}
-	return a
+	return p
 }
 
-// Await waits until the permit is there, and no longer than the deadline. It asks for one that has not gone with another call.
-func (b *Breaker) Await(a *PermitRequest, deadline time.Time) (Permit, time.Duration, error) {
+// PiggybackCall returns a call to make in the round trip of another one, or nil: one that asks for a requested permit, or
+// one that refreshes the view if that is due.
+func (b *Breaker) PiggybackCall(now int64, policy *Policy) *store.Call {
+	b.Mu.Lock() // only fields are read until it is unlocked: nothing can panic
+	due := b.Store != nil && now >= b.View.Healthy && (b.divergedLocally || b.machine.state == stateClosed && (b.requestedAt == 0 || now-b.requestedAt >= freshFor))
+	p := b.pendingRequest
+	b.pendingRequest = nil
+	if p != nil {
+		p.sent = true
+	}
+	b.Mu.Unlock()
+	if p != nil {
+		return b.permitCall(p)
+	}
+	if !due {
+		return nil
+	}
+	return b.viewCall(now, policy)
+}
+
+// Await waits for the permit, at most until the deadline. If no piggyback call has taken the request, Await makes a call.
+func (b *Breaker) Await(p *PermitRequest, deadline time.Time) (Permit, time.Duration, error) {
 	timer := time.AfterFunc(time.Until(deadline), func() {
 		defer func() { recover() }()
-		b.settle(a)
+		b.settle(p)
 	})
 	defer timer.Stop()
-	if b.send(a) {
-		go b.runPermitRequest(a)
+	if b.markSent(p) {
+		go b.runPermitRequest(p)
 	}
-	a.settled.Wait()
+	p.done.Wait()
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
-	a.claimed = true
-	return a.permit, a.retryAfter, a.err
+	p.claimed = true
+	return p.permit, p.retryAfter, p.err
 }
 
-// send tells whether the permit is still to be asked for, by the caller then.
-func (b *Breaker) send(a *PermitRequest) bool {
+// Cancel says that the request does not pass: its permit, if Redis has given one, gives its place back.
+func (b *Breaker) Cancel(p *PermitRequest) {
+	b.markSent(p)
+	if !b.settle(p) {
+		b.releasePlace(b.claim(p), p.policy)
+	}
+}
+
+// CancelUnclaimed is Cancel, unless Await or Cancel was called: the request may have ended in a panic before that.
+func (b *Breaker) CancelUnclaimed(p *PermitRequest) {
+	if !b.isClaimed(p) {
+		b.Cancel(p)
+	}
+}
+
+func (b *Breaker) claim(p *PermitRequest) Permit {
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
-	first := !a.sent
-	a.sent = true
-	if b.pendingRequest == a {
+	p.claimed = true
+	return p.permit
+}
+
+func (b *Breaker) isClaimed(p *PermitRequest) bool {
+	b.Mu.Lock()
+	defer b.Mu.Unlock()
+	return p.claimed
+}
+
+// markSent notes that the request is with Redis, and reports whether it was not: then the caller must send it.
+func (b *Breaker) markSent(p *PermitRequest) bool {
+	b.Mu.Lock()
+	defer b.Mu.Unlock()
+	first := !p.sent
+	p.sent = true
+	if b.pendingRequest == p {
 		b.pendingRequest = nil
 	}
 	return first
 }
 
-// Forgo says that the request does not pass: the permit, if there is one, gives its place back.
-func (b *Breaker) Cancel(a *PermitRequest) {
-	b.send(a)
-	if b.settle(a) {
-		return
+// settle ends the wait for the permit, and reports whether this call did.
+func (b *Breaker) settle(p *PermitRequest) bool {
+	if !b.markSettled(p) {
+		return false
 	}
-	b.Mu.Lock()
-	a.claimed = true
-	permit := a.permit
-	b.Mu.Unlock()
-	b.releasePlace(permit, a.policy)
+	p.done.Done()
+	return true
 }
 
-// Abandon is Forgo where neither that nor Await was called: the request has ended in a panic.
-func (b *Breaker) CancelUnclaimed(a *PermitRequest) {
+func (b *Breaker) markSettled(p *PermitRequest) bool {
 	b.Mu.Lock()
-	claimed := a.claimed
-	b.Mu.Unlock()
-	if !claimed {
-		b.Cancel(a)
-	}
-}
-
-// settle ends the wait for a permit. It tells whether it was this call that did.
-func (b *Breaker) settle(a *PermitRequest) bool {
-	b.Mu.Lock()
-	first := !a.over
-	a.over = true
-	b.Mu.Unlock()
-	if first {
-		a.settled.Done()
-	}
+	defer b.Mu.Unlock()
+	first := !p.settled
+	p.settled = true
 	return first
 }
 
-// askBeside asks in the background: an answer that comes too late must be heard, too.
-func (b *Breaker) runPermitRequest(a *PermitRequest) {
+// runPermitRequest makes the call in the background: an answer that comes after the deadline must be dealt with too.
+func (b *Breaker) runPermitRequest(p *PermitRequest) {
 	defer func() {
 		recover()
-		b.settle(a)
+		b.settle(p)
 	}()
-	b.run(b.permitCall(a), time.Now().Add(b.Timeout))
+	b.run(b.permitCall(p), time.Now().Add(b.Timeout))
 }
 
-func (b *Breaker) permitCall(a *PermitRequest) *store.Call {
-	asked := b.Now()
-	call := &store.Call{Script: permitScript, Keys: b.keys, Args: withArgs(a.policy, newID(), flag(a.upload))}
+func (b *Breaker) permitCall(p *PermitRequest) *store.Call {
+	requestedAt := b.Now()
+	call := &store.Call{Script: permitScript, Keys: b.keys, Args: withArgs(p.policy, newCallID(), boolArg(p.upload))}
 	call.Then = func(c *store.Call) {
-		b.applyUnlessLost(c, asked, a.policy)
-		b.settleWith(a, c, asked)
+		b.applyUnlessLost(c, requestedAt, p.policy)
+		b.settleWith(p, c, requestedAt)
 	}
 	return call
 }
 
-// answered takes the answer for the request, if it waits still. Where there is none, Redis may have given a place all the same: the
-// call is made again, and answered alike.
-func (b *Breaker) settleWith(a *PermitRequest, call *store.Call, asked int64) {
-	permit, retryAfter, err := b.permitOf(call, a.upload, asked)
-	b.Mu.Lock()
-	late := a.over
-	if !late {
-		a.over = true // together with the permit: whoever settles later must find it
-		a.permit = permit
-		a.retryAfter = retryAfter
-		a.err = err
-	}
-	unclear := !a.repeated && errors.Is(err, store.ErrUnavailable)
-	a.repeated = a.repeated || unclear
-	b.Mu.Unlock()
+// settleWith settles the request with an answered call. A call without an answer may have taken a place in Redis: it is made
+// again, under the same id, so that the place is found and given back.
+func (b *Breaker) settleWith(p *PermitRequest, call *store.Call, requestedAt int64) {
+	permit, retryAfter, err := b.readPermit(call, p.upload, requestedAt)
+	late, unclear := b.noteAnswer(p, permit, retryAfter, err)
 	if late {
-		b.releasePlace(permit, a.policy)
+		b.releasePlace(permit, p.policy)
 	} else {
-		a.settled.Done()
+		p.done.Done()
 	}
 	if unclear {
-		b.repeatAsync(call, b.repeatFor(1, a.policy)) // it may be about a probe
+		b.repeatAsync(call, b.repeatFor(1, p.policy)) // 1: the call may have made a probe
 	}
 }
 
-// permitOf reads the answer of the permit script.
-func (b *Breaker) permitOf(call *store.Call, upload bool, asked int64) (Permit, time.Duration, error) {
+// noteAnswer stores the answer unless the request was settled before: that is late. Answer and settled are set together, so
+// that whoever finds the request settled also finds its permit. unclear says that the call must be repeated.
+func (b *Breaker) noteAnswer(p *PermitRequest, permit Permit, retryAfter time.Duration, err error) (late, unclear bool) {
+	unclear = errors.Is(err, store.ErrUnavailable)
+	b.Mu.Lock()
+	defer b.Mu.Unlock()
+	late = p.settled
+	if !late {
+		p.settled = true
+		p.permit = permit
+		p.retryAfter = retryAfter
+		p.err = err
+	}
+	unclear = unclear && !p.repeated
+	p.repeated = p.repeated || unclear
+	return late, unclear
+}
+
+// readPermit reads the answer of the permit script.
+func (b *Breaker) readPermit(call *store.Call, upload bool, requestedAt int64) (Permit, time.Duration, error) {
 	if call.Err != nil {
 		return Permit{}, 0, call.Err
 	}
@@ -170,37 +210,30 @@ func (b *Breaker) permitOf(call *store.Call, upload bool, asked int64) (Permit, 
 		return Permit{}, 0, errBadReply
 	}
 	generation, probe := call.Reply[1], call.Reply[5]
-	if call.Reply[0] == closed || probe != 0 {
-		return Permit{generation: generation, probe: probe, upload: upload && probe != 0, since: asked, counts: true}, 0, nil
+	if call.Reply[0] == stateClosed || probe != 0 {
+		return Permit{generation: generation, probe: probe, upload: upload && probe != 0, requestedAt: requestedAt, counts: true}, 0, nil
 	}
-	if wait := call.Reply[4]; wait > 0 {
-		return Permit{}, time.Duration(wait) * time.Microsecond, nil
+	if left := call.Reply[4]; left > 0 {
+		return Permit{}, time.Duration(left) * time.Microsecond, nil
 	}
+	b.noteNoPlace(upload)
+	return Permit{}, retryInASecond, nil
+}
+
+// noteNoPlace remembers for a moment that there is no place for a probe, or for an upload.
+func (b *Breaker) noteNoPlace(upload bool) {
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
 	if upload {
-		b.noUploadPlaceUntil = b.Now() + noPlace
+		b.noUploadPlaceUntil = b.Now() + noPlaceFor
 	} else {
-		b.noPlaceUntil = b.Now() + noPlace
+		b.noPlaceUntil = b.Now() + noPlaceFor
 	}
-	return Permit{}, oneRetry, nil
 }
 
-// giveBack gives the place of a probe back that is not sent.
+// releasePlace gives back the place of a probe that is not sent.
 func (b *Breaker) releasePlace(permit Permit, policy *Policy) {
 	if permit.probe != 0 {
 		b.Done(permit, Unknown, policy, 0)
 	}
-}
-
-// withArgs returns the arguments of a script: the policy's, and its own.
-func withArgs(policy *Policy, own ...string) []string {
-	args := make([]string, 0, len(policy.args)+len(own))
-	args = append(args, policy.args...)
-	return append(args, own...)
-}
-
-// newID returns an id that no other call has. It does not look like a number.
-func newID() string {
-	return "c" + strconv.FormatInt(rand.Int63(), 36)
 }

@@ -1,40 +1,47 @@
 package breaker
 
-// The scripts keep a breaker in one hash, on Redis's clock, in microseconds. All have the same key, begin with the same
-// arguments and answer alike; each begins by bringing the breaker up to now.
+import "github.com/resilient-gateway/resilience/internal/store"
+
+// The scripts keep a breaker in one hash. Times are microseconds on Redis's clock. All scripts have the same key and the
+// same first arguments, begin by applying what time alone does, and answer alike.
 //
-//	KEYS[1]  <keyPrefix>:{<name>}:breaker
+//	KEYS[1]  <keyPrefix>:{<name>}:breaker, a hash:
 //	         state       closed, open or half-open
-//	         generation  the time at which it entered that state; grows with each change
-//	         failures    closed: in a row, as Redis heard of them
-//	         successes   half-open: so far
+//	         generation  grows with each change of state; at least the time of the change
+//	         failures    closed: consecutive failures, in the order in which Redis was told
+//	         successes   half-open: successful probes
 //	         deadline    open: when the first probe may pass
-//	         issued      half-open: probes so far, the last one's number
-//	         probe:<n>   half-open: the deadline of a probe that is under way
-//	         upload:<n>  half-open: the deadline of one whose body is still coming
-//	         calls       the last calls that counted something, each as <id>:<probe>, a space before each
-//	         born        1 where the hash was written because it was missing, and the state is the same since
+//	         issued      half-open: the number of the last probe
+//	         probe:<n>   half-open: the deadline of a probe under way
+//	         upload:<n>  half-open: the deadline of a probe whose body is still being received
+//	         calls       the last calls that counted, each as a space and <id>:<number of the probe, or 0>
+//	         born        1 if the hash was written because it was missing, and the state has not changed since
 //	ARGV[1]  failureThreshold, failures
 //	ARGV[2]  resetTimeout, microseconds
 //	ARGV[3]  halfOpenSuccessThreshold, successes
 //	ARGV[4]  halfOpenMaxProbes, probes
 //	ARGV[5]  probeTimeout, microseconds
-//	ARGV[6]  how long the hash is kept after the last sign of life, milliseconds
+//	ARGV[6]  time to live of the hash, milliseconds
 //
-//	answers  state, generation, failures, successes, wait, probe, born; between them a space
-//	         state: 0 closed, 1 open, 2 half-open; wait: open: microseconds until the deadline;
-//	         probe: permit: the number of the probe that was let through, else 0; born: 1 or 0
+//	answers  replyLen integers, separated by spaces, that describe the breaker after the call:
+//	         state       0 closed, 1 open, 2 half-open
+//	         generation
+//	         failures    closed; else 0
+//	         successes   half-open; else 0
+//	         remaining   open: microseconds until the deadline, 0 if it has passed; else 0
+//	         probe       permit: the number of the probe that may pass, from 1; 0: none. Other scripts: 0
+//	         born        1 or 0
+//	errors   WRONGTYPE, if the key is not a hash
 //
-// A hash that is missing is a closed breaker, and is written, so that what was reported to an earlier one can be told
-// from what belongs to this one. A clock that was set back cuts each deadline to its own length from now, and so does a
-// resetTimeout that is shorter than the one that the deadline was made with.
+// A missing hash is a closed breaker. It is written, so that reports about an earlier breaker do not match its generation.
+// If the clock was set back, or resetTimeout is now shorter, each deadline is cut to its full length from now.
 //
-// A probe past its deadline is a failure of the service as of then. An upload past its deadline gives its place back
-// without a verdict: the service was never asked the whole question.
+// A probe past its deadline is a failure of the service at that deadline. An upload past its deadline loses its place
+// without a verdict: the service has not received the whole request.
 //
-// A call may be run twice, where its answer was lost with the connection: its id tells, and it counts once.
+// A call may run twice, if the connection was lost before its answer arrived. Its id shows that, and it counts once.
 const (
-	begin = `local key = KEYS[1]
+	commonLua = `local key = KEYS[1]
 local failureThreshold = tonumber(ARGV[1])
 local resetTimeout = tonumber(ARGV[2])
 local successThreshold = tonumber(ARGV[3])
@@ -50,8 +57,8 @@ local function text(number)
 end
 
 local state, generation, failures, successes, deadline, issued, calls, born
-local places -- deadlines of what is under way, by kind and number
-local held   -- how many there are of each kind
+local places -- deadlines of probes and uploads under way, by kind and number
+local held   -- how many places each kind holds
 
 local function load()
 	local h = {}
@@ -76,27 +83,27 @@ local function load()
 	born = h.born == '1'
 end
 
-local function enter(new, entered)
+local function enter(new, since)
 	state = new
 	generation = math.max(now, (generation or 0) + 1)
 	failures, successes, issued, calls, born = 0, 0, 0, '', false
 	places, held = {probe = {}, upload = {}}, {probe = 0, upload = 0}
 	deadline = 0
 	if new == 'open' then
-		deadline = entered + resetTimeout
+		deadline = since + resetTimeout
 	end
 	redis.call('DEL', key)
 	redis.call('HSET', key, 'state', state, 'generation', text(generation), 'deadline', text(deadline))
 	redis.call('PEXPIRE', key, ttl)
 end
 
-local function take(kind, n)
+local function takePlace(kind, n)
 	places[kind][n] = now + probeTimeout
 	held[kind] = held[kind] + 1
 	redis.call('HSET', key, kind .. ':' .. n, text(now + probeTimeout))
 end
 
-local function giveBack(kind, n)
+local function releasePlace(kind, n)
 	if places[kind][n] then
 		places[kind][n] = nil
 		held[kind] = held[kind] - 1
@@ -104,12 +111,12 @@ local function giveBack(kind, n)
 	end
 end
 
-local function counted(id)
+local function countedAs(id)
 	return tonumber(string.match(calls, ' ' .. id .. ':(%d+)'))
 end
 
--- Only the last calls are kept: one that is run twice is so within a second.
-local function note(id, probe)
+-- Keeps the last calls only: a call that is repeated follows within about a second.
+local function noteCall(id, probe)
 	calls = calls .. ' ' .. id .. ':' .. probe
 	while #calls > 500 do
 		calls = string.match(calls, '^ %S+(.*)$')
@@ -118,11 +125,11 @@ local function note(id, probe)
 end
 
 local function answer(probe)
-	local wait = 0
+	local remaining = 0
 	if state == 'open' then
-		wait = math.max(0, deadline - now)
+		remaining = math.max(0, deadline - now)
 	end
-	return string.format('%d %.0f %.0f %.0f %.0f %.0f %d', codes[state], generation, failures, successes, wait, probe, born and 1 or 0)
+	return string.format('%d %.0f %.0f %.0f %.0f %.0f %d', codes[state], generation, failures, successes, remaining, probe, born and 1 or 0)
 end
 
 load()
@@ -138,15 +145,15 @@ if state == 'open' and deadline > now + resetTimeout then
 	redis.call('HSET', key, 'deadline', text(deadline))
 elseif state == 'half-open' then
 	local lost
-	for kind, dues in pairs(places) do
-		for n, due in pairs(dues) do
-			if due > now + probeTimeout then
-				dues[n] = now + probeTimeout
+	for kind, deadlines in pairs(places) do
+		for n, ends in pairs(deadlines) do
+			if ends > now + probeTimeout then
+				deadlines[n] = now + probeTimeout
 				redis.call('HSET', key, kind .. ':' .. n, text(now + probeTimeout))
-			elseif due <= now and kind == 'probe' then
-				lost = math.min(lost or due, due)
-			elseif due <= now then
-				giveBack(kind, n)
+			elseif ends <= now and kind == 'probe' then
+				lost = math.min(lost or ends, ends)
+			elseif ends <= now then
+				releasePlace(kind, n)
 			end
 		end
 	end
@@ -156,17 +163,24 @@ elseif state == 'half-open' then
 end
 `
 
-	// view changes nothing else.
-	view = begin + `return answer(0)
+	// viewLua only describes the breaker.
+	//
+	//	answers  probe is 0
+	viewLua = commonLua + `return answer(0)
 `
 
-	// permit asks to send a request. Closed lets it pass, and so does half-open where there is a place for a probe; open
-	// past its deadline becomes half-open. Uploads hold all places but one at most. Where there is a single one, an upload may
-	// hold it until a request without a body asks for it.
+	// permitLua asks to send a request. A closed circuit lets it pass. An open one past its deadline becomes half-open. A
+	// half-open one lets it pass as a probe if there is a place. Uploads hold all places but one at most. If there is a single
+	// place, an upload holds it until a request without a body asks for it.
 	//
-	//	ARGV[7]  id of this call, of letters and digits
-	//	ARGV[8]  1 where the request has a body that is still coming, else 0
-	permit = begin + `local id = ARGV[7]
+	//	ARGV[7]  id of this call, letters and digits
+	//	ARGV[8]  1 if the request's body is still being received, else 0
+	//
+	//	answers  state 0             the request may pass
+	//	         state 2, probe > 0  it may pass as that probe; the same number if the call is repeated
+	//	         state 1             refused; remaining says for how long
+	//	         state 2, probe 0    refused: there is no place, or the repeated call's probe has ended
+	permitLua = commonLua + `local id = ARGV[7]
 local kind, most = 'probe', maxProbes
 if ARGV[8] == '1' then
 	kind, most = 'upload', math.max(1, maxProbes - 1)
@@ -177,7 +191,7 @@ end
 if state ~= 'half-open' then
 	return answer(0)
 end
-local before = counted(id)
+local before = countedAs(id)
 if before then
 	return answer((places.probe[before] or places.upload[before]) and before or 0)
 end
@@ -188,7 +202,7 @@ if kind == 'probe' and held.upload >= maxProbes then
 	end
 	table.sort(uploads)
 	for i = 1, #uploads - maxProbes + 1 do
-		giveBack('upload', uploads[i])
+		releasePlace('upload', uploads[i])
 	end
 end
 if held[kind] >= most or held.probe + held.upload >= maxProbes then
@@ -196,45 +210,50 @@ if held[kind] >= most or held.probe + held.upload >= maxProbes then
 end
 issued = issued + 1
 redis.call('HSET', key, 'issued', issued)
-take(kind, issued)
-note(id, issued)
+takePlace(kind, issued)
+noteCall(id, issued)
 return answer(issued)
 `
 
-	// sent tells that the body of a probe has been sent whole: from now on its time counts.
+	// bodySentLua says that the body of an upload has been sent completely: it becomes an ordinary probe, whose probeTimeout
+	// starts now.
 	//
-	//	ARGV[7]  generation under which it was let through
+	//	ARGV[7]  generation under which it passed
 	//	ARGV[8]  number of the probe
-	//	ARGV[9]  1 where it has been under way for longer than probeTimeout, else 0: it takes a place again if there is one
-	sent = begin + `local probe = tonumber(ARGV[8])
+	//	ARGV[9]  1 if it has been under way for longer than probeTimeout, and so may have lost its place: it takes one again
+	//	         if there is one; else 0
+	//
+	//	answers  probe is 0
+	bodySentLua = commonLua + `local probe = tonumber(ARGV[8])
 if tonumber(ARGV[7]) ~= generation or state ~= 'half-open' then
 	return answer(0)
 end
 if places.upload[probe] then
-	giveBack('upload', probe)
-	take('probe', probe)
+	releasePlace('upload', probe)
+	takePlace('probe', probe)
 elseif ARGV[9] == '1' and not places.probe[probe] and held.probe + held.upload < maxProbes then
-	take('probe', probe)
+	takePlace('probe', probe)
 end
 return answer(0)
 `
 
-	// report tells what became of requests. What was let through under another generation counts for nothing, nor does a
-	// probe that has no place any more.
+	// reportLua counts outcomes. Those of another generation do not count, nor does a probe that has lost its place.
 	//
-	//	ARGV[7]   generation under which they were let through
-	//	ARGV[8]   number of the probe, or 0
-	//	ARGV[9]   successes: 0 or 1; of a closed breaker: one came before the failures
-	//	ARGV[10]  failures; a probe with neither was given up without a verdict
-	//	ARGV[11]  id of this call, of letters and digits
-	report = begin + `local probe = tonumber(ARGV[8])
+	//	ARGV[7]   generation under which the requests passed
+	//	ARGV[8]   number of the probe; 0: ordinary requests
+	//	ARGV[9]   successes, 0 or 1; of ordinary requests: one came before the failures
+	//	ARGV[10]  failures, at least 0; a probe with neither success nor failure gives its place back
+	//	ARGV[11]  id of this call, letters and digits
+	//
+	//	answers  probe is 0; state is 1 if the failures opened the circuit, 0 if the success closed it
+	reportLua = commonLua + `local probe = tonumber(ARGV[8])
 local succeeded = ARGV[9] == '1'
 local failed = tonumber(ARGV[10])
 local id = ARGV[11]
 if tonumber(ARGV[7]) ~= generation then
 	return answer(0)
 end
-if state == 'closed' and probe == 0 and not counted(id) then
+if state == 'closed' and probe == 0 and not countedAs(id) then
 	local before = failures
 	if succeeded then
 		failures = 0
@@ -247,15 +266,15 @@ if state == 'closed' and probe == 0 and not counted(id) then
 			redis.call('HSET', key, 'failures', failures)
 		end
 		if failed > 0 then
-			note(id, 0)
+			noteCall(id, 0)
 		end
 	end
 elseif state == 'half-open' and (places.probe[probe] or places.upload[probe]) then
 	if failed > 0 then
 		enter('open', now)
 	else
-		giveBack('probe', probe)
-		giveBack('upload', probe)
+		releasePlace('probe', probe)
+		releasePlace('upload', probe)
 		if succeeded then
 			successes = successes + 1
 			if successes >= successThreshold then
@@ -269,13 +288,27 @@ end
 return answer(0)
 `
 
-	// restore writes an open breaker back that Redis has lost, unless something has happened since the hash was found missing.
+	// restoreLua writes an open circuit back that Redis has lost, unless the state has changed since the hash was found
+	// missing.
 	//
-	//	ARGV[7]  generation of the hash that was written because there was none
-	//	ARGV[8]  until the deadline, microseconds
-	restore = begin + `if born and state == 'closed' and tonumber(ARGV[7]) == generation then
+	//	ARGV[7]  generation of the hash that was written because it was missing
+	//	ARGV[8]  remaining time until the deadline, microseconds; cut to resetTimeout
+	//
+	//	answers  state 1 if the circuit was written back; else the breaker as it is; probe is 0
+	restoreLua = commonLua + `if born and state == 'closed' and tonumber(ARGV[7]) == generation then
 	enter('open', now + math.min(tonumber(ARGV[8]), resetTimeout) - resetTimeout)
 end
 return answer(0)
 `
+)
+
+// replyLen is how many integers each script answers with.
+const replyLen = 7
+
+var (
+	viewScript     = store.NewScript(viewLua)
+	permitScript   = store.NewScript(permitLua)
+	bodySentScript = store.NewScript(bodySentLua)
+	reportScript   = store.NewScript(reportLua)
+	restoreScript  = store.NewScript(restoreLua)
 )

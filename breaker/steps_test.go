@@ -2,5 +2,5 @@
 
 package breaker
 
-// modelSteps is how far the scripts and the model are compared.
+// modelSteps is how many random steps scripts and model are compared on.
 const modelSteps = 1000000

@@ -2,5 +2,5 @@
 
 package breaker
 
-// modelSteps is how far the scripts and the interpreted model are compared; the compiled one goes further.
+// modelSteps is how many random steps scripts and interpreted model are compared on. The compiled one takes more.
 const modelSteps = 20000

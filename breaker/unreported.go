@@ -1,24 +1,24 @@
 package breaker
 
-// untold is what became of requests that passed while Redis was away, and that nobody decided on.
+// unreported sums up the outcomes of requests that passed without asking while Redis was unavailable.
 type unreported struct {
 	generation int64
-	succeeded  bool  // one did, before the failures
-	failed     int64 // in a row
+	succeeded  bool  // one succeeded, before the failures
+	failed     int64 // consecutive failures since
 }
 
-// Unasked returns the permit of a request that passes though Redis is away. What becomes of it is told when Redis is back, if it
-// still belongs to what the circuit was then.
+// UnaskedPermit returns the permit of a request that passes although Redis is unavailable. Its outcome is reported once
+// Redis is back, and counts if the circuit still has the generation of now.
 func (b *Breaker) UnaskedPermit() Permit {
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
-	if b.Store == nil || b.requestedAt == 0 || b.divergedLocally || b.machine.state != closed {
+	if b.Store == nil || b.requestedAt == 0 || b.divergedLocally || b.machine.state != stateClosed {
 		return Permit{}
 	}
 	return Permit{generation: b.machine.generation, unasked: true, counts: true}
 }
 
-// keep keeps an outcome that Redis cannot be told of.
+// keepUnreported keeps an outcome until Redis is back.
 func (b *Breaker) keepUnreported(permit Permit, outcome Outcome) {
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
@@ -33,11 +33,11 @@ func (b *Breaker) keepUnreported(permit Permit, outcome Outcome) {
 	}
 }
 
-// tellUntold tells Redis, which has just answered, of the failures that it could not be told of. Mu is held.
+// reportUnreportedLocked tells Redis, which has just answered, the failures that it could not be told before.
 func (b *Breaker) reportUnreportedLocked(policy *Policy) {
 	kept := b.unreported
 	b.unreported = unreported{}
-	if kept.failed == 0 || b.machine.state != closed || b.machine.generation != kept.generation {
+	if kept.failed == 0 || b.machine.state != stateClosed || b.machine.generation != kept.generation {
 		return
 	}
 	call := b.reportCall(Permit{generation: kept.generation}, kept.succeeded, kept.failed, policy)

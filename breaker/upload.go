@@ -6,25 +6,25 @@ import (
 	"github.com/resilient-gateway/resilience/internal/store"
 )
 
-// Upload tells whether the request is a probe with a body that is still coming: its time counts from when Sent is told.
+// Upload reports whether the request is a probe whose body is still being received: its probeTimeout starts at BodySent.
 func (p Permit) Upload() bool { return p.upload }
 
-// Late tells whether an upload has been under way for longer than a probe may take: it has given its place back.
+// BodyLate reports whether an upload has been under way for longer than probeTimeout: it has lost its place.
 func (b *Breaker) BodyLate(permit Permit, policy *Policy) bool {
-	return b.Now()-permit.since >= policy.probeTimeout
+	return b.Now()-permit.requestedAt >= policy.probeTimeout
 }
 
-// Sent tells that the body of an upload has been sent whole. It waits for Redis. Where it is late, it takes a place again if there
-// is one, and its verdict must not be told before Sent has returned.
+// BodySent says that the body of an upload has been sent completely, and waits for Redis for at most Timeout. An upload that
+// is late takes another place if there is one: its outcome must not be reported before BodySent has returned.
 func (b *Breaker) BodySent(permit Permit, late bool, policy *Policy) {
 	if b.Store == nil || permit.local || b.Store.IsUnavailable() {
-		b.sentLocal(permit, late, policy)
+		b.bodySentLocal(permit, late, policy)
 		return
 	}
-	asked := b.Now()
+	requestedAt := b.Now()
 	call := &store.Call{
-		Script: sentScript, Keys: b.keys, Args: withArgs(policy, digits(permit.generation), digits(permit.probe), flag(late)),
+		Script: bodySentScript, Keys: b.keys, Args: withArgs(policy, intArg(permit.generation), intArg(permit.probe), boolArg(late)),
 	}
-	call.Then = func(c *store.Call) { b.applyUnlessLost(c, asked, policy) }
+	call.Then = func(c *store.Call) { b.applyUnlessLost(c, requestedAt, policy) }
 	b.run(call, time.Now().Add(b.Timeout))
 }

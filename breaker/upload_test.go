@@ -7,7 +7,7 @@ import (
 	"github.com/resilient-gateway/resilience/internal/redistest"
 )
 
-// A probe whose body is still coming is an upload.
+// A probe whose body is still being received is an upload.
 func TestUpload(t *testing.T) {
 	server := redistest.Start(t)
 	// Steps 0 and 1: open until second 30.
@@ -20,13 +20,13 @@ func TestUpload(t *testing.T) {
 		places int64
 		events []event
 	}{
-		{"a body that never ends gives its place back without a verdict", 2, []event{
+		{"an upload past its deadline loses its place without a verdict", 2, []event{
 			{name: "upload", at: 30 * second, do: uploadStep, state: "half-open", probe: 1},
-			{name: "on its last microsecond it is the only one", at: 40*second - 1, do: uploadStep, state: "half-open"},
-			{name: "its time is up", at: 40 * second, do: uploadStep, state: "half-open", probe: 2},
+			{name: "on its last microsecond it holds its place", at: 40*second - 1, do: uploadStep, state: "half-open"},
+			{name: "its deadline has passed", at: 40 * second, do: uploadStep, state: "half-open", probe: 2},
 			{name: "its answer is late", at: 41 * second, do: reportStep, of: 2, failed: 1, state: "half-open"},
 		}},
-		{"uploads leave a place to others", 3, []event{
+		{"uploads leave a place to requests without a body", 3, []event{
 			{name: "first", at: 30 * second, do: uploadStep, state: "half-open", probe: 1},
 			{name: "second", at: 30 * second, do: uploadStep, state: "half-open", probe: 2},
 			{name: "third", at: 30 * second, do: uploadStep, state: "half-open"},
@@ -35,59 +35,59 @@ func TestUpload(t *testing.T) {
 			{name: "one is done", at: 31 * second, do: reportStep, of: 2, succeeded: true, state: "half-open"},
 			{name: "an upload", at: 31 * second, do: uploadStep, state: "half-open", probe: 4},
 		}},
-		{"an upload passes where others leave a place", 2, []event{
+		{"an upload takes a place that is left", 2, []event{
 			{name: "without a body", at: 30 * second, do: permitStep, state: "half-open", probe: 1},
 			{name: "upload", at: 30 * second, do: uploadStep, state: "half-open", probe: 2},
 			{name: "there are two", at: 30 * second, do: permitStep, state: "half-open"},
 		}},
-		{"a request without a body takes a single place over", 1, []event{
+		{"a request without a body takes the single place", 1, []event{
 			{name: "upload", at: 30 * second, do: uploadStep, state: "half-open", probe: 1},
 			{name: "no other upload", at: 30 * second, do: uploadStep, state: "half-open"},
 			{name: "without a body", at: 31 * second, do: permitStep, state: "half-open", probe: 2},
-			{name: "which no other takes over", at: 31 * second, do: permitStep, state: "half-open"},
+			{name: "which keeps it", at: 31 * second, do: permitStep, state: "half-open"},
 			{name: "the upload's body ends", at: 32 * second, do: sentStep, of: 2, state: "half-open"},
-			{name: "and it counts for nothing", at: 32 * second, do: reportStep, of: 2, failed: 1, state: "half-open"},
+			{name: "it does not count", at: 32 * second, do: reportStep, of: 2, failed: 1, state: "half-open"},
 			{name: "the other counts", at: 33 * second, do: reportStep, of: 4, succeeded: true, state: "half-open"},
 		}},
-		{"its time counts from the end of its body", 1, []event{
+		{"its probeTimeout starts at the end of its body", 1, []event{
 			{name: "upload", at: 30 * second, do: uploadStep, state: "half-open", probe: 1},
 			{name: "its body ends", at: 39 * second, do: sentStep, of: 2, state: "half-open"},
-			{name: "no other takes its place now", at: 39 * second, do: permitStep, state: "half-open"},
+			{name: "it keeps its place", at: 39 * second, do: permitStep, state: "half-open"},
 			{name: "ten seconds later", at: 49*second - 1, do: reportStep, of: 2, succeeded: true, state: "half-open"},
-			{name: "it has counted", at: 49 * second, do: permitStep, state: "half-open", probe: 2},
-			{name: "and so does another", at: 49 * second, do: reportStep, of: 6, succeeded: true, state: "closed"},
+			{name: "it was counted", at: 49 * second, do: permitStep, state: "half-open", probe: 2},
+			{name: "the second success", at: 49 * second, do: reportStep, of: 6, succeeded: true, state: "closed"},
 		}},
-		{"without an answer to all of its body it is lost", 1, []event{
+		{"without an answer after its body it is lost", 1, []event{
 			{name: "upload", at: 30 * second, do: uploadStep, state: "half-open", probe: 1},
 			{name: "its body ends", at: 39 * second, do: sentStep, of: 2, state: "half-open"},
 			{name: "lost", at: 50 * second, do: viewStep, state: "open", wait: 29 * second},
 		}},
 		{"a late body takes a place again", 1, []event{
 			{name: "upload", at: 30 * second, do: uploadStep, state: "half-open", probe: 1},
-			{name: "its body ends after all", at: 42 * second, do: sentStep, of: 2, late: true, state: "half-open"},
+			{name: "its body ends late", at: 42 * second, do: sentStep, of: 2, late: true, state: "half-open"},
 			{name: "it has a place", at: 42 * second, do: permitStep, state: "half-open"},
 			{name: "its failure counts", at: 51 * second, do: reportStep, of: 2, failed: 1, state: "open", wait: 30 * second},
 		}},
-		{"a late body without a place goes on without a verdict", 1, []event{
+		{"a late body without a place stays without a verdict", 1, []event{
 			{name: "upload", at: 30 * second, do: uploadStep, state: "half-open", probe: 1},
 			{name: "another has its place", at: 41 * second, do: permitStep, state: "half-open", probe: 2},
-			{name: "its body ends after all", at: 42 * second, do: sentStep, of: 2, late: true, state: "half-open"},
+			{name: "its body ends late", at: 42 * second, do: sentStep, of: 2, late: true, state: "half-open"},
 			{name: "its failure is late", at: 42 * second, do: reportStep, of: 2, failed: 1, state: "half-open"},
 		}},
-		{"an answer to a part of the body counts", 2, []event{
+		{"an answer before the end of the body counts", 2, []event{
 			{name: "upload", at: 30 * second, do: uploadStep, state: "half-open", probe: 1},
 			{name: "success", at: 31 * second, do: reportStep, of: 2, succeeded: true, state: "half-open"},
 			{name: "its body ends", at: 32 * second, do: sentStep, of: 2, state: "half-open"},
 			{name: "upload", at: 32 * second, do: uploadStep, state: "half-open", probe: 2},
 			{name: "success", at: 33 * second, do: reportStep, of: 5, succeeded: true, state: "closed"},
 		}},
-		{"a failure before the end of the body, too", 2, []event{
+		{"a failure before the end of the body counts", 2, []event{
 			{name: "upload", at: 30 * second, do: uploadStep, state: "half-open", probe: 1},
 			{name: "failure", at: 31 * second, do: reportStep, of: 2, failed: 1, state: "open", wait: 30 * second},
 		}},
 		{"a client that gives up gives the place back", 2, []event{
 			{name: "upload", at: 30 * second, do: uploadStep, state: "half-open", probe: 1},
-			{name: "it went away", at: 31 * second, do: reportStep, of: 2, state: "half-open"},
+			{name: "the client went away", at: 31 * second, do: reportStep, of: 2, state: "half-open"},
 			{name: "another", at: 31 * second, do: uploadStep, state: "half-open", probe: 2},
 		}},
 		{"a body that ends after the circuit has changed changes nothing", 1, []event{
@@ -95,12 +95,12 @@ func TestUpload(t *testing.T) {
 			{name: "failure", at: 31 * second, do: reportStep, of: 2, failed: 1, state: "open", wait: 30 * second},
 			{name: "half-open again", at: 61 * second, do: permitStep, state: "half-open", probe: 1},
 			{name: "the body ends", at: 62 * second, do: sentStep, of: 2, late: true, state: "half-open"},
-			{name: "the probe's time is its own", at: 71 * second, do: viewStep, state: "open", wait: 30 * second},
+			{name: "the probe's deadline is unchanged", at: 71 * second, do: viewStep, state: "open", wait: 30 * second},
 		}},
-		{"a clock set back cuts an upload's time to its own length", 2, []event{
+		{"a clock set back cuts an upload's deadline to probeTimeout", 2, []event{
 			{name: "upload", at: 30 * second, do: uploadStep, state: "half-open", probe: 1},
 			{name: "an hour back", at: -3600 * second, do: uploadStep, state: "half-open"},
-			{name: "its time is up", at: -3590 * second, do: uploadStep, state: "half-open", probe: 2},
+			{name: "its deadline has passed", at: -3590 * second, do: uploadStep, state: "half-open", probe: 2},
 		}},
 	}
 	for _, row := range walks {

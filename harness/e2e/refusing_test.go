@@ -70,13 +70,13 @@ func TestRefusing_noKeyOfAClientIsLogged(t *testing.T) {
 		{"evalsha", renamed("EVALSHA"), "redis does not know EVALSHA: " + sentinelOrRenamed},
 		{"eval", renamed("EVAL", "SCRIPT"), "redis does not know EVAL: " + sentinelOrRenamed},
 		{"set", renamed("SET"), "redis does not know a command that our scripts call: was it renamed?"},
-		{"noevalsha", restricted("-evalsha"), "NOPERM: the user has no right to EVALSHA"},
-		{"noset", restricted("-set"), "NOPERM: the user has no right to a command that our scripts call"},
-		{"nokeys", restricted("resetkeys"), "NOPERM: the user has no right to the keys below keyPrefix"},
+		{"noevalsha", restricted("-evalsha"), "NOPERM: the user may not run EVALSHA"},
+		{"noset", restricted("-set"), "NOPERM: the user may not run a command that our scripts call"},
+		{"nokeys", restricted("resetkeys"), "NOPERM: the user may not access the keys below keyPrefix"},
 		{"cluster", redistest.Start(t, "--cluster-enabled", "yes", "--cluster-port", redistest.FreePort(t)).Addr(),
 			"CLUSTERDOWN: this is a Redis Cluster; name a single Redis"},
 		{"moved", echo(t, "MOVED 1"), "MOVED: this is a Redis Cluster; name a single Redis"},
-		{"loading", echo(t, "LOADING"), "LOADING: redis loads its data"},
+		{"loading", echo(t, "LOADING"), "LOADING: redis is loading its data"},
 		{"odd", echo(t, "ERR"), ""},
 		{"odder", echo(t, "sk_live_5f3a9c"), ""},
 	}
@@ -115,7 +115,7 @@ func TestRefusing_noKeyOfAClientIsLogged(t *testing.T) {
 	odd := g.events("redis did not answer as it should")
 	require.NotEmpty(t, odd)
 	for _, event := range odd {
-		require.Equal(t, "redis answered with an error that is unknown here; its text is left out, because it may hold a client's key", event["reason"])
+		require.Equal(t, "redis answered with an unknown error; its text is left out because it may contain a client's key", event["reason"])
 	}
 	require.LessOrEqual(t, len(odd), 2*10, "a line a second for each middleware, and not for each client")
 	require.Contains(t, g.log.String(), `"level":"debug"`)

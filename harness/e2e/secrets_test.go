@@ -151,7 +151,7 @@ func TestSecrets_aPasswordIsNeverTold(t *testing.T) {
 				add(name, reason, more)
 			}
 			troubled("wrong", "WRONGPASS", block{}, "--requirepass", "another")
-			troubled("needless", "without any password configured", block{})
+			troubled("needless", "redis has none configured", block{})
 			troubled("rightless", "NOPERM", block{"username": "default"}, "--user", "default", "on", ">"+marked, "~*", "+auth")
 			troubled("unknown", "WRONGPASS", block{"username": "nobody"}, "--requirepass", marked)
 			troubled("plain", " ", block{"tls": block{"enabled": true}}, "--requirepass", marked)

@@ -36,8 +36,8 @@ type bucket struct {
 
 type lease struct{ deadline, tokens int64 }
 
-// Run does what the script does with these keys and arguments when Redis's clock says so many microseconds, and returns the
-// integers that it answers with.
+// Run does what the script does with these keys and arguments when Redis's clock says now, in microseconds. It returns the
+// integers that the script answers.
 func (m *Model) Run(now int64, keys, args []string) []int64 {
 	words := numbers(args[0])
 	l := limit{capacity: words[0], refill: words[1], period: words[2]}

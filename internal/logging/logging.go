@@ -1,5 +1,5 @@
-// Package logging writes one line of JSON an event: through Traefik's own logger, with its levels and fields, where it
-// can be had, else to standard output.
+// Package logging writes events: through Traefik's own logger, with its levels and fields, or where there is none, such as in
+// a test, as one line of JSON each to standard output.
 package logging
 
 import (
@@ -11,13 +11,13 @@ import (
 	"time"
 )
 
-// output is where lines go outside of Traefik. outputMu guards it: what runs in the background may log at any time.
+// output is where lines go without Traefik's logger. outputMu guards it.
 var (
 	outputMu sync.Mutex
 	output   = os.Stdout
 )
 
-// SetOutput has lines go to a file outside of Traefik, and returns where they went before. It is for tests.
+// SetOutput sets the file to which lines go without Traefik's logger, and returns the one before. It is for tests.
 func SetOutput(file *os.File) (before *os.File) {
 	outputMu.Lock()
 	defer outputMu.Unlock()
@@ -26,7 +26,8 @@ func SetOutput(file *os.File) (before *os.File) {
 	return before
 }
 
-// Logger writes on behalf of one middleware. It is safe for concurrent use.
+// Logger writes the events of one middleware. It is safe for concurrent use. It never fails: an event that cannot be written
+// is lost.
 type Logger struct {
 	middleware string
 }
@@ -36,22 +37,22 @@ func New(middleware string) *Logger {
 	return &Logger{middleware: middleware}
 }
 
-// Debugs tells whether events of the level debug are written at all.
+// Debugs reports whether events of the level debug are written.
 func (l *Logger) Debugs() bool {
 	return enabled("Debug")
 }
 
-// Debug writes an event of the level debug, for those who look for something. Fields are names and values in turn.
+// Debug writes an event of the level debug. Fields are names and values in turn.
 func (l *Logger) Debug(message string, fields ...string) { l.write("Debug", "debug", message, fields) }
 
-// Info writes an event of the level info: all is well.
+// Info writes an event of the level info, which needs no action.
 func (l *Logger) Info(message string, fields ...string) { l.write("Info", "info", message, fields) }
 
-// Warn writes an event of the level warn: somebody should know.
+// Warn writes an event of the level warn, which operators should see.
 func (l *Logger) Warn(message string, fields ...string) { l.write("Warn", "warn", message, fields) }
 
 func (l *Logger) write(method, level, message string, fields []string) {
-	defer func() { recover() }() // a log line is never worth a request
+	defer func() { recover() }() // a request must not fail because its log line does
 	all := append([]string{"middleware", l.middleware}, fields...)
 	event, ok := newEvent(method)
 	if !ok {
@@ -67,8 +68,8 @@ func (l *Logger) write(method, level, message string, fields []string) {
 	event.MethodByName("Msg").Call([]reflect.Value{reflect.ValueOf(message)})
 }
 
-// newEvent begins an event in Traefik's logger. Inside Traefik the interpreter's log.Writer is the zerolog.Logger that
-// the plugin's output goes to; its methods can be had by reflection only, and a pointer must be made to call them on.
+// newEvent begins an event in Traefik's logger. In Traefik, log.Writer is a zerolog.Logger. Its methods can be called by
+// reflection only, on a pointer to a copy. ok is false outside of Traefik.
 func newEvent(method string) (event reflect.Value, ok bool) {
 	writer := reflect.ValueOf(log.Writer())
 	if writer.Type().String() != "zerolog.Logger" {

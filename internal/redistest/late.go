@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-// Late watches, from now to the end of the test, how late this machine is, and returns a function that tells it: what a
-// request of some steps takes longer than on a machine at rest. A test adds it to what it allows a request.
+// Late measures, until the end of the test, how late a busy machine wakes its sleepers. It returns a function that returns
+// how much longer a request of some steps may take than on an idle machine. A test adds that to what it allows a request.
 func Late(t testing.TB) func() time.Duration {
 	const (
 		step  = time.Millisecond
-		steps = 5 // in which a request may be as late as the sleeper that is watched
+		steps = 5 // of a request, each of which may be as late as the sleeper
 	)
 	var mu sync.Mutex // guards longest and woke
 	longest, woke := time.Duration(0), time.Now()
-	look := func(now time.Time) time.Duration {
+	measure := func(now time.Time) time.Duration {
 		mu.Lock()
 		defer mu.Unlock()
 		if late := now.Sub(woke) - step; late > longest {
@@ -33,11 +33,11 @@ func Late(t testing.TB) func() time.Duration {
 			case <-time.After(step):
 			}
 			now := time.Now()
-			look(now)
+			measure(now)
 			mu.Lock()
 			woke = now
 			mu.Unlock()
 		}
 	}()
-	return func() time.Duration { return steps * look(time.Now()) }
+	return func() time.Duration { return steps * measure(time.Now()) }
 }

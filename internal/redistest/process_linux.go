@@ -5,7 +5,7 @@ import (
 	"syscall"
 )
 
-// endWithUs ends the server even where a test's process is killed.
+// endWithUs ends the server even if the test's process is killed.
 func endWithUs(command *exec.Cmd) {
 	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 }

@@ -38,7 +38,7 @@ func Start(t testing.TB, args ...string) *Server {
 }
 
 // FreePort returns a port of the loopback address that nobody listens on. It lies below those that systems give to outgoing
-// connections: of those, one may be taken before the server listens on it.
+// connections, which might take it before the server does.
 func FreePort(t testing.TB) string {
 	t.Helper()
 	for try := 0; try < 100; try++ {
@@ -53,14 +53,14 @@ func FreePort(t testing.TB) string {
 	return ""
 }
 
-// For returns the same server for another test: in a fuzz target, for one of its runs.
+// For returns the same server for another test, such as one run of a fuzz target.
 func (s *Server) For(t testing.TB) *Server {
 	other := *s
 	other.t = t
 	return &other
 }
 
-// Login makes Do authenticate as the given user; an empty one means a password alone.
+// Login makes Do authenticate as the given user, or with a password alone if the user is empty.
 func (s *Server) Login(user, password string) {
 	s.options = []redis.DialOption{redis.DialPassword(password)}
 	if user != "" {
@@ -68,12 +68,12 @@ func (s *Server) Login(user, password string) {
 	}
 }
 
-// InDatabase makes Do use another database than 0.
+// InDatabase makes Do use the given database instead of 0.
 func (s *Server) InDatabase(db int) {
 	s.options = append(s.options, redis.DialDatabase(db))
 }
 
-// Run starts the process, again after Kill, and waits until it answers.
+// Run starts the process, also after Kill, and waits until it answers.
 func (s *Server) Run() {
 	s.t.Helper()
 	path, err := exec.LookPath("redis-server")
@@ -97,7 +97,7 @@ func (s *Server) Run() {
 	}
 }
 
-// answers tells whether the server answers anything: that we may not come in, or not without TLS, is an answer.
+// answers reports whether the server answers anything. A refusal to let us in, or not without TLS, is an answer.
 func (s *Server) answers() bool {
 	c, err := net.DialTimeout("tcp", s.Addr(), time.Second)
 	if err != nil {
@@ -129,7 +129,7 @@ func (s *Server) Port() string { return s.port }
 // Addr returns the server's host and port.
 func (s *Server) Addr() string { return "127.0.0.1:" + s.port }
 
-// Kill ends the process at once, as a crash would.
+// Kill ends the process at once, as if it had crashed.
 func (s *Server) Kill() {
 	if s.process == nil {
 		return
@@ -139,13 +139,20 @@ func (s *Server) Kill() {
 	s.process = nil
 }
 
+// Restart is Kill and Run: without --appendonly its data is lost.
+func (s *Server) Restart() {
+	s.t.Helper()
+	s.Kill()
+	s.Run()
+}
+
 // Pause stops the process without ending it: its connections stay, and nothing answers.
 func (s *Server) Pause() { s.process.Process.Signal(syscall.SIGSTOP) }
 
 // Resume ends a Pause.
 func (s *Server) Resume() { s.process.Process.Signal(syscall.SIGCONT) }
 
-// Do sends one command over a connection of its own and returns its reply.
+// Do sends one command over a new connection and returns its reply.
 func (s *Server) Do(command string, args ...interface{}) interface{} {
 	s.t.Helper()
 	c, err := redis.Dial("tcp", s.Addr(), s.options...)

@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Slowly starts a proxy before a server, and returns its address. It passes on one of so many answers only after a delay. It ends with
-// the test.
+// Slowly starts a proxy before a server and returns the proxy's address. It delays every n-th answer, where n is every. It
+// ends with the test.
 func Slowly(t testing.TB, address string, every int64, delay time.Duration) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:"+FreePort(t))
@@ -34,7 +34,7 @@ func Slowly(t testing.TB, address string, every int64, delay time.Duration) stri
 	return listener.Addr().String()
 }
 
-// passOn passes on what is sent on a connection, and what is answered once wait has returned.
+// passOn forwards what a client sends, and each answer once wait has returned.
 func passOn(client net.Conn, address string, wait func()) {
 	defer client.Close()
 	server, err := net.Dial("tcp", address)

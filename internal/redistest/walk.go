@@ -8,23 +8,24 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Step is one run of a script at a time of the test's choice.
+// Step is one run of a script, at a time of the test's choice.
 type Step struct {
-	Script int   // which of the scripts
+	Script int   // its index
 	At     int64 // what Redis's clock says, microseconds
 	Keys   []string
 	Args   []string
 }
 
-// driver runs scripts, as functions, at the times that the steps say. In the scripts' sight redis is a table of its own:
-// TIME is the step's, and keys expire by it.
+// driver runs scripts as functions, at the steps' times. The scripts see another redis table, in which TIME is the step's and
+// keys expire by it.
 //
-//	ARGV  for each step: script, time, number of keys, number of arguments, keys, arguments
+//	ARGV     for each step: index of the script, time in microseconds, number of keys, number of arguments, keys, arguments
+//	answers  the scripts' answers, in order
 const driver = `local server, now = redis, 0
 
 local function expire(key)
-	local due = server.call('GET', 'due:' .. key)
-	if due and tonumber(due) <= now then
+	local expires = server.call('GET', 'due:' .. key)
+	if expires and tonumber(expires) <= now then
 		server.call('DEL', key, 'due:' .. key)
 	end
 end
@@ -86,8 +87,7 @@ end
 return answers
 `
 
-// Walk runs the steps one after another, in the server and on a clock that is theirs, and returns the integers that each
-// answered with.
+// Walk runs the steps one after another in the server, each at its time, and returns the integers that each answered with.
 func (s *Server) Walk(scripts []string, steps []Step) [][]int64 {
 	s.t.Helper()
 	var functions []string

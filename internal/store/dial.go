@@ -1,149 +1,103 @@
 package store
 
 import (
-	"bufio"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"strings"
-	"sync/atomic"
 	"time"
-
-	"github.com/gomodule/redigo/redis"
 )
 
-// maxReply is more than an answer to a call of ours has, in bytes.
-const maxReply = 1 << 20
+var errNotRedis = errors.New("the server at this address is not a Redis, or it requires TLS")
 
-var errNotRedis = errors.New("what answers at this address is not a Redis, or not without TLS")
-
-// conn is one connection to Redis, used by one goroutine at a time.
-type conn struct {
-	redis  redis.Conn        // that greets
-	raw    net.Conn          // that runs scripts: redigo, interpreted, writes byte by byte, and takes long to read
-	limit  *io.LimitedReader // of raw, set before each answer: a line that does not end must not fill the memory
-	reader *bufio.Reader     // of limit
-	loads  int               // answers to SCRIPT LOAD that have not been read
-	away   *atomic.Bool      // the store's, or nil
-	noLoad *atomic.Bool      // to be set where Redis loads no script for us
-	begun  string            // the part of a line that has been read
-	secure bool              // TLS
-	number int64             // grows from one connection to the next, of whichever store
-	// fresh is set until the connection has answered a call: only one that worked before can have died idle.
-	fresh   bool
-	asked   time.Time   // when a call was last sent
-	used    time.Time   // when it was made, or what it has answered was sent
-	old     bool        // it is to be closed when it comes back; guarded by the store's lock
-	renewal *time.Timer // or nil; guarded by the store's lock
-}
-
-// made counts the connections of this process.
-var made atomic.Int64
-
-func newConn(raw net.Conn, timeout time.Duration) *conn {
-	limit := &io.LimitedReader{R: raw, N: maxReply}
-	return &conn{
-		redis: redis.NewConn(raw, timeout, timeout), raw: raw, limit: limit, reader: bufio.NewReader(limit),
-		number: made.Add(1), fresh: true, used: time.Now(),
-	}
-}
-
-// shut closes a connection. It is never used again.
-func shut(c *conn) {
-	c.redis.Close()
-	if c.renewal != nil {
-		c.renewal.Stop()
-	}
-}
-
-// tryDial makes a connection. It tries once more where its time has passed because this process was not running, and turns a
+// dialSafely makes a connection. It tries once more if its time passed while this process was not running, and turns a
 // panic of the interpreted redigo into an error.
-func (s *Store) tryDial() (c *conn, err error) {
+func (s *Store) dialSafely() (c *conn, err error) {
 	defer func() {
-		if trouble := recover(); trouble != nil {
+		if panicked := recover(); panicked != nil {
 			c = nil
-			err = fmt.Errorf("panic: %v", trouble)
+			err = fmt.Errorf("panic: %v", panicked)
 		}
 	}()
 	begun := time.Now()
 	c, err = dial(s)
-	if isTimeout(err) && time.Since(begun) > s.settings.DialTimeout+stall {
+	if isTimeout(err) && time.Since(begun) > s.settings.DialTimeout+descheduled {
 		c, err = dial(s)
 	}
 	if err != nil {
 		return nil, err
 	}
-	keepYoung(s, c)
+	scheduleRenewal(s, c)
 	return c, nil
 }
 
-// dial makes a connection: TCP, TLS, AUTH and SELECT, all within settings.DialTimeout.
+// dial makes a connection: TCP, TLS, AUTH and SELECT, all within DialTimeout.
 func dial(s *Store) (*conn, error) {
 	settings := s.settings
 	deadline := time.Now().Add(settings.DialTimeout)
 	dialer := &net.Dialer{Deadline: deadline}
-	raw, err := dialer.Dial("tcp", settings.Address)
+	stream, err := dialer.Dial("tcp", settings.Address)
 	if err != nil {
 		return nil, err
 	}
 	if settings.TLS != nil {
-		secure := tls.Client(raw, settings.TLS)
-		raw.SetDeadline(deadline)
+		secure := tls.Client(stream, settings.TLS)
+		stream.SetDeadline(deadline)
 		if err := secure.Handshake(); err != nil {
-			raw.Close()
+			stream.Close()
 			return nil, err
 		}
-		raw = secure
+		stream = secure
 	}
-	c := newConn(raw, settings.DialTimeout)
-	c.secure = settings.TLS != nil
-	c.away = &s.Unavailable
-	if err := greet(s, c, deadline); err != nil {
-		shut(c)
+	c := newConn(stream, settings.DialTimeout)
+	c.isTLS = settings.TLS != nil
+	c.unavailable = &s.Unavailable
+	if err := setUp(s, c, deadline); err != nil {
+		closeConn(c)
 		return nil, err
 	}
-	c.used = time.Now()
+	c.usedAt = time.Now()
 	return c, nil
 }
 
-// greet authenticates, selects the database and sends our scripts to be loaded. The answers to the last are read before that to the
+// setUp authenticates, selects the database and loads our scripts. The answers to the last are read before that to the
 // first call, so that loading costs no round trip.
-func greet(s *Store, c *conn, deadline time.Time) error {
-	var must []string // the commands that Redis must answer with OK
+func setUp(s *Store, c *conn, deadline time.Time) error {
+	var sent []string // the commands that Redis must answer with OK
 	if s.settings.Password != "" && s.settings.Username != "" {
-		must = append(must, "AUTH")
-		c.redis.Send("AUTH", s.settings.Username, s.settings.Password)
+		sent = append(sent, "AUTH")
+		c.redigo.Send("AUTH", s.settings.Username, s.settings.Password)
 	} else if s.settings.Password != "" {
-		must = append(must, "AUTH")
-		c.redis.Send("AUTH", s.settings.Password)
+		sent = append(sent, "AUTH")
+		c.redigo.Send("AUTH", s.settings.Password)
 	}
 	if s.settings.DB != 0 {
-		must = append(must, "SELECT")
-		c.redis.Send("SELECT", s.settings.DB)
+		sent = append(sent, "SELECT")
+		c.redigo.Send("SELECT", s.settings.DB)
 	}
-	c.redis.Flush()
-	if err := c.redis.Err(); err != nil { // of any of the above
+	c.redigo.Flush()
+	if err := c.redigo.Err(); err != nil { // of any of the above
 		return err
 	}
-	c.raw.SetDeadline(deadline)
+	c.stream.SetDeadline(deadline)
 	c.noLoad = &s.noLoad
-	var unsent error
+	var loadErr error
 	if !s.noLoad.Load() {
-		loads := loadable()
-		c.loads = len(loads)
-		_, unsent = io.WriteString(c.raw, strings.Join(loads, ""))
+		loads := loadCommands()
+		c.pendingLoads = len(loads)
+		_, loadErr = io.WriteString(c.stream, strings.Join(loads, ""))
 	}
-	for _, command := range must {
+	for _, command := range sent {
 		if err := readOK(c, command); err != nil {
 			return err
 		}
 	}
-	if unsent != nil {
+	if loadErr != nil {
 		readLoads(c, "") // a Redis that has closed the connection may have said why
 	}
-	return unsent
+	return loadErr
 }
 
 // readOK reads the answer to a command that Redis answers with OK.
@@ -158,10 +112,16 @@ func readOK(c *conn, command string) error {
 	return fmt.Errorf("%s: %s", command, reasonOf(replyError(strings.TrimSpace(line[1:]))).Error())
 }
 
-// readLoads reads the answers to SCRIPT LOAD that have not been read yet, of which the first line may have been: names of scripts, in
-// two lines each, or errors. Where we have no right to load, or Redis does not know how to, a script is sent when it is first run.
+// Redis answers SCRIPT LOAD with the script's name, in two lines.
+const (
+	nameLength = 40
+	nameHead   = "$40" + newline
+)
+
+// readLoads reads the answers to SCRIPT LOAD that have not been read, of which line, unless empty, is the first one's
+// beginning. If we may not load scripts, or Redis cannot, each script is sent when it is first run.
 func readLoads(c *conn, line string) (err error) {
-	for c.loads > 0 {
+	for c.pendingLoads > 0 {
 		if line == "" {
 			line, err = readLine(c)
 			if err != nil {
@@ -169,14 +129,14 @@ func readLoads(c *conn, line string) (err error) {
 			}
 		}
 		if line[0] == '-' {
-			c.loads--
+			c.pendingLoads--
 			if strings.HasPrefix(line, "-NOPERM") || strings.Contains(line, "unknown") {
 				c.noLoad.Store(true)
 			} else if err = replyError(strings.TrimSpace(line[1:])); errors.Is(err, ErrUnavailable) {
 				return err
 			}
 		} else if len(line) == nameLength+len(newline) {
-			c.loads--
+			c.pendingLoads--
 		} else if line != nameHead {
 			return errNotRedis
 		}
@@ -184,8 +144,3 @@ func readLoads(c *conn, line string) (err error) {
 	}
 	return nil
 }
-
-const (
-	nameLength = 40
-	nameHead   = "$40" + newline
-)

@@ -1,53 +1,26 @@
 package store
 
 import (
-	"fmt"
 	"math/rand"
-	"strings"
 	"time"
 )
 
 const (
-	minRetry  = 50 * time.Millisecond
-	maxRetry  = 500 * time.Millisecond
-	checkTime = 1000 // milliseconds for which a retry's check stays in Redis
+	minRetryDelay = 50 * time.Millisecond
+	maxRetryDelay = 500 * time.Millisecond
 )
 
-// check writes, as the engines' scripts do: a Redis that answers reads only (a replica, one that is full, one whose
-// rights for us were cut) is no use to us.
-//
-//	KEYS[1]  <keyPrefix>:check
-//	ARGV[1]  milliseconds until it expires
-//	answers  1
-var check = NewScript(`redis.call('TIME')
-redis.call('SET', KEYS[1], '1', 'PX', ARGV[1])
-return '1'`)
-
-// checkAll calls all commands that the engines' scripts call: it is for a Redis that refused one of them. Keys and arguments are
-// those of check.
-var checkAll = NewScript(`redis.call('TIME')
-redis.call('SET', KEYS[1], '1', 'PX', ARGV[1])
-redis.call('PEXPIRE', KEYS[1], ARGV[1])
-redis.call('PTTL', KEYS[1])
-redis.call('GET', KEYS[1])
-redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[1], 'a', '1')
-redis.call('PEXPIRE', KEYS[1], ARGV[1])
-redis.call('HGETALL', KEYS[1])
-redis.call('HDEL', KEYS[1], 'a')
-return '1'`)
-
-// markDown notes that Redis is away and starts the retries, unless they run already.
+// markUnavailable notes that Redis is unavailable and starts the checks, unless they run.
 func (s *Store) markUnavailable(reason error) {
-	useless, begun := s.setUnavailable()
-	if !begun {
+	unneeded, changed := s.setUnavailable()
+	if !changed {
 		return
 	}
-	hangUp(useless)
+	closeAll(unneeded)
 	s.notifySafely(reasonOf(reason))
 }
 
-func (s *Store) setUnavailable() (useless []*conn, begun bool) {
+func (s *Store) setUnavailable() (unneeded []*conn, changed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.Unavailable.Load() {
@@ -55,39 +28,26 @@ func (s *Store) setUnavailable() (useless []*conn, begun bool) {
 	}
 	s.Unavailable.Store(true)
 	s.noteLost()
-	s.retry = minRetry
-	checkAfter(s, jitter(s.retry))
-	for _, w := range s.waits {
+	s.retryDelay = minRetryDelay
+	scheduleCheckLocked(s, jitter(s.retryDelay))
+	for _, w := range s.waiters {
 		w.err = ErrUnavailable
 		w.done.Done()
 	}
-	s.waits = nil
-	return takeAll(s), true
+	s.waiters = nil
+	return takeAllLocked(s), true
 }
 
-// tell tells whoever made the store that it is down or back. That must not fail what was going on.
-func (s *Store) notifySafely(reason error) {
-	defer func() { recover() }()
-	s.notify(reason)
-}
-
-func checkAfter(s *Store, after time.Duration) {
-	time.AfterFunc(after, func() {
-		defer func() { recover() }()
-		s.check()
-	})
-}
-
-// check tries whether Redis is back. It runs in the background, alone, and sets the time of its next run itself.
-func (s *Store) check() {
+// runCheck finds out whether Redis is back. It runs in the background, one at a time, and schedules the next one itself.
+func (s *Store) runCheck() {
 	back := false
 	defer func() {
 		recover()
 		if !back {
-			s.retryLater()
+			s.backOff()
 		}
 	}()
-	c, err := s.tryCheck()
+	c, err := s.dialAndCheck()
 	if err != nil {
 		return
 	}
@@ -103,86 +63,45 @@ func (s *Store) markAvailable() {
 	s.Unavailable.Store(false)
 	s.noLoad.Store(false)
 	if !s.closed {
-		s.room = maxIdle
+		s.idleCap = maxIdle
 	}
 }
 
-func (s *Store) retryLater() {
+// backOff schedules the next check, after twice the delay of the last one.
+func (s *Store) backOff() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return
 	}
-	s.retry = s.retry * 2
-	if s.retry > maxRetry {
-		s.retry = maxRetry
+	s.retryDelay = s.retryDelay * 2
+	if s.retryDelay > maxRetryDelay {
+		s.retryDelay = maxRetryDelay
 	}
-	checkAfter(s, jitter(s.retry))
+	scheduleCheckLocked(s, jitter(s.retryDelay))
 }
 
-func (s *Store) tryCheck() (c *conn, err error) {
-	defer func() {
-		if trouble := recover(); trouble != nil {
-			c = nil
-			err = fmt.Errorf("panic: %v", trouble)
-		}
-	}()
-	c, err = s.tryDial()
-	if err != nil {
-		return nil, err
-	}
-	call := s.checkCall()
-	err = run(c, []*Call{call}, time.Now().Add(s.settings.Timeout))
-	if err == nil {
-		err = call.Err
-	}
-	if err != nil {
-		shut(c)
-		return nil, err
-	}
-	return c, nil
+func scheduleCheckLocked(s *Store, after time.Duration) {
+	time.AfterFunc(after, func() {
+		defer func() { recover() }()
+		s.runCheck()
+	})
 }
 
-// checkCall returns the call that must succeed before the store is back. A Redis that refused a call must do what that was to do: one
-// that runs scripts may lack a command that they call, and a node of a cluster serves some keys.
-func (s *Store) checkCall() *Call {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	call := &Call{Script: check, Keys: []string{s.settings.KeyPrefix + ":" + s.refusedTag + "check"}, Args: []string{fmt.Sprint(checkTime)}}
-	if s.refused {
-		call.Script = checkAll
-	}
-	return call
-}
-
-// noteRefusal notes for the checks to come which call Redis has refused.
-func (s *Store) noteRefusal(call *Call, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.refused = strings.Contains(err.Error(), "our scripts")
-	s.refusedTag = ""
-	if strings.Contains(err.Error(), "Redis Cluster") {
-		s.refusedTag = tagOf(call)
-	}
-}
-
-// tagOf returns the hash tag of a call's keys, which decides on the node of a cluster that they belong to.
-func tagOf(call *Call) string {
-	key := ""
-	if len(call.Keys) > 0 {
-		key = call.Keys[0]
-	} else if call.Number > 0 && len(call.Words) > 0 {
-		key = call.Words[0]
-	}
-	from := strings.Index(key, "{")
-	to := strings.Index(key, "}")
-	if from < 0 || to < from {
-		return ""
-	}
-	return key[from:to+1] + ":"
-}
-
-// jitter spreads the retries of a fleet: from half of d to d.
+// jitter spreads the checks of a fleet: from half of d to d.
 func jitter(d time.Duration) time.Duration {
 	return d/2 + time.Duration(rand.Int63n(int64(d/2)+1))
 }
+
+// notifySafely notifies whoever made the store. A panic of theirs must not fail what was going on.
+func (s *Store) notifySafely(reason error) {
+	defer func() { recover() }()
+	s.notify(reason)
+}
+
+// noteLost notes that a connection was lost, rather than closed by us: Redis may have lost its data too.
+func (s *Store) noteLost() { s.lost.Store(connCount.Load()) }
+
+// Lost returns the number of the latest connection that existed when one was lost; 0: none was lost yet. Later connections
+// may be to a Redis that has lost what earlier ones stored.
+func (s *Store) Lost() int64 { return s.lost.Load() }

@@ -20,41 +20,40 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// secret is a client's API key, in the key of its bucket.
+// secret is a client's API key, which is part of its bucket's key.
 const secret = "sk_live_5f3a9c"
 
 var write = NewScript(`redis.call('SET', KEYS[1], ARGV[1]) return '1'`)
 
-func TestStore_saysWhatIsWrongWithARedis(t *testing.T) {
+func TestUnavailable_saysWhatIsWrong(t *testing.T) {
 	rows := []struct {
 		name   string
 		start  func(t *testing.T) string
-		script *Script
 		reason string
 	}{
-		{"EVALSHA is renamed", renamed("EVALSHA"), write, "redis does not know EVALSHA: is this a Sentinel, or was the command renamed?"},
-		{"EVALSHA and SCRIPT are renamed", renamed("EVALSHA", "SCRIPT"), write, "redis does not know EVALSHA: is this a Sentinel, or was the command renamed?"},
-		{"EVAL and SCRIPT are renamed", renamed("EVAL", "SCRIPT"), write, "redis does not know EVAL: is this a Sentinel, or was the command renamed?"},
-		{"a command of a script is renamed", renamed("SET"), write, "redis does not know a command that our scripts call: was it renamed?"},
-		{"a Sentinel", startSentinel, write, "redis does not know EVALSHA: is this a Sentinel, or was the command renamed?"},
-		{"a cluster without slots", startNode, write, "CLUSTERDOWN: this is a Redis Cluster; name a single Redis"},
-		{"no right to run scripts", restricted("-evalsha"), write, "NOPERM: the user has no right to EVALSHA"},
-		{"no right to a command of a script", restricted("-set"), write, "NOPERM: the user has no right to a command that our scripts call"},
-		{"no right to the key", restricted("resetkeys"), write, "NOPERM: the user has no right to the keys below keyPrefix"},
-		{"what is no Redis", startHTTP, write, "what answers at this address is not a Redis, or not without TLS"},
+		{"EVALSHA is renamed", renamed("EVALSHA"), "redis does not know EVALSHA: is this a Sentinel, or was the command renamed?"},
+		{"EVALSHA and SCRIPT are renamed", renamed("EVALSHA", "SCRIPT"), "redis does not know EVALSHA: is this a Sentinel, or was the command renamed?"},
+		{"EVAL and SCRIPT are renamed", renamed("EVAL", "SCRIPT"), "redis does not know EVAL: is this a Sentinel, or was the command renamed?"},
+		{"a command of a script is renamed", renamed("SET"), "redis does not know a command that our scripts call: was it renamed?"},
+		{"a Sentinel", startSentinel, "redis does not know EVALSHA: is this a Sentinel, or was the command renamed?"},
+		{"a cluster without slots", startNode, "CLUSTERDOWN: this is a Redis Cluster; name a single Redis"},
+		{"no right to run scripts", restricted("-evalsha"), "NOPERM: the user may not run EVALSHA"},
+		{"no right to a command of a script", restricted("-set"), "NOPERM: the user may not run a command that our scripts call"},
+		{"no right to the key", restricted("resetkeys"), "NOPERM: the user may not access the keys below keyPrefix"},
+		{"not a Redis", startHTTP, "the server at this address is not a Redis, or it requires TLS"},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
-			s, n := open(t, Settings{Address: row.start(t)})
-			call := &Call{Script: row.script, Keys: []string{"test:{gateway}:bucket:header:" + secret}, Args: []string{secret}}
+			s, n := newStore(t, Settings{Address: row.start(t)})
+			call := &Call{Script: write, Keys: []string{"test:{gateway}:bucket:header:" + secret}, Args: []string{secret}}
 			err := s.Run([]*Call{call}, time.Now().Add(s.settings.Timeout))
 			require.ErrorIs(t, err, ErrUnavailable)
 			require.ErrorIs(t, call.Err, ErrUnavailable)
 			require.NotContains(t, err.Error()+call.Err.Error(), secret)
 			n.await(t, 1)
 			require.EqualError(t, n.get(0), row.reason)
-			time.Sleep(400 * time.Millisecond)
-			require.Equal(t, 1, n.count(), "and it stays away")
+			awaitFailedChecks(t, s)
+			require.Equal(t, 1, n.count(), "it stays unavailable")
 		})
 	}
 }
@@ -100,7 +99,8 @@ func startHTTP(t *testing.T) string {
 	return startAnswering(t, func(string) string { return "HTTP/1.1 400 Bad Request\r\n\r\n" })
 }
 
-// startAnswering starts what answers each command in its own way. It is given the command's words, with spaces between them.
+// startAnswering starts a server that answers each command with what answer returns for the command's words, separated by
+// spaces.
 func startAnswering(t *testing.T, answer func(command string) string) string {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -151,8 +151,8 @@ func answerCommands(c net.Conn, answer func(command string) string) {
 	}
 }
 
-// Two nodes have half of the slots each: the one that is named must not come and go.
-func TestStore_isAwayFromAClusterThatServesSomeKeys(t *testing.T) {
+// Two nodes have half of the slots each: that checks succeed on one of them must not make it available.
+func TestUnavailable_aClusterNodeThatServesSomeKeys(t *testing.T) {
 	first := redistest.Start(t, "--cluster-enabled", "yes", "--cluster-port", redistest.FreePort(t))
 	port := redistest.FreePort(t)
 	second := redistest.Start(t, "--cluster-enabled", "yes", "--cluster-port", port)
@@ -164,8 +164,8 @@ func TestStore_isAwayFromAClusterThatServesSomeKeys(t *testing.T) {
 			!strings.Contains(first.Text("CLUSTER", "INFO")+second.Text("CLUSTER", "INFO"), "cluster_state:fail")
 	}, 10*time.Second, 20*time.Millisecond)
 
-	s, n := open(t, Settings{Address: second.Addr()})
-	require.GreaterOrEqual(t, first.Int("CLUSTER", "KEYSLOT", "test:check"), int64(8192), "the key of a check is the second's")
+	s, n := newStore(t, Settings{Address: second.Addr()})
+	require.GreaterOrEqual(t, first.Int("CLUSTER", "KEYSLOT", "test:check"), int64(8192), "the second serves the key of a usual check")
 	tag := 0
 	for first.Int("CLUSTER", "KEYSLOT", fmt.Sprint(tag)) >= 8192 {
 		tag++
@@ -174,29 +174,29 @@ func TestStore_isAwayFromAClusterThatServesSomeKeys(t *testing.T) {
 	require.ErrorIs(t, s.Run([]*Call{call}, time.Now().Add(s.settings.Timeout)), ErrUnavailable)
 	n.await(t, 1)
 	require.EqualError(t, n.get(0), "MOVED: this is a Redis Cluster; name a single Redis")
-	time.Sleep(500 * time.Millisecond)
+	awaitFailedChecks(t, s)
 	require.Equal(t, 1, n.count())
 }
 
-func TestStore_staysAwayWhileAScriptLacksACommand(t *testing.T) {
+func TestUnavailable_whileAScriptLacksACommand(t *testing.T) {
 	server := redistest.Start(t)
 	hash := NewScript(`redis.call('HSET', KEYS[1], 'a', '1') return '1'`)
 	server.Do("ACL", "SETUSER", "default", "-hset")
-	s, n := open(t, Settings{Address: server.Addr()})
+	s, n := newStore(t, Settings{Address: server.Addr()})
 	run := func() error {
 		return s.Run([]*Call{{Script: hash, Keys: []string{"test:h"}}}, time.Now().Add(s.settings.Timeout))
 	}
 	require.ErrorIs(t, run(), ErrUnavailable)
-	time.Sleep(500 * time.Millisecond)
+	awaitFailedChecks(t, s)
 	require.Equal(t, 1, n.count(), "though it writes other keys")
 	server.Do("ACL", "SETUSER", "default", "+hset")
-	require.Eventually(t, isUp(s), 2*time.Second, 5*time.Millisecond)
+	awaitAvailable(t, s)
 	require.NoError(t, run())
 	require.Equal(t, int64(0), server.Int("EXISTS", "test:check"), "a check leaves nothing")
 }
 
-// What the engines' scripts call, checkAll must.
-func TestCheckAll_callsAllThatIsCalled(t *testing.T) {
+// checkAllScript must call every command that the engines' scripts call.
+func TestCheckAll_callsWhatTheScriptsCall(t *testing.T) {
 	called := map[string]bool{}
 	for _, pattern := range []string{"../../breaker/*.go", "../../ratelimit/*.go"} {
 		files, err := filepath.Glob(pattern)
@@ -214,13 +214,13 @@ func TestCheckAll_callsAllThatIsCalled(t *testing.T) {
 	}
 	require.Greater(t, len(called), 7, called)
 	for command := range called {
-		require.Contains(t, checkAll.bySource, "'"+command+"'")
-		require.Contains(t, commands, command)
+		require.Contains(t, checkAllScript.bySource, "'"+command+"'")
+		require.Contains(t, ourCommands, command)
 	}
 }
 
-// A proxy before Redis may write anything, and the client's key is in what it was sent.
-func TestStore_logsNothingThatAnAnswerHolds(t *testing.T) {
+// A proxy before Redis may answer anything, also the client's key, which it was sent.
+func TestErrors_containNothingOfAnAnswer(t *testing.T) {
 	for _, answer := range []string{
 		"-%s\r\n", "-ERR %s\r\n", "-LOADING %s\r\n", "-NOPERM '%s'\r\n", "-ERR unknown command '%s'\r\n", "-NOAUTH: %s\r\n", "-%s MOVED\r\n",
 		"+%s\r\n", "$5\r\n%s\r\n", "%s\r\n", ":%s\r\n", "-ERR Error running script %s: -%s\r\n", "-ERR user_script:%s: 1\r\n",
@@ -237,7 +237,7 @@ func TestStore_logsNothingThatAnAnswerHolds(t *testing.T) {
 				}
 				return "+OK\r\n"
 			})
-			s, n := open(t, Settings{Address: address, Username: "u", Password: secret, DB: 1})
+			s, n := newStore(t, Settings{Address: address, Username: "u", Password: secret, DB: 1})
 			s.settings.Timeout = 20 * time.Millisecond
 			call := &Call{Script: sum, Args: []string{secret, "1"}}
 			err := s.Run([]*Call{call}, time.Now().Add(s.settings.Timeout))
@@ -251,8 +251,8 @@ func TestStore_logsNothingThatAnAnswerHolds(t *testing.T) {
 	}
 }
 
-// Redis announces a string of 500 MB, or does not end its line.
-func TestStore_makesNoRoomForWhatIsNoAnswer(t *testing.T) {
+// The server announces a string of 500 MB, or does not end its line.
+func TestRead_allocatesNothingForABadAnswer(t *testing.T) {
 	for _, at := range []string{"AUTH", "SCRIPT", "EVALSHA"} {
 		for _, answer := range []string{"$500000000\r\n", "*500000000\r\n", strings.Repeat("x", 1<<16)} {
 			answer, at := answer, at
@@ -263,15 +263,15 @@ func TestStore_makesNoRoomForWhatIsNoAnswer(t *testing.T) {
 					}
 					return "+OK\r\n"
 				})
-				s, n := open(t, Settings{Address: address, Password: "p"})
+				s, n := newStore(t, Settings{Address: address, Password: "p"})
 				var before, after runtime.MemStats
 				runtime.ReadMemStats(&before)
 				err := s.Run([]*Call{{Script: sum, Args: []string{"1", "1"}}}, time.Now().Add(s.settings.Timeout))
 				require.ErrorIs(t, err, ErrUnavailable)
 				n.await(t, 1)
 				runtime.ReadMemStats(&after)
-				ours := 2 * uint64(100<<20) // of the other side, which is in this process
-				require.Less(t, after.TotalAlloc-before.TotalAlloc, ours+(60<<20))
+				server := 2 * uint64(100<<20) // which runs in this process
+				require.Less(t, after.TotalAlloc-before.TotalAlloc, server+(60<<20))
 			})
 		}
 	}
@@ -285,10 +285,10 @@ func stats(server *redistest.Server) map[string]string {
 	return calls
 }
 
-func TestStore_runsEachScriptInOneRoundTrip(t *testing.T) {
+func TestScripts_takeOneRoundTripEach(t *testing.T) {
 	server := redistest.Start(t)
 	first, second := NewScript(`return '1'`), NewScript(`return '2'`)
-	s, _ := open(t, Settings{Address: server.Addr()})
+	s, _ := newStore(t, Settings{Address: server.Addr()})
 	run := func(script *Script) {
 		require.NoError(t, s.Run([]*Call{{Script: script}}, time.Now().Add(s.settings.Timeout)))
 	}
@@ -302,16 +302,16 @@ func TestStore_runsEachScriptInOneRoundTrip(t *testing.T) {
 	require.Equal(t, "1 failed 0", stats(server)["eval"])
 }
 
-func TestStore_needsNoRightToLoadScripts(t *testing.T) {
+func TestRights_loadingScriptsIsNotNeeded(t *testing.T) {
 	server := redistest.Start(t)
 	for _, right := range []string{"-script", "-script|load"} {
 		server.Do("ACL", "SETUSER", "gateway", "reset", "on", ">p", "~*", "+@all", right)
 		server.Do("SCRIPT", "FLUSH")
 		server.Do("ACL", "LOG", "RESET")
 		server.Do("CONFIG", "RESETSTAT")
-		s, n := open(t, Settings{Address: server.Addr(), Username: "gateway", Password: "p"})
+		s, n := newStore(t, Settings{Address: server.Addr(), Username: "gateway", Password: "p"})
 		for i := 0; i < 3; i++ {
-			c, err := s.tryDial()
+			c, err := s.dialSafely()
 			require.NoError(t, err)
 			release(s, c)
 			_, err = add(s, "1", "1")
@@ -320,56 +320,11 @@ func TestStore_needsNoRightToLoadScripts(t *testing.T) {
 		require.Equal(t, 0, n.count())
 		require.Equal(t, "3 failed 1", stats(server)["evalsha"])
 		require.Equal(t, "1 failed 0", stats(server)["eval"])
-		require.LessOrEqual(t, len(server.Do("ACL", "LOG").([]interface{})), 1, "it is not tried for each connection")
+		require.LessOrEqual(t, len(server.Do("ACL", "LOG").([]interface{})), 1, "not every connection tries")
 	}
 }
 
-// Whoever is told may panic, as a logger may in the interpreter.
-func TestStore_livesOnAfterAPanicOfWhomItTells(t *testing.T) {
-	server := redistest.Start(t)
-	s := New(Settings{Address: server.Addr(), Timeout: 200 * time.Millisecond, DialTimeout: time.Second, KeyPrefix: "test"}, func(error) { panic("no") })
-	t.Cleanup(s.Close)
-	for i := 0; i < maxDials+1; i++ {
-		_, err := add(s, "1", "1")
-		require.NoError(t, err)
-		server.Kill()
-		_, err = add(s, "1", "1")
-		require.ErrorIs(t, err, ErrUnavailable)
-		server.Run()
-		require.Eventually(t, isUp(s), 2*time.Second, 5*time.Millisecond)
-	}
-}
-
-// A panic at any step with the lock leaves the lock free.
-func TestStore_livesOnAfterAPanicUnderItsLock(t *testing.T) {
-	server := redistest.Start(t)
-	s, _ := open(t, Settings{Address: server.Addr()})
-	steps := map[string]func(){
-		"a connection is given back": func() { s.waits = []*wait{nil} },
-		"a wait ends":                func() { s.waits = []*wait{nil}; s.markUnavailable(errNotRedis) },
-		"a connection is none":       func() { s.idle = []*conn{{}} },
-	}
-	for name, step := range steps {
-		func() {
-			defer func() { recover() }()
-			step()
-		}()
-		s.Run([]*Call{{Script: sum, Args: []string{"1", "1"}}}, time.Now().Add(s.settings.Timeout))
-		require.Eventually(t, func() bool {
-			if !s.mu.TryLock() {
-				return false
-			}
-			s.mu.Unlock()
-			return true
-		}, time.Second, time.Millisecond, name)
-		require.Eventually(t, func() bool {
-			answer, err := add(s, "1", "1")
-			return err == nil && answer == 2
-		}, 3*time.Second, 5*time.Millisecond, name)
-	}
-}
-
-func TestStore_needsNoMoreRightsThanTheseAndToLoad(t *testing.T) {
+func TestRights_theseAreEnough(t *testing.T) {
 	server := redistest.Start(t)
 	for _, row := range []struct {
 		right, evals string
@@ -382,7 +337,7 @@ func TestStore_needsNoMoreRightsThanTheseAndToLoad(t *testing.T) {
 			"+hset", "+hdel", "+pttl", "+pexpire", row.right)
 		server.Do("SCRIPT", "FLUSH")
 		server.Do("CONFIG", "RESETSTAT")
-		s, n := open(t, Settings{Address: server.Addr(), Username: "gateway", Password: "p"})
+		s, n := newStore(t, Settings{Address: server.Addr(), Username: "gateway", Password: "p"})
 		for i := 0; i < 3; i++ {
 			_, err := add(s, "1", "1")
 			require.NoError(t, err)
@@ -390,9 +345,9 @@ func TestStore_needsNoMoreRightsThanTheseAndToLoad(t *testing.T) {
 		require.Equal(t, 0, n.count())
 		require.Equal(t, row.evals, stats(server)["eval"])
 		require.Equal(t, row.loads, stats(server)["script|load"] != "" && !strings.HasPrefix(stats(server)["script|load"], "0"))
-		s.refused = true
-		c, err := s.tryCheck()
-		require.NoError(t, err, "they are enough for a check of all")
+		s.checkEverything = true
+		c, err := s.dialAndCheck()
+		require.NoError(t, err, "they are enough for the check of all commands")
 		release(s, c)
 	}
 }

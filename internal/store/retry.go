@@ -6,22 +6,22 @@ import (
 	"time"
 )
 
-// runAll is Run for any calls, and waits for a connection.
+// runAll is Run for any calls. It waits for a connection if none is idle.
 func runAll(s *Store, calls []*Call, deadline time.Time) error {
 	for _, call := range calls {
-		pend(call)
+		markPending(call)
 	}
-	return finalize(s, calls, try(s, calls, deadline))
+	return finalize(s, calls, tryConns(s, calls, deadline))
 }
 
-// goOn is the rest of Run where a connection did not answer its one call with a string: it failed, with err, or its answer
-// begins with the line.
+// finishSlow ends a Run whose one call was sent but not answered with a string: reading failed with err, or the answer
+// begins with line.
 func finishSlow(s *Store, c *conn, calls []*Call, line string, err error, deadline time.Time) error {
-	pend(calls[0])
+	markPending(calls[0])
 	if isTimeout(err) {
-		line, err = lookAgain(c, line)
+		line, err = readAfterDeadline(c, line)
 	}
-	if err == nil && c.loads > 0 {
+	if err == nil && c.pendingLoads > 0 {
 		if err = readLoads(c, line); err == nil {
 			line, err = readLine(c)
 		}
@@ -29,101 +29,62 @@ func finishSlow(s *Store, c *conn, calls []*Call, line string, err error, deadli
 	if err == nil {
 		err = parseReply(c, calls[0], line)
 	}
-	return goOnWith(s, c, calls, err, deadline)
+	return finishAnswered(s, c, calls, err, deadline)
 }
 
-// goOnUnsent is the rest of Run where its one call could not be written, but for the first bytes. If there are none, and only the
-// deadline has passed, that says nothing about the connection: it is asked all the same, for as long as an answer takes that is near.
+// finishUnsent ends a Run whose one call could not be written completely. If nothing was written because the deadline had
+// passed, the connection may be sound: the call is made all the same, and waits for an answer for a few milliseconds.
 func finishUnsent(s *Store, c *conn, calls []*Call, written int, err error, deadline time.Time) error {
-	pend(calls[0])
+	markPending(calls[0])
 	if isTimeout(err) {
 		err = errUnsent
-		if written == 0 && !c.secure { // as in send
+		if written == 0 && !c.isTLS { // as in send
 			err = roundTrip(c, calls, false, deadline)
 		}
 	}
-	return goOnWith(s, c, calls, err, deadline)
+	return finishAnswered(s, c, calls, err, deadline)
 }
 
-// goOnWith is the rest of Run where its one call has its answer, or failed.
-func goOnWith(s *Store, c *conn, calls []*Call, err error, deadline time.Time) error {
+// finishAnswered ends a Run whose one call was answered, or failed with err.
+func finishAnswered(s *Store, c *conn, calls []*Call, err error, deadline time.Time) error {
 	if err == nil {
 		err = runUnknown(c, calls, deadline)
 	}
 	if err == nil {
-		c.used = c.asked
+		c.usedAt = c.sentAt
 		release(s, c)
 		return finalize(s, calls, nil)
 	}
 	if err = discardConn(s, c, calls, err, deadline); err == nil {
-		err = try(s, calls, deadline)
+		err = tryConns(s, calls, deadline)
 	}
 	return finalize(s, calls, err)
 }
 
-// stumble is the end of Run where the interpreter has stumbled, as over redigo: that must cost no more than a Redis that is
-// away. The connection in use, if there is one, is lost.
-func recoverRun(s *Store, c *conn, calls []*Call, trouble interface{}) error {
-	err := fmt.Errorf("panic: %v", trouble)
+// recoverRun ends a Run that panicked, as interpreted code may: that costs no more than an unavailable Redis. The connection
+// in use, if any, is closed.
+func recoverRun(s *Store, c *conn, calls []*Call, panicked interface{}) error {
+	err := fmt.Errorf("panic: %v", panicked)
 	s.markUnavailable(err)
-	drop(c)
-	return fail(calls, err)
+	closeSafely(c)
+	return failUnanswered(calls, err)
 }
 
-// drop closes what may be no connection.
-func drop(c *conn) {
-	defer func() { recover() }()
-	if c != nil {
-		shut(c)
-	}
-}
-
-// settle gives the error to every call that got no answer, and looks for answers by which Redis is as good as away.
-func finalize(s *Store, calls []*Call, err error) error {
-	if err != nil {
-		return fail(calls, err)
-	}
-	for _, call := range calls {
-		if call.Err == errNoScript { // that it was just sent
-			call.Err = unavailable(errNoScript.Error())
-		}
-		if call.Err != nil && errors.Is(call.Err, ErrUnavailable) {
-			err = call.Err
-			s.noteRefusal(call, err)
-			s.markUnavailable(err)
-		}
-	}
-	return err
-}
-
-// fail gives every unanswered call the error.
-func fail(calls []*Call, err error) error {
-	if !errors.Is(err, ErrUnavailable) {
-		err = unavailable(reasonOf(err).Error())
-	}
-	for _, call := range calls {
-		if call.Err == errPending {
-			call.Err = err
-		}
-	}
-	return err
-}
-
-// try runs the calls on one connection after the other, until one has answered or no other may be tried.
-func try(s *Store, calls []*Call, deadline time.Time) error {
+// tryConns makes the calls on one connection after another, until one has answered or the calls must not be repeated.
+func tryConns(s *Store, calls []*Call, deadline time.Time) error {
 	for {
 		c, err := acquire(s, deadline)
 		if err != nil {
 			return err
 		}
-		if !mayRunAgain(calls) && died(c) {
+		if !mayRepeat(calls) && diedIdle(c) {
 			s.noteLost()
-			shut(c)
+			closeConn(c)
 			continue
 		}
 		err = run(c, calls, deadline)
 		if err == nil {
-			c.used = c.asked
+			c.usedAt = c.sentAt
 			release(s, c)
 			return nil
 		}
@@ -133,17 +94,17 @@ func try(s *Store, calls []*Call, deadline time.Time) error {
 	}
 }
 
-const peek = time.Millisecond // for a look at what has come
+const peekTime = time.Millisecond // for which diedIdle waits for what has arrived
 
-// died tells whether a connection that was idle for long has been closed meanwhile. That can be told before something is sent, and
-// not afterwards, when Redis may have run it.
-func died(c *conn) bool {
-	if time.Since(c.used) < longIdle {
+// diedIdle reports whether a connection that was idle for long has been closed meanwhile. Only before a call is sent can
+// that be found out safely: after it, Redis may have run the call.
+func diedIdle(c *conn) bool {
+	if time.Since(c.usedAt) < longIdle {
 		return false
 	}
-	for i := 1; ; i++ {
-		now := time.Now()
-		c.raw.SetDeadline(now.Add(peek))
+	for attempt := 1; ; attempt++ {
+		begun := time.Now()
+		c.stream.SetDeadline(begun.Add(peekTime))
 		err := readLoads(c, "")
 		if err == nil {
 			_, err = c.reader.ReadByte()
@@ -151,30 +112,30 @@ func died(c *conn) bool {
 		if !isTimeout(err) {
 			return true
 		}
-		if i == looks || time.Since(now) < 2*peek {
+		if attempt == maxAttempts || time.Since(begun) < 2*peekTime {
 			return false
 		}
 	}
 }
 
-// giveUp closes a connection that failed. It returns nil where the calls may be run once more, on another.
+// discardConn gives up a connection that failed. It returns nil if the calls may be made once more, on another one.
 func discardConn(s *Store, c *conn, calls []*Call, err error, deadline time.Time) error {
 	if isTimeout(err) {
-		return late(s, c, calls, deadline)
+		return awaitInBackground(s, c, calls, deadline)
 	}
-	// Whatever failed, an answer may still be under way on this connection: it is never used again.
-	shut(c)
+	// Whatever failed, an answer may still arrive on this connection: it is never used again.
+	closeConn(c)
 	if errors.Is(err, errUnsent) {
 		return err
 	}
 	err = failureOf(c, err)
-	if c.fresh && c.asked.Sub(c.used) < longIdle {
+	if c.unproven && c.sentAt.Sub(c.usedAt) < longIdle {
 		s.markUnavailable(err)
 		return err
 	}
 	s.noteLost()
-	dropIdle(s)
-	if !mayRunAgain(calls) {
+	closeIdle(s)
+	if !mayRepeat(calls) {
 		return err
 	}
 	for _, call := range calls {
@@ -188,16 +149,47 @@ func discardConn(s *Store, c *conn, calls []*Call, err error, deadline time.Time
 // failureOf returns why a connection failed.
 func failureOf(c *conn, err error) error {
 	if c.limit.N <= 0 {
-		return errNotRedis // its line did not end
+		return errNotRedis // it sent a line without an end
 	}
 	return err
 }
 
-func mayRunAgain(calls []*Call) bool {
+func mayRepeat(calls []*Call) bool {
 	for _, call := range calls {
 		if call.Once && call.Again == nil {
 			return false
 		}
 	}
 	return true
+}
+
+// finalize gives err to every call without an answer. If err is nil, it looks for answers that make Redis unavailable.
+func finalize(s *Store, calls []*Call, err error) error {
+	if err != nil {
+		return failUnanswered(calls, err)
+	}
+	for _, call := range calls {
+		if call.Err == errNoScript { // though its source was just sent
+			call.Err = unavailableError(errNoScript.Error())
+		}
+		if call.Err != nil && errors.Is(call.Err, ErrUnavailable) {
+			err = call.Err
+			s.noteRefusal(call, err)
+			s.markUnavailable(err)
+		}
+	}
+	return err
+}
+
+// failUnanswered gives the error to every call without an answer.
+func failUnanswered(calls []*Call, err error) error {
+	if !errors.Is(err, ErrUnavailable) {
+		err = unavailableError(reasonOf(err).Error())
+	}
+	for _, call := range calls {
+		if call.Err == errPending {
+			call.Err = err
+		}
+	}
+	return err
 }

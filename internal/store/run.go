@@ -6,21 +6,22 @@ import (
 	"time"
 )
 
-// Run sends the calls in one round trip and returns when each has its Reply or Err, at the deadline at the latest, or a few
-// milliseconds behind one that passed while this process was not running. The error it returns, which wraps ErrUnavailable, is
-// also that of every call that got no answer.
+// Run makes the calls in one round trip. It returns when each has its answer or error, at the latest at the deadline, or a
+// few milliseconds after a deadline that passed while this process was not running. The returned error wraps ErrUnavailable
+// and is also that of every call without an answer.
 //
-// Most runs are one call on an idle connection, which the script answers with a string. That is written out here: interpreted,
-// each call of a function costs, and each value in a function, whether it is used or not. All else goes on in runAll or goOn.
+// Most runs are one call over an idle connection, which the script answers with a string. That path is written out here,
+// because in the interpreter each call of a function costs, and so does each local variable, used or not. All else is done
+// by runAll and the finish functions.
 func (s *Store) Run(calls []*Call, deadline time.Time) (err error) {
 	var c *conn
 	locked := false
 	defer func() {
-		if trouble := recover(); trouble != nil {
+		if panicked := recover(); panicked != nil {
 			if locked {
 				s.mu.Unlock()
 			}
-			err = recoverRun(s, c, calls, trouble)
+			err = recoverRun(s, c, calls, panicked)
 		}
 	}()
 	if len(calls) != 1 {
@@ -50,9 +51,9 @@ func (s *Store) Run(calls []*Call, deadline time.Time) (err error) {
 		return runAll(s, calls, deadline)
 	}
 
-	c.raw.SetDeadline(deadline) // where it cannot, nor can what follows
-	n, err := io.WriteString(c.raw, counts[len(words)]+call.Script.byName+numbers[call.Number]+strings.Join(words, newline)+newline)
-	c.asked = time.Now() // not before: this process may have been halted
+	c.stream.SetDeadline(deadline) // if it fails, so does what follows
+	n, err := io.WriteString(c.stream, commandHeads[len(words)]+call.Script.byName+numberWords[call.Number]+strings.Join(words, newline)+newline)
+	c.sentAt = time.Now() // not before the write: this process may have been stopped meanwhile
 	if err != nil {
 		return finishUnsent(s, c, calls, n, err, deadline)
 	}
@@ -61,18 +62,18 @@ func (s *Store) Run(calls []*Call, deadline time.Time) (err error) {
 	if err != nil || line[0] != '+' {
 		return finishSlow(s, c, calls, line, err, deadline)
 	}
-	c.fresh = false
-	c.used = c.asked
+	c.unproven = false
+	c.usedAt = c.sentAt
 	call.Conn = c.number
 	call.Err = nil
 	call.Answer = line[1:]
 	if call.Words == nil {
-		read(call, line[1:])
+		setAnswer(call, line[1:])
 	}
 
 	s.mu.Lock()
 	locked = true
-	if len(s.waits) == 0 && len(s.idle) < s.room && !c.old {
+	if len(s.waiters) == 0 && len(s.idle) < s.idleCap && !c.expired {
 		s.idle = append(s.idle, c)
 		c = nil
 	}

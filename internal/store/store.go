@@ -1,7 +1,7 @@
-// Package store keeps the shared state: it runs scripts on one Redis, and knows whether that Redis can be had.
+// Package store runs Lua scripts on one Redis, and knows whether that Redis can be reached.
 //
-// While Redis is away no request waits for it: the store is marked down at the first failure, Run answers
-// ErrUnavailable at once, and one retry at a time, in the background, finds out when Redis is back.
+// While Redis is unavailable no request waits for it: the first failure marks the store unavailable, Run then answers
+// ErrUnavailable at once, and one check at a time, in the background, finds out when Redis is back.
 package store
 
 import (
@@ -12,71 +12,69 @@ import (
 	"time"
 )
 
-// ErrUnavailable is wrapped by every error that says Redis could not be asked, or not in time. No error of this package holds
-// anything of a call's keys and arguments.
+// ErrUnavailable is wrapped by every error that says that Redis could not be asked, or did not answer in time. No error of
+// this package contains anything of a call's keys and arguments.
 var ErrUnavailable = errors.New("store: redis is unavailable")
 
-var (
-	errPending  = errors.New("store: not answered")
-	errBadReply = errors.New("store: the script did not answer with integers")
-)
-
-// Settings say which Redis, and how long to wait for it.
+// Settings say which Redis to use, and how long to wait for it. All durations but MaxConnAge must be positive.
 type Settings struct {
 	Address     string // host:port
 	Username    string
 	Password    string
 	DB          int
-	TLS         *tls.Config   // nil for a plain connection
+	TLS         *tls.Config   // nil: a plain connection
 	Timeout     time.Duration // for the answer to a call
 	DialTimeout time.Duration // for making a connection: TCP, TLS, AUTH and SELECT
-	MaxConnAge  time.Duration // after which a connection is replaced, a fifth more or less; 0: never
-	KeyPrefix   string
+	MaxConnAge  time.Duration // after which a connection is replaced, give or take a fifth; 0: never
+	KeyPrefix   string        // of the key that checks write
 }
 
-// Store runs scripts on one Redis. It is safe for concurrent use.
+// Store runs scripts on one Redis, over a pool of at most 16 idle connections. It is safe for concurrent use. Run makes the
+// calls; Unavailable and Lost say how Redis is doing; Close ends it.
 type Store struct {
 	settings Settings
-	// notify is told, outside of any lock, when the store goes down (with the reason) and when it is back (with nil).
+
+	// notify is called without a lock when Redis becomes unavailable, with the reason, and when it is back, with nil.
 	notify func(reason error)
 
-	// Away tells whether the store is marked down, without a call of ours.
+	// Unavailable is true while the store is marked unavailable. It is exported so that it can be read without a call of
+	// ours.
 	Unavailable atomic.Bool
 
-	lost atomic.Int64 // see Lost
-	// noLoad is set once Redis has refused to load a script for us.
-	noLoad atomic.Bool
+	lost   atomic.Int64 // see Lost
+	noLoad atomic.Bool  // Redis has refused to load a script
 
-	mu     sync.Mutex // guards what follows, and each change of Away
-	late   []*conn    // whose answers are awaited in the background; none while the store is marked down
-	idle   []*conn    // none while the store is marked down
-	room   int        // how many idle may hold: none while the store is marked down, or closed
-	waits  []*wait    // the longest first; none while the store is marked down
-	dials  int
-	closed bool
-	retry  time.Duration
+	mu         sync.Mutex // guards what follows, and each change of Unavailable
+	idle       []*conn    // none while the store is unavailable
+	idleCap    int        // how many idle may hold: 0 while the store is unavailable, or closed
+	awaited    []*conn    // their late answers are awaited in the background; none while the store is unavailable
+	waiters    []*waiter  // the longest-waiting first; none while the store is unavailable
+	dialing    int        // connections being made
+	closed     bool
+	retryDelay time.Duration // until the next check
 
-	// What the checks must do.
-	refused    bool   // all that our scripts do
-	refusedTag string // with a key of this hash tag
+	// What checks must do besides, because Redis has refused it.
+	checkEverything bool   // all commands that our scripts call
+	checkTag        string // use a key with this hash tag
 }
 
-// New returns the store for the given settings. It does not dial: the first call does.
+// New returns a store with the given settings. It does not dial: the first call does. notify may be nil only if the store is
+// never used.
 func New(settings Settings, notify func(reason error)) *Store {
-	return &Store{settings: settings, notify: notify, room: maxIdle}
+	return &Store{settings: settings, notify: notify, idleCap: maxIdle}
 }
 
-// Down tells whether the store is marked down.
+// IsUnavailable reports whether the store is marked unavailable.
 func (s *Store) IsUnavailable() bool { return s.Unavailable.Load() }
 
-// Close lets the store's connections go. Calls that still come are served, each on a connection of its own.
+// Close closes the store's connections. Later calls are still served, each over a connection that is closed after it.
 func (s *Store) Close() {
-	hangUp(s.close())
+	closeAll(s.close())
 }
 
-func (s *Store) close() (useless []*conn) {
+func (s *Store) close() []*conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
-	return takeAll(s)
+	return takeAllLocked(s)
 }

@@ -13,9 +13,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// FuzzReplies has three calls answered with anything. Each call must have either an answer of integers or an error, or else
-// the connection must be given up; and none may have the answer of another. To one call alone, which Run makes itself, the
-// replies are what they are to run.
+// FuzzReplies answers three calls with anything. Each call must get either integers or an error, or else the connection must
+// be given up; no call may get another one's answer. Run, which makes a single call itself, must understand replies as run
+// does.
 func FuzzReplies(f *testing.F) {
 	for _, seed := range []string{
 		"+1 2\r\n+3\r\n+\r\n",
@@ -46,20 +46,20 @@ func FuzzReplies(f *testing.F) {
 		}
 
 		loading := answering(t, reply)
-		loading.loads = 2
+		loading.pendingLoads = 2
 		loading.noLoad = &atomic.Bool{}
 		loaded := &Call{Script: sum}
 		if run(loading, []*Call{loaded}, time.Now().Add(200*time.Millisecond)) == nil {
-			require.Equal(t, 0, loading.loads)
+			require.Equal(t, 0, loading.pendingLoads)
 			require.False(t, loaded.Err == errPending)
 		}
 
 		if strings.Contains(string(reply), "NOSCRIPT") {
-			return // whether the second round trip comes before the end of the connection is chance
+			return // whether the second round trip precedes the end of the connection is chance
 		}
 		alone, same := &Call{Script: sum}, &Call{Script: sum}
 		s := New(Settings{}, nil)
-		s.Unavailable.Store(true) // so that no failure is news
+		s.Unavailable.Store(true) // so that no failure is a change
 		s.idle = []*conn{answering(t, reply)}
 		s.Run([]*Call{alone}, time.Now().Add(200*time.Millisecond))
 		if run(answering(t, reply), []*Call{same}, time.Now().Add(200*time.Millisecond)) != nil {
@@ -76,16 +76,16 @@ func FuzzReplies(f *testing.F) {
 	})
 }
 
-// answering returns a connection on which anything is answered with the reply.
+// answering returns a connection that answers everything with the reply.
 func answering(t *testing.T, reply []byte) *conn {
 	ours, theirs := net.Pipe()
 	go answer(theirs, reply)
 	c := newConn(ours, time.Second)
-	t.Cleanup(func() { c.redis.Close() })
+	t.Cleanup(func() { c.redigo.Close() })
 	return c
 }
 
-// answer writes the reply while it reads what is asked, and hangs up.
+// answer writes the reply while it reads commands, and closes the connection.
 func answer(c net.Conn, reply []byte) {
 	go io.Copy(io.Discard, c)
 	c.Write(reply)

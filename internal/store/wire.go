@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// run sends the calls in one round trip, and once more in full those whose script Redis has not got. An error means that
-// the connection is of no more use; calls that have their answer by then keep it.
+// run makes the calls in one round trip; those whose script Redis does not know are made again with the source. After an
+// error the connection cannot be used any more; calls that were answered before keep their answers.
 func run(c *conn, calls []*Call, deadline time.Time) error {
 	if err := roundTrip(c, calls, false, deadline); err != nil {
 		return err
@@ -14,7 +14,7 @@ func run(c *conn, calls []*Call, deadline time.Time) error {
 	return runUnknown(c, calls, deadline)
 }
 
-// runUnknown sends once more those calls, of which all are answered, whose script Redis has not got.
+// runUnknown makes those calls again, with the source, whose script Redis does not know. All calls are answered.
 func runUnknown(c *conn, calls []*Call, deadline time.Time) error {
 	var unknown []*Call
 	for _, call := range calls {
@@ -28,19 +28,19 @@ func runUnknown(c *conn, calls []*Call, deadline time.Time) error {
 	return roundTrip(c, unknown, true, deadline)
 }
 
-func roundTrip(c *conn, calls []*Call, source bool, deadline time.Time) error {
-	commands := make([]string, len(calls))
+func roundTrip(c *conn, calls []*Call, withSource bool, deadline time.Time) error {
+	encoded := make([]string, len(calls))
 	for i, call := range calls {
-		pend(call)
-		commands[i] = command(call, source)
+		markPending(call)
+		encoded[i] = encode(call, withSource)
 	}
 	if soon := time.Now().Add(grace); deadline.Before(soon) {
-		deadline = soon // it has passed, or will while this is sent; an answer that is near comes all the same
+		deadline = soon // it has passed, or will while this is sent; a Redis that is close answers all the same
 	}
-	if err := c.raw.SetDeadline(deadline); err != nil {
+	if err := c.stream.SetDeadline(deadline); err != nil {
 		return err
 	}
-	if err := send(c, strings.Join(commands, "")); err != nil {
+	if err := send(c, strings.Join(encoded, "")); err != nil {
 		return err
 	}
 	if err := readLoads(c, ""); err != nil {
@@ -58,17 +58,17 @@ func roundTrip(c *conn, calls []*Call, source bool, deadline time.Time) error {
 	return nil
 }
 
-// understand takes the reply to a call. Of those there are our scripts make two, a string and an error, and both are one
-// line. An error means that the connection is of no more use.
+// parseReply takes the reply to a call: a string or an error, each of one line, because our scripts answer with nothing
+// else. After an error the connection cannot be used any more.
 func parseReply(c *conn, call *Call, line string) error {
 	if line[0] == '+' {
-		read(call, line[1:])
+		setAnswer(call, line[1:])
 	} else if line[0] == '-' {
 		call.Err = replyError(strings.TrimSpace(line[1:]))
 	} else {
 		return errBadReply
 	}
 	call.Conn = c.number
-	c.fresh = false
+	c.unproven = false
 	return nil
 }

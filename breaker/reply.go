@@ -1,0 +1,70 @@
+package breaker
+
+import (
+	"errors"
+	"time"
+
+	"github.com/resilient-gateway/resilience/internal/store"
+)
+
+// errBadReply says that the script's reply is not that of a breaker.
+var errBadReply = errors.New("breaker: the key in redis does not hold a breaker")
+
+// run makes one call by the deadline and applies its reply.
+func (b *Breaker) run(call *store.Call, deadline time.Time) error {
+	b.Store.Run([]*store.Call{call}, deadline)
+	if call.Err == nil && len(call.Reply) != replyLen {
+		call.Err = errBadReply
+	}
+	store.Finish(call)
+	return call.Err
+}
+
+// applyUnlessLost applies a script's reply, unless it shows that Redis has lost an open circuit: that is written back.
+// requestedAt is when the call was made.
+func (b *Breaker) applyUnlessLost(call *store.Call, requestedAt int64, policy *Policy) {
+	if call.Err == nil && len(call.Reply) == replyLen && !b.restoreLost(call, policy) {
+		b.apply(call, requestedAt, policy)
+	}
+}
+
+// apply applies a script's reply, unless a later one has been applied.
+func (b *Breaker) apply(call *store.Call, requestedAt int64, policy *Policy) {
+	if call.Err == nil && len(call.Reply) == replyLen {
+		before, after := b.applyReply(call, requestedAt, policy)
+		b.notifyChange(before, after)
+	}
+}
+
+// applyReply takes a reply over into machine and view, and returns the states before and after.
+func (b *Breaker) applyReply(call *store.Call, requestedAt int64, policy *Policy) (before, after int64) {
+	now := b.Now()
+	b.Mu.Lock()
+	defer b.Mu.Unlock()
+	m := &b.machine
+	before = m.state
+	generation := call.Reply[1]
+	// Replies may arrive in another order than Redis made them. A lower generation is a new one, of a Redis that lost its
+	// data, only if it was asked for after the known one had arrived.
+	if requestedAt < b.answeredAt && (generation < m.generation || generation == m.generation && requestedAt < b.requestedAt) {
+		return before, before
+	}
+	b.requestedAt, b.answeredAt, b.divergedLocally = requestedAt, now, false
+	if call.Conn > b.latestConn {
+		b.latestConn = call.Conn
+	}
+	m.state, m.generation, m.failures, m.successes = call.Reply[0], generation, call.Reply[2], call.Reply[3]
+	m.deadline = requestedAt + call.Reply[4]
+	m.issued = 0
+	m.probes = map[int64]int64{}
+	m.uploads = map[int64]int64{}
+	b.reportUnreportedLocked(policy)
+	b.publishLocked()
+	return before, m.state
+}
+
+func (b *Breaker) notifyChange(before, after int64) {
+	if before != after && b.Changed != nil {
+		b.Changed(stateNames[before], stateNames[after])
+	}
+}

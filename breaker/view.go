@@ -1,0 +1,59 @@
+package breaker
+
+import "math"
+
+// How old a view may be, in microseconds.
+const (
+	freshFor   = 50000  // up to this age it is used as it is
+	staleAfter = 100000 // from this age on it is not used; between the two it is used, and refreshed in the background
+)
+
+// View is what a request may read of a breaker without a call, because calls are expensive in the interpreter. Times are
+// microseconds by the breaker's Now.
+type View struct {
+	// Guarded by the breaker's Mu.
+	Healthy int64 // the circuit is known to be closed, without a failure, until then; 0: it is not
+	Open    int64 // the circuit is known to be open until then; 0: it is not
+
+	// Failing has length 1 if Redis must be told of successes too, else 0. Requests read only its length, which needs no
+	// lock.
+	Failing chan struct{}
+}
+
+// PermitAt returns the permit of a request that passed at the time at because View.Healthy allowed it. If the view has
+// taken another generation since, the request's outcome does not count: such requests do not record their generation.
+func (b *Breaker) PermitAt(at int64) Permit {
+	b.Mu.Lock()
+	defer b.Mu.Unlock()
+	if at < b.publishedAt {
+		return Permit{}
+	}
+	return Permit{generation: b.machine.generation, counts: true}
+}
+
+// publishLocked makes the view from the machine.
+func (b *Breaker) publishLocked() {
+	healthy, openUntil := int64(0), int64(0)
+	if b.machine.state == stateClosed && b.machine.failures == 0 {
+		if b.Store == nil {
+			healthy = math.MaxInt64
+		} else if b.requestedAt != 0 && !b.divergedLocally {
+			healthy = b.requestedAt + freshFor
+		}
+	}
+	if b.machine.state == stateOpen && (b.Store == nil || !b.divergedLocally) {
+		openUntil = b.machine.deadline
+	}
+	if b.machine.generation != b.publishedGeneration {
+		b.publishedGeneration = b.machine.generation
+		b.publishedAt = b.Now()
+	}
+	failing := int64(1)
+	if healthy > 0 {
+		failing = 0
+	}
+	setLength(b.View.Failing, failing)
+	b.endNoticeLocked(b.notice)
+	b.View.Healthy = healthy
+	b.View.Open = openUntil
+}
