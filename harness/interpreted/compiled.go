@@ -6,6 +6,7 @@ import (
 	"github.com/resilient-gateway/resilience/internal/bucketmodel"
 	"github.com/resilient-gateway/resilience/internal/redistest"
 	"github.com/resilient-gateway/resilience/internal/statuswriter"
+	"github.com/resilient-gateway/resilience/internal/statuswriter/recovery"
 	"github.com/stretchr/testify/require"
 	"github.com/traefik/yaegi/interp"
 )
@@ -64,5 +65,8 @@ var compiled = interp.Exports{
 	"github.com/resilient-gateway/resilience/internal/statuswriter/statuswriter": {
 		"New":      reflect.ValueOf(statuswriter.New),
 		"NewSized": reflect.ValueOf(statuswriter.NewSized),
+	},
+	"github.com/resilient-gateway/resilience/internal/statuswriter/recovery/recovery": {
+		"Wrap": reflect.ValueOf(recovery.Wrap),
 	},
 }
