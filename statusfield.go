@@ -3,6 +3,7 @@ package resilience
 import (
 	"net/http"
 	"reflect"
+	"sync"
 
 	"github.com/resilient-gateway/resilience/breaker"
 )
@@ -17,12 +18,8 @@ import (
 
 // fieldSource finds net/http's own writers behind writers of one type.
 type fieldSource struct {
-	inside []int // from the writer to the field that holds net/http's own
-	first  *answerFields
-
-	// Guarded by the middleware's mu.
-	others     []*answerFields
-	unreadable bool // there was a writer that cannot be read: a recorder serves all requests
+	inside     []int // from the writer to the field that holds net/http's own
+	unreadable bool  // there was one that cannot be read: a recorder serves all requests; guarded by the middleware's mu
 }
 
 // answerFields is where writers of one type keep what is known of an answer.
@@ -32,25 +29,26 @@ type answerFields struct {
 	size   []int        // and to the bytes of the body
 }
 
-// maxOthers is how many types of net/http's writers are remembered beside the first.
-const maxOthers = 3
-
-// newFieldReporter is newReporter for writers that lead to net/http's own.
+// newFieldReporter is newReporter for writers that lead to net/http's own. It knows the types that the process has met when it is made,
+// which are all types as a rule: a route makes it after its first requests, and every route has learned for all. A type that comes later
+// costs one lock more.
 func (m *Middleware) newFieldReporter(own *statusSource) func(*tracked) {
 	failing, valueOf, toInt, typeOf, elem, byIndex := m.view.Failing, reflect.ValueOf, valueInt, valueType, valueElem, valueFieldByIndex
-	inside, known, path := own.fields.inside, own.fields.first.writer, own.fields.first.status
+	inside, paths := own.fields.inside, knownWriters.paths()
 	return func(p *tracked) {
 		if p.finished {
 			var (
 				status int64
 				writer reflect.Value
+				path   []int
 			)
 			writer = elem(byIndex(elem(valueOf(p.w)), inside))
-			if typeOf(writer) == known {
-				status = toInt(byIndex(elem(writer), path))
-			} else {
-				status = otherStatus(m, own, p.w)
+			path = paths[typeOf(writer)]
+			if path == nil {
+				reportOther(m, p, own, writer)
+				return
 			}
+			status = toInt(byIndex(elem(writer), path))
 			if status >= internalServerError {
 				reportTracked(m, p, own)
 			} else if len(failing) > 0 {
@@ -64,20 +62,25 @@ func (m *Middleware) newFieldReporter(own *statusSource) func(*tracked) {
 	}
 }
 
-// otherStatus returns the status of an answer whose writer is not of the first type. One that cannot be read is a failure to look at.
-func otherStatus(m *Middleware, own *statusSource, w http.ResponseWriter) int64 {
-	writer := own.fields.writerIn(w)
-	fields := m.fieldsOf(own, writer.Type())
+// reportOther ends a tracked request whose writer is of a type that the report did not know when it was made.
+func reportOther(m *Middleware, p *tracked, own *statusSource, writer reflect.Value) {
+	fields := knownWriters.of(valueType(writer))
 	if fields == nil {
-		return internalServerError
+		m.reportUnread(p, own)
+		return
 	}
-	return writer.Elem().FieldByIndex(fields.status).Int()
+	status := valueInt(valueFieldByIndex(valueElem(writer), fields.status))
+	if status >= internalServerError || len(m.view.Failing) > 0 {
+		reportTracked(m, p, own)
+	} else if status < statusOK {
+		reportSwitch(m, p)
+	}
 }
 
 // readFields reads what net/http's writer knows of an answer. It reports whether it can be read.
-func (m *Middleware) readFields(own *statusSource, w http.ResponseWriter, x *exchange) bool {
-	writer := own.fields.writerIn(w)
-	fields := m.fieldsOf(own, writer.Type())
+func (s *fieldSource) readFields(w http.ResponseWriter, x *exchange) bool {
+	writer := s.writerIn(w)
+	fields := knownWriters.of(writer.Type())
 	if fields == nil {
 		return false
 	}
@@ -91,32 +94,50 @@ func (s *fieldSource) writerIn(w http.ResponseWriter) reflect.Value {
 	return reflect.ValueOf(w).Elem().FieldByIndex(s.inside).Elem()
 }
 
-// fieldsOf returns where writers of a type keep what is known of an answer, or nil where that cannot be told. Then no writer of the source
-// is asked again.
-func (m *Middleware) fieldsOf(own *statusSource, writer reflect.Type) *answerFields {
-	s := own.fields
-	if writer == s.first.writer {
-		return s.first
+// writerTypes are net/http's types of writers that the process has met: one for HTTP/1, one for HTTP/2.
+type writerTypes struct {
+	mu  sync.Mutex
+	met []*answerFields
+}
+
+var knownWriters = &writerTypes{}
+
+// paths returns the path to the status for each type that was met.
+func (k *writerTypes) paths() map[reflect.Type][]int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	all := map[reflect.Type][]int{}
+	for _, fields := range k.met {
+		all[fields.writer] = fields.status
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, fields := range s.others {
+	return all
+}
+
+// of returns where writers of a type keep what is known of an answer, or nil where that cannot be told.
+func (k *writerTypes) of(writer reflect.Type) *answerFields {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, fields := range k.met {
 		if fields.writer == writer {
 			return fields
 		}
 	}
 	fields := fieldsOfNetHTTP(writer)
-	if fields == nil || len(s.others) == maxOthers {
-		s.unreadable = true
-		own.writer = nil
-		return nil
+	if fields != nil {
+		k.met = append(k.met, fields)
 	}
-	s.others = append(s.others, fields)
 	return fields
 }
 
-// reportUnread reports a tracked request of which only the end is known: it says nothing about the service.
-func (m *Middleware) reportUnread(p *tracked) {
+// reportUnread reports a tracked request of which only the end is known: it says nothing about the service. No writer of the source is
+// asked again.
+func (m *Middleware) reportUnread(p *tracked, own *statusSource) {
+	m.mu.Lock()
+	own.fields.unreadable = true
+	if m.source.fields == own.fields {
+		m.source.writer = nil
+	}
+	m.mu.Unlock()
 	m.breaker.Done(m.breaker.PermitAt(p.at), breaker.Unknown, m.policy, m.redis.Timeout)
 }
 
@@ -138,11 +159,7 @@ func newFieldSource(w http.ResponseWriter) *fieldSource {
 	}
 	s := &fieldSource{inside: inside}
 	first := s.writerIn(w)
-	if !first.IsValid() {
-		return nil
-	}
-	s.first = fieldsOfNetHTTP(first.Type())
-	if s.first == nil {
+	if !first.IsValid() || knownWriters.of(first.Type()) == nil {
 		return nil
 	}
 	return s

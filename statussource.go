@@ -88,14 +88,17 @@ func (m *Middleware) noteProtocolSwitch(r *http.Request) {
 // reportTracked reports a tracked request to the breaker.
 func reportTracked(m *Middleware, p *tracked, own *statusSource) {
 	x := p.exchange()
-	x.dated = p.r.ProtoMajor < 3 && len(x.header["Date"]) > 0 // HTTP/3's own writer sets one when the answer begins
+	x.dated = p.r.ProtoMajor < 3 && len(x.header["Date"]) > 0 // HTTP/3's own writer sets one when the answer begins, those for less do not
 	if own.fields != nil {
-		if !m.readFields(own, p.w, x) {
-			m.reportUnread(p)
+		if !own.fields.readFields(p.w, x) {
+			m.reportUnread(p, own)
 			return
 		}
 	} else {
 		own.callMethods(p.w, x)
+	}
+	if x.finished && x.status < http.StatusOK {
+		reportSwitch(m, p)
 	}
 	m.reportOutcome(x, p.at)
 }

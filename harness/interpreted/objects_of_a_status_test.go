@@ -16,7 +16,8 @@ import (
 )
 
 // TestObjects_ofAStatus is TestObjects where Traefik does not watch answers itself: the status is read from net/http's own writer, behind
-// Traefik's recovery middleware. A route learns the first such type at its first request. Any other writer goes through a recorder.
+// Traefik's recovery middleware. A route knows the types of writers that the process has met when it learns its first. Any other writer
+// goes through a recorder.
 func TestObjects_ofAStatus(t *testing.T) {
 	server := redistest.Start(t)
 	create := plugin(t)
@@ -28,13 +29,14 @@ func TestObjects_ofAStatus(t *testing.T) {
 		recorder     bool
 		most         float64
 	}{
+		{name: "both, HTTP/2 that nobody had met when the route learned HTTP/1", limits: true, first: http1, proto: http2, most: 250},
 		{name: "a healthy circuit, HTTP/1", first: http1, proto: http1, most: 105},
 		{name: "a healthy circuit, HTTP/2", first: http2, proto: http2, most: 105},
-		{name: "both, HTTP/1", limits: true, first: http1, proto: http1, most: 116},
-		{name: "both, HTTP/2", limits: true, first: http2, proto: http2, most: 116},
-		{name: "both, HTTP/2 after HTTP/1", limits: true, first: http1, proto: http2, most: 150},
-		{name: "both, HTTP/1 after HTTP/2", limits: true, first: http2, proto: http1, most: 150},
-		{name: "both, through a recorder", limits: true, recorder: true, first: http1, proto: http1, most: 400},
+		{name: "both, HTTP/1", limits: true, first: http1, proto: http1, most: 119},
+		{name: "both, HTTP/2", limits: true, first: http2, proto: http2, most: 119},
+		{name: "both, HTTP/2 after HTTP/1", limits: true, first: http1, proto: http2, most: 119},
+		{name: "both, HTTP/1 after HTTP/2", limits: true, first: http2, proto: http1, most: 119},
+		{name: "both, through a recorder", limits: true, recorder: true, first: http1, proto: http1, most: 475},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			handler := create(row.name, func(config reflect.Value) {
