@@ -8,13 +8,17 @@ import (
 	"github.com/resilient-gateway/resilience/breaker"
 )
 
-// Where Traefik does not watch answers itself, its recovery middleware is the only one around net/http's own writer. That has a field
-// for the status, which is read by reflection: after the next handler has returned or panicked, in the goroutine that called it, and
-// before the server ends the answer. Nobody else writes the field: informational answers leave it as it is, for HTTP/1 and for HTTP/2, and
-// it stays 0 where the connection was taken over. A middleware that answers from another goroutine hands on another type of writer.
+// Where Traefik does not watch answers itself, only its recovery middleware is around net/http's own writer. That writer has a field for
+// the status, which is read by reflection:
 //
-// The type of the writer is the same for HTTP/1 and HTTP/2, and net/http's behind it differs. The fields are looked up by name at the
-// first request with each, and only in structs that look as expected. There is a recorder for anything else.
+//   - It is read after the next handler has returned or panicked, in the goroutine that called it, and before the server ends the answer.
+//     Only WriteHeader and Write set it, which the next handler calls, so nobody writes it meanwhile. A middleware that lets go of a
+//     handler before it has returned gives it another writer, of another type.
+//   - Informational answers leave it as it is. It stays 0 where nothing was written, and where the connection was taken over.
+//   - The type of the writer is the same for HTTP/1 and HTTP/2. That of net/http's own writer behind it differs, and is looked at for
+//     each request.
+//   - Fields are looked up by name at the first request with a type, and only in structs that look as expected. Another version of
+//     Traefik or Go may have others: then there is a recorder.
 
 // fieldSource finds net/http's own writers behind writers of one type.
 type fieldSource struct {
@@ -30,8 +34,8 @@ type answerFields struct {
 }
 
 // newFieldReporter is newReporter for writers that lead to net/http's own. It knows the types that the process has met when it is made,
-// which are all types as a rule: a route makes it after its first requests, and every route has learned for all. A type that comes later
-// costs one lock more.
+// which are usually all: each route adds those that it meets, and a route makes the report after its first requests. A type that comes
+// later is looked up with a lock.
 func (m *Middleware) newFieldReporter(own *statusSource) func(*tracked) {
 	failing, valueOf, toInt, typeOf, elem, byIndex := m.view.Failing, reflect.ValueOf, valueInt, valueType, valueElem, valueFieldByIndex
 	inside, paths := own.fields.inside, knownWriters.paths()

