@@ -16,6 +16,7 @@ import (
 
 // The selectors would be values.
 const (
+	statusOK            = http.StatusOK
 	tooManyRequests     = http.StatusTooManyRequests
 	internalServerError = http.StatusInternalServerError
 	serviceUnavailable  = http.StatusServiceUnavailable
@@ -37,7 +38,8 @@ func (m *Middleware) fastBoth() http.HandlerFunc {
 	)
 	m.check = func(on bool) { checks = on }
 	hand, held, next, view, own := m.cache, m.cache.Grants, m.next, m.view, m.source
-	land := m.report
+	report := m.report
+	m.setReport = func(of func(*tracked)) { report = of }
 	since, begun, typeOf := time.Since, start, reflect.TypeOf
 	ofHeader, ofConnection, header := m.header != "", m.keySource.OfConnection(), m.header
 	derived := !ofConnection
@@ -104,7 +106,7 @@ func (m *Middleware) fastBoth() http.HandlerFunc {
 			return
 		}
 		p := tracked{w: w, r: r, at: now}
-		defer land(&p)
+		defer report(&p)
 		next.ServeHTTP(w, r)
 		p.finished = true
 	}
@@ -185,7 +187,8 @@ func (m *Middleware) fastBreak() http.HandlerFunc {
 	)
 	m.check = func(on bool) { checks = on }
 	next, view, own := m.next, m.view, m.source
-	land := m.report
+	report := m.report
+	m.setReport = func(of func(*tracked)) { report = of }
 	since, begun, typeOf := time.Since, start, reflect.TypeOf
 	return func(w http.ResponseWriter, r *http.Request) {
 		//lint:ignore S1021 the interpreter makes two values for :=
@@ -213,7 +216,7 @@ func (m *Middleware) fastBreak() http.HandlerFunc {
 			return
 		}
 		p := tracked{w: w, r: r, at: now}
-		defer land(&p)
+		defer report(&p)
 		next.ServeHTTP(w, r)
 		p.finished = true
 	}
