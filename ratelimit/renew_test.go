@@ -43,7 +43,7 @@ func tokenOf(hand *Cache, raw string) int64 {
 func endOf(hand *Cache, raw string) int64 {
 	hand.lock.Lock()
 	defer hand.lock.Unlock()
-	return hand.Grants[raw].leaseEnds
+	return hand.Grants[raw].ends
 }
 
 func TestRenew_whoAsksTakesThoseAlongThatWait(t *testing.T) {
@@ -91,7 +91,7 @@ func TestRenew_whatWasAskedForSinceIsLeftAlone(t *testing.T) {
 	calls := atomic.LoadInt64(&counted.calls)
 	l.Mu.Lock()
 	hand.queue.renewals = []string{headers.Kind + raw(0), headers.Kind + "x"}
-	cannotJoin(hand, l.Now())
+	cannotJoinLocked(hand, l.Now())
 	l.Mu.Unlock()
 	landed := func() bool { return atomic.LoadInt64(&counted.calls) == calls+1 && idle(l) == 1 }
 	require.Eventually(t, landed, 5*time.Second, time.Millisecond)
@@ -105,7 +105,7 @@ func TestRenew_givesBackWhatIsLeft(t *testing.T) {
 	atomic.StoreInt64(ahead, 61*second)
 	require.Equal(t, int64(1), request(hand, raw(0)))
 	b := &batch{number: 99, cache: hand, limit: hand.limit}
-	left, lease := tokenOf(hand, raw(0)), hand.Grants[raw(0)].leaseNumber
+	left, lease := tokenOf(hand, raw(0)), lookup(l, headers.Kind+raw(0)).number
 	l.Mu.Lock()
 	addRenewals(l, b, l.Now())
 	l.Mu.Unlock()
