@@ -85,18 +85,12 @@ func AllowID(cache *Cache, id string, now int64) int64 {
 func AllowKey(cache *Cache, id, key string, now int64) (int64, error) {
 	l := cache.limiter
 	lease := lookup(l, key)
-	if lease != nil && lease.limit == cache.limit {
-		if verdict := spendLocked(&lease.Grant, now); verdict != 0 {
-			put(cache, id, &lease.Grant)
-			l.Mu.Unlock()
+	if lease != nil {
+		if verdict := allowByLease(cache, lease, id, key, now); verdict != 0 {
 			return verdict, nil
 		}
-		if lease.Tokens > 0 && now < lease.ends {
-			put(cache, id, &lease.Grant)
-			return takeAndRenew(cache, &lease.Grant, key, now), nil
-		}
 	}
-	b := cache.queue.open
+	b := cache.lane.open
 	if b == nil {
 		b = cache.openBatch
 		if cannotJoinLocked(cache, now) {
@@ -116,11 +110,29 @@ func AllowKey(cache *Cache, id, key string, now int64) (int64, error) {
 		sealLocked(b)
 	}
 	if now >= b.sendAt {
-		sendIfOverdue(b, now)
+		sendIfOverdueLocked(l, b, now)
 	}
 	l.Mu.Unlock()
 	b.done.Wait()
 	return verdictAt(b, place)
+}
+
+// allowByLease decides by the lease of a key, and caches its grant. It returns 0 where that decides nothing. Mu must be held, and is
+// released unless it returns 0.
+func allowByLease(cache *Cache, lease *Lease, id, key string, now int64) int64 {
+	if lease.limit != cache.limit {
+		return 0
+	}
+	if verdict := spendLocked(&lease.Grant, now); verdict != 0 {
+		put(cache, id, &lease.Grant)
+		cache.lock.Unlock()
+		return verdict
+	}
+	if lease.Tokens > 0 && now < lease.ends {
+		put(cache, id, &lease.Grant)
+		return takeAndRenew(cache, &lease.Grant, key, now)
+	}
+	return 0
 }
 
 // allowByKey makes the key of an identity, and asks by that. Mu must be held, and is released.

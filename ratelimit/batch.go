@@ -1,12 +1,16 @@
 package ratelimit
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/resilient-gateway/resilience/internal/store"
+)
 
 // One batch in flight gathers the next one behind it, which is what makes a call cheap. More are in flight where Redis is far away.
 const (
 	maxBatch     = 256  // requests
-	maxInFlight  = 16   // batches
-	sendInterval = 5000 // microseconds after the last batch was sent, until another one is though that has no reply
+	maxInFlight  = 16   // trips
+	sendInterval = 5000 // microseconds after the last trip was sent, until another one is though that has no reply
 )
 
 // When the CPU is saturated and Redis is close, batches are kept small, so that requests queue for Redis in order instead of competing
@@ -40,6 +44,7 @@ type batch struct {
 	cache       *Cache // whose requests may join by their identities
 	limit       *Limit
 	sendAt      int64    // from then on it may be sent though another one is in flight
+	deadline    int64    // of its oldest request
 	lastPlace   int      // the place of the last identity that there is room for
 	ids         []string // of the requests that joined by those
 	keys        []string // of the others; when it is sent, of all
@@ -47,23 +52,18 @@ type batch struct {
 	returns     []int    // places that return a lease, which must not happen twice
 	prefetching []*Lease // for which it asks for the next lease
 	payments    []*payment
-	newLease    *Lease         // of the keys that were not known before; prefetchedAt is when the oldest request came
+	newLease    *Lease         // of the keys that were not known before
+	call        *store.Call    // that it makes
 	done        sync.WaitGroup // until all below is there
 
 	sentAt        int64
 	replySeq      int64 // number of the last reply before it was sent
 	borrowedTotal int64 // tokens borrowed until its first request joined
 
-	grantedAt  int64    // the verdict on a request that got its token
+	grantedAt  int64    // the verdict on a request that got its token; 0: not done
 	allGranted bool     // all did
 	answers    []string // to each, if not
 	err        error
-}
-
-// queue is where requests under one limit meet.
-type queue struct {
-	open     *batch   // that has begun and may be joined, or nil
-	renewals []string // keys whose leases are to be renewed
 }
 
 // newBatchLocked makes the batch that the cache's next request begins. The worker has it written out.
@@ -77,46 +77,19 @@ func newBatchLocked(cache *Cache) {
 	cache.openBatch = b
 }
 
-// cannotJoinLocked reports whether the cache's batch is closed to new requests: Redis is unavailable, or another cache's batch under the
-// same limit is open. Otherwise it enqueues the batch if that has not begun, and sends it if it is overdue.
-func cannotJoinLocked(cache *Cache, now int64) bool {
-	l, queue, b := cache.limiter, cache.queue, cache.openBatch
-	if queue.open == nil {
-		if l.Unavailable.Load() {
-			return true
-		}
-		queue.open = b
-		b.newLease.prefetchedAt = now
-		b.borrowedTotal = l.borrowedTotal
-		b.lastPlace = l.batchCap - 1
-		l.pending = append(l.pending, b)
-		if l.inFlight == 0 {
-			startWorkerLocked(l, now)
-		}
-	} else if queue.open != b {
-		return true
-	}
-	b.sendAt = l.nextSend
-	if now >= b.sendAt {
-		sendIfOverdue(b, now)
-	}
-	return false
-}
-
-// sendIfOverdue sends a batch that has waited for long. Mu must be held.
-func sendIfOverdue(b *batch, now int64) {
-	l := b.cache.limiter
-	if maySendLocked(l, now) {
-		startWorkerLocked(l, now)
-	}
-	b.sendAt = l.nextSend
+// beginLocked opens a batch: its first request joins, or leases are to be renewed.
+func beginLocked(l *Limiter, b *batch, now int64) {
+	b.cache.lane.open = b
+	b.newLease.prefetchedAt = now
+	b.borrowedTotal = l.borrowedTotal
+	b.lastPlace = l.batchCap - 1
+	b.deadline = now + b.cache.timeout
 }
 
 // sealLocked closes a batch to further requests.
 func sealLocked(b *batch) {
-	cache := b.cache
-	if cache.queue.open == b {
-		cache.queue.open = nil
-		newBatchLocked(cache)
+	if b.cache.lane.open == b {
+		b.cache.lane.open = nil
+		newBatchLocked(b.cache)
 	}
 }

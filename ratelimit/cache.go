@@ -16,8 +16,8 @@ type Cache struct {
 	lock       sync.Locker // the limiter's Mu
 	limiter    *Limiter
 	limit      *Limit
-	queue      *queue
-	timeout    time.Duration // of a request, for Redis
+	lane       *lane
+	timeout    int64 // of a request, for Redis; microseconds
 	keyMaker   KeyMaker
 	maxJoinLen int   // an identity that is longer joins a batch by its key
 	lastErr    error // of the last undecided request
@@ -48,11 +48,8 @@ func NewCache(l *Limiter, limit *Limit, timeout time.Duration, keyMaker KeyMaker
 	}
 	l.Mu.Lock()
 	defer l.Mu.Unlock()
-	if l.queues[limit] == nil {
-		l.queues[limit] = &queue{}
-	}
 	cache := &Cache{
-		Grants: map[string]*Grant{}, lock: l.Mu, limiter: l, limit: limit, queue: l.queues[limit], timeout: timeout,
+		Grants: map[string]*Grant{}, lock: l.Mu, limiter: l, limit: limit, lane: laneOf(l, limit, timeout.Microseconds()), timeout: timeout.Microseconds(),
 		keyMaker: keyMaker, maxJoinLen: maxJoinLen,
 	}
 	newBatchLocked(cache)

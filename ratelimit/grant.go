@@ -28,14 +28,12 @@ type Draw struct {
 	Limit *Limit
 }
 
-// planOf returns the plan that draws on one limit: the same one each time.
+// planOf returns the plan that draws on one limit: the same one each time. Mu must be held.
 func planOf(l *Limiter, limit *Limit) *Plan {
-	plan := l.plans[limit]
-	if plan == nil {
-		plan = &Plan{Draws: []Draw{{Limit: limit}}}
-		l.plans[limit] = plan
+	if l.plans[limit] == nil {
+		l.plans[limit] = &Plan{Draws: []Draw{{Limit: limit}}}
 	}
-	return plan
+	return l.plans[limit]
 }
 
 // spendLocked decides by a grant alone, as AllowCached does.

@@ -61,23 +61,11 @@ type Limiter struct {
 
 	// Guarded by Mu.
 	table
-	overflow      map[*Limit]*Lease // for all keys that there is no room for
+	queue
+	workers
 	plans         map[*Limit]*Plan  // of one draw each
-	queues        map[*Limit]*queue
-	pending       []*batch // to be sent, in order; the last one of a queue may still be joined
-	claimed       int      // how many of the first may be sent; a worker is on its way to each
-	batchCap      int      // requests that may join a batch
-	inFlight      int      // batches that are claimed, or sent and not answered
-	nextSend      int64    // from then on another batch may be sent though some are in flight
-	batchSeq      int64    // number of the last batch
-	borrowedTotal int64    // tokens borrowed so far, in all leases
-	replySeq      int64    // number of the last reply
-	minRTT        int64    // duration of the fastest of the last few hundred replies, or a little more
-	idleWorkers   int      // workers that wait for a batch
-	closed        bool     // workers do not wait any more
-
-	workReady *sync.Cond // signals an idle worker; Close wakes all of them
-	worker    func()     // runs a worker
+	overflow      map[*Limit]*Lease // for all keys that there is no room for
+	borrowedTotal int64             // tokens borrowed so far, in all leases
 }
 
 // New returns a limiter, which is to be closed when it is no longer needed. It asks Redis nothing.
@@ -95,7 +83,7 @@ func New(settings Settings) *Limiter {
 	}
 	l := &Limiter{
 		Settings: settings, keyHeads: keyHeadsOf(settings.Prefix), contendedCap: contendedCapOf(runtime.GOMAXPROCS(0)), table: newTable(),
-		overflow: map[*Limit]*Lease{}, plans: map[*Limit]*Plan{}, queues: map[*Limit]*queue{}, batchCap: maxBatch, minRTT: sendInterval,
+		plans: map[*Limit]*Plan{}, overflow: map[*Limit]*Lease{}, queue: newQueue(),
 	}
 	initWorkers(l)
 	return l

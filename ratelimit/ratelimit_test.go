@@ -396,7 +396,7 @@ func TestAllow_aKeyTwiceInABatch(t *testing.T) {
 	gathered := func() (n int) {
 		l.Mu.Lock()
 		defer l.Mu.Unlock()
-		if b := hand.queue.open; b != nil {
+		if b := hand.lane.open; b != nil {
 			n = len(b.keys)
 		}
 		return n

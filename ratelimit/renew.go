@@ -3,21 +3,27 @@ package ratelimit
 // A long lease is renewed in its second half, in the background: its client continues to spend what it has, and the key waits for the
 // next batch, which takes it along. So hardly any client that comes again within a minute ever waits for Redis.
 const (
-	renewTogether = 8  // keys that wait for a batch; when there are more, they get one for themselves
-	maxRenewals   = 32 // in a batch
+	renewTogether = 8  // keys that wait for a trip; when there are as many, they get one for themselves
+	maxRenewals   = 32 // in a trip
 )
+
+// renewal is a lease to be renewed.
+type renewal struct {
+	key   string
+	cache *Cache // that a request came by
+}
 
 // takeAndRenew takes a token of a grant that is to be renewed, and puts the key on the list of renewals. It returns the verdict.
 // Mu must be held, and is released.
 func takeAndRenew(cache *Cache, g *Grant, key string, now int64) int64 {
-	l, queue := cache.limiter, cache.queue
+	l := cache.limiter
 	g.Tokens--
 	g.Until = g.ends // the next requests spend the rest meanwhile
 	if !l.Unavailable.Load() {
 		g.renewing = true
-		queue.renewals = append(queue.renewals, key)
-		if len(queue.renewals) >= renewTogether && queue.open == nil {
-			cannotJoinLocked(cache, now) // begins the batch
+		l.renewals = append(l.renewals, renewal{key: key, cache: cache})
+		if len(l.renewals) >= renewTogether && len(l.pending) == 0 {
+			cannotJoinLocked(cache, now) // begins a batch
 		}
 	}
 	healthy := now < *l.HealthyUntil
@@ -28,23 +34,34 @@ func takeAndRenew(cache *Cache, g *Grant, key string, now int64) int64 {
 	return 1
 }
 
-// addRenewals lets a batch that is about to be sent renew leases, in exchange for what is left of them. Mu must be held.
-func addRenewals(l *Limiter, b *batch, now int64) {
-	queue := b.cache.queue
-	keys := queue.renewals
-	queue.renewals = nil
-	if len(keys) > maxRenewals {
-		queue.renewals = keys[maxRenewals:]
-		keys = keys[:maxRenewals]
+// addRenewals lets a trip that is about to be sent renew leases, in exchange for what is left of them. It returns the trip, which may have
+// more batches then. Mu must be held.
+func addRenewals(l *Limiter, trip []*batch, now int64) []*batch {
+	renewals := l.renewals
+	l.renewals = nil
+	if len(renewals) > maxRenewals {
+		l.renewals = renewals[maxRenewals:]
+		renewals = renewals[:maxRenewals]
 	}
-	for _, key := range keys {
-		lease := lookup(l, key)
-		if lease == nil || !lease.renewing || lease.prefetchBatch != 0 || lease.limit != b.limit {
+	for _, one := range renewals {
+		lease := lookup(l, one.key)
+		if lease == nil || !lease.renewing || lease.prefetchBatch != 0 || lease.limit != one.cache.limit {
 			continue // it was asked for since, or forgotten
+		}
+		b := batchOf(trip, one.cache.lane)
+		if b == nil {
+			if one.cache.lane.open != nil {
+				l.renewals = append(l.renewals, one) // for the later trip where that batch waits
+				continue
+			}
+			b = one.cache.openBatch
+			beginLocked(l, b, now)
+			trip = append(trip, b)
 		}
 		arg, returns := argAndPrefetch(lease, b, len(b.keys), 0, now)
 		lease.requests = 0
 		addArg(b, lease, arg, returns, len(b.keys))
-		b.keys = append(b.keys, key)
+		b.keys = append(b.keys, one.key)
 	}
+	return trip
 }

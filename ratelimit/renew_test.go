@@ -90,7 +90,7 @@ func TestRenew_whatWasAskedForSinceIsLeftAlone(t *testing.T) {
 	l, hand, _ := leases(t, counted, 1)
 	calls := atomic.LoadInt64(&counted.calls)
 	l.Mu.Lock()
-	hand.queue.renewals = []string{headers.Kind + raw(0), headers.Kind + "x"}
+	l.renewals = []renewal{{headers.Kind + raw(0), hand}, {headers.Kind + "x", hand}}
 	cannotJoinLocked(hand, l.Now())
 	l.Mu.Unlock()
 	landed := func() bool { return atomic.LoadInt64(&counted.calls) == calls+1 && idle(l) == 1 }
@@ -107,7 +107,7 @@ func TestRenew_givesBackWhatIsLeft(t *testing.T) {
 	b := &batch{number: 99, cache: hand, limit: hand.limit}
 	left, lease := tokenOf(hand, raw(0)), lookup(l, headers.Kind+raw(0)).number
 	l.Mu.Lock()
-	addRenewals(l, b, l.Now())
+	addRenewals(l, []*batch{b}, l.Now())
 	l.Mu.Unlock()
 	require.Equal(t, []string{headers.Kind + raw(0)}, b.keys)
 	require.Len(t, b.args, 1)
@@ -126,5 +126,5 @@ func TestRenew_whileRedisIsAwayALeaseIsSpentToItsEnd(t *testing.T) {
 	}
 	require.Equal(t, int64(Undecided), request(hand, raw(0)))
 	require.ErrorIs(t, LastErr(hand), store.ErrUnavailable)
-	require.Empty(t, hand.queue.renewals)
+	require.Empty(t, l.renewals)
 }

@@ -1,10 +1,8 @@
 package ratelimit
 
 import (
-	"fmt"
 	"runtime"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/resilient-gateway/resilience/internal/store"
@@ -17,40 +15,13 @@ var (
 	leaseWire = store.Word(leaseText)
 )
 
-// maySendLocked reports whether one more of the pending batches may be sent.
-func maySendLocked(l *Limiter, now int64) bool {
-	return len(l.pending) > l.claimed && (l.inFlight == 0 || l.inFlight < maxInFlight && now >= l.nextSend)
-}
-
-// startWorkerLocked claims the next batch for a worker, an idle one or a new one.
-func startWorkerLocked(l *Limiter, now int64) {
-	l.claimed++
-	l.inFlight++
-	l.nextSend = now + sendInterval
-	if l.idleWorkers > 0 {
-		l.idleWorkers--
-		l.workReady.Signal()
-	} else {
-		go l.worker()
-	}
-}
-
-// initWorkers makes what the workers of a limiter need.
-func initWorkers(l *Limiter) {
-	l.workReady = sync.NewCond(l.Mu)
-	// Made here, and not where a request starts it: the interpreter keeps the whole frame in which a function was made.
-	l.worker = func() {
-		defer func() { recover() }()
-		batchWorker(l)
-	}
-}
-
-// batchWorker asks Redis for one batch after the other, and waits where there is none.
+// batchWorker asks Redis for one trip after the other, and waits where there is none.
 //
-// It is one loop with all that most batches need written out. The interpreter makes the locals of a function when it is entered: here
-// once for all batches and all their keys, where a function for each step would make three hundred for each batch.
+// It is one loop with all that most trips need written out. The interpreter makes the locals of a function when it is entered: here
+// once for all trips and all their keys, where a function for each step would make three hundred for each trip.
 func batchWorker(l *Limiter) {
 	var (
+		trip             []*batch
 		b, next          *batch
 		cache            *Cache
 		limit            *Limit
@@ -62,26 +33,30 @@ func batchWorker(l *Limiter) {
 		key, kind        string
 		place, maxJoin   int
 		now, repliedAt   int64
-		rtt              int64
+		rtt, due         int64
 		coldBefore       int64
 		odd, unlocked    bool
+		refresher        BreakerRefresher
 		refreshes        bool // the breaker's view
 	)
+	state := startWork(l)
 	unlocked = true
 	defer func() {
 		if reason := recover(); reason != nil {
-			abortBatch(l, b, unlocked, reason)
+			abortTrip(l, state, unlocked, reason)
 		}
 	}()
 	heads, headsLen, run, clock := l.keyHeads, len(l.keyHeads), l.Store.Run, l.Now
 	zero := time.Now().Add(-time.Duration(clock()) * time.Microsecond)
+	state.zero = zero
 	l.Mu.Lock()
 	unlocked = false
 	now = clock()
 	for {
-		// 1. Wait until a batch is claimed.
+		// 1. Wait until a trip is claimed.
 		for l.claimed == 0 {
 			if l.closed {
+				endWorkLocked(l, state)
 				l.Mu.Unlock()
 				return
 			}
@@ -92,97 +67,122 @@ func batchWorker(l *Limiter) {
 			now = clock()
 		}
 
-		// 2. Take it, and close it to further requests: newBatchLocked, written out.
+		// 2. Take it.
 		l.claimed--
-		b = l.pending[0]
+		trip = l.pending[0]
+		state.trip = trip
 		l.pending = l.pending[1:]
 		l.nextSend = now + sendInterval
-		b.sentAt = now
-		b.replySeq = l.replySeq
-		limit = b.limit
-		cache = b.cache
-		if cache.queue.open == b {
-			cache.queue.open = nil
-			l.batchSeq++
-			next = &batch{number: l.batchSeq, cache: cache, limit: limit, newLease: &Lease{limit: limit, common: true, usage: usage{requests: 1}}}
-			next.done.Add(1)
-			cache.openBatch = next
+		if l.renewals != nil {
+			trip = addRenewals(l, trip, now)
+			state.trip = trip
 		}
-		if cache.queue.renewals != nil {
-			addRenewals(l, b, now)
+		b = trip[0]
+		due = b.deadline
+		refresher = b.cache.Refresher
+		if len(trip) > 1 {
+			due = earliestDeadline(trip)
+			refresher = refresherOf(trip)
 		}
 
-		// 3. Make the keys of the requests that joined by their identities, and what each asks for: bucketKey, lookup and argFor, written
-		// out for the keys of which nothing is known. Their words are a head and the key, where all keys are safe and short.
-		kind = cache.keyMaker.Kind
-		maxJoin = cache.keyMaker.MaxJoin
-		place = len(b.keys)
-		odd = false // there are keys that no head is for
-		keys = append(b.keys, b.ids...)
-		b.keys = keys
-		words = make([]string, len(keys), 2*len(keys)+2)
-		if place > 0 {
-			makeWireKeys(l, keys[:place], words)
-		}
-		recent = l.recent
-		previous = l.previous
-		newLease = b.newLease
-		coldBefore = now - limit.coldAfter
-		for _, id := range b.ids {
-			key = kind + id
-			if len(id) > maxJoin || id == "" {
-				key = cache.keyMaker.Key(id)
+		// 3. Make a call of each of its batches.
+		calls = nil
+		for _, b = range trip {
+			// Close it to further requests: sealLocked, written out.
+			b.sentAt = now
+			b.replySeq = l.replySeq
+			limit = b.limit
+			cache = b.cache
+			if cache.lane.open == b {
+				cache.lane.open = nil
+				l.batchSeq++
+				next = &batch{number: l.batchSeq, cache: cache, limit: limit, newLease: &Lease{limit: limit, common: true, usage: usage{requests: 1}}}
+				next.done.Add(1)
+				cache.openBatch = next
 			}
-			lease = recent[key]
-			if lease == nil {
-				lease = previous[key]
+
+			// Make the keys of the requests that joined by their identities, and what each asks for: bucketKey, lookup and argFor, written
+			// out for the keys of which nothing is known. Their words are a head and the key, where all keys are safe and short.
+			kind = cache.keyMaker.Kind
+			maxJoin = cache.keyMaker.MaxJoin
+			place = len(b.keys)
+			odd = false // there are keys that no head is for
+			keys = append(b.keys, b.ids...)
+			b.keys = keys
+			words = make([]string, len(keys), 2*len(keys)+2)
+			if place > 0 {
+				makeWireKeys(l, keys[:place], words)
 			}
-			if lease == nil || lease.common && lease.prefetchedAt < coldBefore && lease.limit == limit {
-				recent[key] = newLease // it asks for one token
-			} else {
-				askForKnown(l, b, key, lookup(l, key), place, now)
+			recent = l.recent
+			previous = l.previous
+			newLease = b.newLease
+			coldBefore = now - limit.coldAfter
+			for _, id := range b.ids {
+				key = kind + id
+				if len(id) > maxJoin || id == "" {
+					key = cache.keyMaker.Key(id)
+				}
+				lease = recent[key]
+				if lease == nil {
+					lease = previous[key]
+				}
+				if lease == nil || lease.common && lease.prefetchedAt < coldBefore && lease.limit == limit {
+					recent[key] = newLease // it asks for one token
+				} else {
+					askForKnown(l, b, key, lookup(l, key), place, now)
+				}
+				keys[place] = key
+				if len(key) < headsLen {
+					words[place] = heads[len(key)] + key
+				} else {
+					odd = true
+				}
+				place++
 			}
-			keys[place] = key
-			if len(key) < headsLen {
-				words[place] = heads[len(key)] + key
-			} else {
-				odd = true
+			if odd || strings.Trim(strings.Join(keys, ""), l.Safe) != "" {
+				makeWireKeys(l, keys, words)
 			}
-			place++
+			words = append(words, limit.wire, leaseWire)
+			if b.args != nil {
+				words = append(words, b.args...)
+			}
+			call = &store.Call{Script: script, Number: place, Words: words}
+			if b.returns != nil {
+				returnOnce(call, b)
+			}
+			b.call = call
+			calls = append(calls, call)
 		}
-		if odd || strings.Trim(strings.Join(keys, ""), l.Safe) != "" {
-			makeWireKeys(l, keys, words)
-		}
-		words = append(words, limit.wire, leaseWire)
-		if b.args != nil {
-			words = append(words, b.args...)
-		}
-		call = &store.Call{Script: script, Number: place, Words: words}
-		if b.returns != nil {
-			returnOnce(call, b)
-		}
-		calls = []*store.Call{call}
-		refreshes = now >= *l.HealthyUntil && cache.Refresher != nil
 
 		// 4. Ask Redis, with the breaker's own call where its view is to be refreshed.
+		refreshes = now >= *l.HealthyUntil && refresher != nil
+		state.due = due
+		if !l.watched {
+			watchLocked(l, state)
+		}
 		l.Mu.Unlock()
 		unlocked = true
 		if refreshes {
-			calls = withPiggyback(calls, cache.Refresher.PiggybackCall(now))
+			place = len(calls)
+			calls = withPiggyback(calls, refresher.PiggybackCall(now))
 		}
-		run(calls, zero.Add(cache.timeout+time.Duration(newLease.prefetchedAt)*time.Microsecond))
+		run(calls, zero.Add(time.Duration(due)*time.Microsecond))
 		if refreshes {
-			finishAll(calls[1:])
+			finishPiggyback(calls, place)
 		}
 		now = clock()
 		l.Mu.Lock()
 		unlocked = false
-		if now >= *l.HealthyUntil && cache.Refresher != nil {
+		if now >= *l.HealthyUntil && refresher != nil {
 			unlocked = true
 			l.Mu.Unlock()
-			cache.Refresher.Extend(now)
+			refresher.Extend(now)
 			l.Mu.Lock()
 			unlocked = false
+		}
+		if state.abandoned {
+			l.Mu.Unlock()
+			return // the requests have been told; another worker has taken the place of this one
 		}
 
 		// 5. Apply the reply. Most say no more than that all requests have their tokens.
@@ -196,31 +196,34 @@ func batchWorker(l *Limiter) {
 		} else {
 			l.minRTT += (rtt - l.minRTT) / 256
 		}
-		b.err = call.Err
-		b.grantedAt = 1
-		if now < *l.HealthyUntil {
-			b.grantedAt = now
-		}
-		if call.Err == nil && l.borrowedTotal == b.borrowedTotal && strings.Count(call.Answer, plenty) == place {
-			b.allGranted = true
-			if b.payments != nil {
-				repay(b)
+		for _, b = range trip {
+			call = b.call
+			b.err = call.Err
+			if call.Err == nil && l.borrowedTotal == b.borrowedTotal && strings.Count(call.Answer, plenty) == len(b.keys) {
+				b.allGranted = true
+				if b.payments != nil {
+					repay(b)
+				}
+			} else {
+				applyReply(l, b, call, now)
 			}
-		} else {
-			applyReply(l, b, call, now)
+			if b.prefetching != nil {
+				endPrefetch(b)
+			}
+			b.grantedAt = 1
+			if now < *l.HealthyUntil {
+				b.grantedAt = now
+			}
+			b.done.Done()
 		}
-		if b.prefetching != nil {
-			endPrefetch(b)
-		}
+		state.trip = nil
+		l.inFlight--
 		if len(l.recent) >= halfOfKeys {
 			rotate(l)
 		}
 
-		// 6. Release the requests, and take the next batch: maySendLocked and startWorkerLocked, written out. Goroutines that are ready
-		// run first and may join it; how long they take says whether the CPU is saturated.
-		l.inFlight--
-		b.done.Done()
-		b = nil
+		// 6. Take the next trip: maySendLocked and startWorkerLocked, written out. The goroutines that are ready run first and may join
+		// it; how long they take shows whether the CPU is saturated.
 		if len(l.pending) > l.claimed && (l.inFlight == 0 || l.inFlight < maxInFlight && now >= l.nextSend) {
 			l.claimed++
 			l.inFlight++
@@ -236,49 +239,10 @@ func batchWorker(l *Limiter) {
 			if now-repliedAt > contendedAfter && l.minRTT < nearRTT {
 				l.batchCap = l.contendedCap
 			}
-			next = cache.queue.open
+			next = cache.lane.open
 			if next != nil {
 				next.lastPlace = l.batchCap - 1 - len(next.keys)
 			}
 		}
-	}
-}
-
-// abortBatch fails the batch that a panicking worker was handling or had claimed, so that its requests do not wait forever.
-func abortBatch(l *Limiter, b *batch, unlocked bool, reason interface{}) {
-	if unlocked {
-		l.Mu.Lock()
-	}
-	defer l.Mu.Unlock()
-	if b == nil {
-		if l.claimed == 0 {
-			return // another worker has taken it
-		}
-		l.claimed--
-		b = l.pending[0]
-		l.pending = l.pending[1:]
-	}
-	sealLocked(b)
-	l.inFlight--
-	b.allGranted = false
-	b.err = fmt.Errorf("ratelimit: panic: %v", reason)
-	endPrefetch(b)
-	b.done.Done()
-	if len(l.pending) > l.claimed && l.inFlight < maxInFlight {
-		startWorkerLocked(l, l.nextSend) // not the clock, which may be what panicked
-	}
-}
-
-// withPiggyback adds the breaker's call to those of a batch, if there is one.
-func withPiggyback(calls []*store.Call, piggyback *store.Call) []*store.Call {
-	if piggyback == nil {
-		return calls
-	}
-	return append(calls, piggyback)
-}
-
-func finishAll(calls []*store.Call) {
-	for _, call := range calls {
-		store.Finish(call)
 	}
 }
