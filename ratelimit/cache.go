@@ -5,108 +5,94 @@ import (
 	"time"
 )
 
-// Hand is a caller that asks under one limit, and its short way to the entries that it needs most, those that hold a lease or are
-// known to be empty: by a raw, which tells whose they are before there is a key. A token of a lease in hand may be taken, under
-// the limiter's Mu, without a call, which the interpreter makes dear.
+// Cache is one route's lookup from the identity of a request to its grant, so that a hit needs no bucket key. All its requests are
+// under one limit. It is safe for concurrent use; the limiter's Mu guards it. It holds at most maxGrants grants, those that hold a lease
+// or whose bucket is known to be empty.
 type Cache struct {
-	Grants    map[string]*Grant // the same map always
-	Refresher BreakerRefresher  // that requests need when Clear is over; nil: none
+	Grants    map[string]*Grant // always the same map
+	Refresher BreakerRefresher  // refreshes the breaker's view when HealthyUntil has passed; nil: none. Set before the first request
 
-	openBatch  *batch      // that a request joins by its raw, when it has begun; guarded by Mu
+	openBatch  *batch      // that a request joins by its identity
 	lock       sync.Locker // the limiter's Mu
 	limiter    *Limiter
 	limit      *Limit
-	queue      *queue
-	timeout    time.Duration // for an answer of Redis
+	lane       *lane
+	timeout    int64 // of a request, for Redis; microseconds
 	keyMaker   KeyMaker
-	maxJoinLen int   // no longer raw joins a batch without its key
-	lastErr    error // the last one; guarded by Mu
+	maxJoinLen int   // an identity that is longer joins a batch by its key
+	lastErr    error // of the last undecided request
 }
 
-// Naming says how a raw becomes a key. With the zero Naming it is one.
+// KeyMaker makes the key of a bucket from the identity of a request. The zero KeyMaker returns the identity itself.
 type KeyMaker struct {
-	Kind      string              // goes before a raw that is not empty and no longer than Longest
-	MaxJoin   int                 // bytes; -1: none is
-	Key       func(string) string // makes the key of any other
-	ManyToOne bool                // many raws stand for one key
+	Kind      string              // precedes an identity that is not empty and not longer than MaxJoin
+	MaxJoin   int                 // bytes; -1: every key is made by Key
+	Key       func(string) string // makes the key of any other identity
+	ManyToOne bool                // many identities have the same key
 }
 
-// A hand holds so many entries, and none by a longer raw: clients choose those.
 const (
-	maxGrants = 16384
-	maxIDLen  = 128
+	maxGrants = 16384 // in a cache
+	maxIDLen  = 128   // bytes of an identity in a cache: clients choose them
 )
 
-// NewHand returns an empty hand.
-func NewCache(l *Limiter, limit *Limit, timeout time.Duration, naming KeyMaker) *Cache {
-	if naming.Key == nil {
-		naming.MaxJoin = -1
-		naming.Key = func(raw string) string { return raw }
+// NewCache returns an empty cache for a route whose requests are under the limit and wait for Redis until the timeout.
+func NewCache(l *Limiter, limit *Limit, timeout time.Duration, keyMaker KeyMaker) *Cache {
+	if keyMaker.Key == nil {
+		keyMaker.MaxJoin = -1
+		keyMaker.Key = func(id string) string { return id }
 	}
-	fits := maxIDLen
-	if naming.ManyToOne {
-		fits = -1
+	maxJoinLen := maxIDLen
+	if keyMaker.ManyToOne {
+		maxJoinLen = -1
 	}
 	l.Mu.Lock()
 	defer l.Mu.Unlock()
-	if l.queues[limit] == nil {
-		l.queues[limit] = &queue{}
+	cache := &Cache{
+		Grants: map[string]*Grant{}, lock: l.Mu, limiter: l, limit: limit, lane: laneOf(l, limit, timeout.Microseconds()), timeout: timeout.Microseconds(),
+		keyMaker: keyMaker, maxJoinLen: maxJoinLen,
 	}
-	hand := &Cache{
-		Grants: map[string]*Grant{}, lock: l.Mu, limiter: l, limit: limit, queue: l.queues[limit], timeout: timeout,
-		keyMaker: naming, maxJoinLen: fits,
-	}
-	newBatch(hand)
-	return hand
+	newBatchLocked(cache)
+	return cache
 }
 
-// keyOf returns the key of a raw.
-func bucketKey(hand *Cache, raw string) string {
-	if raw == "" || len(raw) > hand.keyMaker.MaxJoin {
-		return hand.keyMaker.Key(raw)
+// bucketKey returns the key of an identity's bucket.
+func bucketKey(cache *Cache, id string) string {
+	if id == "" || len(id) > cache.keyMaker.MaxJoin {
+		return cache.keyMaker.Key(id)
 	}
-	return hand.keyMaker.Kind + raw
+	return cache.keyMaker.Kind + id
 }
 
-// keyLocked is keyOf with the limiter's Mu held, which it gives back meanwhile: to make a key takes long, and might panic.
-func bucketKeyLocked(hand *Cache, raw string) string {
-	hand.lock.Unlock()
+// bucketKeyLocked is bucketKey with Mu held, which it releases meanwhile: making a key takes long, and might panic.
+func bucketKeyLocked(cache *Cache, id string) string {
+	cache.lock.Unlock()
 	//lint:ignore S1021 the interpreter makes two values for :=
 	var key string
-	key = bucketKey(hand, raw)
-	hand.lock.Lock()
+	key = bucketKey(cache, id)
+	cache.lock.Lock()
 	return key
 }
 
-// Spend decides from what is in the hand: 1 says that a token of a lease was taken; 0 that Allow must be asked; a negative number
-// that the bucket is empty, and will have a token in so many microseconds. It says in one place what the middleware has written
-// out where a call is too dear.
-func AllowCached(hand *Cache, raw string, now int64) int64 {
-	hand.limiter.Mu.Lock()
-	verdict := spendLocked(hand.Grants[raw], hand.limit, now)
-	hand.limiter.Mu.Unlock()
-	return verdict
+// put caches a grant. Mu must be held.
+func put(cache *Cache, id string, g *Grant) {
+	if len(id) > maxIDLen {
+		return
+	}
+	if len(cache.Grants) >= maxGrants {
+		evictSome(cache)
+	}
+	cache.Grants[id] = g
 }
 
-// drop takes some out of a full hand: those that are still needed come back. Held stays the map that it was.
-func evictSome(hand *Cache) {
-	dropped := 0
-	for raw := range hand.Grants {
-		delete(hand.Grants, raw)
-		dropped++
-		if dropped == maxGrants/64 {
+// evictSome removes 1/64 of the grants of a full cache, any of them: those that are still needed come back.
+func evictSome(cache *Cache) {
+	removed := 0
+	for id := range cache.Grants {
+		delete(cache.Grants, id)
+		removed++
+		if removed == maxGrants/64 {
 			break
 		}
 	}
-}
-
-// hold puts an entry in the hand. mu is held.
-func put(hand *Cache, raw string, e *Grant) {
-	if len(raw) > maxIDLen {
-		return
-	}
-	if len(hand.Grants) >= maxGrants {
-		evictSome(hand)
-	}
-	hand.Grants[raw] = e
 }

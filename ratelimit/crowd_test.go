@@ -44,7 +44,8 @@ func joined(l *Limiter) []int {
 	l.Mu.Lock()
 	defer l.Mu.Unlock()
 	sizes := []int{}
-	for _, b := range l.pending {
+	for _, trip := range l.pending {
+		b := trip[0]
 		sizes = append(sizes, len(b.ids)+len(b.keys))
 	}
 	return sizes

@@ -1,101 +1,98 @@
 package ratelimit
 
-import (
-	"strings"
+import "strings"
 
-	"github.com/resilient-gateway/resilience/internal/store"
-)
-
-// A token that this process gave out while Redis was away or late is still in the bucket in Redis. The entry owes it: it is subtracted from
-// each level that Redis tells, and the next call for the key takes it in Redis as well. So a Redis that is late now and then does not
-// double a bucket.
+// A token that this process gave out while Redis was unavailable or late is still in the bucket in Redis: it was borrowed. It is
+// subtracted from each level that Redis reports, and the next call for the key takes it in Redis as well. So a Redis that is late now
+// and then does not double a bucket.
 //
 // A call takes as many tokens as there are. What an empty bucket cannot pay is forgiven: otherwise, after a long outage, the debts of
 // a fleet would shut a client out for as many bucketfuls as there are gateways. A debt ends when the bucket would be full without it. Each
-// batch that is sent before the first answer pays the whole debt, because a batch that pays nothing could overtake the one that pays, and
+// batch that is sent before the first reply pays the whole debt, because a batch that pays nothing could overtake the one that pays, and
 // take tokens that are owed. Tokens paid twice in this way are lost to the client, once.
+//
+// All of it needs Mu.
 
-// payment is tokens that the ask at a place of a batch takes before its own.
+// debt is what a bucket is owed.
+type debt struct {
+	borrowed int64 // tokens that were taken here and not in Redis, ever
+	repaid   int64 // of them, those that Redis was told of since, or that time has refilled
+	paidBy   int64 // number of the last batch that pays for the others
+}
+
+// payment is tokens that the request at a place of a batch takes in Redis before its own.
 type payment struct {
-	entry  *Grant
+	lease  *Lease
 	place  int
 	tokens int64
-	upTo   int64 // the entry's borrowed tokens that are paid then
+	upTo   int64 // the borrowed tokens that are repaid then
 }
 
-// borrow notes a token that was taken in this process. mu is held.
-func borrow(l *Limiter, e *Grant, now int64) {
+// borrow adds a token that was taken in this process to the debt.
+func borrow(l *Limiter, lease *Lease, now int64) {
 	l.borrowedTotal++
-	e.borrowed++
-	owed(e, now)
+	lease.borrowed++
+	owed(lease, now)
 }
 
-// owed returns how many tokens an entry owes. mu is held.
-func owed(e *Grant, now int64) int64 {
-	missing := e.Limit.full - e.bucket.refilled(e.Limit, now)
-	most := (missing + e.Limit.period - 1) / e.Limit.period // of more, time has refilled some
-	if e.borrowed-e.repaid > most {
-		e.repaid = e.borrowed - most
+// owed returns how many tokens are owed to a bucket.
+func owed(lease *Lease, now int64) int64 {
+	missing := lease.limit.full - lease.bucket.refilled(lease.limit, now)
+	most := (missing + lease.limit.period - 1) / lease.limit.period // the rest has been refilled by time
+	if lease.borrowed-lease.repaid > most {
+		lease.repaid = lease.borrowed - most
 	}
-	return e.borrowed - e.repaid
+	return lease.borrowed - lease.repaid
 }
 
-// lessOwed returns the level that Redis told, less what the entry owes. mu is held.
-func lessOwed(e *Grant, level int64) int64 {
-	level -= (e.borrowed - e.repaid) * e.Limit.period
+// lessOwed returns a level that Redis reported, less what is owed.
+func lessOwed(lease *Lease, level int64) int64 {
+	level -= (lease.borrowed - lease.repaid) * lease.limit.period
 	if level < 0 {
 		return 0
 	}
 	return level
 }
 
-// pay returns how many tokens the ask at a place of a batch is to take for a debt. mu is held.
-func pay(e *Grant, b *batch, place int, now int64) int64 {
-	if e.paidBy == b.number {
-		return 0 // another ask of the batch does
+// pay returns how many tokens the request at a place of a batch is to take for a debt.
+func pay(lease *Lease, b *batch, place int, now int64) int64 {
+	if lease.paidBy == b.number {
+		return 0 // another request of the batch does
 	}
-	tokens := owed(e, now)
+	tokens := owed(lease, now)
 	if tokens > 0 {
-		e.paidBy = b.number
-		b.payments = append(b.payments, &payment{entry: e, place: place, tokens: tokens, upTo: e.borrowed})
+		lease.paidBy = b.number
+		b.payments = append(b.payments, &payment{lease: lease, place: place, tokens: tokens, upTo: lease.borrowed})
 	}
 	return tokens
 }
 
-// askAlone returns what to ask Redis for at a place of a batch, for one request and nothing ahead of need. mu is held.
-func askOnly(e *Grant, b *batch, place int, now int64) string {
-	if e.borrowed == e.repaid {
-		return askOne
-	}
-	return store.Word(digits(1+pay(e, b, place, now)) + " 0")
-}
-
 // payLate pays what the bucket cannot pay of a debt with the tokens that were just taken for a request, and reports whether none is left
-// for the request itself: while its call was under way, this process gave those tokens out. level is the bucket's afterwards. mu is held.
-func payLate(e *Grant, level int64) bool {
-	missing := e.borrowed - e.repaid - level/e.Limit.period
+// for the request itself: while its call was in flight, this process gave those tokens out. level is the bucket's afterwards.
+func payLate(lease *Lease, level int64) bool {
+	missing := lease.borrowed - lease.repaid - level/lease.limit.period
 	if missing <= 0 {
 		return false
 	}
-	if missing > e.Tokens {
-		e.repaid += e.Tokens + 1
-		e.Tokens = 0
+	if missing > lease.Tokens {
+		lease.repaid += lease.Tokens + 1
+		lease.Tokens = 0
 		return true
 	}
-	e.repaid += missing
-	e.Tokens -= missing
+	lease.repaid += missing
+	lease.Tokens -= missing
 	return false
 }
 
-// hearPlenty applies an answer that only says that the bucket is nearly full, where this process owes tokens. mu is held.
-func applyPlenty(e *Grant, b *batch, place int) {
-	if e.borrowed > e.repaid && e.Limit == b.limit && payLate(e, b.limit.full/8*nearlyFull) {
+// applyPlenty applies an answer that only says that the bucket is nearly full, where this process may owe tokens.
+func applyPlenty(lease *Lease, b *batch, place int) {
+	if lease.borrowed > lease.repaid && lease.limit == b.limit && payLate(lease, b.limit.full/8*nearlyFull) {
 		b.answers[place] = noneTaken + digits(b.limit.full/8*nearlyFull) + ":0"
 	}
 }
 
 // repay takes the payments of an answered batch off the debts, and leaves in each answer only the tokens that the request itself asked
-// for. mu is held.
+// for.
 func repay(b *batch) {
 	for _, p := range b.payments {
 		if !b.allGranted && b.answers[p.place] != plenty {
@@ -110,8 +107,8 @@ func repay(b *batch) {
 			}
 			b.answers[p.place] = digits(rest) + word[strings.Index(word, ":"):]
 		}
-		if p.entry.repaid < p.upTo {
-			p.entry.repaid = p.upTo
+		if p.lease.repaid < p.upTo {
+			p.lease.repaid = p.upTo
 		}
 	}
 }

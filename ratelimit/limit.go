@@ -8,17 +8,20 @@ import (
 	"github.com/resilient-gateway/resilience/internal/store"
 )
 
-// Limit says how many tokens a bucket holds and how fast it fills. It belongs to the caller and travels with each call:
-// two gateways may use different limits on one bucket for as long as a change of configuration takes to reach both.
+// Limit is how many tokens a bucket holds and how fast it refills. It does not change and may be shared. It belongs to the caller and
+// travels with each call: while a change of configuration spreads, two gateways may use different limits on one bucket.
+//
+// A level counts in units of a token divided by the period in microseconds: one microsecond refills exactly refill units, and nothing is
+// ever rounded.
 type Limit struct {
 	full   int64 // level of a full bucket: capacity x period
 	refill int64 // units a microsecond, which is tokens a period
-	period int64 // microseconds; a token is so many units
+	period int64 // microseconds; also the units of a token
 	text   string
-	wire   string // the same, as it goes over the wire
+	wire   string // the text as it is sent to Redis
 
-	longLeaseMax int64 // tokens that may be leased for long; 0: none
-	coldAfter    int64 // microseconds after which a key is taken for one that is seldom seen
+	longLeaseMax int64 // tokens that may be leased for a long time; 0: there are no long leases
+	coldAfter    int64 // microseconds without a request after which a key is treated as one that is seldom seen
 }
 
 var (
@@ -31,40 +34,41 @@ var (
 // reload that changes nothing changes no limit.
 func NewLimit(capacity, refill int64, period time.Duration) *Limit {
 	micros := period.Microseconds()
-	words := digits(capacity) + " " + digits(refill) + " " + digits(micros)
+	text := digits(capacity) + " " + digits(refill) + " " + digits(micros)
 	limitsMu.Lock()
 	defer limitsMu.Unlock()
-	if limits[words] == nil {
-		limits[words] = &Limit{full: capacity * micros, refill: refill, period: micros, text: words, wire: store.Word(words)}
-		termsOf(limits[words])
+	if limits[text] == nil {
+		limits[text] = &Limit{full: capacity * micros, refill: refill, period: micros, text: text, wire: store.Word(text)}
+		setTerms(limits[text])
 	}
-	return limits[words]
+	return limits[text]
 }
 
-// termsOf sets which leases may be long: those whose tokens the bucket gets back in a small part of the time, if they are lost.
-func termsOf(l *Limit) {
-	l.longLeaseMax = int64(float64(l.refill) / float64(l.period) * 1000000 / longShare)
-	l.coldAfter = quiet
-	if l.longLeaseMax < leastLong {
-		l.longLeaseMax = 0
-		l.coldAfter = leaseMicros
+// setTerms sets whether leases may be long: where the bucket soon regains the tokens of a lease that is lost.
+func setTerms(limit *Limit) {
+	limit.longLeaseMax = int64(float64(limit.refill) / float64(limit.period) * 1000000 / longShare)
+	limit.coldAfter = quiet
+	if limit.longLeaseMax < leastLong {
+		limit.longLeaseMax = 0
+		limit.coldAfter = leaseMicros
 	}
 }
 
-// refusal returns the verdict on a request for a bucket at a level that is no token: less the microseconds until it holds one.
-func refusal(l *Limit, level int64) int64 {
-	if until := untilToken(l, level); until > 0 {
+// refusal returns the verdict on a request for a bucket that holds less than a token: minus the microseconds until it holds one.
+func refusal(limit *Limit, level int64) int64 {
+	if until := untilToken(limit, level); until > 0 {
 		return -until
 	}
 	return -1
 }
 
-func untilToken(l *Limit, level int64) int64 {
-	missing := l.period - level
+// untilToken returns the microseconds until a bucket at the level holds a token.
+func untilToken(limit *Limit, level int64) int64 {
+	missing := limit.period - level
 	if missing <= 0 {
 		return 0
 	}
-	return (missing + l.refill - 1) / l.refill
+	return (missing + limit.refill - 1) / limit.refill
 }
 
 func digits(n int64) string { return strconv.FormatInt(n, 10) }

@@ -1,75 +1,75 @@
 package ratelimit
 
-// AllowLocal takes a token from the bucket of key in this process. It starts from the level that Redis last told of,
-// less what was taken here since, or full; what is left of a lease goes first. With no room left for another key, all
-// further ones under one limit share one bucket: a flood of keys must not make the limit void.
+// AllowLocal takes a token from the bucket of the key in this process. That bucket begins with the level that Redis last reported, less
+// what was taken here since, or full; what is left of a lease is spent first. When there is no room for another key, all further keys
+// under one limit share one bucket: a flood of keys must not make the limit void. It never returns Undecided, and takes Mu itself.
 func AllowLocal(l *Limiter, key string, limit *Limit, now int64) int64 {
 	l.Mu.Lock()
 	defer l.Mu.Unlock()
-	return allowLocal(l, key, limit, now)
+	return allowLocalLocked(l, key, limit, now)
 }
 
-// allowLocal is AllowLocal. mu is held.
-func allowLocal(l *Limiter, key string, limit *Limit, now int64) int64 {
-	e := localGrant(l, key, limit, now)
-	if e.Until < e.leaseEnds {
-		e.Until = e.leaseEnds // nobody renews it now
+func allowLocalLocked(l *Limiter, key string, limit *Limit, now int64) int64 {
+	lease := localLease(l, key, limit, now)
+	if lease.Until < lease.ends {
+		lease.Until = lease.ends // nobody renews it now
 	}
-	if spendLocked(e, limit, now) > 0 {
+	if spendLocked(&lease.Grant, now) > 0 {
 		return 1
 	}
-	assumeFull(e)
-	if e.leaseNumber != e.cappedFor {
-		capByLease(e, now)
+	assumeFull(lease)
+	if lease.number != lease.cappedFor {
+		capByLease(lease, now)
 	}
-	taken, level := e.bucket.take(limit, 1, now)
+	taken, level := lease.bucket.take(limit, 1, now)
 	if taken == 1 {
 		if l.Store != nil {
-			borrow(l, e, now)
+			borrow(l, lease, now)
 		}
 		return 1
 	}
 	return refusal(limit, level)
 }
 
-// mindLease keeps the bucket in this process from having been full while its lease was out: in Redis, time refilled it no further than
-// to where its level and the lease made the capacity. The lease is spent, or over, or about to be. mu is held.
-func capByLease(e *Grant, now int64) {
-	assumeFull(e)
-	e.cappedFor = e.leaseNumber
+// capByLease corrects the bucket here for the lease that is spent, over, or about to be returned: while the lease was out, time refilled
+// the bucket in Redis only to where its level and the lease made the capacity. Mu must be held.
+func capByLease(lease *Lease, now int64) {
+	assumeFull(lease)
+	lease.cappedFor = lease.number
 	at := now
-	if at > e.leaseEnds {
-		at = e.leaseEnds
+	if at > lease.ends {
+		at = lease.ends
 	}
-	most := e.Limit.full - e.leaseTokens*e.Limit.period
-	if e.leaseNumber != 0 && e.bucket.refilled(e.Limit, at) > most {
-		e.bucket.level, e.bucket.at, e.bucket.period = most, at, e.Limit.period
+	most := lease.limit.full - lease.size*lease.limit.period
+	if lease.number != 0 && lease.bucket.refilled(lease.limit, at) > most {
+		lease.bucket.level, lease.bucket.at, lease.bucket.period = most, at, lease.limit.period
 	}
 }
 
-// localEntry returns the entry of a key, under the limit, for what is to be noted of that key alone. mu is held.
-func localGrant(l *Limiter, key string, limit *Limit, now int64) *Grant {
-	e := lookup(l, key)
-	if e == nil {
-		e = &Grant{Limit: limit, prefetchedAt: now}
-		if insertIfRoom(l, key, e, now) {
-			return e
+// localLease returns the lease of a key, its own and under the limit. Mu must be held.
+func localLease(l *Limiter, key string, limit *Limit, now int64) *Lease {
+	lease := lookup(l, key)
+	if lease == nil {
+		lease = &Lease{Grant: Grant{Plan: planOf(l, limit)}, limit: limit, usage: usage{prefetchedAt: now}}
+		if insertIfRoom(l, key, lease, now) {
+			return lease
 		}
-		return overflowGrant(l, e)
+		return overflowLease(l, lease)
 	}
-	e = unshare(l, key, e)
-	if e.Limit == limit {
-		return e
+	lease = unshare(l, key, lease)
+	if lease.limit == limit {
+		return lease
 	}
-	other := changeLimit(e, limit)
-	replace(l, key, e, other)
+	other := changeLimit(l, lease, limit)
+	replace(l, key, lease, other)
 	return other
 }
 
-// share returns the bucket of all keys under a limit that there is no room for: the given one, if it is the first. mu is held.
-func overflowGrant(l *Limiter, first *Grant) *Grant {
-	if l.overflow[first.Limit] == nil {
-		l.overflow[first.Limit] = first
+// overflowLease returns the lease of all keys under a limit that there is no room for: the given one, if it is the first of these.
+// Mu must be held.
+func overflowLease(l *Limiter, first *Lease) *Lease {
+	if l.overflow[first.limit] == nil {
+		l.overflow[first.limit] = first
 	}
-	return l.overflow[first.Limit]
+	return l.overflow[first.limit]
 }

@@ -224,10 +224,10 @@ func numbered(i int) string {
 
 func TestKnown_withARedisTheOldOnesGo(t *testing.T) {
 	l := New(Settings{})
-	hot := &Grant{}
+	hot := &Lease{}
 	insert(l, "hot", hot)
 	for i := 0; i < 3*maxKeys; i++ {
-		insert(l, numbered(i), &Grant{})
+		insert(l, numbered(i), &Lease{})
 		if i%1000 == 0 {
 			require.Same(t, hot, lookup(l, "hot"), "what is asked for stays")
 		}
@@ -294,10 +294,10 @@ func TestHand_leaseEndsEarlyForASlowClock(t *testing.T) {
 			before := l.Now()
 			require.Equal(t, int64(1), allow(t, l, row.name, row.limit))
 			if e := lookup(l, row.name); e.Tokens > 0 {
-				require.GreaterOrEqual(t, e.leaseEnds, before+row.ends, row.name)
-				require.LessOrEqual(t, e.leaseEnds, l.Now()+row.ends, row.name)
-				e.Until = e.leaseEnds // as it is when it is to be renewed
-				require.Equal(t, int64(0), spendLocked(e, row.limit, e.leaseEnds), "%s: its last microseconds are not for it", row.name)
+				require.GreaterOrEqual(t, e.ends, before+row.ends, row.name)
+				require.LessOrEqual(t, e.ends, l.Now()+row.ends, row.name)
+				e.Until = e.ends // as it is when it is to be renewed
+				require.Equal(t, int64(0), spendLocked(&e.Grant, e.ends), "%s: its last microseconds are not for it", row.name)
 				found = true
 			}
 		}
@@ -333,14 +333,14 @@ func TestAskFor_asksAheadForWhatIsLikelyToBeUsed(t *testing.T) {
 	}
 	for _, row := range rows {
 		const now = 5000 * second
-		e := &Grant{Limit: row.limit, requests: row.asks, shortUse: row.usage, longUse: row.used, prefetchedAt: now - row.passed}
+		e := &Lease{limit: row.limit, usage: usage{requests: row.asks, shortUse: row.usage, longUse: row.used, prefetchedAt: now - row.passed}}
 		if row.leased > 0 {
-			e.leaseNumber, e.leaseTokens, e.Tokens, e.leaseEnds = 7, row.leased, row.left, e.prefetchedAt+lasts(longMicros)
+			e.number, e.size, e.Tokens, e.ends = 7, row.leased, row.left, e.prefetchedAt+lasts(longMicros)
 			if row.limit == slow {
-				e.leaseEnds = e.prefetchedAt + lasts(leaseMicros)
+				e.ends = e.prefetchedAt + lasts(leaseMicros)
 			}
 		}
-		word, ends := askLocked(e, &batch{number: 3, limit: row.limit}, 0, now)
+		word, ends := argFor(e, &batch{number: 3, limit: row.limit}, 0, now)
 		require.Equal(t, store.Word(row.words), word, row.name)
 		require.Equal(t, strings.Count(row.words, " ") == 4, ends, row.name)
 	}
@@ -396,7 +396,7 @@ func TestAllow_aKeyTwiceInABatch(t *testing.T) {
 	gathered := func() (n int) {
 		l.Mu.Lock()
 		defer l.Mu.Unlock()
-		if b := hand.queue.open; b != nil {
+		if b := hand.lane.open; b != nil {
 			n = len(b.keys)
 		}
 		return n
@@ -412,6 +412,6 @@ func TestAllow_aKeyTwiceInABatch(t *testing.T) {
 	done.Wait()
 	e := lookup(l, "ip:a")
 	require.Greater(t, e.Tokens, int64(0), "a lease")
-	require.Equal(t, e.leaseTokens, e.Tokens)
+	require.Equal(t, e.size, e.Tokens)
 	require.Zero(t, e.prefetchBatch)
 }

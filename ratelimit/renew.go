@@ -1,50 +1,67 @@
 package ratelimit
 
-// A long lease is renewed in its second half, beside the requests: its client goes on with what it has, and the key waits for the next
-// batch of its line to take it along. Few of those who come again within a minute ever wait for Redis.
+// A long lease is renewed in its second half, in the background: its client continues to spend what it has, and the key waits for the
+// next batch, which takes it along. So hardly any client that comes again within a minute ever waits for Redis.
 const (
-	renewTogether = 8  // so many keys wait for a batch that somebody asks in; then they make one of their own
-	maxRenewals   = 32 // and no batch takes along more
+	renewTogether = 8  // keys that wait for a trip; when there are as many, they get one for themselves
+	maxRenewals   = 32 // in a trip
 )
 
-// prolong takes a token of a lease that is to be renewed, and lets its line know. It returns the verdict. The limiter's Mu is held,
-// and given back.
-func takeAndRenew(hand *Cache, e *Grant, key string, now int64) int64 {
-	l, line := hand.limiter, hand.queue
-	e.Tokens--
-	e.Until = e.leaseEnds // the rest may be taken without more ado
+// renewal is a lease to be renewed.
+type renewal struct {
+	key   string
+	cache *Cache // that a request came by
+}
+
+// takeAndRenew takes a token of a grant that is to be renewed, and puts the key on the list of renewals. It returns the verdict.
+// Mu must be held, and is released.
+func takeAndRenew(cache *Cache, g *Grant, key string, now int64) int64 {
+	l := cache.limiter
+	g.Tokens--
+	g.Until = g.ends // the next requests spend the rest meanwhile
 	if !l.Unavailable.Load() {
-		e.renewing = true
-		line.renewals = append(line.renewals, key)
-		if len(line.renewals) >= renewTogether && line.open == nil {
-			cannotJoin(hand, now) // begins the batch
+		g.renewing = true
+		l.renewals = append(l.renewals, renewal{key: key, cache: cache})
+		if len(l.renewals) >= renewTogether && len(l.pending) == 0 {
+			cannotJoinLocked(cache, now) // begins a batch
 		}
 	}
-	passes := now < *l.HealthyUntil
+	healthy := now < *l.HealthyUntil
 	l.Mu.Unlock()
-	if passes {
+	if healthy {
 		return now
 	}
 	return 1
 }
 
-// renew has a batch that leaves renew leases, in exchange for what is left of them. mu is held.
-func addRenewals(l *Limiter, b *batch, now int64) {
-	line := b.cache.queue
-	keys := line.renewals
-	line.renewals = nil
-	if len(keys) > maxRenewals {
-		line.renewals = keys[maxRenewals:]
-		keys = keys[:maxRenewals]
+// addRenewals lets a trip that is about to be sent renew leases, in exchange for what is left of them. It returns the trip, which may have
+// more batches then. Mu must be held.
+func addRenewals(l *Limiter, trip []*batch, now int64) []*batch {
+	renewals := l.renewals
+	l.renewals = nil
+	if len(renewals) > maxRenewals {
+		l.renewals = renewals[maxRenewals:]
+		renewals = renewals[:maxRenewals]
 	}
-	for _, key := range keys {
-		e := lookup(l, key)
-		if e == nil || !e.renewing || e.prefetchBatch != 0 || e.Limit != b.limit {
+	for _, one := range renewals {
+		lease := lookup(l, one.key)
+		if lease == nil || !lease.renewing || lease.prefetchBatch != 0 || lease.limit != one.cache.limit {
 			continue // it was asked for since, or forgotten
 		}
-		word, ends := askAndPrefetch(e, b, len(b.keys), 0, now)
-		e.requests = 0
-		addArg(b, e, word, ends, len(b.keys))
-		b.keys = append(b.keys, key)
+		b := batchOf(trip, one.cache.lane)
+		if b == nil {
+			if one.cache.lane.open != nil {
+				l.renewals = append(l.renewals, one) // for the later trip where that batch waits
+				continue
+			}
+			b = one.cache.openBatch
+			beginLocked(l, b, now)
+			trip = append(trip, b)
+		}
+		arg, returns := argAndPrefetch(lease, b, len(b.keys), 0, now)
+		lease.requests = 0
+		addArg(b, lease, arg, returns, len(b.keys))
+		b.keys = append(b.keys, one.key)
 	}
+	return trip
 }

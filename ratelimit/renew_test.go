@@ -43,7 +43,7 @@ func tokenOf(hand *Cache, raw string) int64 {
 func endOf(hand *Cache, raw string) int64 {
 	hand.lock.Lock()
 	defer hand.lock.Unlock()
-	return hand.Grants[raw].leaseEnds
+	return hand.Grants[raw].ends
 }
 
 func TestRenew_whoAsksTakesThoseAlongThatWait(t *testing.T) {
@@ -90,8 +90,8 @@ func TestRenew_whatWasAskedForSinceIsLeftAlone(t *testing.T) {
 	l, hand, _ := leases(t, counted, 1)
 	calls := atomic.LoadInt64(&counted.calls)
 	l.Mu.Lock()
-	hand.queue.renewals = []string{headers.Kind + raw(0), headers.Kind + "x"}
-	cannotJoin(hand, l.Now())
+	l.renewals = []renewal{{headers.Kind + raw(0), hand}, {headers.Kind + "x", hand}}
+	cannotJoinLocked(hand, l.Now())
 	l.Mu.Unlock()
 	landed := func() bool { return atomic.LoadInt64(&counted.calls) == calls+1 && idle(l) == 1 }
 	require.Eventually(t, landed, 5*time.Second, time.Millisecond)
@@ -105,9 +105,9 @@ func TestRenew_givesBackWhatIsLeft(t *testing.T) {
 	atomic.StoreInt64(ahead, 61*second)
 	require.Equal(t, int64(1), request(hand, raw(0)))
 	b := &batch{number: 99, cache: hand, limit: hand.limit}
-	left, lease := tokenOf(hand, raw(0)), hand.Grants[raw(0)].leaseNumber
+	left, lease := tokenOf(hand, raw(0)), lookup(l, headers.Kind+raw(0)).number
 	l.Mu.Lock()
-	addRenewals(l, b, l.Now())
+	addRenewals(l, []*batch{b}, l.Now())
 	l.Mu.Unlock()
 	require.Equal(t, []string{headers.Kind + raw(0)}, b.keys)
 	require.Len(t, b.args, 1)
@@ -126,5 +126,5 @@ func TestRenew_whileRedisIsAwayALeaseIsSpentToItsEnd(t *testing.T) {
 	}
 	require.Equal(t, int64(Undecided), request(hand, raw(0)))
 	require.ErrorIs(t, LastErr(hand), store.ErrUnavailable)
-	require.Empty(t, hand.queue.renewals)
+	require.Empty(t, l.renewals)
 }

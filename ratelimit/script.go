@@ -1,64 +1,34 @@
 package ratelimit
 
-import "time"
-
-// A lease is tokens taken ahead of need, for a gateway to spend without asking.
-const (
-	leaseTime  = 500 * time.Millisecond // that a gateway may spend them in
-	longTime   = 2 * time.Minute        // and that for few tokens:
-	renewTime  = time.Minute            // after which such a lease is renewed
-	longShare  = 16                     // of those that the bucket gets back in a second, one of so many at the most
-	leastLong  = 4                      // where that is fewer than so many, no lease is long
-	longPart   = 16                     // of the capacity, one of so many may be leased while another long lease is given
-	minLeft    = 100                    // tokens a bucket must have left for any to be leased
-	leaseShare = 8                      // of the tokens left, one of so many is leased at the most
-	maxLeases  = 48                     // of one bucket, under way at once
-	nearlyFull = 7                      // eighths of the capacity, from which on a level need not be told
-
-	smallUse      = 16 // tokens a lease time that are leased whole
-	largeUseShare = 4  // of those beyond, one of so many is leased
-)
-
-// In microseconds.
-const (
-	leaseMicros = int64(leaseTime / time.Microsecond)
-	longMicros  = int64(longTime / time.Microsecond)
-	renewMicros = int64(renewTime / time.Microsecond)
-	quiet       = int64(5 * time.Minute / time.Microsecond) // a key that was not asked for in so long is like a new one
-)
-
-// lasts is how long a lease of such a length lasts here: it ends early, for this clock may be slow, by 2,000 ppm.
-func lasts(length int64) int64 { return length - length/500 }
-
-// take refills buckets by the time that has passed on Redis's clock and takes tokens from them, one bucket a key.
+// take refills buckets by the time that has passed on Redis's clock and takes tokens from them, one bucket for each key.
 //
 //	KEYS[i]      <keyPrefix>:{<name>}:bucket:<kind>:<key>
 //	ARGV[1]      "capacity refill period": tokens, tokens per period, microseconds
-//	ARGV[2]      "short long minimum share most part plenty": how long a short lease is, and a long one, microseconds; when
-//	             there is none, and how large the largest is: the tokens that must be left, and the part of them; how many
-//	             leases a bucket may have; the part of the capacity that may be leased, where one more is long; of how many
-//	             eighths of the capacity on a bucket is nearly full
-//	ARGV[2+i]    one for each key; the last ones may be left out, which is "1 0":
-//	             "asked 0", tokens: as many of those asked for as there are are taken; or
-//	             "asked short long": and so many are leased for a short time, or so many for a long one, whichever are more
-//	             of what there is for such a lease; or fewer, or none; or
-//	             "asked short long lease unused": and that lease is over, so many of its tokens were not used
+//	ARGV[2]      "short long minimum share most part plenty": the duration of a short lease and of a long one, microseconds; the
+//	             tokens that must be left for a lease, and the largest part of them that is leased; how many leases a bucket may
+//	             have; the part of the capacity that may be leased while another long lease is given; from how many eighths of
+//	             the capacity on a bucket is nearly full
+//	ARGV[2+i]    one for each key; the last ones may be left out, which means "1 0":
+//	             "asked 0": take this many tokens, or as many as there are; or
+//	             "asked short long": and lease either so many for a short time, or so many for a long one, whichever are more
+//	             of what may be leased so; or fewer, or none; or
+//	             "asked short long lease unused": and this lease is returned, with so many of its tokens unused
 //
 //	answers      for each key a word, "taken:level:leased" or "taken:level:leased:lease:length": the tokens taken; the level
-//	             of the bucket afterwards; the tokens leased; and where there are any, the number of the lease, and how many
-//	             microseconds it lasts. Or "+", which says that all that were asked for were taken, none are leased, and
-//	             that the bucket is nearly full, with no fewer left than some may be leased of: no gateway needs to know
-//	             more. Or "-1:0:0" where the key holds something that is not a bucket: it is left alone
+//	             of the bucket afterwards; the tokens leased; and where there are any, the number of the lease, and its duration
+//	             in microseconds. Or "+": all that were asked for were taken, none are leased, and the bucket is nearly full,
+//	             with at least the minimum left: no gateway needs to know more. Or "-1:0:0" where the key holds something
+//	             that is not a bucket: it is left alone
 //
 // A level counts in units of a token divided by the period in microseconds, so that a microsecond refills exactly
-// `refill` units and nothing is ever rounded. capacity x period stays below 2^53, as far as Lua's numbers are exact.
+// `refill` units and nothing is ever rounded. capacity x period stays below 2^53, up to which Lua's numbers are exact.
 //
 // The value of a key is "level time period" and, for each lease, " deadline:tokens", the first to end first. time is Redis's
-// clock at that level; a lease's deadline, on the same clock, is also its number: a later microsecond where that one is taken.
-// Refill stops where the level and the tokens leased make the capacity, so that what is let through in any time t is at most
-// capacity + refill x t, leases and all. Where leases of a larger limit would leave nothing, the longest are forgotten, and end where
-// they are. A bucket that nothing was ever taken from, or that had the time to fill up, has no key. A clock that was set back refills
-// nothing: time starts anew there, and no lease is longer than a long one.
+// clock at that level. A lease's deadline, on the same clock, is also its number; where it is taken, the next free microsecond.
+// Refill stops where the level and the tokens leased make the capacity, so that what is admitted in any time t is at most
+// capacity + refill x t, leases included. Where leases of a larger limit would leave nothing, the longest are forgotten here, and end
+// where they are held. A bucket that nothing was ever taken from, or that had the time to fill up, has no key. A clock that was set back
+// refills nothing: time starts anew there, and no lease lasts longer than a long one.
 const take = `local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local capacity, refill, period = string.match(ARGV[1], '^(%d+) (%d+) (%d+)$')
@@ -68,7 +38,8 @@ minLeft = tonumber(minLeft)
 plenty = capacity * period / 8 * plenty
 local answer = {}
 
--- What takes from a bucket that has a key, made when the first is met: to make it costs a call of one new key a tenth of its time.
+-- Returns the function that takes from a bucket that has a key. It is made when the first such key is met: making it would cost a call
+-- for one new key a tenth of its time.
 local function taker()
 	local short, long, share, most, part = string.match(ARGV[2], '^(%d+) (%d+) %d+ (%d+) (%d+) (%d+)')
 	short, long, most = tonumber(short), tonumber(long), tonumber(most)
@@ -165,9 +136,9 @@ local function taker()
 			return '-1:0:0'
 		end
 		local changed = settle()
-		local asked, few, many, lease, unused = 1, '', '', '', ''
+		local asked, forShort, forLong, lease, unused = 1, '', '', '', ''
 		if ask ~= '1 0' then
-			asked, few, many, lease, unused = string.match(ask, '^(%d+) (%d+) ?(%d*) ?(%d*) ?(%d*)$')
+			asked, forShort, forLong, lease, unused = string.match(ask, '^(%d+) (%d+) ?(%d*) ?(%d*) ?(%d*)$')
 		end
 		if unused ~= '' then
 			giveBack(tonumber(lease), tonumber(unused))
@@ -178,12 +149,12 @@ local function taker()
 		local taken = math.min(asked, left)
 		left = left - taken
 		local extra, length = 0, short
-		if many ~= '' and left >= minLeft and #leases < most then
+		if forLong ~= '' and left >= minLeft and #leases < most then
 			local room = math.floor(left / share)
-			extra = math.min(tonumber(few), room)
-			many = math.min(tonumber(many), room, math.floor((capacity / part - leased) / 2))
-			if many > 0 and many >= extra then
-				extra, length = many, long
+			extra = math.min(tonumber(forShort), room)
+			forLong = math.min(tonumber(forLong), room, math.floor((capacity / part - leased) / 2))
+			if forLong > 0 and forLong >= extra then
+				extra, length = forLong, long
 			end
 		end
 		level = level - (taken + extra) * period
@@ -209,9 +180,9 @@ local function taker()
 	end
 end
 
--- The first token of a bucket that has no key: as most are where clients are many. With NX and GET one command does for that, and
--- reads what is there otherwise. A key that comes alone is read first: one that is there would lose more by these strings than a
--- new one gains.
+-- Takes the first token of a bucket that has no key, as most have none where there are lots of clients. With NX and GET one command does
+-- that, and otherwise reads what is there. A call for one key reads first: a bucket that has a key would lose more by making these
+-- strings than one without gains.
 local first, firstIdle, firstWord
 
 local function takeFirst(call, key, ...)
@@ -236,7 +207,7 @@ for i = 1, #KEYS do
 	if value == false then
 		answer[i] = firstWord
 	else
-		-- Redis before 7.0 knows no NX with GET, and one that is full sets nothing: both read.
+		-- Redis before 7.0 does not know NX with GET, and a full one sets nothing: both read.
 		if type(value) ~= 'string' then
 			value = redis.pcall('GET', key)
 		end

@@ -1,95 +1,94 @@
 package ratelimit
 
 const (
-	maxKeys    = 65536 // keys known in this process
+	maxKeys    = 65536 // whose leases are kept in this process
 	halfOfKeys = maxKeys / 2
 )
 
-// known is the keys that this process knows, in two generations. What is asked for stays in the younger one. The limiter's lock
-// guards it.
+// table holds the leases by their buckets' keys, in two generations. What is asked for moves to the recent one; when that is half of
+// maxKeys, the previous one is forgotten: with a Redis that only means to ask it again. The limiter's Mu guards it.
 type table struct {
-	recent, previous map[string]*Grant
+	recent, previous map[string]*Lease
 }
 
 func newTable() table {
-	return table{recent: map[string]*Grant{}, previous: map[string]*Grant{}}
+	return table{recent: map[string]*Lease{}, previous: map[string]*Lease{}}
 }
 
-// get returns the entry of a key, or nil.
-func lookup(l *Limiter, key string) *Grant {
-	if e := l.recent[key]; e != nil {
-		return e
+// lookup returns the lease of a key, or nil.
+func lookup(l *Limiter, key string) *Lease {
+	if lease := l.recent[key]; lease != nil {
+		return lease
 	}
-	e := l.previous[key]
-	if e != nil && len(l.recent) < halfOfKeys {
-		l.recent[key] = e
+	lease := l.previous[key]
+	if lease != nil && len(l.recent) < halfOfKeys {
+		l.recent[key] = lease
 		delete(l.previous, key)
 	}
-	return e
+	return lease
 }
 
-// own returns the entry of a key for what is to be noted of that key alone. mu is held.
-func unshare(l *Limiter, key string, e *Grant) *Grant {
-	if !e.common {
-		return e
+// unshare returns the lease of a key, made the key's own if it is common, to hold what is known of that key alone.
+func unshare(l *Limiter, key string, lease *Lease) *Lease {
+	if !lease.common {
+		return lease
 	}
-	other := *e
+	other := *lease
 	other.common = false
-	replace(l, key, e, &other)
+	replace(l, key, lease, &other)
 	return &other
 }
 
-// replace puts another entry where that of a key is, which is known. mu is held.
-func replace(l *Limiter, key string, e, other *Grant) {
-	if l.recent[key] == e {
+// replace puts another lease in the place of that of a key.
+func replace(l *Limiter, key string, lease, other *Lease) {
+	if l.recent[key] == lease {
 		l.recent[key] = other
 	} else {
 		l.previous[key] = other
 	}
 }
 
-// add adds the entry of a key. It may forget those that were not asked for lately: with a Redis, that only means to ask
-// it again.
-func insert(l *Limiter, key string, e *Grant) {
+// insert adds the lease of a new key. It may forget those that were not asked for lately.
+func insert(l *Limiter, key string, lease *Lease) {
 	if len(l.recent) >= halfOfKeys {
 		rotate(l)
 	}
-	l.recent[key] = e
+	l.recent[key] = lease
 }
 
-// forget forgets the older generation, and begins another one.
+// rotate forgets the previous generation, and begins another one.
 func rotate(l *Limiter) {
 	l.previous = l.recent
-	l.recent = make(map[string]*Grant, halfOfKeys) // to grow costs a tenth of what a new key does
+	l.recent = make(map[string]*Lease, halfOfKeys) // growing it would cost a tenth of what a new key does
 }
 
-// addIfRoom adds the entry of a key, and forgets none but full buckets for it, which costs nobody anything. It tells
-// whether there was room.
-func insertIfRoom(l *Limiter, key string, e *Grant, now int64) bool {
+// insertIfRoom adds the lease of a new key without a Redis that would know the others: it only forgets full buckets, which costs no client
+// anything. It reports whether there was room.
+func insertIfRoom(l *Limiter, key string, lease *Lease, now int64) bool {
 	if len(l.recent) < halfOfKeys {
-		l.recent[key] = e
+		l.recent[key] = lease
 		return true
 	}
 	if len(l.previous) < halfOfKeys || evictFull(l.previous, now) || evictFull(l.recent, now) {
-		l.previous[key] = e
+		l.previous[key] = lease
 		return true
 	}
 	return false
 }
 
-// dropFull forgets full buckets among a few that the map's random order brings up, and tells whether there were any. Each is full by
+// evictFull removes the full buckets among 16 that the map's random order brings up, and reports whether there were any. Each is full by
 // its own limit.
-func evictFull(some map[string]*Grant, now int64) bool {
-	seen, before := 0, len(some)
-	for key, e := range some {
-		assumeFull(e)
-		if e.prefetchBatch == 0 && e.bucket.refilled(e.Limit, now) >= e.Limit.full {
-			delete(some, key)
+func evictFull(leases map[string]*Lease, now int64) bool {
+	seen, before := 0, len(leases)
+	for key, lease := range leases {
+		assumeFull(lease)
+		if lease.prefetchBatch == 0 && lease.bucket.refilled(lease.limit, now) >= lease.limit.full {
+			delete(leases, key)
 		}
 		seen++
 		if seen == 16 {
 			break
 		}
 	}
-	return len(some) < before
+	return len(leases) < before
 }

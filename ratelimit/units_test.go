@@ -92,9 +92,9 @@ func TestAllowLocal_theLastLimitJudges(t *testing.T) {
 	l := New(Settings{})
 	require.True(t, allowedLocal(l, "ip:a", narrow, 0))
 	require.True(t, allowedLocal(l, "ip:a", wide, 0))
-	require.Same(t, wide, lookup(l, "ip:a").Limit)
+	require.Same(t, wide, lookup(l, "ip:a").limit)
 	require.True(t, allowedLocal(l, "ip:b", wide, 0))
 	require.True(t, allowedLocal(l, "ip:b", narrow, 0))
-	require.Same(t, narrow, lookup(l, "ip:b").Limit)
+	require.Same(t, narrow, lookup(l, "ip:b").limit)
 	require.False(t, evictFull(l.recent, 0), "neither is full")
 }

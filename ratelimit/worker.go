@@ -1,291 +1,248 @@
 package ratelimit
 
 import (
-	"fmt"
 	"runtime"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/resilient-gateway/resilience/internal/store"
 )
 
-// mayLeave tells whether one more of the batches that wait may leave. mu is held.
-func maySend(l *Limiter, now int64) bool {
-	return len(l.pending) > l.claimed && (l.inFlight == 0 || l.inFlight < maxInFlight && now >= l.nextSend)
-}
+var (
+	script    = store.NewScript(take)
+	leaseText = digits(leaseMicros) + " " + digits(longMicros) + " " + digits(minLeft) + " " + digits(leaseShare) + " " +
+		digits(maxLeases) + " " + digits(longPart) + " " + digits(nearlyFull)
+	leaseWire = store.Word(leaseText)
+)
 
-// launch clears the next batch for take-off: a pilot is on its way to it, one that has nothing to do, or a new one. mu is held.
-func startWorker(l *Limiter, now int64) {
-	l.claimed++
-	l.inFlight++
-	l.nextSend = now + sendInterval
-	if l.idleWorkers > 0 {
-		l.idleWorkers--
-		l.workReady.Signal()
-	} else {
-		go l.worker()
-	}
-}
-
-// ready makes what the limiter's pilots need.
-func initWorkers(l *Limiter) {
-	l.workReady = sync.NewCond(l.Mu)
-	// Made here, and not where a request starts it: the interpreter keeps all that a function was made among.
-	l.worker = func() {
-		defer func() { recover() }()
-		batchWorker(l)
-	}
-}
-
-// Close lets the pilots go. Requests that still come are served.
-func Close(l *Limiter) {
-	l.Mu.Lock()
-	l.closed = true
-	l.idleWorkers = 0
-	l.workReady.Broadcast()
-	l.Mu.Unlock()
-}
-
-// pilot asks Redis for one batch after the other, and waits for the next one where there is none. It is one loop with all
-// that most batches need written out: the interpreter makes the values of a function when it is entered, here once for all
-// batches and all their keys, where a function for each step would make three hundred for each batch.
+// batchWorker asks Redis for one trip after the other, and waits where there is none.
+//
+// It is one loop with all that most trips need written out. The interpreter makes the locals of a function when it is entered: here
+// once for all trips and all their keys, where a function for each step would make three hundred for each trip.
 func batchWorker(l *Limiter) {
 	var (
-		b, formed     *batch
-		hand          *Cache
-		limit         *Limit
-		e, first      *Grant
-		young, old    map[string]*Grant
-		call          *store.Call
-		calls         []*store.Call
-		keys, words   []string
-		key, kind     string
-		place, long   int
-		now, landed   int64
-		flight        int64
-		seldom        int64
-		odd, unlocked bool
-		asks          bool // for leave
+		trip             []*batch
+		b, next          *batch
+		cache            *Cache
+		limit            *Limit
+		lease, newLease  *Lease
+		recent, previous map[string]*Lease
+		call             *store.Call
+		calls            []*store.Call
+		keys, words      []string
+		key, kind        string
+		place, maxJoin   int
+		now, repliedAt   int64
+		rtt, due         int64
+		coldBefore       int64
+		odd, unlocked    bool
+		refresher        BreakerRefresher
+		refreshes        bool // the breaker's view
 	)
+	state := startWork(l)
 	unlocked = true
 	defer func() {
-		if trouble := recover(); trouble != nil {
-			abortBatch(l, b, unlocked, trouble)
+		if reason := recover(); reason != nil {
+			abortTrip(l, state, unlocked, reason)
 		}
 	}()
-	heads, most, run, clock := l.keyHeads, len(l.keyHeads), l.Store.Run, l.Now
+	heads, headsLen, run, clock := l.keyHeads, len(l.keyHeads), l.Store.Run, l.Now
 	zero := time.Now().Add(-time.Duration(clock()) * time.Microsecond)
+	state.zero = zero
 	l.Mu.Lock()
 	unlocked = false
 	now = clock()
 	for {
+		// 1. Wait until a trip is claimed.
 		for l.claimed == 0 {
 			if l.closed {
+				endWorkLocked(l, state)
 				l.Mu.Unlock()
 				return
 			}
-			young = nil // the interpreter keeps what they hold
-			old = nil
+			recent = nil // the interpreter keeps what they hold
+			previous = nil
 			l.idleWorkers++
 			l.workReady.Wait()
 			now = clock()
 		}
 
-		// A batch leaves.
+		// 2. Take it.
 		l.claimed--
-		b = l.pending[0]
+		trip = l.pending[0]
+		state.trip = trip
 		l.pending = l.pending[1:]
 		l.nextSend = now + sendInterval
-		b.sentAt = now
-		b.replySeq = l.replySeq
-		limit = b.limit
-		hand = b.cache
-		if hand.queue.open == b {
-			hand.queue.open = nil
-			l.batchSeq++ // form, written out
-			formed = &batch{number: l.batchSeq, cache: hand, limit: limit, newGrant: &Grant{Limit: limit, requests: 1, common: true}}
-			formed.done.Add(1)
-			hand.openBatch = formed
+		if l.renewals != nil {
+			trip = addRenewals(l, trip, now)
+			state.trip = trip
+		}
+		b = trip[0]
+		due = b.deadline
+		refresher = b.cache.Refresher
+		if len(trip) > 1 {
+			due = earliestDeadline(trip)
+			refresher = refresherOf(trip)
 		}
 
-		if hand.queue.renewals != nil {
-			addRenewals(l, b, now)
+		// 3. Make a call of each of its batches.
+		calls = nil
+		for _, b = range trip {
+			// Close it to further requests: sealLocked, written out.
+			b.sentAt = now
+			b.replySeq = l.replySeq
+			limit = b.limit
+			cache = b.cache
+			if cache.lane.open == b {
+				cache.lane.open = nil
+				l.batchSeq++
+				next = &batch{number: l.batchSeq, cache: cache, limit: limit, newLease: &Lease{limit: limit, common: true, usage: usage{requests: 1}}}
+				next.done.Add(1)
+				cache.openBatch = next
+			}
+
+			// Make the keys of the requests that joined by their identities, and what each asks for: bucketKey, lookup and argFor, written
+			// out for the keys of which nothing is known. Their words are a head and the key, where all keys are safe and short.
+			kind = cache.keyMaker.Kind
+			maxJoin = cache.keyMaker.MaxJoin
+			place = len(b.keys)
+			odd = false // there are keys that no head is for
+			keys = append(b.keys, b.ids...)
+			b.keys = keys
+			words = make([]string, len(keys), 2*len(keys)+2)
+			if place > 0 {
+				makeWireKeys(l, keys[:place], words)
+			}
+			recent = l.recent
+			previous = l.previous
+			newLease = b.newLease
+			coldBefore = now - limit.coldAfter
+			for _, id := range b.ids {
+				key = kind + id
+				if len(id) > maxJoin || id == "" {
+					key = cache.keyMaker.Key(id)
+				}
+				lease = recent[key]
+				if lease == nil {
+					lease = previous[key]
+				}
+				if lease == nil || lease.common && lease.prefetchedAt < coldBefore && lease.limit == limit {
+					recent[key] = newLease // it asks for one token
+				} else {
+					askForKnown(l, b, key, lookup(l, key), place, now)
+				}
+				keys[place] = key
+				if len(key) < headsLen {
+					words[place] = heads[len(key)] + key
+				} else {
+					odd = true
+				}
+				place++
+			}
+			if odd || strings.Trim(strings.Join(keys, ""), l.Safe) != "" {
+				makeWireKeys(l, keys, words)
+			}
+			words = append(words, limit.wire, leaseWire)
+			if b.args != nil {
+				words = append(words, b.args...)
+			}
+			call = &store.Call{Script: script, Number: place, Words: words}
+			if b.returns != nil {
+				returnOnce(call, b)
+			}
+			b.call = call
+			calls = append(calls, call)
 		}
 
-		// The keys of the requests that joined by their raws are made, and what each asks for is noted. keyOf and get are written out.
-		kind = hand.keyMaker.Kind
-		long = hand.keyMaker.MaxJoin
-		place = len(b.keys)
-		odd = false // there are keys that no head is for
-		keys = append(b.keys, b.ids...)
-		b.keys = keys
-		words = make([]string, len(keys), 2*len(keys)+2)
-		if place > 0 {
-			makeWireKeys(l, keys[:place], words)
+		// 4. Ask Redis, with the breaker's own call where its view is to be refreshed.
+		refreshes = now >= *l.HealthyUntil && refresher != nil
+		state.due = due
+		if !l.watched {
+			watchLocked(l, state)
 		}
-		young = l.recent
-		old = l.previous
-		first = b.newGrant
-		seldom = now - limit.coldAfter
-		for _, raw := range b.ids {
-			key = kind + raw
-			if len(raw) > long || raw == "" {
-				key = hand.keyMaker.Key(raw)
-			}
-			e = young[key]
-			if e == nil {
-				e = old[key]
-			}
-			if e == nil || e.common && e.prefetchedAt < seldom && e.Limit == limit {
-				young[key] = first // as most keys are, where there are many; askFor would ask for one token, too
-			} else {
-				askForKnown(l, b, key, lookup(l, key), place, now)
-			}
-			keys[place] = key
-			if len(key) < most {
-				words[place] = heads[len(key)] + key
-			} else {
-				odd = true
-			}
-			place++
-		}
-		if odd || strings.Trim(strings.Join(keys, ""), l.Safe) != "" {
-			makeWireKeys(l, keys, words)
-		}
-		words = append(words, limit.wire, leaseWire)
-		if b.args != nil {
-			words = append(words, b.args...)
-		}
-		call = &store.Call{Script: script, Number: place, Words: words}
-		if b.returns != nil {
-			returnOnce(call, b)
-		}
-		calls = []*store.Call{call}
-		asks = now >= *l.HealthyUntil && hand.Refresher != nil
-
 		l.Mu.Unlock()
 		unlocked = true
-		if asks {
-			calls = withPiggyback(calls, hand.Refresher.PiggybackCall(now))
+		if refreshes {
+			place = len(calls)
+			calls = withPiggyback(calls, refresher.PiggybackCall(now))
 		}
-		run(calls, zero.Add(hand.timeout+time.Duration(first.prefetchedAt)*time.Microsecond))
-		if asks {
-			finishAll(calls[1:])
+		run(calls, zero.Add(time.Duration(due)*time.Microsecond))
+		if refreshes {
+			finishPiggyback(calls, place)
 		}
 		now = clock()
 		l.Mu.Lock()
 		unlocked = false
-
-		if now >= *l.HealthyUntil && hand.Refresher != nil {
+		if now >= *l.HealthyUntil && refresher != nil {
 			unlocked = true
 			l.Mu.Unlock()
-			hand.Refresher.Extend(now)
+			refresher.Extend(now)
 			l.Mu.Lock()
 			unlocked = false
 		}
+		if state.abandoned {
+			l.Mu.Unlock()
+			return // the requests have been told; another worker has taken the place of this one
+		}
 
-		// It has landed.
+		// 5. Apply the reply. Most say no more than that all requests have their tokens.
 		l.replySeq++
-		flight = now - b.sentAt
+		rtt = now - b.sentAt
 		if call.Err != nil {
-			flight = l.minRTT // no answer is no quick one
+			rtt = l.minRTT // no reply is not a fast one
 		}
-		if flight < l.minRTT {
-			l.minRTT = flight
+		if rtt < l.minRTT {
+			l.minRTT = rtt
 		} else {
-			l.minRTT += (flight - l.minRTT) / 256
+			l.minRTT += (rtt - l.minRTT) / 256
 		}
-		b.err = call.Err
-		b.grantedAt = 1
-		if now < *l.HealthyUntil {
-			b.grantedAt = now
-		}
-		if call.Err == nil && l.borrowedTotal == b.borrowedTotal && strings.Count(call.Answer, plenty) == place {
-			b.allGranted = true
-			if b.payments != nil {
-				repay(b)
+		for _, b = range trip {
+			call = b.call
+			b.err = call.Err
+			if call.Err == nil && l.borrowedTotal == b.borrowedTotal && strings.Count(call.Answer, plenty) == len(b.keys) {
+				b.allGranted = true
+				if b.payments != nil {
+					repay(b)
+				}
+			} else {
+				applyReply(l, b, call, now)
 			}
-		} else {
-			applyReply(l, b, call, now)
+			if b.prefetching != nil {
+				endPrefetch(b)
+			}
+			b.grantedAt = 1
+			if now < *l.HealthyUntil {
+				b.grantedAt = now
+			}
+			b.done.Done()
 		}
-		if b.prefetching != nil {
-			endPrefetch(b)
-		}
+		state.trip = nil
+		l.inFlight--
 		if len(l.recent) >= halfOfKeys {
 			rotate(l)
 		}
-		l.inFlight--
-		b.done.Done()
-		b = nil
-		if len(l.pending) > l.claimed && (l.inFlight == 0 || l.inFlight < maxInFlight && now >= l.nextSend) { // mayLeave and launch, written out
+
+		// 6. Take the next trip: maySendLocked and startWorkerLocked, written out. The goroutines that are ready run first and may join
+		// it; how long they take shows whether the CPU is saturated.
+		if len(l.pending) > l.claimed && (l.inFlight == 0 || l.inFlight < maxInFlight && now >= l.nextSend) {
 			l.claimed++
 			l.inFlight++
 			l.nextSend = now + sendInterval
 			unlocked = true
 			l.Mu.Unlock()
-			runtime.Gosched() // who is ready may come along
-			landed = now
+			runtime.Gosched()
+			repliedAt = now
 			now = clock()
 			l.Mu.Lock()
 			unlocked = false
 			l.batchCap = maxBatch
-			if now-landed > contendedAfter && l.minRTT < nearRTT {
+			if now-repliedAt > contendedAfter && l.minRTT < nearRTT {
 				l.batchCap = l.contendedCap
 			}
-			formed = hand.queue.open
-			if formed != nil {
-				formed.lastPlace = l.batchCap - 1 - len(formed.keys)
+			next = cache.lane.open
+			if next != nil {
+				next.lastPlace = l.batchCap - 1 - len(next.keys)
 			}
-		}
-	}
-}
-
-// crash ends the batch of a pilot that the interpreter has stumbled over, or for which it was on its way: those in it must not wait
-// for ever.
-func abortBatch(l *Limiter, b *batch, unlocked bool, trouble interface{}) {
-	if unlocked {
-		l.Mu.Lock()
-	}
-	defer l.Mu.Unlock()
-	if b == nil {
-		if l.claimed == 0 {
-			return // another pilot has taken it
-		}
-		l.claimed--
-		b = l.pending[0]
-		l.pending = l.pending[1:]
-	}
-	seal(b)
-	l.inFlight--
-	b.allGranted = false
-	b.err = fmt.Errorf("ratelimit: panic: %v", trouble)
-	endPrefetch(b)
-	b.done.Done()
-	if len(l.pending) > l.claimed && l.inFlight < maxInFlight {
-		startWorker(l, l.nextSend) // the clock may be what it has stumbled over
-	}
-}
-
-// takeAlong adds a rider to the calls of a batch, if there is one.
-func withPiggyback(calls []*store.Call, rider *store.Call) []*store.Call {
-	if rider == nil {
-		return calls
-	}
-	return append(calls, rider)
-}
-
-func finishAll(riders []*store.Call) {
-	for _, rider := range riders {
-		store.Finish(rider)
-	}
-}
-
-// askedAhead lets others ask ahead for those keys of a batch to which no lease was given. mu is held.
-func endPrefetch(b *batch) {
-	for _, e := range b.prefetching {
-		if e.prefetchBatch == b.number {
-			e.prefetchBatch = 0
 		}
 	}
 }

@@ -199,12 +199,17 @@ func (b *bucket) leased() (sum int64) {
 
 // Serve answers a limiter's call as Redis would at that time.
 func (m *Model) Serve(now int64, call *store.Call) {
+	call.Answer, call.Err = m.Answer(now, call.Number, call.Words), nil
+}
+
+// Answer returns the script's answer to a call, which is given as it goes over the wire: so many keys, and the arguments.
+func (m *Model) Answer(now int64, number int, wire []string) string {
 	var words []string
-	for _, word := range call.Words {
+	for _, word := range wire {
 		_, text, _ := strings.Cut(word, "\r\n")
 		words = append(words, text)
 	}
-	keys, args := words[:call.Number], words[call.Number:]
+	keys, args := words[:number], words[number:]
 	for len(args) < 2+len(keys) {
 		args = append(args, "1 0")
 	}
@@ -221,5 +226,5 @@ func (m *Model) Serve(now int64, call *store.Call) {
 		}
 		answer = append(answer, word)
 	}
-	call.Answer, call.Err = strings.Join(answer, " "), nil
+	return strings.Join(answer, " ")
 }
