@@ -77,7 +77,8 @@ type Breaker struct {
 	untold      untold   // that Redis could not be told of
 	asks        *Asked   // a permit that is to go to Redis with another call, or nil
 	shown       int64    // the view's generation
-	entered     int64    // when it became that
+	passed      int64    // the latest arrival of a request that may have passed by an earlier view
+	entered     int64    // requests that arrived since then passed under the view's generation
 }
 
 // look is a refresh that requests wait for. A crowd that finds the view too old takes one.
@@ -141,8 +142,9 @@ func setLength(c chan struct{}, length int64) {
 	}
 }
 
-// Passed returns the permit of a request that passed at the time at because the view said so. It counts for nothing if the
-// view has changed since: so a request passes without a word of the generation it passes under.
+// Passed returns the permit of a request that arrived at the time at and passed because the view said so. It counts for nothing if
+// it may have passed under another generation: so a request passes without a word of the generation it passes under. One that
+// arrived before the view changed may have passed after that. It counts if no earlier view let it pass.
 func (b *Breaker) Passed(at int64) Permit {
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
@@ -165,9 +167,13 @@ func (b *Breaker) show() {
 	if b.machine.state == open && (b.Store == nil || !b.ours) {
 		refuses = b.machine.deadline
 	}
-	if b.machine.generation != b.shown {
+	changed := b.machine.generation != b.shown
+	if changed || healthy < b.View.Healthy {
+		b.notePassed()
+	}
+	if changed {
 		b.shown = b.machine.generation
-		b.entered = b.Now()
+		b.entered = b.passed
 	}
 	failing := int64(1)
 	if healthy > 0 {
@@ -177,6 +183,17 @@ func (b *Breaker) show() {
 	b.refuseNoMore(b.refusal)
 	b.View.Healthy = healthy
 	b.View.Open = refuses
+}
+
+// notePassed notes that requests may have passed until now by the view as it is. Mu is held.
+func (b *Breaker) notePassed() {
+	passed := b.Now()
+	if b.View.Healthy < passed {
+		passed = b.View.Healthy
+	}
+	if passed > b.passed {
+		b.passed = passed
+	}
 }
 
 // Refuse returns the refusal that holds at the time now, or nil where the circuit is not known to be open.
