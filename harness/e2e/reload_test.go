@@ -68,9 +68,11 @@ func limited(server *redistest.Server, capacity int, refillPeriod string) block 
 }
 
 func TestReload_aChangedLimitHoldsFromTheFirstRequest(t *testing.T) {
+	t.Parallel()
 	up := startUpstream(t)
 	for name, server := range map[string]*redistest.Server{"with Redis": redistest.Start(t), "without": nil} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			g := startReloadable(t, up, limited(server, 10, "1h"))
 			require.Equal(t, map[int]int{200: 4}, burst(4, "/ok", g.traefik))
 			g.reload(limited(server, 10, "2h"))
@@ -87,6 +89,7 @@ func TestReload_aChangedLimitHoldsFromTheFirstRequest(t *testing.T) {
 }
 
 func TestReload_aChangedLimitHoldsElsewhereWithinOneLease(t *testing.T) {
+	t.Parallel()
 	up, server := startUpstream(t), redistest.Start(t)
 	one := startReloadable(t, up, limited(server, 100000, "1h"))
 	two := startReloadable(t, up, limited(server, 100000, "1h"))
@@ -270,7 +273,7 @@ func TestReload_manyUnderLoad(t *testing.T) {
 
 	slow := make(chan reply)
 	go func() { slow <- g.get("/0/slow?seconds=5") }()
-	require.Eventually(t, func() bool { return up.stats().InFlight.Now == 1 }, 2*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return up.stats().InFlight.Now == 1 }, soon, time.Millisecond)
 	g.reload(fifty(next))
 	moved := time.Now()
 	require.Equal(t, http.StatusOK, g.get("/0/ok").status)
