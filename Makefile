@@ -47,15 +47,15 @@ lint:
 	@.ci/lint
 
 test-compiled: redis
-	$(GO) test -race ./...
+	$(GO) test -race -timeout 30m ./...
 	cd upstream && $(GO) test -race ./...
 	cd harness && $(GO) test -count=1 ./dialect ./readme ./criterion ./wire ./truth
 
 test-interpreted: redis
-	cd harness && $(GO) test -count=1 ./interpreted
+	cd harness && $(GO) test -count=1 -timeout 30m ./interpreted
 
 test-e2e: redis bundle traefik upstream
-	cd harness && $(GO) test -count=1 -timeout 20m -parallel 4 ./e2e
+	cd harness && $(GO) test -count=1 -timeout 40m -parallel 4 ./e2e
 
 test-simulation:
 	cd harness && $(GO) test -count=1 ./window ./simulate ./bench ./gateway
