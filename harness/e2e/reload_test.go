@@ -197,6 +197,18 @@ func (l *traffic) note(wrong string) {
 	}
 }
 
+// last lets the clients ask for so long, or until they have asked as often as end requires.
+func (l *traffic) last(t *testing.T, length time.Duration) {
+	t.Helper()
+	time.Sleep(length)
+	enough := func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.requests > 1000
+	}
+	require.Eventually(t, enough, soon, 10*time.Millisecond)
+}
+
 // end stops the clients, and requires that no answer was wrong.
 func (l *traffic) end(t *testing.T) {
 	t.Helper()
@@ -259,7 +271,7 @@ func TestReload_manyUnderLoad(t *testing.T) {
 	open(t, g.traefik, 43)
 	open(t, g.traefik, 44)
 	warm := startLoad(g.traefik, 4)
-	time.Sleep(2 * time.Second)
+	warm.last(t, 2*time.Second)
 	warm.end(t)
 	before := g.level(server)
 
@@ -267,6 +279,7 @@ func TestReload_manyUnderLoad(t *testing.T) {
 	for range reloads {
 		g.reload(fifty(server))
 	}
+	under.last(t, 0)
 	under.end(t)
 	t.Logf("%d reloads in %s", reloads, time.Since(begun).Round(time.Millisecond))
 	require.Less(t, g.level(server).heap, 2*before.heap, "though the handlers that were replaced are not forgotten yet")
@@ -285,7 +298,7 @@ func TestReload_manyUnderLoad(t *testing.T) {
 	exhaust(t, g.traefik, 41)
 	open(t, g.traefik, 43)
 	warm = startLoad(g.traefik, 4)
-	time.Sleep(2 * time.Second)
+	warm.last(t, 2*time.Second)
 	warm.end(t)
 	after := g.level(server, next)
 	require.Less(t, after.heap, before.heap+before.heap/4)
