@@ -360,7 +360,7 @@ func (r *faulty) flap() time.Duration {
 	gone, returned := r.times("redis is away"), r.times("redis is back")
 	r.begin(r)
 	if r.down {
-		require.Eventually(t, func() bool { return r.times("redis is away") > gone }, 10*time.Second, 20*time.Millisecond, "is away")
+		require.Eventually(t, func() bool { return r.times("redis is away") > gone }, soon, 20*time.Millisecond, "is away")
 	}
 	noticed := time.Now()
 	// Calls that were under way take their time to give up.
@@ -380,15 +380,15 @@ func (r *faulty) flap() time.Duration {
 		counts := r.load.count(begun, time.Now())
 		return counts["scarce 429"] > 0 && counts["scarce 200"] > 0
 	}
-	require.Eventually(t, limits, 10*time.Second, 20*time.Millisecond, "limiting goes on, and letting through, too")
+	require.Eventually(t, limits, soon, 20*time.Millisecond, "limiting goes on, and letting through, too")
 
 	r.end(r)
 	ended := time.Now()
 	if r.down {
-		require.Eventually(t, func() bool { return r.times("redis is back") > returned }, 10*time.Second, 20*time.Millisecond, "is back")
+		require.Eventually(t, func() bool { return r.times("redis is back") > returned }, soon, 20*time.Millisecond, "is back")
 	}
 	replies := r.wire.Seen().Replies
-	require.Eventually(t, func() bool { return r.wire.Seen().Replies > replies+3 }, 10*time.Second, 5*time.Millisecond, "Redis is asked again")
+	require.Eventually(t, func() bool { return r.wire.Seen().Replies > replies+3 }, soon, 5*time.Millisecond, "Redis is asked again")
 	r.back = max(r.back, time.Since(ended))
 	require.Less(t, time.Since(ended), 2*time.Second+r.plain.slowest(begun)+r.late(), "back, and asked again")
 	return time.Since(begun)
