@@ -47,17 +47,17 @@ lint:
 	@.ci/lint
 
 test-compiled: redis
-	$(GO) test -race ./...
+	$(GO) test -race -timeout 30m ./...
 	cd upstream && $(GO) test -race ./...
 	cd harness && $(GO) test -count=1 ./dialect ./readme ./identitydiff ./wire ./truth ./walkthrough
 
 test-interpreted: redis
-	cd harness && $(GO) test -count=1 ./interpreted
+	cd harness && $(GO) test -count=1 -timeout 30m ./interpreted
 
 test-e2e: redis bundle traefik upstream
 	@command -v curl >/dev/null || .ci/install curl
 	@command -v openssl >/dev/null || .ci/install openssl
-	cd harness && $(GO) test -count=1 -timeout 20m -parallel 4 ./e2e
+	cd harness && $(GO) test -count=1 -timeout 40m -parallel 4 ./e2e
 
 test-simulation:
 	cd harness && $(GO) test -count=1 ./window ./simulate ./bench ./gateway

@@ -169,13 +169,37 @@ func (x *exchange) failedByTraefik() breaker.Outcome {
 	if x.status == http.StatusInternalServerError && (end == bodyUnknown || !plain(x.r)) {
 		return breaker.Unknown
 	}
-	if x.status == http.StatusBadGateway && headLength(x.r) > longHeaders {
+	if x.status == http.StatusBadGateway && (headLength(x.r) > longHeaders || unsendable(x.r) || x.tooShort(end)) {
 		return breaker.Unknown
 	}
 	if end == bodyWhole {
 		return breaker.Failure
 	}
 	return x.unlessClientWasWaitedFor()
+}
+
+// unsendable reports whether a request announces trailers that a transport sends to no service, which only HTTP/3 lets pass. The
+// transport refuses it while it sends it, and closes the connection. Traefik answers with 500, or with 502 where the end of the
+// connection is noticed before its reason.
+func unsendable(r *http.Request) bool {
+	for name := range r.Trailer {
+		if name == "Content-Length" || name == "Transfer-Encoding" || name == "Trailer" {
+			return true
+		}
+	}
+	return false
+}
+
+// tooShort reports whether a body, which ended like this, is shorter than announced, which only HTTP/3 lets pass. The transport fails
+// as in unsendable.
+func (x *exchange) tooShort(end int) bool {
+	if end != bodyWhole || x.r.ProtoMajor < 3 || x.r.ContentLength <= 0 {
+		return false
+	}
+	if x.watched != nil && x.watched.body != nil {
+		return x.watched.body.length() < x.r.ContentLength
+	}
+	return lengthOf(x.r) < x.r.ContentLength
 }
 
 // cut tells what an answer says that was cut after its headers, or a handler that panicked. The proxy cuts it where the service does,

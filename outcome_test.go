@@ -96,6 +96,16 @@ func TestExchange_outcome(t *testing.T) {
 		}
 		return r
 	}
+	whole := func(text string) *http.Request {
+		r := requestWith("POST", strings.NewReader(text))
+		trackOnce(r)
+		io.Copy(io.Discard, r.Body)
+		return r
+	}
+	overHTTP3 := func(r *http.Request, length int64) *http.Request {
+		r.ProtoMajor, r.ContentLength = 3, length
+		return r
+	}
 	for _, row := range []struct {
 		name   string
 		r      *http.Request
@@ -174,6 +184,18 @@ func TestExchange_outcome(t *testing.T) {
 		{"a header with a control character", get(func(r *http.Request) { r.Header.Set("X-Name", "\x7f") }), exchange{status: 500, size: words(500), finished: true}, unknown, false},
 		{"headers that most services refuse", get(func(r *http.Request) { r.Header.Set("X-Long", strings.Repeat("x", 9000)) }),
 			exchange{status: 502, size: words(502), finished: true}, unknown, false},
+		{"trailers that no transport sends", overHTTP3(get(func(r *http.Request) { r.Trailer = http.Header{"Content-Length": nil} }), 0),
+			exchange{status: 500, size: words(500), finished: true}, unknown, false},
+		{"the same, where the end of the connection is noticed first", overHTTP3(get(func(r *http.Request) { r.Trailer = http.Header{"Content-Length": nil} }), 0),
+			exchange{status: 502, size: words(502), finished: true}, unknown, false},
+		{"trailers, and the service hangs up", overHTTP3(get(func(r *http.Request) { r.Trailer = http.Header{"X-Sum": nil} }), 0),
+			exchange{status: 502, size: words(502), finished: true}, failure, false},
+		{"a body that is shorter than announced", overHTTP3(whole("abc"), 10), exchange{status: 502, size: words(502), finished: true}, unknown, false},
+		{"a body that is shorter than announced, watched", overHTTP3(whole("abc"), 10), exchange{status: 502, size: words(502), finished: true,
+			watched: &watch{recorder: &recorder.Recorder{}, body: &watchedBody{err: io.EOF, size: 3}}}, unknown, false},
+		{"one that is as long, and the service hangs up", overHTTP3(whole("abc"), 3), exchange{status: 502, size: words(502), finished: true}, failure, false},
+		{"one that is as long, watched, and the service hangs up", overHTTP3(whole("abc"), 3), exchange{status: 502, size: words(502), finished: true,
+			watched: &watch{recorder: &recorder.Recorder{}, body: &watchedBody{err: io.EOF, size: 3}}}, failure, false},
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {

@@ -57,6 +57,18 @@ func bodyOf(r *http.Request) int {
 	return endOf(err)
 }
 
+// lengthOf returns how many bytes of a tracked body were read.
+func lengthOf(r *http.Request) int64 {
+	if r.Body == nil {
+		return 0
+	}
+	left := reflect.ValueOf(unwrapped(r.Body)).Elem().FieldByName("n") // of the limit
+	if !left.IsValid() || left.Kind() != reflect.Int64 {
+		return 0
+	}
+	return noLimit - left.Int()
+}
+
 // unwrapped returns the reader below those that only keep it from being closed.
 func unwrapped(body io.Reader) io.Reader {
 	for reflect.TypeOf(body) == nopCloser {
@@ -110,6 +122,7 @@ type watchedBody struct {
 	mu     sync.Mutex
 	err    error
 	whole  func() // called when all of it was read; nil: nothing is
+	size   int64  // bytes that were read
 	took   time.Duration
 	begun  time.Time
 	during bool // somebody is reading
@@ -134,6 +147,7 @@ func (b *watchedBody) Read(piece []byte) (int, error) {
 	n, err := b.body.Read(piece)
 	b.mu.Lock()
 	b.during = false
+	b.size += int64(n)
 	b.took += time.Since(b.begun)
 	whole := b.whole
 	if err != nil && b.err == nil {
@@ -172,6 +186,12 @@ func (b *watchedBody) end() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return endOf(b.err)
+}
+
+func (b *watchedBody) length() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.size
 }
 
 func (b *watchedBody) waitedFor() time.Duration {

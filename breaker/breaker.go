@@ -59,7 +59,8 @@ type Breaker struct {
 	divergedLocally     bool    // the state has changed in this process since, while Redis was unavailable
 	latestConn          int64   // the latest connection that replied with the state
 	publishedGeneration int64   // the generation that the view was made from
-	publishedAt         int64   // when the view took that generation
+	lastAdmitted        int64   // the latest arrival of a request that an earlier view may have let pass
+	publishedAt         int64   // requests that arrived since then passed under the view's generation
 	notice              *Notice // the one that holds, or nil
 	refreshing          bool    // a refresh runs in the background
 	shared              *sharedRefresh

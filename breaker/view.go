@@ -20,8 +20,9 @@ type View struct {
 	Failing chan struct{}
 }
 
-// PermitAt returns the permit of a request that passed at the time at because View.Healthy allowed it. If the view has
-// taken another generation since, the request's outcome does not count: such requests do not record their generation.
+// PermitAt returns the permit of a request that arrived at the time at and passed because View.Healthy allowed it. Such a request does
+// not record its generation. Its outcome does not count if it may have passed under another one. A request that arrived before the
+// view changed may have passed after that: it counts if no earlier view let it pass.
 func (b *Breaker) PermitAt(at int64) Permit {
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
@@ -44,9 +45,13 @@ func (b *Breaker) publishLocked() {
 	if b.machine.state == stateOpen && (b.Store == nil || !b.divergedLocally) {
 		openUntil = b.machine.deadline
 	}
-	if b.machine.generation != b.publishedGeneration {
+	changed := b.machine.generation != b.publishedGeneration
+	if changed || healthy < b.View.Healthy {
+		b.noteAdmittedLocked()
+	}
+	if changed {
 		b.publishedGeneration = b.machine.generation
-		b.publishedAt = b.Now()
+		b.publishedAt = b.lastAdmitted
 	}
 	failing := int64(1)
 	if healthy > 0 {
@@ -56,4 +61,15 @@ func (b *Breaker) publishLocked() {
 	b.endNoticeLocked(b.notice)
 	b.View.Healthy = healthy
 	b.View.Open = openUntil
+}
+
+// noteAdmittedLocked notes that requests may have passed by the view until now.
+func (b *Breaker) noteAdmittedLocked() {
+	admitted := b.Now()
+	if b.View.Healthy < admitted {
+		admitted = b.View.Healthy
+	}
+	if admitted > b.lastAdmitted {
+		b.lastAdmitted = admitted
+	}
 }

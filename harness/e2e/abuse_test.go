@@ -90,6 +90,7 @@ func rotating(format string) (texts []string) {
 var fiveOfTwenty = map[int]int{passed: 5, 429: 15}
 
 func TestAbuse_aSpoofedForwardedForBuysNothing(t *testing.T) {
+	t.Parallel()
 	const forwarded = "X-Forwarded-For"
 	limits := map[string]block{
 		"address":  scarce(block{"ipStrategy": block{"depth": 0}}),
@@ -142,6 +143,7 @@ var hostile = func() []string {
 var ourKey = regexp.MustCompile(`^resilience:\{keys\}:bucket:(header|none):[A-Za-z0-9.:_-]{0,64}$`)
 
 func TestAbuse_eachHostileKeyHasABucketOfItsOwn(t *testing.T) {
+	t.Parallel()
 	for name, server := range map[string]*redistest.Server{"in Redis": redistest.Start(t), "in this process": nil} {
 		t.Run(name, func(t *testing.T) {
 			g := startAbused(t, false, server, map[string]block{"keys": scarce(byHeader())})
@@ -181,6 +183,7 @@ func requireCleanLog(t *testing.T, g *traefik, texts ...string) {
 }
 
 func TestAbuse_controlCharactersAreRefusedBeforeUs(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	g := startAbused(t, true, server, map[string]block{
 		"header": scarce(byHeader()), "depth": scarce(block{"ipStrategy": block{"depth": 1}}), "host": scarce(block{"requestHost": true}),

@@ -25,6 +25,7 @@ func opened(t *testing.T, server *redistest.Server) (one, two *traefik) {
 }
 
 func TestCircuit_aDeletedKeyClosesIt(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	one, two := opened(t, server)
 	for range 20 { // as under traffic
@@ -42,8 +43,10 @@ func TestCircuit_aDeletedKeyClosesIt(t *testing.T) {
 }
 
 func TestCircuit_aRedisThatComesBackEmptyLosesNone(t *testing.T) {
+	t.Parallel()
 	for _, pause := range []time.Duration{0, 2 * time.Second} {
 		t.Run("away for "+pause.String(), func(t *testing.T) {
+			t.Parallel()
 			server := redistest.Start(t)
 			one, two := opened(t, server)
 			server.Kill()
@@ -67,6 +70,7 @@ func TestCircuit_aRedisThatComesBackEmptyLosesNone(t *testing.T) {
 }
 
 func TestCircuit_aReloadWithAShorterResetTimeoutHolds(t *testing.T) {
+	t.Parallel()
 	withAndWithout(t, func(t *testing.T, server *redistest.Server) {
 		up := startUpstream(t)
 		config := func(resetTimeout string) block {

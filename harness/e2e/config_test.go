@@ -77,6 +77,7 @@ var badConfigurations = []struct {
 }
 
 func TestConfiguration_aWrongOneSaysWhatWouldBeRight(t *testing.T) {
+	t.Parallel()
 	routers, middlewares := block{}, block{}
 	for i, row := range badConfigurations {
 		name := fmt.Sprint("bad", i)

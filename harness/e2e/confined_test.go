@@ -15,6 +15,7 @@ import (
 // TestSecrets_areConfinedByTraefiksEnvironment has middlewares that name files and variables which Traefik's environment does not allow:
 // none is read, and their routes are off. Those that it allows work.
 func TestSecrets_areConfinedByTraefiksEnvironment(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t, "--requirepass", "s3cret")
 	server.Login("", "s3cret")
 	base := t.TempDir()
@@ -71,6 +72,7 @@ func TestSecrets_areConfinedByTraefiksEnvironment(t *testing.T) {
 
 // TestSecrets_aFileWithoutAnEndDoesNotEndTraefik names /dev/zero wherever a file may be named.
 func TestSecrets_aFileWithoutAnEndDoesNotEndTraefik(t *testing.T) {
+	t.Parallel()
 	plugins := map[string]block{}
 	for name, redis := range map[string]block{
 		"password": {"passwordFile": "/dev/zero"},

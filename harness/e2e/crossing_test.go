@@ -29,6 +29,7 @@ func mark(key int) (lacks int, full bool) {
 func TestCrossing(t *testing.T) {
 	const keys, clients, length = 4000, 48, 8 * time.Second
 	server := redistest.Start(t)
+	seeded := time.Now()
 	seedBuckets(t, server, keys)
 	const timeout = 150 * time.Millisecond
 	w, err := wire.New(server.Addr(), timeout+50*time.Millisecond)
@@ -59,7 +60,7 @@ func TestCrossing(t *testing.T) {
 				case <-stop:
 					return
 				default:
-					tally.ask(g, own.IntN(keys), begun)
+					tally.ask(g, own.IntN(keys), seeded)
 				}
 			}
 		})
@@ -116,14 +117,14 @@ type crossTally struct {
 }
 
 // ask asks for a key and judges the answer.
-func (c *crossTally) ask(g *traefik, key int, begun time.Time) {
+func (c *crossTally) ask(g *traefik, key int, seeded time.Time) {
 	request, err := http.NewRequest(http.MethodGet, g.url("/proxy/ok"), nil)
 	if err != nil {
 		panic(err)
 	}
 	request.Header.Set("X-Key", keyName(key))
 	r := send(request)
-	wrong := crossed(key, r, int(time.Since(begun).Seconds())+3)
+	wrong := crossed(key, r, int(time.Since(seeded).Seconds())+3)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.counts == nil {

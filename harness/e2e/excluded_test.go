@@ -11,6 +11,7 @@ import (
 // TestExcludedIPs_areRefusedWhereTraefikRefusesThem gives lists of excludedIPs to Traefik's own rateLimit and to ours, in a file. A blank in
 // place of the list is what a template delivers for a variable that is not set.
 func TestExcludedIPs_areRefusedWhereTraefikRefusesThem(t *testing.T) {
+	t.Parallel()
 	lists := []any{
 		[]string{"", "10.0.0.1"}, []string{"10.0.0.1", ""}, []string{"10.0.0.1", " "}, "10.0.0.1,,10.0.0.2", "10.0.0.1,", ",10.0.0.1", ",", ", ",
 		"", " ", []string{""}, []string{" "}, []string{}, []string{"", ""},

@@ -119,6 +119,7 @@ type faulty struct {
 	back   time.Duration // that the gateway took at the most to have Redis again
 	tries  float64       // connections a second while it was away, at the most
 	plain  *asked        // of a route without us
+	late   func() time.Duration
 }
 
 func (r *faulty) bucket() string {
@@ -259,6 +260,7 @@ func TestFaults(t *testing.T) {
 	})
 	t.Cleanup(client.CloseIdleConnections) // Traefik would wait for them
 	var plain asked
+	late := redistest.Late(t)
 	stop := make(chan struct{})
 	defer close(stop)
 	go plain.ask(g, "/", "plain", 10*time.Millisecond, stop)
@@ -266,7 +268,7 @@ func TestFaults(t *testing.T) {
 	for _, r := range rows {
 		done.Go(func() {
 			t.Run(r.name, func(t *testing.T) {
-				r.t, r.g, r.plain = t, g, &plain
+				r.t, r.g, r.plain, r.late = t, g, &plain, late
 				r.run()
 			})
 		})
@@ -319,7 +321,7 @@ func (r *faulty) run() {
 	for kind := range counts {
 		require.Contains(t, []string{"scarce 200", "scarce 429", "plenty 200", "open 503"}, kind, "%v", counts)
 	}
-	require.Less(t, slowest, faultTimeout+busyMachine+r.plain.slowest(begun))
+	require.Less(t, slowest, faultTimeout+busyMachine+r.plain.slowest(begun)+r.late())
 	require.Zero(t, r.wire.Seen().Reused, "a connection that failed is used again")
 
 	// What Redis gives, what this process gives while Redis is away, and a second's refill of each change: the level that
@@ -330,7 +332,9 @@ func (r *faulty) run() {
 	}
 	require.LessOrEqual(t, full+counts["scarce 200"], int(most), "more than was promised")
 
-	require.LessOrEqual(t, len(r.logged()), 2+2*2*flaps, "%q", r.logged()) // the first two are about the opening of open
+	// The first two are about the opening of open. What lasts longer on a busy machine is logged once a second.
+	longer := max(0, away-flaps*2*time.Second)
+	require.LessOrEqual(t, len(r.logged()), 2+2*2*flaps+int(longer.Seconds()), "%q", r.logged())
 	if r.sees != "" {
 		require.Positive(t, r.wire.Seen().Errors[r.sees], "the fault was not met")
 	}
@@ -356,7 +360,7 @@ func (r *faulty) flap() time.Duration {
 	gone, returned := r.times("redis is away"), r.times("redis is back")
 	r.begin(r)
 	if r.down {
-		require.Eventually(t, func() bool { return r.times("redis is away") > gone }, 10*time.Second, 20*time.Millisecond, "is away")
+		require.Eventually(t, func() bool { return r.times("redis is away") > gone }, soon, 20*time.Millisecond, "is away")
 	}
 	noticed := time.Now()
 	// Calls that were under way take their time to give up.
@@ -366,7 +370,8 @@ func (r *faulty) flap() time.Duration {
 	time.Sleep(time.Until(begun.Add(faultLength + faultTimeout)))
 	seen, watched := r.wire.Seen(), time.Since(noticed)
 	if r.down && r.times("redis is back") == returned {
-		require.LessOrEqual(t, seen.MostOpen, 1, "attempts at once")
+		// The wire hears as late as the machine is that an attempt has ended, and the next one comes 100 ms after that at the earliest.
+		require.LessOrEqual(t, seen.MostOpen, 1+int(r.late()/(100*time.Millisecond)), "attempts at once")
 		require.LessOrEqual(t, seen.Accepted-before, 3+int(watched/(100*time.Millisecond)), "attempts")
 		r.tries = max(r.tries, float64(seen.Accepted-before)/watched.Seconds())
 	}
@@ -375,16 +380,16 @@ func (r *faulty) flap() time.Duration {
 		counts := r.load.count(begun, time.Now())
 		return counts["scarce 429"] > 0 && counts["scarce 200"] > 0
 	}
-	require.Eventually(t, limits, 10*time.Second, 20*time.Millisecond, "limiting goes on, and letting through, too")
+	require.Eventually(t, limits, soon, 20*time.Millisecond, "limiting goes on, and letting through, too")
 
 	r.end(r)
 	ended := time.Now()
 	if r.down {
-		require.Eventually(t, func() bool { return r.times("redis is back") > returned }, 10*time.Second, 20*time.Millisecond, "is back")
+		require.Eventually(t, func() bool { return r.times("redis is back") > returned }, soon, 20*time.Millisecond, "is back")
 	}
 	replies := r.wire.Seen().Replies
-	require.Eventually(t, func() bool { return r.wire.Seen().Replies > replies+3 }, 10*time.Second, 5*time.Millisecond, "Redis is asked again")
+	require.Eventually(t, func() bool { return r.wire.Seen().Replies > replies+3 }, soon, 5*time.Millisecond, "Redis is asked again")
 	r.back = max(r.back, time.Since(ended))
-	require.Less(t, time.Since(ended), 2*time.Second+r.plain.slowest(begun), "back, and asked again")
+	require.Less(t, time.Since(ended), 2*time.Second+r.plain.slowest(begun)+r.late(), "back, and asked again")
 	return time.Since(begun)
 }

@@ -19,6 +19,7 @@ const (
 )
 
 func TestFirstSteps(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	up := startUpstream(t)
 	g := startTraefik(t, options{upstream: up, env: append(redisEnv(server), "RATE_LIMIT_REFILL_PERIOD=1h")})
@@ -70,11 +71,13 @@ func TestFirstSteps(t *testing.T) {
 }
 
 func TestOneHundredAndOneAtOnce(t *testing.T) {
+	t.Parallel()
 	g := startTraefik(t, options{upstream: startUpstream(t), env: append(redisEnv(redistest.Start(t)), "RATE_LIMIT_REFILL_PERIOD=1h")})
 	require.Equal(t, map[int]int{200: 100, 429: 1}, burst(101, "/proxy/ok", g))
 }
 
 func TestDefaultsLimitABurst(t *testing.T) {
+	t.Parallel()
 	g := startTraefik(t, options{upstream: startUpstream(t), env: redisEnv(redistest.Start(t))})
 	begun := time.Now()
 	counts := burst(200, "/proxy/ok", g)
@@ -89,6 +92,7 @@ func TestDefaultsLimitABurst(t *testing.T) {
 }
 
 func TestCircuit(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	up := startUpstream(t)
 	g := startTraefik(t, options{upstream: up, env: append(redisEnv(server),
@@ -126,6 +130,7 @@ func TestCircuit(t *testing.T) {
 }
 
 func TestOnlyTheUpstreamsFaultsCount(t *testing.T) {
+	t.Parallel()
 	up := startUpstream(t)
 	g := startTraefik(t, options{upstream: up, plugin: block{
 		"circuitBreaker": block{"failureThreshold": 3},
@@ -152,6 +157,7 @@ func TestOnlyTheUpstreamsFaultsCount(t *testing.T) {
 }
 
 func TestAClosedPortCounts(t *testing.T) {
+	t.Parallel()
 	up := startUpstream(t)
 	g := startTraefik(t, options{upstream: up, plugin: block{"circuitBreaker": block{"failureThreshold": 3, "resetTimeout": "1h"}}})
 	up.process.Stop()
@@ -163,6 +169,7 @@ func TestAClosedPortCounts(t *testing.T) {
 }
 
 func TestForwarding(t *testing.T) {
+	t.Parallel()
 	up := startUpstream(t)
 	g := startTraefik(t, options{upstream: up, plugin: block{"rateLimit": block{"capacity": 100}, "circuitBreaker": block{"failureThreshold": 5}}})
 	request, err := http.NewRequest(http.MethodPut, g.url("/proxy/echo?a=1&b=2"), strings.NewReader("a body"))

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -32,6 +33,7 @@ func (bytesCodec) Unmarshal(data []byte, v any) error {
 type rpcServer struct {
 	address string
 	server  *grpc.Server
+	waiting chan bool // a call of Wait has come
 	ended   chan bool
 }
 
@@ -40,7 +42,7 @@ func startRPC(t *testing.T) *rpcServer {
 	listener, err := net.Listen("tcp", freeAddress(t))
 	require.NoError(t, err)
 	s := &rpcServer{
-		address: listener.Addr().String(), server: grpc.NewServer(grpc.ForceServerCodec(bytesCodec{})), ended: make(chan bool, 16),
+		address: listener.Addr().String(), server: grpc.NewServer(grpc.ForceServerCodec(bytesCodec{})), waiting: make(chan bool, 16), ended: make(chan bool, 16),
 	}
 	stream := func(name string, serve func(grpc.ServerStream) error) grpc.StreamDesc {
 		return grpc.StreamDesc{StreamName: name, ServerStreams: true, ClientStreams: true, Handler: func(_ any, stream grpc.ServerStream) error {
@@ -110,6 +112,7 @@ func fail(grpc.ServerStream) error { return status.Error(codes.Unavailable, "clo
 // wait waits until the client is gone.
 func (s *rpcServer) wait(stream grpc.ServerStream) error {
 	_, limited := stream.Context().Deadline()
+	s.waiting <- true
 	<-stream.Context().Done()
 	s.ended <- limited
 	return stream.Context().Err()
@@ -195,6 +198,7 @@ func (p *pair) routeRPC(t *testing.T, s *rpcServer) {
 }
 
 func TestTransparency_gRPCIsTheSame(t *testing.T) {
+	t.Parallel()
 	eachSource(t, func(t *testing.T, p *pair) {
 		server := startRPC(t)
 		p.routeRPC(t, server)
@@ -243,7 +247,11 @@ func TestTransparency_gRPCIsTheSame(t *testing.T) {
 						if row.deadline > 0 {
 							ctx, cancel = context.WithTimeout(t.Context(), row.deadline)
 						}
-						time.AfterFunc(200*time.Millisecond, cancel)
+						defer cancel()
+						go func() {
+							await(t, server.waiting)
+							cancel()
+						}()
 						require.Equal(t, codes.Canceled, call(ctx, c, "Wait", false).code)
 						require.Equal(t, row.deadline > 0, await(t, server.ended))
 					})
@@ -266,8 +274,8 @@ func await(t *testing.T, from chan bool) bool {
 	select {
 	case limited := <-from:
 		return limited
-	case <-time.After(2 * time.Second):
-		require.Fail(t, "the service has not heard of it")
+	case <-time.After(soon):
+		assert.Fail(t, "the service has not heard of it")
 		return false
 	}
 }

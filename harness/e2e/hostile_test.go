@@ -217,13 +217,15 @@ func eachHostile(t *testing.T, third int, rows []verdictRow, breaker block, chec
 
 // Five at once all pass before the first has its answer.
 func TestHostile_atAHealthyCircuit(t *testing.T) {
+	t.Parallel()
 	breaker := block{"failureThreshold": 5, "resetTimeout": "1h"}
 	eachHostile(t, 0, hostileRows, breaker, func(s *verdictStage, c *verdictClient, i int, row verdictRow) {
 		if row.opens {
-			for range 5 {
-				row.send(c)
-			}
-			assert.Eventually(c.t, func() bool { state, _ := s.state(i); return state == "open" }, 2*time.Second, time.Millisecond, row.name)
+			s.requireOpens(c.t, i, row.name, func() {
+				for range 5 {
+					row.send(c)
+				}
+			})
 			return
 		}
 		var five sync.WaitGroup
@@ -252,6 +254,7 @@ func (c *verdictClient) failOnce(s *verdictStage, i int) {
 
 // A failure of the service stays the only one in a row, or a good answer ends the row.
 func TestHostile_whileAFailureIsPending(t *testing.T) {
+	t.Parallel()
 	breaker := block{"failureThreshold": 1000, "resetTimeout": "1h"}
 	eachHostile(t, 1, harmlessRows(), breaker, func(s *verdictStage, c *verdictClient, i int, row verdictRow) {
 		c.failOnce(s, i)
@@ -264,6 +267,7 @@ func TestHostile_whileAFailureIsPending(t *testing.T) {
 
 // A probe gives its place back, or is a good one.
 func TestHostile_probes(t *testing.T) {
+	t.Parallel()
 	breaker := block{"failureThreshold": 1, "resetTimeout": "300ms", "halfOpenSuccessThreshold": 2, "halfOpenMaxProbes": 1}
 	eachHostile(t, 2, harmlessRows(), breaker, func(s *verdictStage, c *verdictClient, i int, row verdictRow) {
 		c.failOnce(s, i)
@@ -272,10 +276,10 @@ func TestHostile_probes(t *testing.T) {
 			row.send(c)
 			time.Sleep(50 * time.Millisecond)
 			given := func() bool { return len(s.probes(i)) == 0 } // long before probeTimeout, which is 10 s
-			assert.Eventually(c.t, given, 2*time.Second, time.Millisecond, row.name+": places held")
+			assert.Eventually(c.t, given, soon, time.Millisecond, row.name+": places held")
 		}
-		assert.Equal(c.t, 200, c.get("/ok"), row.name)
-		assert.Equal(c.t, 200, c.get("/ok"), row.name)
+		c.requireHonest(row.name)
+		c.requireHonest(row.name)
 		state, _ := s.state(i)
 		assert.Equal(c.t, "closed", state, row.name)
 	})
@@ -300,6 +304,7 @@ var hostileHTTP3 = []http3Row{
 }
 
 func TestHostile_overHTTP3(t *testing.T) {
+	t.Parallel()
 	for way, change := range statusSources {
 		if way == byRecorder {
 			continue // over HTTP/3 a default Traefik has one already

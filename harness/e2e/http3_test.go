@@ -171,6 +171,7 @@ func startHTTP3(t *testing.T, server *redistest.Server, breaker block, change fu
 
 // Each row is sent five times after one failure of the service, which then must still be the only one in a row.
 func TestHTTP3_malformedRequestsAreNotTheServicesFailures(t *testing.T) {
+	t.Parallel()
 	for way, change := range statusSources {
 		if way == byRecorder {
 			continue // over HTTP/3 a default Traefik has one already
@@ -198,6 +199,7 @@ func TestHTTP3_malformedRequestsAreNotTheServicesFailures(t *testing.T) {
 
 // A probe that is malformed gives its place back: the circuit stays half-open, and the next good requests close it.
 func TestHTTP3_malformedProbesHaveNoVerdict(t *testing.T) {
+	t.Parallel()
 	for way, change := range statusSources {
 		if way == byRecorder {
 			continue // over HTTP/3 a default Traefik has one already
@@ -211,11 +213,12 @@ func TestHTTP3_malformedProbesHaveNoVerdict(t *testing.T) {
 			time.Sleep(1100 * time.Millisecond)
 			for _, row := range malformedHTTP3 {
 				dialHTTP3(t, address).send(row.frames...)
-				time.Sleep(100 * time.Millisecond) // for the report
+				require.Eventually(t, func() bool { return len(probesIn(server.Hash(breakerKey))) == 0 }, soon, time.Millisecond, row.name)
 				require.Equal(t, "half-open", server.Hash(breakerKey)["state"], row.name)
 			}
-			require.Equal(t, http.StatusOK, get("/proxy/ok"))
-			require.Equal(t, http.StatusOK, get("/proxy/ok"))
+			for range 2 { // one that was reset may arrive only now
+				require.Eventually(t, func() bool { return get("/proxy/ok") == http.StatusOK }, 5*time.Second, 10*time.Millisecond)
+			}
 			require.Equal(t, "closed", server.Hash(breakerKey)["state"])
 		})
 	}

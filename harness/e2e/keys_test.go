@@ -13,6 +13,7 @@ import (
 
 // TestKeys_oneHostIsOneBucket writes a host in the ways that the router takes for the same one.
 func TestKeys_oneHostIsOneBucket(t *testing.T) {
+	t.Parallel()
 	dynamic := t.TempDir()
 	writeDynamic(t, dynamic, block{"health": block{}})
 	writeYAML(t, filepath.Join(dynamic, "hosts.yml"), block{"http": block{
@@ -49,6 +50,7 @@ func TestKeys_oneHostIsOneBucket(t *testing.T) {
 
 // TestKeys_anAddressWithAPortIsTheAddress has a load balancer that writes the client's port too, as some do.
 func TestKeys_anAddressWithAPortIsTheAddress(t *testing.T) {
+	t.Parallel()
 	g := startAbused(t, true, redistest.Start(t), map[string]block{
 		"depth":    scarce(block{"ipStrategy": block{"depth": 1}}),
 		"excluded": scarce(block{"ipStrategy": block{"excludedIPs": "10.0.0.0/8, 2001:db8:f::/48"}}),
@@ -68,6 +70,7 @@ func TestKeys_anAddressWithAPortIsTheAddress(t *testing.T) {
 // TestKeys_aHeaderThatAMiddlewareSets takes the user that basicAuth tells of in a header of its own spelling, and not what a client
 // sends under that name.
 func TestKeys_aHeaderThatAMiddlewareSets(t *testing.T) {
+	t.Parallel()
 	const field = "X-WebAuth-User"
 	users := []string{basicUser(t, "alice", "wonder"), basicUser(t, "bob", "builder")}
 	dynamic := t.TempDir()

@@ -113,8 +113,12 @@ func (s *site) start(t *testing.T, plain bool) (*traefik, map[string]string) {
 }
 
 func bothWatches(t *testing.T, run func(t *testing.T, plain bool)) {
-	t.Run("with metrics and access log", func(t *testing.T) { run(t, false) })
-	t.Run("without", func(t *testing.T) { run(t, true) })
+	for name, plain := range map[string]bool{"with metrics and access log": false, "without": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			run(t, plain)
+		})
+	}
 }
 
 // ways are how a request comes to be on a way that names a middleware twice: each adds a router for a room.
@@ -156,6 +160,7 @@ var ways = []struct {
 }
 
 func TestNesting_aRequestCountsOnce(t *testing.T) {
+	t.Parallel()
 	bothWatches(t, func(t *testing.T, plain bool) {
 		rooms := startRooms(t)
 		s := newSite(redistest.Start(t), rooms)
@@ -234,6 +239,7 @@ func TestNesting_aRequestCountsOnce(t *testing.T) {
 }
 
 func TestNesting_aRefusalInsideIsNotCounted(t *testing.T) {
+	t.Parallel()
 	bothWatches(t, func(t *testing.T, plain bool) {
 		rooms := startRooms(t)
 		s := newSite(redistest.Start(t), rooms)
@@ -302,12 +308,13 @@ func TestNesting_aRefusalInsideIsNotCounted(t *testing.T) {
 
 // A retry may find another answer than the first: what the service says at last counts.
 func TestNesting_whatTheServiceSaysAtLastCounts(t *testing.T) {
+	t.Parallel()
 	bothWatches(t, func(t *testing.T, plain bool) {
 		rooms := startRooms(t)
 		s := newSite(redistest.Start(t), rooms)
-		inner := s.resilience("inner", block{"circuitBreaker": block{"failureThreshold": 1, "resetTimeout": "100ms"}})
+		inner := s.resilience("inner", block{"circuitBreaker": block{"failureThreshold": 1, "resetTimeout": "400ms"}})
 		outer := s.resilience("outer", block{"circuitBreaker": block{"failureThreshold": 3, "resetTimeout": "1h"}})
-		s.middleware("retry", block{"retry": block{"attempts": 2, "initialInterval": "400ms", "status": []string{"500-599"}}})
+		s.middleware("retry", block{"retry": block{"attempts": 2, "initialInterval": "1200ms", "status": []string{"500-599"}}}) // half of that at least
 		s.route("room", "rooms", outer, "retry", inner)
 		g, _ := s.start(t, plain)
 		rooms.will("room", 500)
@@ -321,6 +328,7 @@ func TestNesting_whatTheServiceSaysAtLastCounts(t *testing.T) {
 
 // Two ways with a service in common: one with the middleware before it, one without.
 func TestNesting_aServiceThatIsReachedBothWays(t *testing.T) {
+	t.Parallel()
 	rooms := startRooms(t)
 	s := newSite(redistest.Start(t), rooms)
 	s.resilience("both-ways", block{"rateLimit": block{"capacity": 1000, "refillRate": 1, "refillPeriod": "1h"}})
@@ -340,6 +348,7 @@ func TestNesting_aServiceThatIsReachedBothWays(t *testing.T) {
 
 // A mirror has a copy of the request: what it answers decides nothing, and it takes no second token.
 func TestNesting_aMirrorDecidesNothing(t *testing.T) {
+	t.Parallel()
 	bothWatches(t, func(t *testing.T, plain bool) {
 		rooms := startRooms(t)
 		s := newSite(redistest.Start(t), rooms)

@@ -16,6 +16,7 @@ import (
 // TestOrder shows what the table of orders in the documentation tells: what another of Traefik's middlewares does before ours in a chain,
 // and after it.
 func TestOrder(t *testing.T) {
+	t.Parallel()
 	up, server := startUpstream(t), redistest.Start(t)
 	users := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.Header.Get("Authorization") {
@@ -206,6 +207,7 @@ func TestOrder(t *testing.T) {
 
 // TestOrder_onAnEntryPoint gives the middleware to all routers of an entry point: those of ping and of a redirection are among them.
 func TestOrder_onAnEntryPoint(t *testing.T) {
+	t.Parallel()
 	dynamic := t.TempDir()
 	writeDynamic(t, dynamic, block{"rateLimit": block{"capacity": 100, "refillRate": 1, "refillPeriod": "1h"}})
 	redirecting := freeAddress(t)

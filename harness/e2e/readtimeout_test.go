@@ -49,6 +49,7 @@ func TestReadTimeout_isShipped(t *testing.T) {
 // 4 s. It is the longest that a request may take to come, head and body; what the service sends may take as long as it likes. Nothing
 // of this is the service's failure: one would open the circuit for good.
 func TestReadTimeout_cutsWhatClientsSend(t *testing.T) {
+	t.Parallel()
 	const longer = 4 * time.Second
 	up, rpc := startUpstream(t), startRPC(t)
 	dynamic := t.TempDir()

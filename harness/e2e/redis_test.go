@@ -57,6 +57,7 @@ func requireShared(t *testing.T, g *traefik, do func(command string, args ...any
 }
 
 func TestRedis_passwordAndDatabase(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t, "--requirepass", "pa55 word")
 	server.Login("", "pa55 word")
 	g := startTraefik(t, options{
@@ -70,6 +71,7 @@ func TestRedis_passwordAndDatabase(t *testing.T) {
 }
 
 func TestRedis_aUserThatMayOnlyDoWhatWeDo(t *testing.T) {
+	t.Parallel()
 	args := append([]string{"--user", "gateway", "on", ">s3cret", "~resilience:*"}, commands...)
 	server := redistest.Start(t, append(args, "--user", "default", "on", ">admin", "~*", "+@all")...)
 	server.Login("", "admin")
@@ -87,13 +89,14 @@ func TestRedis_aUserThatMayOnlyDoWhatWeDo(t *testing.T) {
 			require.Equal(t, 429, g.get("/proxy/ok").status)
 			return len(g.events("redis is away")) == 1
 		}
-		require.Eventually(t, noticed, 3*time.Second, 50*time.Millisecond, "that the bucket is empty is known for a second")
+		require.Eventually(t, noticed, soon, 50*time.Millisecond, "that the bucket is empty is known for a second")
 		server.Run()
-		require.Eventually(t, func() bool { return len(g.events("redis is back")) == 1 }, 2*time.Second, 10*time.Millisecond, g.log)
+		require.Eventually(t, func() bool { return len(g.events("redis is back")) == 1 }, soon, 10*time.Millisecond, g.log)
 	})
 }
 
 func TestRedis_overTLS(t *testing.T) {
+	t.Parallel()
 	ca, cert, key := certificates(t)
 	port := redistest.FreePort(t)
 	redistest.Start(t, "--tls-port", port, "--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", ca,
@@ -109,7 +112,7 @@ func TestRedis_overTLS(t *testing.T) {
 	delete(tls, "ca")
 	wary := startTraefik(t, options{upstream: up, plugin: plugin, env: env})
 	require.Equal(t, 200, wary.get("/proxy/ok").status, "limits by itself")
-	require.Eventually(t, func() bool { return len(wary.events("redis is away")) == 1 }, 2*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return len(wary.events("redis is away")) == 1 }, soon, 10*time.Millisecond)
 	require.Contains(t, wary.events("redis is away")[0]["reason"], "certificate")
 }
 
@@ -182,8 +185,8 @@ func TestRedis_killedUnderTraffic(t *testing.T) {
 	time.Sleep(2 * time.Second)
 	server.Run()
 	returned := time.Now()
-	require.Eventually(t, func() bool { return len(g.events("redis is back")) == 1 }, 4*time.Second, 5*time.Millisecond)
-	require.Less(t, time.Since(returned), 2*time.Second)
+	require.Eventually(t, func() bool { return len(g.events("redis is back")) == 1 }, soon, 5*time.Millisecond)
+	require.Less(t, time.Since(returned), 2*time.Second+late())
 	time.Sleep(500 * time.Millisecond)
 	require.Equal(t, int64(1), server.Int("EXISTS", "resilience:{gateway}:bucket:ip:127.0.0.1"), "Redis is asked again, its scripts gone")
 	close(stop)
@@ -201,6 +204,7 @@ func TestRedis_killedUnderTraffic(t *testing.T) {
 }
 
 func TestRedis_isNeverSentATime(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	g := startTraefik(t, options{upstream: startUpstream(t), plugin: both(redisBlock(server))})
 

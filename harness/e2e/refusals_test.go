@@ -29,6 +29,7 @@ var uploads = []struct {
 
 // TestRefusals_doNotWaitForABody has clients that announce a body and send nothing. Each of our own answers must reach them at once.
 func TestRefusals_doNotWaitForABody(t *testing.T) {
+	t.Parallel()
 	up := startUpstream(t)
 	folder := writeRows(t, map[string]block{
 		"limited": {"rateLimit": block{"capacity": 1, "refillRate": 1, "refillPeriod": "1h"}},
@@ -145,6 +146,7 @@ func requireKeptOverHTTP2(t *testing.T, g *traefik, path string, status int) {
 
 // TestRefusals_ofBodiesThatNeverCome are held no longer than readTimeout, also where the client keeps its side open.
 func TestRefusals_ofBodiesThatNeverCome(t *testing.T) {
+	t.Parallel()
 	dynamic := t.TempDir()
 	writeDynamic(t, dynamic, block{"health": block{}})
 	writeYAML(t, filepath.Join(dynamic, "limited.yml"), block{"http": block{
@@ -171,6 +173,7 @@ func TestRefusals_ofBodiesThatNeverCome(t *testing.T) {
 
 // TestRefusals_overHTTP3 has uploads refused whose bodies never end, all on one connection.
 func TestRefusals_overHTTP3(t *testing.T) {
+	t.Parallel()
 	up := startUpstream(t)
 	dynamic := t.TempDir()
 	writeDynamic(t, dynamic, block{"rateLimit": block{"capacity": 1, "refillRate": 1, "refillPeriod": "1h"}})

@@ -53,6 +53,7 @@ func echoOn(c net.Conn, code string) {
 
 // Redis repeats in its errors what it was sent, and that holds the API keys of clients.
 func TestRefusing_noKeyOfAClientIsLogged(t *testing.T) {
+	t.Parallel()
 	renamed := func(commands ...string) string {
 		var args []string
 		for _, command := range commands {
@@ -125,6 +126,7 @@ func TestRefusing_noKeyOfAClientIsLogged(t *testing.T) {
 
 // Redis closes the connections while a failing request is at the service, each time.
 func TestIdle_noFailureIsLostWithAConnection(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		name  string
 		path  string
@@ -137,6 +139,7 @@ func TestIdle_noFailureIsLostWithAConnection(t *testing.T) {
 		}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
 			server := redistest.Start(t, "--timeout", "1")
 			g := startTraefik(t, options{upstream: startUpstream(t), plugin: block{
 				"redis": redisBlock(server), "circuitBreaker": block{"failureThreshold": 3, "resetTimeout": "1h"},
@@ -155,14 +158,15 @@ func TestIdle_noFailureIsLostWithAConnection(t *testing.T) {
 	}
 }
 
-// A Redis that takes 120 ms for an answer is asked by the first request, which has 200 ms.
+// A Redis that takes 900 ms for an answer is asked by the first request, which has 1500 ms: time for one answer, and on a busy machine.
 func TestSlow_aFirstRequestIsOneRoundTrip(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
-	far, err := gateway.StartDelay(server.Addr(), 120*time.Millisecond)
+	far, err := gateway.StartDelay(server.Addr(), 900*time.Millisecond)
 	require.NoError(t, err)
 	t.Cleanup(far.Stop)
 	g := startTraefik(t, options{upstream: startUpstream(t), plugin: block{
-		"redis": block{"address": far.Address, "timeout": "200ms"}, "rateLimit": block{"capacity": 5, "refillRate": 1, "refillPeriod": "1h"},
+		"redis": block{"address": far.Address, "timeout": "1500ms"}, "rateLimit": block{"capacity": 5, "refillRate": 1, "refillPeriod": "1h"},
 	}})
 	var got []int
 	for range 6 {

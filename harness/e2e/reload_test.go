@@ -68,9 +68,11 @@ func limited(server *redistest.Server, capacity int, refillPeriod string) block 
 }
 
 func TestReload_aChangedLimitHoldsFromTheFirstRequest(t *testing.T) {
+	t.Parallel()
 	up := startUpstream(t)
 	for name, server := range map[string]*redistest.Server{"with Redis": redistest.Start(t), "without": nil} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			g := startReloadable(t, up, limited(server, 10, "1h"))
 			require.Equal(t, map[int]int{200: 4}, burst(4, "/ok", g.traefik))
 			g.reload(limited(server, 10, "2h"))
@@ -87,6 +89,7 @@ func TestReload_aChangedLimitHoldsFromTheFirstRequest(t *testing.T) {
 }
 
 func TestReload_aChangedLimitHoldsElsewhereWithinOneLease(t *testing.T) {
+	t.Parallel()
 	up, server := startUpstream(t), redistest.Start(t)
 	one := startReloadable(t, up, limited(server, 100000, "1h"))
 	two := startReloadable(t, up, limited(server, 100000, "1h"))
@@ -194,6 +197,18 @@ func (l *traffic) note(wrong string) {
 	}
 }
 
+// last lets the clients ask for so long, or until they have asked as often as end requires.
+func (l *traffic) last(t *testing.T, length time.Duration) {
+	t.Helper()
+	time.Sleep(length)
+	enough := func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.requests > 1000
+	}
+	require.Eventually(t, enough, soon, 10*time.Millisecond)
+}
+
 // end stops the clients, and requires that no answer was wrong.
 func (l *traffic) end(t *testing.T) {
 	t.Helper()
@@ -256,7 +271,7 @@ func TestReload_manyUnderLoad(t *testing.T) {
 	open(t, g.traefik, 43)
 	open(t, g.traefik, 44)
 	warm := startLoad(g.traefik, 4)
-	time.Sleep(2 * time.Second)
+	warm.last(t, 2*time.Second)
 	warm.end(t)
 	before := g.level(server)
 
@@ -264,13 +279,14 @@ func TestReload_manyUnderLoad(t *testing.T) {
 	for range reloads {
 		g.reload(fifty(server))
 	}
+	under.last(t, 0)
 	under.end(t)
 	t.Logf("%d reloads in %s", reloads, time.Since(begun).Round(time.Millisecond))
 	require.Less(t, g.level(server).heap, 2*before.heap, "though the handlers that were replaced are not forgotten yet")
 
 	slow := make(chan reply)
 	go func() { slow <- g.get("/0/slow?seconds=5") }()
-	require.Eventually(t, func() bool { return up.stats().InFlight.Now == 1 }, 2*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return up.stats().InFlight.Now == 1 }, soon, time.Millisecond)
 	g.reload(fifty(next))
 	moved := time.Now()
 	require.Equal(t, http.StatusOK, g.get("/0/ok").status)
@@ -282,7 +298,7 @@ func TestReload_manyUnderLoad(t *testing.T) {
 	exhaust(t, g.traefik, 41)
 	open(t, g.traefik, 43)
 	warm = startLoad(g.traefik, 4)
-	time.Sleep(2 * time.Second)
+	warm.last(t, 2*time.Second)
 	warm.end(t)
 	after := g.level(server, next)
 	require.Less(t, after.heap, before.heap+before.heap/4)

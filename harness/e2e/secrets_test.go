@@ -101,6 +101,7 @@ func startSpillingFrom(t *testing.T, dynamic string, plugin block, env ...string
 }
 
 func TestSecrets_aPasswordIsNeverTold(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "password")
 	require.NoError(t, os.WriteFile(file, []byte(marked+"\n"), 0o600))
 	for _, source := range []struct {
@@ -198,6 +199,7 @@ func (s *spilling) whyAway(name string) string {
 
 // That one is told of in the documentation, and shows that the search finds what there is to be found.
 func TestSecrets_aPasswordInTheConfigurationIsToldByTraefik(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t, "--requirepass", marked)
 	s := startSpilling(t, both(block{"address": server.Addr(), "password": marked}))
 	require.NotEmpty(t, s.leaks())

@@ -261,6 +261,9 @@ func getJSON(t *testing.T, url string, target any) {
 	require.NoError(t, json.NewDecoder(response.Body).Decode(target))
 }
 
+// soon is how long a test waits at most for what takes milliseconds on a machine at rest.
+const soon = 20 * time.Second
+
 // patience is redis.timeout and redis.dialTimeout where a test is not about them: with the defaults, a busy machine would have
 // a gateway limit by itself now and then, which is as it should be, and not what the test asks for.
 const patience = "5s"

@@ -100,11 +100,13 @@ func TestThrottled_aPauseOfTheGatewayIsNotRediss(t *testing.T) {
 		}
 	}
 	clients.Wait()
-	time.Sleep(time.Second) // for the reports, each of which may find the gateway stopped
 	open := 0
-	for i := range circuits {
-		if server.Hash(fmt.Sprintf("resilience:{circuit%d}:breaker", i))["state"] == "open" {
-			open++
+	for end := time.Now().Add(5 * time.Second); open < circuits && time.Now().Before(end); { // each report may find the gateway stopped
+		open = 0
+		for i := range circuits {
+			if server.Hash(fmt.Sprintf("resilience:{circuit%d}:breaker", i))["state"] == "open" {
+				open++
+			}
 		}
 	}
 	for _, end := range ends {

@@ -238,6 +238,7 @@ var conversations = []struct {
 }
 
 func TestTransparency_http1IsTheSameByteForByte(t *testing.T) {
+	t.Parallel()
 	eachSource(t, func(t *testing.T, p *pair) {
 		for _, row := range conversations {
 			t.Run(row.name, func(t *testing.T) {
@@ -307,6 +308,7 @@ func ask(t *testing.T, address, method, path, body string) told {
 }
 
 func TestTransparency_http2IsTheSame(t *testing.T) {
+	t.Parallel()
 	eachSource(t, func(t *testing.T, p *pair) {
 		for _, row := range []struct {
 			method, path, body string
@@ -453,6 +455,7 @@ func leave(t *testing.T, address, path string) {
 }
 
 func TestTransparency_theUpstreamHearsThatAClientIsGone(t *testing.T) {
+	t.Parallel()
 	eachSource(t, func(t *testing.T, p *pair) {
 		for _, path := range []string{"/slow?seconds=30", "/sse?events=100&interval=0.2", "/download?bytes=1073741824"} {
 			t.Run(path, func(t *testing.T) {
@@ -460,7 +463,7 @@ func TestTransparency_theUpstreamHearsThatAClientIsGone(t *testing.T) {
 					p.judge(t, unknown, func() {
 						leave(t, address, path)
 						gone := func() bool { return p.up.stats().InFlight.Now == 0 }
-						require.Eventually(t, gone, 2*time.Second, time.Millisecond)
+						require.Eventually(t, gone, soon, time.Millisecond)
 					})
 				}
 			})

@@ -27,6 +27,7 @@ func TestTruth(t *testing.T) {
 	}
 	for _, row := range rows {
 		t.Run(fmt.Sprint("seed ", row.seed), func(t *testing.T) {
+			t.Parallel()
 			report := truth.Run(t, truth.Options{
 				Root: root(t), Seed: row.seed, Gateways: row.gateways, Clients: 12, Length: 18 * time.Second, Gap: 500 * time.Millisecond,
 			})

@@ -32,8 +32,14 @@ func startBroken(t *testing.T, server *redistest.Server, breaker block) (*traefi
 
 // withAndWithout runs a test with the state in Redis and in the gateway.
 func withAndWithout(t *testing.T, run func(t *testing.T, server *redistest.Server)) {
-	t.Run("in Redis", func(t *testing.T) { run(t, redistest.Start(t)) })
-	t.Run("in this process", func(t *testing.T) { run(t, nil) })
+	t.Run("in Redis", func(t *testing.T) {
+		t.Parallel()
+		run(t, redistest.Start(t))
+	})
+	t.Run("in this process", func(t *testing.T) {
+		t.Parallel()
+		run(t, nil)
+	})
 }
 
 // openPosts opens a request each few milliseconds whose body never comes, over connections of their own, until the test ends.
@@ -60,6 +66,7 @@ func openPosts(t *testing.T, g *traefik, head string) {
 // A client that opens requests and sends no body cannot keep a circuit from closing, be it for requests without a body or for those
 // with a small one.
 func TestUpload_whoSendsNoBodyHoldsNothing(t *testing.T) {
+	t.Parallel()
 	heads := map[string]string{
 		"a short one": "Content-Length: 1000", "a long one": "Content-Length: 100000", "chunks": "Transfer-Encoding: chunked",
 		"a part of one": "Content-Length: 100000\r\n\r\nsome",
@@ -106,6 +113,7 @@ func TestUpload_whoSendsNoBodyHoldsNothing(t *testing.T) {
 
 // It is so over each protocol.
 func TestUpload_whoSendsNoBodyHoldsNothingOverTLS(t *testing.T) {
+	t.Parallel()
 	insecure := &tls.Config{InsecureSkipVerify: true}
 	for name, transport := range map[string]func() http.RoundTripper{
 		"HTTP/2": func() http.RoundTripper { return &http.Transport{TLSClientConfig: insecure, ForceAttemptHTTP2: true} },
@@ -189,6 +197,7 @@ func (g *traefik) upload(length time.Duration) (int, error) {
 
 // The time of an upload counts from the end of its body.
 func TestUpload_aSlowOneIsNotLost(t *testing.T) {
+	t.Parallel()
 	for _, places := range []int{1, 2} {
 		t.Run(fmt.Sprint(places, " places"), func(t *testing.T) {
 			withAndWithout(t, func(t *testing.T, server *redistest.Server) {
@@ -200,7 +209,7 @@ func TestUpload_aSlowOneIsNotLost(t *testing.T) {
 				status, err := g.upload(1500 * time.Millisecond)
 				require.NoError(t, err)
 				require.Equal(t, 200, status)
-				require.Eventually(t, func() bool { return len(g.events("circuit closed")) == 1 }, 2*time.Second, 10*time.Millisecond)
+				require.Eventually(t, func() bool { return len(g.events("circuit closed")) == 1 }, soon, 10*time.Millisecond)
 				require.Len(t, g.events("circuit open"), 1, "it has not opened again")
 				require.Equal(t, 200, g.get("/proxy/ok").status)
 			})
@@ -210,14 +219,15 @@ func TestUpload_aSlowOneIsNotLost(t *testing.T) {
 
 // One that a service does not answer is lost all the same.
 func TestUpload_withoutAnAnswerOpensTheCircuit(t *testing.T) {
+	t.Parallel()
 	withAndWithout(t, func(t *testing.T, server *redistest.Server) {
 		g, _ := startBroken(t, server, block{
-			"failureThreshold": 1, "resetTimeout": "300ms", "halfOpenMaxProbes": 1, "probeTimeout": "500ms", "halfOpenSuccessThreshold": 1,
+			"failureThreshold": 1, "resetTimeout": "2s", "halfOpenMaxProbes": 1, "probeTimeout": "500ms", "halfOpenSuccessThreshold": 1,
 		})
-		time.Sleep(400 * time.Millisecond)
-		go http.Post(g.url("/proxy/slow?seconds=3"), "text/plain", strings.NewReader("all of it"))
-		time.Sleep(700 * time.Millisecond)
+		time.Sleep(2100 * time.Millisecond)
+		go http.Post(g.url("/proxy/slow?seconds=5"), "text/plain", strings.NewReader("all of it"))
+		time.Sleep(time.Second)
 		require.Equal(t, 503, g.get("/proxy/ok").status)
-		require.Eventually(t, func() bool { return len(g.events("circuit open")) == 2 }, 2*time.Second, 10*time.Millisecond)
+		require.Eventually(t, func() bool { return len(g.events("circuit open")) == 2 }, soon, 10*time.Millisecond)
 	})
 }
