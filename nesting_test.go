@@ -537,7 +537,7 @@ func TestNesting_anOpenCircuitIsWokenToo(t *testing.T) {
 	for i := 0; i < 10; i++ {
 		require.Equal(t, 503, get(outer.handler))
 	}
-	retryAfter, refuses := outer.breaker.MustRefuse(false, sinceStart(time.Now()))
+	retryAfter, refuses := outer.breaker.MustRefuse(false, outer.now())
 	require.False(t, refuses, retryAfter)
 }
 
@@ -602,7 +602,7 @@ func TestNesting_aPageDecidesNothing(t *testing.T) {
 		for i := 0; i < 3; i++ { // the first page passes, the others are refused
 			require.GreaterOrEqual(t, get(outer.handler), 500, row.name)
 		}
-		_, refuses := outer.breaker.MustRefuse(false, sinceStart(time.Now()))
+		_, refuses := outer.breaker.MustRefuse(false, outer.now())
 		require.Equal(t, row.counts, refuses, row.name)
 	}
 }

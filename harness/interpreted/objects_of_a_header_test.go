@@ -59,6 +59,7 @@ func TestObjects_ofAHeader(t *testing.T) {
 			for range 10 {
 				got = min(got, testing.AllocsPerRun(300, ask))
 			}
+			t.Logf("%.0f objects", got)
 			require.Equal(t, row.status, w.status)
 			require.LessOrEqual(t, got, row.most)
 			require.Greater(t, got, row.most/2, "too few to be true, or a reason for another bound")
