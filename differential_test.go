@@ -170,7 +170,10 @@ func (q *randomRequest) make() *http.Request {
 	}
 	r.RemoteAddr = q.id
 	r.Host = q.id
-	for i := 0; i < q.lines; i++ {
+	if q.lines == 2 {
+		r.Header.Add("X-Api-Key", "of another client")
+	}
+	if q.lines > 0 {
 		r.Header.Add("X-Api-Key", q.id)
 	}
 	return r
@@ -287,6 +290,31 @@ func TestFastPath_answersAsTheSlowPathDoesWithRedis(t *testing.T) {
 				fast := twins[0].ask(request.make(), request.knowsStatus)
 				slow := twins[1].ask(request.make(), request.knowsStatus)
 				require.Equal(t, slow[:3], fast[:3], "step %d: %+v", step, *request)
+			}
+		})
+	}
+}
+
+// Neither path admits more than a bucket in Redis holds.
+func TestFastPath_admitsNoMoreThanABucketHolds(t *testing.T) {
+	redis := at(redistest.Start(t).Addr())
+	for _, variant := range fastVariants() {
+		variant := variant
+		if !variant.limits {
+			continue
+		}
+		t.Run(variant.name, func(t *testing.T) {
+			newProcess(t, time.Hour)
+			for _, twin := range newTwins(t, variant.config(redis, *tokens("20"), failures("5")), &randomUpstream{status: 200}) {
+				seen := map[string]int{}
+				for n := 0; n < 40; n++ {
+					request := &randomRequest{method: "GET", id: "192.0.2.1:1", lines: 1}
+					answer := twin.ask(request.make(), true)
+					seen[answer[:3]]++
+				}
+				require.LessOrEqual(t, seen["200"], 20)
+				require.Greater(t, seen["200"], 10)
+				require.Equal(t, 40, seen["200"]+seen["429"])
 			}
 		})
 	}
