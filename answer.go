@@ -194,6 +194,6 @@ func (m *Middleware) logTrouble(err error) {
 		return
 	}
 	if before, due := m.troubles.due(err.Error(), m.now()); due {
-		m.log.Warn("redis did not answer as it should", "reason", err.Error(), "before", strconv.Itoa(before))
+		m.log.Warn("unexpected redis reply", "reason", err.Error(), "before", strconv.Itoa(before))
 	}
 }
