@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/resilient-gateway/resilience/identity"
 	"github.com/resilient-gateway/resilience/internal/statuswriter"
 	"github.com/stretchr/testify/require"
 )
@@ -60,7 +61,7 @@ type asking struct {
 
 // named is a configuration with a name, where the state is.
 func named(name string, place place, limit *RateLimitConfig, circuit *CircuitBreakerConfig) *Config {
-	return &Config{Name: redact(name), Redis: place.redis, RateLimit: limit, CircuitBreaker: circuit}
+	return &Config{Name: identity.Hash(name), Redis: place.redis, RateLimit: limit, CircuitBreaker: circuit}
 }
 
 func byClient(limit *RateLimitConfig) *RateLimitConfig {
@@ -253,8 +254,8 @@ func refusals(t *testing.T, place place, up *upstream) []refusal {
 	limited := nestedBefore(t, ctx, service, nil, named(nameOf(t)+"-limited", place, tokens("1"), failures("1")))
 	require.Equal(t, 200, get(limited))
 	away := &RedisConfig{Address: closedPort, OnError: "deny"}
-	denies := nestedBefore(t, ctx, service, nil, &Config{Name: redact(nameOf(t) + "-denies"), Redis: away, RateLimit: tokens("100")})
-	deniesToo := nestedBefore(t, ctx, service, nil, &Config{Name: redact(nameOf(t) + "-denies-too"), Redis: away, CircuitBreaker: failures("1")})
+	denies := nestedBefore(t, ctx, service, nil, &Config{Name: identity.Hash(nameOf(t) + "-denies"), Redis: away, RateLimit: tokens("100")})
+	deniesToo := nestedBefore(t, ctx, service, nil, &Config{Name: identity.Hash(nameOf(t) + "-denies-too"), Redis: away, CircuitBreaker: failures("1")})
 	return []refusal{
 		{"an open circuit", open}, {"an empty bucket", limited}, {"deny of a limiter", denies}, {"deny of a breaker", deniesToo},
 	}
