@@ -127,6 +127,20 @@ func TestNesting_aRequestTakesOneToken(t *testing.T) {
 	}
 }
 
+// Two limits of the same numbers are the same limit only if their buckets are of the same clients.
+func TestNesting_sameLimitByAnotherKeySourceIsAnotherLimit(t *testing.T) {
+	newProcess(t, 0)
+	instanceOf := func(limit *RateLimitConfig) *instance {
+		m, err := newMiddleware(context.Background(), status(200), &Config{Name: "shared", RateLimit: limit}, nameOf(t))
+		require.NoError(t, err)
+		return m.instance
+	}
+	byAddress, byAddressToo, byHeader := instanceOf(tokens("10")), instanceOf(tokens("10")), instanceOf(byClient(tokens("10")))
+	outermost := &outer{instance: byAddress, part: &part{limits: true}}
+	require.True(t, limitsAlike(outermost, byAddressToo))
+	require.False(t, limitsAlike(outermost, byHeader))
+}
+
 func TestNesting_aFailureCountsOnce(t *testing.T) {
 	for _, place := range places(t) {
 		for _, asking := range askings() {
