@@ -64,7 +64,7 @@ func (c *http3Client) send(frames ...[]byte) int {
 		time.Sleep(20 * time.Millisecond) // so that what came before the reset is read
 		stream.CancelWrite(quic.StreamErrorCode(http3.ErrCodeRequestCanceled))
 	} else {
-		require.NoError(c.t, stream.Close())
+		stream.Close() // which fails where the gateway has answered already, and reads no more
 	}
 	return c.status(stream)
 }

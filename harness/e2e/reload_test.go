@@ -48,7 +48,7 @@ func (r *reloadable) reload(http block) {
 	}
 	writeYAML(r.t, filepath.Join(r.folder, "reload.yml"), block{"http": http})
 	tookOver := func() bool { return r.get("/version").header.Get("X-Version") == version }
-	require.Eventually(r.t, tookOver, 10*time.Second, 2*time.Millisecond, "version %s", version)
+	require.Eventually(r.t, tookOver, time.Minute, 2*time.Millisecond, "version %s", version)
 }
 
 // limited is a configuration with one limit for everything.
