@@ -95,7 +95,7 @@ func (l *lab) ask(w workload, c contender) error {
 	return nil
 }
 
-// answers tells whether a contender may answer so.
+// answers reports whether a contender may answer with the status.
 func (w workload) answers(c contender, status int) bool {
 	switch {
 	case status == http.StatusOK:
