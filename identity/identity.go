@@ -32,7 +32,7 @@ func makeKey(kind, value string) string {
 		return kindNone
 	}
 	if len(value) > MaxLength {
-		return kind + hash(value)
+		return kind + Hash(value)
 	}
 	return kind + value
 }
@@ -43,13 +43,14 @@ func Name(key string) string {
 	if isSafe(value) {
 		return key
 	}
-	return key[:len(key)-len(value)] + hash(value)
+	return key[:len(key)-len(value)] + Hash(value)
 }
 
 // isSafe reports whether the text contains nothing but Harmless characters. A loop would be interpreted byte by byte.
 func isSafe(text string) bool { return strings.Trim(text, Harmless) == "" }
 
-func hash(text string) string {
+// Hash returns the SHA-256 of a text in hexadecimal digits.
+func Hash(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:])
 }
