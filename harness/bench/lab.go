@@ -148,7 +148,7 @@ func (l *lab) startGateway(root string, s setting, w workload, i int, redis stri
 	return nil
 }
 
-// addEntryPoints puts a public entry point for each contender instead of the existing one.
+// addEntryPoints puts a public entry point for each contender in the place of the one that there is.
 func addEntryPoints(static block, webs map[contender]string) {
 	points := static["entryPoints"].(block)
 	for c, address := range webs {

@@ -95,7 +95,7 @@ func (l *lab) ask(w workload, c contender) error {
 	return nil
 }
 
-// answers reports whether a contender may answer with the status.
+// answers tells whether a contender may answer so.
 func (w workload) answers(c contender, status int) bool {
 	switch {
 	case status == http.StatusOK:

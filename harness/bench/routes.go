@@ -20,7 +20,7 @@ func (c contender) guards() bool { return c != none && c != noop }
 
 func (c contender) slug() string { return strings.ReplaceAll(string(c), " ", "-") }
 
-// routes returns the dynamic configuration: a route and an entry point for each contender. At one entry point Traefik tries
+// routes returns the dynamic configuration: a route for each contender, at an entry point of its own. At one entry point Traefik tries
 // one route after the other, those with long rules first, and whose name is short would pay for all before it.
 func (w workload) routes(redis, upstream string) block {
 	routers, middlewares := block{}, block{}

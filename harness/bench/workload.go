@@ -86,7 +86,7 @@ var (
 	uniform = clients{lua: "uniform()", count: 200000}
 )
 
-// expected is how many clients the requests come from, on average.
+// expected is how many clients so many requests come from, on average.
 func (c clients) expected(requests int) float64 {
 	sum := 0.0
 	for i := range c.count {
