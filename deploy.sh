@@ -57,7 +57,7 @@ check_settings() {
 	[ -n "$project" ] || die 'the project has no name'
 }
 
-# find_group finds out the group that the socket of Docker belongs to.
+# find_group finds the group that owns Docker's socket.
 find_group() {
 	local socket
 	case $(docker info --format '{{.OperatingSystem}} {{.SecurityOptions}}') in
@@ -82,7 +82,7 @@ check_secrets() {
 	[ "${#password}" -ge 16 ] || die 'REDIS_PASSWORD is shorter than 16 characters'
 }
 
-# An image that can change under its name cannot be gone back to.
+# A name that may stand for another image tomorrow cannot be restored.
 check_images() {
 	local service image
 	for service in "${services[@]}"; do
@@ -100,7 +100,7 @@ check_images() {
 	done
 }
 
-# remember keeps hold of the images of the containers that are healthy, whatever becomes of their names.
+# remember keeps the images of the healthy containers, even if their names are given to other images.
 remember() {
 	local service container image state
 	local format='{{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}} {{.Image}}'
@@ -113,7 +113,7 @@ remember() {
 	done
 }
 
-# keep SERVICE IMAGE-ID: gives the image a name of its own, which stays with it, and prints that name.
+# keep SERVICE IMAGE-ID: gives the image a name that no other image gets, and prints it.
 keep() {
 	local id=${2#sha256:}
 	local name="$project-$1:${id:0:12}"
@@ -121,7 +121,7 @@ keep() {
 	printf '%s' "$name"
 }
 
-# The Dockerfile asks for what only BuildKit knows, as the platform that is built on.
+# The Dockerfile needs BuildKit, for instance for the platform of the build.
 check_builder() {
 	case ${DOCKER_BUILDKIT:-1} in
 	0 | [fF]*) die 'the images are built by BuildKit, which DOCKER_BUILDKIT forbids; unset it, or name images to pull' ;;
@@ -130,7 +130,7 @@ check_builder() {
 
 image_id() { docker image inspect --format '{{.Id}}' "$1" 2>/dev/null; }
 
-# obtain builds the images that are ours and not named, and pulls the others.
+# obtain builds our own images unless the settings name them, and pulls the others.
 obtain() {
 	local service build=() pull=()
 	for service in "${services[@]}"; do
@@ -176,7 +176,7 @@ await() {
 	done
 }
 
-# smoke tries the stack as its clients use it. A circuit that was open before needs its time to close.
+# smoke tests the stack as its clients use it. A circuit that was open before needs time to close.
 smoke() {
 	local base answer
 	base="http://127.0.0.1:$(setting PORT 5000)"
@@ -191,7 +191,7 @@ smoke() {
 	say 'a proxied request: passed'
 }
 
-# smoke_limit sends a burst beyond the bucket, which costs only this host its tokens.
+# smoke_limit sends more requests than the bucket has tokens. Only this host's bucket is emptied.
 smoke_limit() {
 	local capacity limited url requests
 	capacity=$(setting RATE_LIMIT_CAPACITY "$default_capacity")
@@ -241,7 +241,7 @@ go_back() {
 	exit 2
 }
 
-# note_previous names the images that rollback takes. A deployment of the same images again leaves those before them.
+# note_previous names the images for rollback. If the same images are deployed again, the earlier ones are kept.
 note_previous() {
 	local service container changed=
 	for service in "${!before[@]}"; do

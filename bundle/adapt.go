@@ -16,7 +16,7 @@ const (
 	notice = "// Changed for the interpreter Yaegi: see dialContext in DialContext.\n\n"
 )
 
-// adapt rewrites the construct, wherever it stands in a source of redigo's, and tells how often it did.
+// adapt rewrites the construct wherever it occurs in a source file of redigo, and returns how often.
 func adapt(name string, source []byte) (adapted []byte, times int, err error) {
 	times = bytes.Count(source, []byte(construct))
 	if times == 0 {

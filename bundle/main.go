@@ -1,4 +1,4 @@
-// Command bundle writes the complete plugin, as Traefik loads it, below the folder that is named to it:
+// Command bundle writes the complete plugin, as Traefik loads it, below the folder that its argument names:
 // plugins-local/src/github.com/resilient-gateway/resilience, with redigo vendored and adapted to the interpreter.
 //
 // It runs in the root of the module.
@@ -35,7 +35,7 @@ func main() {
 	fmt.Println(target)
 }
 
-// write makes the tree beside its place and moves it there whole.
+// write writes the tree to a temporary folder and then renames it: the target is never half written.
 func write(target string) error {
 	fresh := target + ".new"
 	if err := os.RemoveAll(fresh); err != nil {
@@ -64,7 +64,7 @@ func write(target string) error {
 	return os.Rename(fresh, target)
 }
 
-// vendorRedigo takes redigo from where Go keeps its modules, in the version that go.mod names.
+// vendorRedigo copies redigo from Go's module cache, in the version that go.mod names.
 func vendorRedigo(target string) error {
 	dir, version, err := locate(redigo)
 	if err != nil {
@@ -91,7 +91,7 @@ func vendorRedigo(target string) error {
 	return os.WriteFile(filepath.Join(target, "modules.txt"), []byte(list), 0o644)
 }
 
-// locate returns the folder and the version of a required module, downloading it if need be.
+// locate returns the folder and the version of a required module. It downloads the module if necessary.
 func locate(path string) (dir, version string, err error) {
 	if out, err := exec.Command("go", "mod", "download", path).CombinedOutput(); err != nil {
 		return "", "", fmt.Errorf("go mod download %s: %s", path, strings.TrimSpace(string(out)))
@@ -107,7 +107,7 @@ func locate(path string) (dir, version string, err error) {
 	return dir, version, nil
 }
 
-// copySources copies the Go files of one folder, but for tests.
+// copySources copies the Go files of one folder, without tests.
 func copySources(from, to string, change func(name string, source []byte) ([]byte, error)) error {
 	entries, err := os.ReadDir(from)
 	if err != nil {

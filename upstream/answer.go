@@ -14,7 +14,7 @@ type problem struct {
 func answer(w http.ResponseWriter, code int, value any) {
 	body, err := json.Marshal(value)
 	if err != nil {
-		panic(err) // all that we answer with is ours, and can be written as JSON
+		panic(err) // our answers can all be written as JSON
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)

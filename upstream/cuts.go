@@ -6,7 +6,7 @@ import (
 	"strconv"
 )
 
-// missing is how much of the promised body /abort keeps back.
+// missing is how many bytes of the promised body /abort does not send.
 const missing = 1024
 
 // abort promises a body, sends the first part of it, and cuts the connection.

@@ -9,7 +9,7 @@ import (
 	"net/http"
 )
 
-// echoedBytes is the largest body that /echo takes.
+// echoedBytes is the size of the largest body that /echo accepts.
 const echoedBytes = 1 << 20
 
 type echoed struct {
@@ -27,7 +27,7 @@ type uploaded struct {
 	SHA256 string `json:"sha256"`
 }
 
-// echo answers with the request. What is not UTF-8 in the body is replaced, as JSON has no place for it.
+// echo answers with the request. Bytes of the body that are not UTF-8 are replaced, because JSON cannot contain them.
 func echo(w http.ResponseWriter, r *http.Request) error {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, echoedBytes))
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {

@@ -1,6 +1,6 @@
 package main
 
-// condition is the body of an answer that only says how things are.
+// condition is the body of an answer that says how the service is.
 type condition struct {
 	Status string `json:"status"`
 }

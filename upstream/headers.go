@@ -15,7 +15,7 @@ func hints(w http.ResponseWriter, _ *http.Request) {
 	answer(w, http.StatusOK, okay)
 }
 
-// trailers answers with a body without a length, and a trailer.
+// trailers answers with a trailer, and a body without a length.
 func trailers(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Trailer", "X-Checksum")
 	answer(w, http.StatusOK, okay)

@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// checkHealth asks the service that listens on the address for its health, and returns nil where it is well.
+// checkHealth asks the service that listens on the address for its health, and returns nil if it is healthy.
 func checkHealth(listen string) error {
 	address, err := reachable(listen)
 	if err != nil {
 		return err
 	}
-	// A transport of our own, as the default one would heed the proxy of the environment.
+	// Not the default transport, which would use a proxy that the environment names.
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 2 * time.Second}
 	answer, err := client.Get("http://" + address + "/health")
 	if err != nil {
@@ -26,7 +26,7 @@ func checkHealth(listen string) error {
 	return nil
 }
 
-// reachable returns the address to dial for a listen address, which may name all hosts.
+// reachable returns the address to dial for a listen address, which may stand for all addresses.
 func reachable(listen string) (string, error) {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {

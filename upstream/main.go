@@ -18,7 +18,7 @@ import (
 const (
 	defaultListen = ":8081"
 
-	// grace is how long requests may go on after a signal. It is below the 10 seconds that docker compose gives.
+	// grace is how long requests may take after a signal. It is below the 10 seconds that docker compose gives.
 	grace = 5 * time.Second
 )
 
@@ -42,7 +42,7 @@ func main() {
 	}
 }
 
-// parse reads the flags. It writes the usage to help where that is asked for.
+// parse reads the flags. It writes the usage to help if a flag asks for it.
 func parse(args []string, listen string, help io.Writer) (options, error) {
 	if listen == "" {
 		listen = defaultListen
@@ -63,7 +63,7 @@ func parse(args []string, listen string, help io.Writer) (options, error) {
 	return o, err
 }
 
-// run checks the health of a running service, or is one until a signal comes. It announces its address on out.
+// run checks the health of a running service, or runs one until a signal comes. It announces its address on out.
 func run(o options, out io.Writer) error {
 	if o.health {
 		return checkHealth(o.listen)

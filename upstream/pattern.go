@@ -5,7 +5,7 @@ import (
 	"io"
 )
 
-// period is a prime, so that a piece that is missing or twice there shows.
+// period is a prime, so that a missing or repeated piece shows.
 const period = 251
 
 // repeated holds the pattern many times over, so that a read copies long stretches.

@@ -11,7 +11,7 @@ import (
 // longest is the longest wait. A request for a longer one gets this one.
 const longest = 60 * time.Second
 
-// seconds reads a wait from the query; where it is not there, it returns fallback.
+// seconds reads a wait from the query, or returns fallback if it is not there.
 func seconds(r *http.Request, name string, fallback float64) (time.Duration, error) {
 	value := fallback
 	if text := r.URL.Query().Get(name); text != "" {
@@ -37,7 +37,7 @@ func suggested(fallback float64) float64 {
 	return fallback
 }
 
-// whole reads a whole number from the query; where it is not there, it returns fallback.
+// whole reads a whole number from the query, or returns fallback if it is not there.
 func whole(r *http.Request, name string, fallback, least, most int64) (int64, error) {
 	text := r.URL.Query().Get(name)
 	if text == "" {
@@ -53,7 +53,7 @@ func whole(r *http.Request, name string, fallback, least, most int64) (int64, er
 	return value, nil
 }
 
-// on reads a switch from the query; where it is not there, it is off.
+// on reads a switch from the query, which is off if it is not there.
 func on(r *http.Request, name string) (bool, error) {
 	text := r.URL.Query().Get(name)
 	if text == "" {

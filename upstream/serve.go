@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// serve answers requests until ctx ends. Requests that run at that time have as long as grace to end.
+// serve answers requests until ctx ends. Requests that run then have grace to end.
 func serve(ctx context.Context, listener net.Listener, grace time.Duration) error {
 	service := newService()
 	server := newServer(service)

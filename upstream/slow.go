@@ -27,7 +27,7 @@ func slow(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// status answers with the status that the text names, after a wait where the query has one.
+// status answers with the status that the text names, after a wait if the query has one.
 func status(text string) http.Handler {
 	return handler(func(w http.ResponseWriter, r *http.Request) error {
 		code, err := strconv.Atoi(text)

@@ -12,7 +12,7 @@ import (
 // largestMessage is the largest WebSocket message that is echoed; a larger one ends the connection with 1009.
 const largestMessage = 16 << 20
 
-// sockets holds the WebSockets that are open, which the server no longer knows of. It is safe for concurrent use.
+// sockets holds the open WebSockets, which the server no longer tracks. It is safe for concurrent use.
 type sockets struct {
 	closing context.Context
 	close   context.CancelFunc
@@ -39,7 +39,7 @@ func (s *sockets) wait(ctx context.Context) error {
 	}
 }
 
-// serve echoes messages, or closes at once where the query has a code.
+// serve echoes messages, or closes at once if the query has a code.
 func (s *sockets) serve(w http.ResponseWriter, r *http.Request) error {
 	code, err := closeCode(r)
 	if err != nil {
@@ -47,7 +47,7 @@ func (s *sockets) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	s.open.Add(1)
 	defer s.open.Done()
-	// Any origin will do: there is nothing here to steal, and a gateway may change the host.
+	// Any origin is accepted: there is nothing to steal, and a gateway may change the host.
 	socket, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
 	if err != nil {
 		return nil // Accept has told the client
@@ -76,7 +76,7 @@ func (s *sockets) echo(socket *websocket.Conn) {
 	}
 }
 
-// closeCode returns the code in the query, or 0 where there is none. A few codes must not be sent.
+// closeCode returns the code in the query, or 0 if there is none. Some codes must not be sent.
 func closeCode(r *http.Request) (websocket.StatusCode, error) {
 	value, err := whole(r, "close", 0, 1000, 4999)
 	if err != nil {

@@ -31,7 +31,7 @@ func newStats() *stats {
 	return &stats{counts: counts{ByPath: map[string]int{}}}
 }
 
-// isCounted reports whether a request to the path is one of those that the service is there for.
+// isCounted reports whether a request to the path counts: whether it is part of the service itself.
 func isCounted(path string) bool {
 	first, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
 	return first != "stats" && first != "health" && first != "flag"
@@ -64,7 +64,7 @@ func (s *stats) snapshot() counts {
 	return taken
 }
 
-// reset forgets all counts but those of the requests that run.
+// reset clears all counts but those of running requests.
 func (s *stats) reset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -209,7 +209,7 @@ func (c *check) literal(node ast.Node) bool {
 	return true
 }
 
-// guarded tells whether the function that a goroutine runs recovers first.
+// guarded reports whether the function that a goroutine runs recovers first.
 func (c *check) guarded(function ast.Expr) bool {
 	switch f := function.(type) {
 	case *ast.Ident:
@@ -222,7 +222,7 @@ func (c *check) guarded(function ast.Expr) bool {
 	return false
 }
 
-// recoversAtTop tells whether a body begins with a deferred function that recovers.
+// recoversAtTop reports whether a body begins with a deferred function that recovers.
 func recoversAtTop(body *ast.BlockStmt) bool {
 	if body == nil || len(body.List) == 0 {
 		return false

@@ -114,7 +114,7 @@ func interpreted(pkg *types.Package, of types.Type, name string, seen map[types.
 	return nil
 }
 
-// isCompiled tells whether the type is of a package that the interpreter does not read: the standard library, whose paths
+// isCompiled reports whether the type is of a package that the interpreter does not read: the standard library, whose paths
 // have no dot.
 func isCompiled(pkg *types.Package, of types.Type) bool {
 	named, ok := of.(*types.Named)

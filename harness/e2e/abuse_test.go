@@ -190,7 +190,7 @@ func TestAbuse_controlCharactersAreRefusedBeforeUs(t *testing.T) {
 	})
 	for b := 0; b < 256; b++ {
 		if b == '\n' || b == '\r' {
-			continue // they end the line; what follows is a header of its own
+			continue // they end the line; what follows is another header
 		}
 		value := "a" + string([]byte{byte(b)}) + "b"
 		for _, request := range []string{
@@ -212,7 +212,7 @@ func TestAbuse_controlCharactersAreRefusedBeforeUs(t *testing.T) {
 	}
 }
 
-// flood sends a request for each of so many keys, over many connections, each with a few requests under way. It returns the
+// flood sends a request for each of the keys, over many connections, each with a few requests under way. It returns the
 // answers by their status.
 func flood(t *testing.T, g *traefik, path string, keys int, value func(i int) string) map[string]int {
 	t.Helper()

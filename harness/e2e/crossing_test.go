@@ -136,7 +136,7 @@ func (c *crossTally) ask(g *traefik, key int, seeded time.Time) {
 	}
 }
 
-// crossed tells what shows that the answer is not the key's own, since so many seconds ago at the most.
+// crossed tells what shows that the answer is not the key's own, since at most age seconds ago.
 func crossed(key int, r reply, age int) string {
 	lacks, full := mark(key)
 	switch r.status {

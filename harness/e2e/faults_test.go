@@ -33,7 +33,7 @@ type fault struct {
 	begin func(r *faulty)
 	end   func(r *faulty)
 
-	down  bool   // the gateway knows by it that Redis is away
+	down  bool   // the gateway finds Redis unavailable by it
 	sees  string // the error reply that the gateway must have met
 	loses bool   // the buckets: each costs at most one fresh one
 }
@@ -106,7 +106,7 @@ var faults = []fault{
 		end:   func(r *faulty) { r.do("DEL", r.breaker()) }},
 }
 
-// faulty is a row of the table at work: a Redis of its own behind a wire, and three middlewares that use it.
+// faulty is a row of the table at work: its own Redis behind a wire, and three middlewares that use it.
 type faulty struct {
 	fault
 	t      *testing.T
@@ -116,8 +116,8 @@ type faulty struct {
 	admin  redigo.Conn
 	g      *traefik
 	load   asked
-	back   time.Duration // that the gateway took at the most to have Redis again
-	tries  float64       // connections a second while it was away, at the most
+	back   time.Duration // at most, until the gateway had Redis again
+	tries  float64       // at most, connections a second while it was unavailable
 	plain  *asked        // of a route without us
 	late   func() time.Duration
 }
@@ -324,7 +324,7 @@ func (r *faulty) run() {
 	require.Less(t, slowest, faultTimeout+busyMachine+r.plain.slowest(begun)+r.late())
 	require.Zero(t, r.wire.Seen().Reused, "a connection that failed is used again")
 
-	// What Redis gives, what this process gives while Redis is away, and a second's refill of each change: the level that
+	// What Redis gives, what this process gives while Redis is unavailable, and a second's refill of each change: the level that
 	// this process goes on from may be as old as it may remember an empty bucket.
 	most := scarceCapacity + scarceRate*(took+away+flaps*time.Second).Seconds()
 	if r.loses {

@@ -21,7 +21,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// The rows of this file are requests that few clients send, and services that answer them in ways of their own.
+// The rows of this file are requests that few clients send, and services that answer them in unusual ways.
 
 // hostileServices all answer GET /ok well, and GET /fail with 500.
 func hostileServices(t *testing.T) map[string]string {

@@ -55,7 +55,7 @@ func dialHTTP3(t *testing.T, address string) *http3Client {
 	return &http3Client{t: t, conn: conn}
 }
 
-// send sends the frames on a stream of their own, ends it, and returns the status of the answer: 0 where the gateway reset
+// send sends the frames on a new stream, ends it, and returns the status of the answer: 0 where the gateway reset
 // the stream instead. A last frame that is nil resets it from here.
 func (c *http3Client) send(frames ...[]byte) int {
 	c.t.Helper()
@@ -69,7 +69,7 @@ func (c *http3Client) send(frames ...[]byte) int {
 	return c.status(stream)
 }
 
-// open sends the frames on a stream of their own, and leaves it open.
+// open sends the frames on a new stream, and leaves it open.
 func (c *http3Client) open(frames ...[]byte) *quic.Stream {
 	c.t.Helper()
 	stream, err := c.conn.OpenStream()

@@ -18,7 +18,7 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// The plugin keeps 65,536 keys at the most: twice as many show that the memory does not go on growing, and a million
+// The plugin keeps at most 65,536 keys: twice as many show that the memory does not go on growing, and a million
 // take minutes.
 var clientsInMemory = flag.Int("clients", 140000, "distinct clients that the memory test sends")
 

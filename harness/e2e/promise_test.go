@@ -21,7 +21,7 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// tenant is one client under one limit, on a route of its own, and what the upstream saw of it.
+// tenant is one client under one limit, on its own route, and what the upstream saw of it.
 type tenant struct {
 	name           string
 	capacity, rate int // tokens; tokens a second
@@ -118,7 +118,7 @@ func (c *tenant) answeredFrom(from time.Time, length time.Duration) (answered in
 	return answered
 }
 
-// pace asks so many times a second for so long, at even intervals, the gateways in turn. It waits for no answer.
+// pace asks perSecond times a second for the given time, at even intervals, the gateways in turn. It waits for no answer.
 func (c *tenant) pace(perSecond int, length time.Duration, gateways []*traefik) {
 	var done sync.WaitGroup
 	begun := time.Now()
@@ -179,7 +179,7 @@ func startTenants(t *testing.T, gateways int, redis string, all ...*tenant) (fle
 	return fleet, another
 }
 
-// spend leaves so many tokens in the bucket of the one client, as if the others had been let through just now.
+// spend leaves the given tokens in the bucket of the one client, as if the others had been let through just now.
 func (c *tenant) spend(t *testing.T, server *redistest.Server, left int, begun time.Time) window.Span {
 	t.Helper()
 	start := time.Since(begun).Microseconds()

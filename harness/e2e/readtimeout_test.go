@@ -147,7 +147,7 @@ func TestReadTimeout_cutsWhatClientsSend(t *testing.T) {
 	})
 }
 
-// inPieces returns a body of so many pieces that takes this long.
+// inPieces returns a body of the given pieces that takes this long.
 func inPieces(length time.Duration, pieces int) io.Reader {
 	reader, writer := io.Pipe()
 	go func() {

@@ -37,7 +37,7 @@ func startReloadable(t *testing.T, up *upstream, http block) *reloadable {
 	return r
 }
 
-// reload replaces the configuration, and returns when it has taken over: a route of its own tells its number.
+// reload replaces the configuration, and returns when it has taken over: a separate route tells its number.
 func (r *reloadable) reload(http block) {
 	r.t.Helper()
 	r.version++

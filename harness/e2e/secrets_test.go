@@ -187,7 +187,7 @@ func TestSecrets_aPasswordIsNeverTold(t *testing.T) {
 	}
 }
 
-// whyAway returns what the log says of why a middleware's Redis is away.
+// whyAway returns why a middleware's Redis is unavailable, as the log says.
 func (s *spilling) whyAway(name string) string {
 	for _, event := range s.events("redis unavailable") {
 		if event["middleware"] == name {

@@ -197,7 +197,7 @@ func (r *slowRow) refused(since time.Time) (first, last time.Time) {
 	return first, last
 }
 
-// away returns how often the gateway said that the row's Redis is away.
+// away returns how often the gateway said that the row's Redis is unavailable.
 func (r *slowRow) away(g *traefik) (n int) {
 	for _, event := range g.events("redis unavailable") {
 		if event["redis"] == r.redis {
@@ -208,7 +208,7 @@ func (r *slowRow) away(g *traefik) (n int) {
 }
 
 // Redis is too slow for a moment, when the first probe is due: it gives the only place to a request that no longer waits for
-// it, and is taken to be away. The service is well: that place must not keep the circuit half-open until probeTimeout.
+// it, and counts as unavailable. The service is well: that place must not keep the circuit half-open until probeTimeout.
 func TestSlowRedis_aPermitThatComesTooLateGivesItsPlaceBack(t *testing.T) {
 	t.Parallel()
 	for _, onError := range []string{"deny", "local", "allow"} {

@@ -121,7 +121,7 @@ func (p *pair) calm(t *testing.T) {
 // step is what a client sends, and what it then waits for before it goes on.
 type step struct{ send, until string }
 
-// talk takes the steps on a connection of its own, and returns all that came until the other side closed it.
+// talk takes the steps on a new connection, and returns all that came until the other side closed it.
 func talk(t *testing.T, address string, steps ...step) string {
 	t.Helper()
 	c, err := net.Dial("tcp", address)
@@ -373,7 +373,7 @@ func (e *endless) Read(into []byte) (int, error) {
 	return n, nil
 }
 
-// requireFlat requires that Traefik takes no more than so many bytes from the system on the way.
+// requireFlat requires that Traefik takes no more than most bytes from the system on the way.
 func (p *pair) requireFlat(t *testing.T, most int64, do func()) {
 	t.Helper()
 	before := p.memory().Sys

@@ -42,7 +42,7 @@ func withAndWithout(t *testing.T, run func(t *testing.T, server *redistest.Serve
 	})
 }
 
-// openPosts opens a request each few milliseconds whose body never comes, over connections of their own, until the test ends.
+// openPosts opens a request each few milliseconds whose body never comes, over separate connections, until the test ends.
 func openPosts(t *testing.T, g *traefik, head string) {
 	stop := make(chan struct{})
 	t.Cleanup(func() { close(stop) })

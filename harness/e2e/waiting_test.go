@@ -73,7 +73,7 @@ func bigAnswer(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// slowly reads a piece now and then for so long, and then all that is left. It tells whether the answer was cut.
+// slowly reads a piece now and then for a while, and then all that is left. It reports whether the answer was cut.
 func slowly(t *testing.T, client *http.Client, url string, during time.Duration) (cut bool) {
 	t.Helper()
 	response, err := client.Get(url)
@@ -89,7 +89,7 @@ func slowly(t *testing.T, client *http.Client, url string, during time.Duration)
 	return errors.Is(err, io.ErrUnexpectedEOF) || err != nil && !os.IsTimeout(err)
 }
 
-// http1 has a connection of its own for each request.
+// http1 opens a connection for each request.
 func http1() *http.Client {
 	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}
 }

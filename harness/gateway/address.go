@@ -31,7 +31,7 @@ func Check(address, remedy string) error {
 	return listener.Close()
 }
 
-// answers returns a function that tells whether the URL answers with 200.
+// answers returns a function that reports whether the URL answers with 200.
 func answers(url string) func() bool {
 	client := &http.Client{Timeout: time.Second}
 	return func() bool {

@@ -115,7 +115,7 @@ func FuzzHost(f *testing.F) {
 	})
 }
 
-// inDisguise tells whether the address that is asked for is an IPv4 address written as an IPv6 one.
+// inDisguise reports whether the address that is asked for is an IPv4 address written as an IPv6 one.
 func inDisguise(c identity.Source, r *http.Request) bool {
 	var whole ip.Strategy = &ip.RemoteAddrStrategy{}
 	if c.Depth > 0 {

@@ -72,7 +72,7 @@ func TestObjects(t *testing.T) {
 				request.Body = body
 				handler.ServeHTTP(w, request)
 			}
-			for range 10 { // until the circuit has been told, and what is asked beside requests has come
+			for range 10 { // until the circuit has opened, and calls in the background are answered
 				for range 50 {
 					ask()
 				}

@@ -1,5 +1,5 @@
 // Command run starts the whole gateway on this machine: the real Traefik with the plugin, the dummy upstream, and a Redis
-// of its own unless REDIS_HOST is set. It ends with Ctrl-C. It runs in the root of the project.
+// unless REDIS_HOST is set. It ends with Ctrl-C. It runs in the root of the project.
 package main
 
 import (

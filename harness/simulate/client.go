@@ -13,7 +13,7 @@ type client struct {
 	asks func(at time.Duration) float64
 	// even says that the requests come at even intervals; else at random ones.
 	even bool
-	// picks returns the gateway, of so many, that a request at this time goes to.
+	// picks returns the gateway, out of gateways, that a request at this time goes to.
 	picks func(random *rand.Rand, gateways int, at time.Duration) int
 	// lives is how long a gateway lives until it dies, on average, and another takes its place; 0: for ever.
 	lives time.Duration

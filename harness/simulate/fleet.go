@@ -18,7 +18,7 @@ import (
 // oneWay is how far away Redis is, each call a little differently.
 const oneWay = 250 * time.Microsecond
 
-// maxDrift is how fast or slow a gateway's clock is, at the most.
+// maxDrift is how fast or slow a gateway's clock is at most.
 const maxDrift = 100e-6
 
 // shared is the Redis of a fleet. It is safe for concurrent use.

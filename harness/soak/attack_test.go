@@ -128,7 +128,7 @@ type honestAnswer struct {
 	status     string // or the error
 }
 
-// ask sends a request each interval from an address of its own to the gateways in turn, one in four with a body, until the end.
+// ask sends a request each interval from its own address to the gateways in turn, one in four with a body, until the end.
 func (h *honestAnswers) ask(from net.IP, fleet []*attackedGateway, interval time.Duration, end time.Time) {
 	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
 		DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: from}}).DialContext,

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// attacker is a client that sends what no honest one does, again and again, each time on a connection of its own. It stays below
+// attacker is a client that sends what no honest one does, again and again, each time on a new connection. It stays below
 // its rate limit: what it sends reaches the breaker.
 type attacker struct {
 	kind, name string
@@ -178,7 +178,7 @@ type attacks struct {
 	counts map[string]map[string]int // by what was sent and what the answer was
 }
 
-// run has every attacker attack the gateway until the end. Each has an address of its own, and so a bucket.
+// run has every attacker attack the gateway until the end. Each has its own address, and so a bucket.
 func (a *attacks) run(gateway string, first int, clients *sync.WaitGroup) (next int) {
 	for _, one := range attackers {
 		for range one.many {

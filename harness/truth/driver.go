@@ -108,7 +108,7 @@ func (d *driver) once() {
 	}
 	d.report.Returns = max(d.report.Returns, back)
 	d.last = fmt.Sprintf("%s: %s, %s", d.h.now().Round(time.Second), one.name, length)
-	// The machine may be slow, too: then a gateway finds Redis away where it is not.
+	// The machine may be slow, too: then a gateway finds Redis unavailable although it is not.
 	if back > 2*time.Second+d.h.slowest(plain, begun) {
 		d.report.Wrong = append(d.report.Wrong, fmt.Sprintf("a gateway was not back 2 s after the end of: %s, at %s", one.name, ended))
 		return

@@ -27,7 +27,7 @@ const (
 	settled = 300 * time.Millisecond // after a change was logged, until it holds for requests under way, too
 )
 
-// member is one gateway of the fleet, with a wire of its own to Redis.
+// member is one gateway of the fleet, with its own wire to Redis.
 type member struct {
 	number   int
 	wire     *wire.Wire
@@ -40,7 +40,7 @@ type member struct {
 	away   bool
 	panics int
 	lines  int           // about Redis's coming and going
-	since  time.Duration // since when it has been away, or back
+	since  time.Duration // since when it has been unavailable, or back
 	h      *history
 }
 
@@ -70,14 +70,14 @@ func (m *member) read(line string) {
 	}
 	now := m.h.now()
 	if m.away && !away {
-		// It had been away for a request's time-out when it said so.
+		// It had been unavailable for a request's time-out when it said so.
 		m.h.cloud(span{gateway: m.number, from: m.since - timeout - settled, to: now + settled})
 	}
 	m.away, m.since = away, now
 	m.lines++
 }
 
-// calm tells whether the gateway has Redis, and for how long.
+// calm reports whether the gateway has Redis, and for how long.
 func (m *member) calm() (bool, time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -197,7 +197,7 @@ func (f figures) String() string {
 	return fmt.Sprintf("%.0f goroutines, %.0f files, %.0f MB, %.0f connections to Redis", f.goroutines, f.files, f.memory, f.connections)
 }
 
-// grown tells whether there is more than what a gateway that is in use a little longer needs.
+// grown reports whether there is more than what a gateway that is in use a little longer needs.
 func (f figures) grown(first figures) bool {
 	return f.goroutines > first.goroutines+50 || f.files > first.files+50 || f.memory > 1.5*first.memory || f.connections > maxConnections
 }
@@ -241,7 +241,7 @@ func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return // not a client of ours: the gateway is being waited for
 	}
-	p := passage{kind: kind(r.URL.Path[1:]), key: r.Header.Get("X-Key"), gateway: number, at: o.h.now(), status: http.StatusOK}
+	p := arrival{kind: kind(r.URL.Path[1:]), key: r.Header.Get("X-Key"), gateway: number, at: o.h.now(), status: http.StatusOK}
 	defer func() { o.h.pass(p) }()
 	if p.kind != circuit {
 		p.done = p.at

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// kind is a route of the fleet, with a middleware of its own.
+// kind is a route of the fleet, with its own middleware.
 type kind string
 
 const (
@@ -33,8 +33,8 @@ const (
 	maxProbes    = 2
 )
 
-// passage is one request that reached the upstream.
-type passage struct {
+// arrival is one request that reached the upstream.
+type arrival struct {
 	kind    kind
 	key     string
 	gateway int
@@ -66,7 +66,7 @@ type history struct {
 	begun time.Time
 
 	mu       sync.Mutex // guards what follows
-	passages []passage
+	arrivals []arrival
 	answers  []answer
 	clouds   []span
 	losses   []time.Duration // of what Redis kept
@@ -85,10 +85,10 @@ func (h *history) judges(what string) {
 
 func (h *history) now() time.Duration { return time.Since(h.begun) }
 
-func (h *history) pass(p passage) {
+func (h *history) pass(p arrival) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.passages = append(h.passages, p)
+	h.arrivals = append(h.arrivals, p)
 }
 
 func (h *history) answer(a answer) {

@@ -10,13 +10,13 @@ import (
 // connection.
 const (
 	jitter  = 300 * time.Millisecond                    // between a verdict and the upstream's seeing of it
-	longest = 150 * time.Millisecond                    // that the circuit's upstream takes, at the most
+	longest = 150 * time.Millisecond                    // that the circuit's upstream takes at most
 	memory  = resetTimeout + probeTimeout + time.Second // after a failure, until the circuit is closed if there was no other
 )
 
 // judge returns everything in the history that breaks a promise. Nothing is added to it any more.
 func (h *history) judge() []string {
-	sort.Slice(h.passages, func(i, j int) bool { return h.passages[i].at < h.passages[j].at })
+	sort.Slice(h.arrivals, func(i, j int) bool { return h.arrivals[i].at < h.arrivals[j].at })
 	var wrong []string
 	wrong = append(wrong, h.judgeLimits()...)
 	wrong = append(wrong, h.judgeOpening()...)
@@ -32,8 +32,8 @@ func (h *history) judgeLimits() []string {
 		kind kind
 		key  string
 	}
-	byKey := map[name][]passage{}
-	for _, p := range h.passages {
+	byKey := map[name][]arrival{}
+	for _, p := range h.arrivals {
 		if _, limited := limits[p.kind]; limited {
 			k := name{p.kind, p.key}
 			byKey[k] = append(byKey[k], p)
@@ -41,10 +41,10 @@ func (h *history) judgeLimits() []string {
 	}
 	var wrong []string
 	h.spare = map[kind]float64{}
-	for k, passages := range byKey {
+	for k, arrivals := range byKey {
 		l := limits[k.kind]
 		b := newBucket(l)
-		b.walk(passages, h.changes())
+		b.walk(arrivals, h.changes())
 		h.judges("buckets")
 		if spare, judged := h.spare[k.kind]; !judged || b.least < spare {
 			h.spare[k.kind] = b.least
@@ -65,7 +65,7 @@ type change struct {
 	fresh   bool // a full bucket is allowed
 }
 
-// changes returns what the clouds and the losses allow. A gateway under a cloud has a bucket of its own, which starts from
+// changes returns what the clouds and the losses allow. A gateway under a cloud has its own bucket, which starts from
 // what it knew; one that was started under it starts with a full one.
 func (h *history) changes() []change {
 	var all []change
@@ -123,7 +123,7 @@ func (b *bucket) pass(at time.Duration) {
 	b.at = at
 }
 
-func (b *bucket) take(p passage) {
+func (b *bucket) take(p arrival) {
 	b.pass(p.at)
 	b.level--
 	if !b.alone[p.gateway] {
@@ -139,7 +139,7 @@ func (b *bucket) change(c change) {
 	switch {
 	case c.alone:
 		b.alone[c.gateway] = true
-		// The gateway's own bucket: at the level that it knew of, a second ago at the most, before another took a lease.
+		// The gateway's own bucket: at the level that it knew of, at most a second ago, before another took a lease.
 		b.level += min(b.capacity, max(0, b.shared)+b.rate+b.capacity/8)
 	case c.joins:
 		delete(b.alone, c.gateway)
@@ -149,8 +149,8 @@ func (b *bucket) change(c change) {
 	}
 }
 
-func (b *bucket) walk(passages []passage, changes []change) {
-	for _, p := range passages {
+func (b *bucket) walk(arrivals []arrival, changes []change) {
+	for _, p := range arrivals {
 		for len(changes) > 0 && changes[0].at <= p.at {
 			b.change(changes[0])
 			changes = changes[1:]
@@ -159,7 +159,7 @@ func (b *bucket) walk(passages []passage, changes []change) {
 	}
 }
 
-// clear tells whether every gateway was of one mind with Redis all the time.
+// clear reports whether every gateway was of one mind with Redis all the time.
 func (h *history) clear(from, to time.Duration) bool {
 	for _, c := range h.clouds {
 		if c.from < to && c.to > from {
@@ -177,8 +177,8 @@ func (h *history) clear(from, to time.Duration) bool {
 // judgeOpening: one verdict for the fleet. After a failure nothing passes until the reset time is over, and from then on
 // no more probes at once than the limit, until it is closed.
 func (h *history) judgeOpening() []string {
-	var all []passage
-	for _, p := range h.passages {
+	var all []arrival
+	for _, p := range h.arrivals {
 		if p.kind == circuit {
 			all = append(all, p)
 		}
@@ -203,10 +203,10 @@ func (h *history) judgeOpening() []string {
 	return wrong
 }
 
-// counts tells whether a failure must have opened the circuit, or found it open. Not where a success may have closed it
+// counts reports whether a failure must have opened the circuit, or found it open. Not where a success may have closed it
 // between the failed request's sending and its answer, which is then late; where there was no failure for long, it was
 // closed before.
-func (h *history) counts(f passage, all []passage) bool {
+func (h *history) counts(f arrival, all []arrival) bool {
 	closed := h.clear(f.done-memory, f.done)
 	closes := false
 	for _, p := range all {
@@ -224,7 +224,7 @@ func (h *history) counts(f passage, all []passage) bool {
 }
 
 // mostProbes returns when the most of them were under way, after the circuit had opened and until it could close.
-func (h *history) mostProbes(opened time.Duration, all []passage) (when time.Duration, most int) {
+func (h *history) mostProbes(opened time.Duration, all []arrival) (when time.Duration, most int) {
 	type event struct {
 		at time.Duration
 		n  int
@@ -270,7 +270,7 @@ func (h *history) mostProbes(opened time.Duration, all []passage) (when time.Dur
 // judgeRefusals: only the upstream's faults count. An open circuit has a failure of the upstream behind it.
 func (h *history) judgeRefusals() []string {
 	var failures []time.Duration
-	for _, p := range h.passages {
+	for _, p := range h.arrivals {
 		if p.kind == circuit && p.status == 500 {
 			failures = append(failures, p.done)
 		}
@@ -326,7 +326,7 @@ func (h *history) mayTake(a answer) time.Duration {
 	return timeout + longest + jitter + machine
 }
 
-// dead tells whether the gateway was killed while it had the request, or was not there yet.
+// dead reports whether the gateway was killed while it had the request, or was not there yet.
 func (h *history) dead(a answer) bool {
 	for _, c := range h.clouds {
 		if c.reborn && c.gateway == a.gateway && c.from <= a.sent+a.took && c.to >= a.sent {

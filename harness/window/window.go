@@ -13,7 +13,7 @@ type Span struct {
 	Tokens     int64 // that it took
 }
 
-// Most returns the most tokens that any window saw taken beyond what rate gave it, rate being so many tokens a period. The
+// Most returns the most tokens that any window saw taken beyond what rate, in tokens a period, gave it. The
 // promise is kept as long as it is no more than the capacity. Only spans that lie in a window whole count for it: of those
 // it is sure that they were decided in it.
 func Most(spans []Span, rate int64, period time.Duration) float64 {

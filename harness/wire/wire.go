@@ -22,7 +22,7 @@ const (
 	cut          // of each reply the first half arrives, and a reset
 )
 
-// Wire is one such proxy, on an address of its own for as long as it lives. It is safe for concurrent use.
+// Wire is one such proxy, on its own address while it lives. It is safe for concurrent use.
 type Wire struct {
 	target   string
 	address  string

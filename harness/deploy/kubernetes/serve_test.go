@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	// password is one that a shell or a configuration file could stumble over.
+	// password is one that a shell or a configuration file could misread.
 	password = `it's "a" $HOME\password`
 
 	healthyBody = `{"status":"healthy"}`
@@ -238,7 +238,7 @@ func TestServedInProduction(t *testing.T) {
 }
 
 // requireService sends what the promises are about: 200, 503 and its end, and 429, by a bucket of that capacity, and a
-// breaker that opens after so many failures and closes after so many successes.
+// breaker that opens after the given failures and closes after the given successes.
 func (s *site) requireService(g *traefik, capacity, failures, successes int) {
 	t := s.t
 	t.Helper()

@@ -145,7 +145,7 @@ func TestSteps_run(t *testing.T) {
 	}
 }
 
-// copySource makes a checkout of what is in the working tree, as a commit of its own.
+// copySource makes a checkout of what is in the working tree, as one commit.
 func copySource(t *testing.T) string {
 	t.Helper()
 	target := t.TempDir()
@@ -194,7 +194,7 @@ type result struct {
 	outputs string // what it wrote to GITHUB_OUTPUT
 }
 
-// fake puts a command before the real one. It notes its arguments, each on a line of its own with ">" before the first.
+// fake puts a command before the real one. It notes its arguments, each on a separate line with ">" before the first.
 func (d *desk) fake(t *testing.T, name, script string) {
 	t.Helper()
 	script = fmt.Sprintf("#!/bin/bash\n{ printf '>'; printf '%%s\\n' \"$@\"; } >>%s/%s.calls\n%s\n", d.fakes, name, script)

@@ -1,4 +1,4 @@
-// Package workflows tests the workflows in .github: they are linted by the tools made for that, held to rules of their own,
+// Package workflows tests the workflows in .github: they are linted by the tools made for that, held to our rules,
 // and their steps are run.
 package workflows
 

@@ -32,7 +32,7 @@ func main() {
 	}
 }
 
-// check prints what the file breaks, and tells whether that is nothing.
+// check prints what the file breaks, and reports whether that is nothing.
 func check(file string) (clean bool, err error) {
 	content, err := os.ReadFile(file)
 	if err != nil {
