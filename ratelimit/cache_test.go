@@ -12,68 +12,68 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// headers is a naming as that of a header's values, with short ones.
-var headers = KeyMaker{Kind: "header:", MaxJoin: 3, Key: func(raw string) string { return "odd:" + raw }}
+// headers makes keys as for the values of a header, of which only short ones join a batch.
+var headers = KeyMaker{Kind: "header:", MaxJoin: 3, Key: func(id string) string { return "odd:" + id }}
 
-// request is what the middleware does with a request.
-func request(hand *Cache, raw string) int64 {
-	return Allow(hand, raw, hand.limiter.Now())
+// request asks as the middleware does.
+func request(cache *Cache, id string) int64 {
+	return Allow(cache, id, cache.limiter.Now())
 }
 
-func TestAllow_makesTheKey(t *testing.T) {
+func TestCache_makesTheKeyOfAnIdentity(t *testing.T) {
 	long := strings.Repeat("x", 200)
 	rows := []struct {
-		name, raw, key string
-		naming         KeyMaker
+		name, id, key string
+		keyMaker      KeyMaker
 	}{
 		{"short", "abc", "header:abc", headers},
 		{"longer", "abcd", "odd:abcd", headers},
-		{"too long for the hand", long, "odd:" + long, headers},
+		{"too long for the cache", long, "odd:" + long, headers},
 		{"empty", "", "odd:", headers},
 		{"with what may not be in a key", "a b", "named", headers},
 		{"a key by itself", "host:a", "host:a", KeyMaker{}},
-		{"one of many", "1.2.3.4:5", "ip:1.2.3.4", KeyMaker{MaxJoin: -1, Key: func(raw string) string { return "ip:" + raw[:7] }, ManyToOne: true}},
+		{"one of many", "1.2.3.4:5", "ip:1.2.3.4", KeyMaker{MaxJoin: -1, Key: func(id string) string { return "ip:" + id[:7] }, ManyToOne: true}},
 	}
 	for _, row := range rows {
 		server := redistest.Start(t)
 		l := newLimiter(newStore(t, server.Addr()))
 		l.Safe = "abcdefghijklmnopqrstuvwxyz0123456789.:"
 		l.Name = func(key string) string { return "named" }
-		hand := NewCache(l, NewLimit(2, 1, time.Hour), 5*time.Second, row.naming)
+		cache := NewCache(l, NewLimit(2, 1, time.Hour), 5*time.Second, row.keyMaker)
 		for i, allowed := range []bool{true, true, false, false} {
-			require.Equal(t, allowed, request(hand, row.raw) > 0, "%s, request %d", row.name, i)
+			require.Equal(t, allowed, request(cache, row.id) > 0, "%s, request %d", row.name, i)
 		}
 		require.Equal(t, int64(1), server.Int("EXISTS", prefix+row.key), row.name)
 		require.Equal(t, int64(1), server.Int("DBSIZE"), row.name)
 	}
 }
 
-// Two hands meet in one line: who joins a batch of the other's brings a key of its own.
-func TestAllow_eachVerdictBelongsToItsRaw(t *testing.T) {
+// Two caches share a lane: a request that joins a batch of the other cache brings its key.
+func TestAllow_eachVerdictBelongsToItsIdentity(t *testing.T) {
 	server := redistest.Start(t)
 	l := newLimiter(newStore(t, server.Addr()))
 	limit := NewLimit(1, 1, time.Hour)
-	hands := []*Cache{NewCache(l, limit, 20*time.Second, headers), NewCache(l, limit, 20*time.Second, KeyMaker{})}
+	caches := []*Cache{NewCache(l, limit, 20*time.Second, headers), NewCache(l, limit, 20*time.Second, KeyMaker{})}
 	allowed := make([]int64, 600)
 	var failed int64
 	var done sync.WaitGroup
 	for i := range allowed {
 		for n := 0; n < 3; n++ {
 			done.Add(1)
-			go askByRaw(hands[i%2], digits(int64(i)), &allowed[i], &failed, &done)
+			go askByID(caches[i%2], digits(int64(i)), &allowed[i], &failed, &done)
 		}
 	}
 	done.Wait()
 	require.Equal(t, int64(0), failed)
 	for i, n := range allowed {
-		require.Equal(t, int64(1), n, "raw %d", i)
+		require.Equal(t, int64(1), n, "id %d", i)
 	}
 	require.Equal(t, int64(600), server.Int("DBSIZE"))
 }
 
-func askByRaw(hand *Cache, raw string, allowed, failed *int64, done *sync.WaitGroup) {
+func askByID(cache *Cache, id string, allowed, failed *int64, done *sync.WaitGroup) {
 	defer done.Done()
-	verdict := request(hand, raw)
+	verdict := request(cache, id)
 	if verdict == Undecided {
 		atomic.AddInt64(failed, 1)
 	} else if verdict > 0 {
@@ -81,10 +81,10 @@ func askByRaw(hand *Cache, raw string, allowed, failed *int64, done *sync.WaitGr
 	}
 }
 
-// askByKey is askByRaw for a request that has its key.
-func askByKey(hand *Cache, key string, allowed, failed *int64, done *sync.WaitGroup) {
+// askByKey is askByID for a request that brings its key.
+func askByKey(cache *Cache, key string, allowed, failed *int64, done *sync.WaitGroup) {
 	defer done.Done()
-	verdict, err := allowBy(hand, key, key, hand.limiter.Now())
+	verdict, err := allowBy(cache, key, key, cache.limiter.Now())
 	if err != nil {
 		atomic.AddInt64(failed, 1)
 	} else if verdict > 0 {
@@ -92,14 +92,14 @@ func askByKey(hand *Cache, key string, allowed, failed *int64, done *sync.WaitGr
 	}
 }
 
-// A hand takes up what it hears, so that a request that finds nothing there need not look elsewhere; by a long raw it may hold nothing,
-// and by many raws for one key it would find each only once.
+// A cache holds the grants that replies bring, so that the next request finds one. It holds none by a long identity; where many identities
+// have one key, the lease is found by that.
 func TestAllow_leasesAreSpent(t *testing.T) {
-	many := KeyMaker{MaxJoin: -1, Key: func(raw string) string { return "one" }, ManyToOne: true}
+	many := KeyMaker{MaxJoin: -1, Key: func(id string) string { return "one" }, ManyToOne: true}
 	rows := []struct {
-		name   string
-		naming KeyMaker
-		raw    func(i int) string
+		name     string
+		keyMaker KeyMaker
+		id       func(i int) string
 	}{
 		{"a header", headers, func(i int) string { return "abc" }},
 		{"a key", KeyMaker{}, func(i int) string { return "host:a" }},
@@ -110,55 +110,55 @@ func TestAllow_leasesAreSpent(t *testing.T) {
 		server := redistest.Start(t)
 		counted := &counter{store: newStore(t, server.Addr())}
 		l := newLimiter(counted)
-		hand := NewCache(l, NewLimit(10000, 10000, time.Second), 5*time.Second, row.naming)
+		cache := NewCache(l, NewLimit(10000, 10000, time.Second), 5*time.Second, row.keyMaker)
 		for i := 0; i < 300; i++ {
-			require.Equal(t, int64(1), request(hand, row.raw(i)), row.name)
+			require.Equal(t, int64(1), request(cache, row.id(i)), row.name)
 		}
 		require.Less(t, counted.calls, int64(30), row.name)
 	}
 }
 
-func TestAllow_whatIsEmptyIsHeld(t *testing.T) {
+func TestAllow_anEmptyBucketIsCached(t *testing.T) {
 	server := redistest.Start(t)
 	counted := &counter{store: newStore(t, server.Addr())}
 	l := newLimiter(counted)
-	hand := NewCache(l, NewLimit(1, 1, time.Hour), 5*time.Second, headers)
-	require.Equal(t, int64(1), request(hand, "abc"))
+	cache := NewCache(l, NewLimit(1, 1, time.Hour), 5*time.Second, headers)
+	require.Equal(t, int64(1), request(cache, "abc"))
 	for i := 0; i < 100; i++ {
-		require.InDelta(t, -3600*second, request(hand, "abc"), float64(5*second))
+		require.InDelta(t, -3600*second, request(cache, "abc"), float64(5*second))
 	}
 	require.Less(t, counted.calls, int64(10))
 }
 
-func TestAllow_troubleTellsWhyThereIsNoVerdict(t *testing.T) {
+func TestLastErr_saysWhyThereIsNoVerdict(t *testing.T) {
 	server := redistest.Start(t)
 	server.Do("SET", prefix+"header:bad", "x")
-	hand := NewCache(newLimiter(newStore(t, server.Addr())), NewLimit(1, 1, time.Hour), 5*time.Second, headers)
-	require.Equal(t, int64(Undecided), request(hand, "bad"))
-	require.ErrorIs(t, LastErr(hand), ErrNotABucket)
-	require.Equal(t, int64(1), request(hand, "ok"), "an error of its own")
+	cache := NewCache(newLimiter(newStore(t, server.Addr())), NewLimit(1, 1, time.Hour), 5*time.Second, headers)
+	require.Equal(t, int64(Undecided), request(cache, "bad"))
+	require.ErrorIs(t, LastErr(cache), ErrNotABucket)
+	require.Equal(t, int64(1), request(cache, "ok"), "an error of that key only")
 
-	hand = NewCache(newLimiter(newStore(t, "127.0.0.1:"+redistest.FreePort(t))), NewLimit(1, 1, time.Hour), time.Second, headers)
-	require.Equal(t, int64(Undecided), request(hand, "abc"))
-	require.ErrorIs(t, LastErr(hand), store.ErrUnavailable)
-	hand = NewCache(New(Settings{Now: func() int64 { return 0 }}), NewLimit(1, 1, time.Hour), time.Second, headers)
-	require.Equal(t, int64(Undecided), request(hand, "abc"), "without a Redis")
-	require.ErrorIs(t, LastErr(hand), store.ErrUnavailable)
+	cache = NewCache(newLimiter(newStore(t, "127.0.0.1:"+redistest.FreePort(t))), NewLimit(1, 1, time.Hour), time.Second, headers)
+	require.Equal(t, int64(Undecided), request(cache, "abc"))
+	require.ErrorIs(t, LastErr(cache), store.ErrUnavailable)
+	cache = NewCache(New(Settings{Now: func() int64 { return 0 }}), NewLimit(1, 1, time.Hour), time.Second, headers)
+	require.Equal(t, int64(Undecided), request(cache, "abc"), "without a Redis")
+	require.ErrorIs(t, LastErr(cache), store.ErrUnavailable)
 }
 
-// More than a batch holds join at once.
+// More requests than a batch holds join at once.
 func TestAllow_aBatchIsBounded(t *testing.T) {
 	server := redistest.Start(t)
 	held := make(chan struct{})
 	blocked := &gate{store: newStore(t, server.Addr()), open: held}
 	l := newLimiter(blocked)
-	l.Now = func() int64 { return 1 } // so that none is in a hurry
-	hand := NewCache(l, NewLimit(1000, 1000, time.Second), 20*time.Second, KeyMaker{})
+	l.Now = func() int64 { return 1 } // so that no batch is overdue
+	cache := NewCache(l, NewLimit(1000, 1000, time.Second), 20*time.Second, KeyMaker{})
 	var allowed, failed int64
 	var done sync.WaitGroup
 	for i := 0; i < 4*maxBatch; i++ {
 		done.Add(1)
-		go askByRaw(hand, digits(int64(i)), &allowed, &failed, &done)
+		go askByID(cache, digits(int64(i)), &allowed, &failed, &done)
 	}
 	waiting := func() bool {
 		l.Mu.Lock()
@@ -188,8 +188,8 @@ func (g *gate) Run(calls []*store.Call, deadline time.Time) error {
 	return g.store.Run(calls, deadline)
 }
 
-// A key that was asked for once, and long ago, is one of those that are new in a batch: nothing is known of it but that.
-func TestAllow_whoIsSeldomSeenIsNew(t *testing.T) {
+// A key that was asked for once, and long ago, shares the lease of the new keys of its batch.
+func TestAllow_coldKeyIsTreatedAsNew(t *testing.T) {
 	slow, fast := NewLimit(10000, 1, time.Minute), NewLimit(10000, 10000, time.Second)
 	rows := []struct {
 		name   string
@@ -207,20 +207,20 @@ func TestAllow_whoIsSeldomSeenIsNew(t *testing.T) {
 		l := newLimiter(newStore(t, server.Addr()))
 		now := int64(1)
 		l.Now = func() int64 { return now }
-		hand := NewCache(l, row.limit, 5*time.Second, headers)
-		require.Equal(t, int64(1), request(hand, "abc"), row.name)
+		cache := NewCache(l, row.limit, 5*time.Second, headers)
+		require.Equal(t, int64(1), request(cache, "abc"), row.name)
 		require.True(t, lookup(l, "header:abc").common, row.name)
 		now += row.passed
-		require.Equal(t, int64(1), request(hand, "abc"), row.name)
+		require.Equal(t, int64(1), request(cache, "abc"), row.name)
 		e := lookup(l, "header:abc")
 		require.Equal(t, row.isNew, e.common, row.name)
 		require.Equal(t, now, e.prefetchedAt, row.name)
 		require.Equal(t, int64(1), e.requests, row.name)
-		require.Equal(t, row.isNew, e.Tokens == 0, "%s: a lease is for who comes again", row.name)
+		require.Equal(t, row.isNew, e.Tokens == 0, "%s: only a client that comes again gets a lease", row.name)
 	}
 }
 
-func TestAllow_aLeaseOfAnotherHandIsSpentWhileRedisIsAway(t *testing.T) {
+func TestAllow_leaseOfAnotherCacheIsSpentWhileRedisIsUnavailable(t *testing.T) {
 	server := redistest.Start(t)
 	l := newLimiter(newStore(t, server.Addr()))
 	limit := NewLimit(10000, 10000, time.Second)
@@ -232,4 +232,43 @@ func TestAllow_aLeaseOfAnotherHandIsSpentWhileRedisIsAway(t *testing.T) {
 	l.Unavailable.Store(true)
 	require.Equal(t, int64(1), request(other, "abc"))
 	require.Equal(t, int64(Undecided), request(other, "new"))
+}
+
+func TestCache_isBounded(t *testing.T) {
+	cache := NewCache(New(Settings{}), nil, 0, KeyMaker{})
+	for i := 0; i < 3*maxGrants; i++ {
+		put(cache, numbered(i), &Grant{})
+		require.LessOrEqual(t, len(cache.Grants), maxGrants)
+	}
+	require.Contains(t, cache.Grants, numbered(3*maxGrants-1))
+	long := strings.Repeat("x", maxIDLen)
+	put(cache, long+"x", &Grant{})
+	require.NotContains(t, cache.Grants, long+"x", "a client may send 64 KB")
+	put(cache, long, &Grant{})
+	require.Contains(t, cache.Grants, long)
+}
+
+func TestCache_holdsNoGrantOfAnotherLimit(t *testing.T) {
+	server := redistest.Start(t)
+	l := newLimiter(newStore(t, server.Addr()))
+	wide, narrow := NewLimit(1000, 1, time.Hour), NewLimit(2, 1, time.Hour)
+	cache := NewCache(l, wide, 5*time.Second, KeyMaker{})
+	ask := func() int64 {
+		if verdict := AllowCached(cache, "id", l.Now()); verdict != 0 {
+			return verdict
+		}
+		verdict, err := allowBy(cache, "id", "ip:a", l.Now())
+		require.NoError(t, err)
+		return verdict
+	}
+	for i := 0; i < 100 && (cache.Grants["id"] == nil || cache.Grants["id"].Tokens == 0); i++ {
+		require.Equal(t, int64(1), ask())
+	}
+	held := cache.Grants["id"]
+	require.NotNil(t, held)
+	require.Greater(t, held.Tokens, int64(0), "a lease")
+	verdict, err := allowBy(NewCache(l, narrow, 5*time.Second, KeyMaker{}), "id", "ip:a", l.Now())
+	require.NoError(t, err)
+	require.Equal(t, int64(1), verdict)
+	require.Zero(t, held.Tokens, "the key is under the other limit now, and so is its lease")
 }

@@ -12,16 +12,16 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// fickle is a Redis that is late when it is told to be: then a call has no answer, whether it arrives or not.
-type fickle struct {
+// lateStore is a Redis that is late when it is told to be: then a call has no reply, whether Redis makes it or not.
+type lateStore struct {
 	store   Store
-	late    int64 // so many calls from now on
-	arrives bool  // they are made all the same
-	every   int64 // besides, one of so many; 0: none
+	late    int64 // for how many calls from now on
+	arrives bool  // Redis makes those calls all the same
+	every   int64 // besides, each call whose number this divides is late; 0: none
 	calls   int64
 }
 
-func (f *fickle) Run(calls []*store.Call, deadline time.Time) error {
+func (f *lateStore) Run(calls []*store.Call, deadline time.Time) error {
 	number := atomic.AddInt64(&f.calls, 1)
 	late := atomic.AddInt64(&f.late, -1) >= 0 || f.every > 0 && number%f.every == 0
 	if !late || f.arrives {
@@ -35,19 +35,19 @@ func (f *fickle) Run(calls []*store.Call, deadline time.Time) error {
 	return calls[0].Err
 }
 
-func (f *fickle) lateFor(calls int64) { atomic.StoreInt64(&f.late, calls) }
+func (f *lateStore) lateFor(calls int64) { atomic.StoreInt64(&f.late, calls) }
 
-// askOrDecide does what the middleware does with a request where onError is local.
-func askOrDecide(hand *Cache, raw string) bool {
-	now := hand.limiter.Now()
-	verdict := Allow(hand, raw, now)
-	if verdict == Undecided && errors.Is(LastErr(hand), store.ErrUnavailable) {
-		verdict = AllowLocal(hand.limiter, bucketKey(hand, raw), hand.limit, now)
+// askOrDecide asks as the middleware does where onError is local.
+func askOrDecide(cache *Cache, id string) bool {
+	now := cache.limiter.Now()
+	verdict := Allow(cache, id, now)
+	if verdict == Undecided && errors.Is(LastErr(cache), store.ErrUnavailable) {
+		verdict = AllowLocal(cache.limiter, bucketKey(cache, id), cache.limit, now)
 	}
 	return verdict > 0
 }
 
-// What was taken here while Redis was late is taken off what Redis tells next, and off what it has.
+// What was taken here while Redis was late is subtracted from the next level that Redis reports, and taken in Redis.
 func TestDebt_isPaid(t *testing.T) {
 	limit := NewLimit(50, 1, time.Hour)
 	for _, row := range []struct {
@@ -57,29 +57,29 @@ func TestDebt_isPaid(t *testing.T) {
 		admitted       int // of a hundred afterwards
 		levelInBetween int64
 	}{
-		{"all was taken here", 0, 50, false, 0, 0},
-		{"some was", 0, 30, false, 20, 20},
-		{"Redis had given some before", 20, 10, false, 20, 20},
-		{"and here was taken the rest", 20, 30, false, 0, 0},
-		{"a call that was late was made all the same", 0, 1, true, 48, 49},
+		{"all tokens were taken here", 0, 50, false, 0, 0},
+		{"some were", 0, 30, false, 20, 20},
+		{"Redis gave some before", 20, 10, false, 20, 20},
+		{"and the rest was taken here", 20, 30, false, 0, 0},
+		{"Redis made a call though its reply was late", 0, 1, true, 48, 49},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			server := redistest.Start(t)
-			redis := &fickle{store: newStore(t, server.Addr()), arrives: row.arrives}
+			redis := &lateStore{store: newStore(t, server.Addr()), arrives: row.arrives}
 			l := newLimiter(redis)
 			defer Close(l)
-			hand := NewCache(l, limit, 5*time.Second, headers)
+			cache := NewCache(l, limit, 5*time.Second, headers)
 			for i := 0; i < row.before; i++ {
-				require.True(t, askOrDecide(hand, "a"))
+				require.True(t, askOrDecide(cache, "a"))
 			}
 			redis.lateFor(int64(row.late))
 			for i := 0; i < row.late; i++ {
-				require.True(t, askOrDecide(hand, "a"))
+				require.True(t, askOrDecide(cache, "a"))
 			}
 			require.Equal(t, row.levelInBetween, lookup(l, "header:a").bucket.level/limit.period)
 			admitted := 0
 			for i := 0; i < 100; i++ {
-				if askOrDecide(hand, "a") {
+				if askOrDecide(cache, "a") {
 					admitted++
 				}
 			}
@@ -90,14 +90,14 @@ func TestDebt_isPaid(t *testing.T) {
 	}
 }
 
-// What Redis tells is less what is still owed, whoever asked.
-func TestDebt_isTakenOffTheLevelThatRedisTells(t *testing.T) {
-	l := newLimiter(&fickle{store: newStore(t, redistest.Start(t).Addr()), late: 20})
+// What is still owed is subtracted, whichever request the reply is for.
+func TestDebt_isSubtractedFromTheLevelThatRedisReports(t *testing.T) {
+	l := newLimiter(&lateStore{store: newStore(t, redistest.Start(t).Addr()), late: 20})
 	defer Close(l)
 	limit := NewLimit(50, 1, time.Hour)
-	hand := NewCache(l, limit, 5*time.Second, headers)
+	cache := NewCache(l, limit, 5*time.Second, headers)
 	for i := 0; i < 20; i++ {
-		require.True(t, askOrDecide(hand, "a"))
+		require.True(t, askOrDecide(cache, "a"))
 	}
 	l.Mu.Lock()
 	e := lookup(l, "header:a")
@@ -106,8 +106,8 @@ func TestDebt_isTakenOffTheLevelThatRedisTells(t *testing.T) {
 	require.Equal(t, int64(29), e.bucket.level/limit.period)
 }
 
-// A debt ends where the bucket would be full without it.
-func TestDebt_ends(t *testing.T) {
+// A debt ends when the bucket would be full without it.
+func TestDebt_endsWhenTheBucketIsFull(t *testing.T) {
 	server := redistest.Start(t)
 	l := newLimiter(newStore(t, server.Addr()))
 	defer Close(l)
@@ -127,42 +127,44 @@ func TestDebt_ends(t *testing.T) {
 	}
 }
 
-// What an empty bucket cannot pay is forgiven: the debts of many gateways keep nobody out for longer than an empty bucket does.
+// What an empty bucket cannot pay is forgiven: the debts of many gateways keep a client out no longer than an empty bucket does.
 func TestDebt_whatCannotBePaidIsForgiven(t *testing.T) {
 	server := redistest.Start(t)
 	limit := NewLimit(50, 1, time.Hour)
 	for i := 0; i < 3; i++ {
-		l := newLimiter(&fickle{store: newStore(t, server.Addr()), late: 50})
+		l := newLimiter(&lateStore{store: newStore(t, server.Addr()), late: 50})
 		defer Close(l)
-		hand := NewCache(l, limit, 5*time.Second, headers)
+		cache := NewCache(l, limit, 5*time.Second, headers)
 		for i := 0; i < 50; i++ {
-			require.True(t, askOrDecide(hand, "a"))
+			require.True(t, askOrDecide(cache, "a"))
 		}
-		require.False(t, askOrDecide(hand, "a"))
+		require.False(t, askOrDecide(cache, "a"))
 		require.Zero(t, owed(lookup(l, "header:a"), l.Now()))
 	}
 }
 
 // A batch that is sent while the one that pays is under way may overtake it, and takes no token that is owed.
-func TestDebt_nobodyOvertakesIt(t *testing.T) {
+func TestDebt_overtakingBatchTakesNoOwedToken(t *testing.T) {
 	server := redistest.Start(t)
 	first := make(chan struct{})
-	redis := &overtaken{fickle: fickle{store: newStore(t, server.Addr()), late: 40}, first: first}
+	redis := &overtaken{lateStore: lateStore{store: newStore(t, server.Addr()), late: 40}, first: first}
 	l := newLimiter(redis)
 	defer Close(l)
-	hand := NewCache(l, NewLimit(50, 1, time.Hour), 20*time.Second, headers)
+	now := &clock{micros: 1}
+	l.Now = now.now
+	cache := NewCache(l, NewLimit(50, 1, time.Hour), 20*time.Second, headers)
 	for i := 0; i < 40; i++ {
-		require.True(t, askOrDecide(hand, "a"))
+		require.True(t, askOrDecide(cache, "a"))
 	}
 	redis.hold.Store(true)
 	var allowed, failed int64
 	var done sync.WaitGroup
 	done.Add(1)
-	go askByRaw(hand, "a", &allowed, &failed, &done)
+	go askByID(cache, "a", &allowed, &failed, &done)
 	require.Eventually(t, func() bool { return redis.held.Load() }, 5*time.Second, time.Millisecond)
 	for i := 0; i < 20; i++ {
-		time.Sleep(2 * sendInterval * time.Microsecond) // until another batch may leave
-		if request(hand, "a") > 0 {
+		now.advance(2 * sendInterval) // until another batch may be sent
+		if request(cache, "a") > 0 {
 			atomic.AddInt64(&allowed, 1)
 		}
 	}
@@ -173,9 +175,9 @@ func TestDebt_nobodyOvertakesIt(t *testing.T) {
 	require.Greater(t, allowed, int64(0))
 }
 
-// overtaken holds one call until all that come after it have been made.
+// overtaken holds one call back until those after it have been made.
 type overtaken struct {
-	fickle
+	lateStore
 	first      chan struct{}
 	hold, held atomic.Bool
 }
@@ -185,17 +187,17 @@ func (o *overtaken) Run(calls []*store.Call, deadline time.Time) error {
 		o.held.Store(true)
 		<-o.first
 	}
-	return o.fickle.Run(calls, deadline)
+	return o.lateStore.Run(calls, deadline)
 }
 
-// Redis is late now and then, while many ask at once: no bucket is given twice.
-func TestDebt_aRedisThatIsLateNowAndThen(t *testing.T) {
+// Redis is late now and then, while many requests ask at once: no bucket is spent twice.
+func TestDebt_lateRedisDoublesNoBucket(t *testing.T) {
 	limit := NewLimit(50, 1, time.Hour)
 	for _, arrives := range []bool{false, true} {
 		for _, every := range []int64{2, 3, 5, 10} {
 			server := redistest.Start(t)
-			l := newLimiter(&fickle{store: newStore(t, server.Addr()), every: every, arrives: arrives})
-			hand := NewCache(l, limit, 20*time.Second, headers)
+			l := newLimiter(&lateStore{store: newStore(t, server.Addr()), every: every, arrives: arrives})
+			cache := NewCache(l, limit, 20*time.Second, headers)
 			var admitted int64
 			var done sync.WaitGroup
 			for client := 0; client < 16; client++ {
@@ -203,7 +205,7 @@ func TestDebt_aRedisThatIsLateNowAndThen(t *testing.T) {
 				go func() {
 					defer done.Done()
 					for i := 0; i < 50; i++ {
-						if askOrDecide(hand, "a") {
+						if askOrDecide(cache, "a") {
 							atomic.AddInt64(&admitted, 1)
 						}
 					}
@@ -217,17 +219,17 @@ func TestDebt_aRedisThatIsLateNowAndThen(t *testing.T) {
 	}
 }
 
-// While a lease is out, its tokens and the bucket's are no more than the capacity: also where Redis is not asked.
-func TestAllowLocal_mindsALease(t *testing.T) {
+// While a lease is out, its tokens and the bucket's are at most the capacity, also where Redis is not asked.
+func TestAllowLocal_bucketAndLeaseMakeTheCapacity(t *testing.T) {
 	for _, row := range []struct {
 		name string
-		late int64 // else Redis is known to be away
+		late int64 // calls; 0: Redis is known to be unavailable
 	}{
-		{"Redis is known to be away", 0},
-		{"the call that is to follow the lease is late", 1 << 40},
+		{"Redis is known to be unavailable", 0},
+		{"the call that returns the lease is late", 1 << 40},
 	} {
-		redis := &fickle{store: newStore(t, redistest.Start(t).Addr())}
-		l, hand, ahead := leases(t, redis, 1)
+		redis := &lateStore{store: newStore(t, redistest.Start(t).Addr())}
+		l, cache, ahead := leases(t, redis, 1)
 		if row.late == 0 {
 			l.Unavailable.Store(true)
 		}
@@ -236,7 +238,7 @@ func TestAllowLocal_mindsALease(t *testing.T) {
 		stopped := l.Now()
 		l.Now = func() int64 { return stopped }
 		admitted := 0
-		for askOrDecide(hand, raw(0)) {
+		for askOrDecide(cache, idOf(0)) {
 			admitted++
 		}
 		require.Equal(t, 10000, admitted, row.name)

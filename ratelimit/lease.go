@@ -79,7 +79,7 @@ func changeLimit(l *Limiter, lease *Lease, limit *Limit) *Lease {
 func applyAnswer(l *Limiter, lease *Lease, b *batch, place int, now int64) {
 	a := parseAnswer(b.answers[place])
 	if a.taken < 0 || lease.limit != b.limit {
-		return // a lease that nobody takes ends by its time
+		return // a lease that is not taken ends by its time
 	}
 	assumeFull(lease)
 	level := lessOwed(lease, a.level)

@@ -12,16 +12,16 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// modelStore is the model in the place of Redis. Calls take time both ways, with a lossy one answers get lost, and with one that is late
-// the calls as well, now and then many in a row.
+// modelStore is the model instead of Redis. Calls take time both ways. A lossy one loses replies, one that is late loses calls as well, now
+// and then many in a row.
 type modelStore struct {
 	model  *bucketmodel.Model
 	random *rand.Rand
 	lossy  bool
 	late   bool
-	lost   int64 // so many more calls get lost
+	lost   int64 // how many more calls get lost
 	clock  int64
-	at     int64 // when it last decided; 0: not since that was set
+	at     int64 // when it last decided; 0: not since it was set to 0
 }
 
 func (s *modelStore) Run(calls []*store.Call, _ time.Time) error {
@@ -45,7 +45,7 @@ func (s *modelStore) Run(calls []*store.Call, _ time.Time) error {
 	return nil
 }
 
-// pass lets some microseconds pass, and seldom a good part of a lease.
+// pass lets some microseconds pass, and now and then a good part of a lease.
 func (s *modelStore) pass() {
 	if s.random.Intn(64) == 0 {
 		s.clock += upTo(s.random, 18)
@@ -54,8 +54,8 @@ func (s *modelStore) pass() {
 }
 
 // FuzzLeases lets three gateways share a bucket of the model's, and holds what they admit to the promise: in every window
-// of time t, capacity + refill x t at the most, leases and lost answers and all. Each byte is a step. Where there is one gateway only, the
-// promise holds though it decides by itself whenever Redis is late.
+// of time t, at most capacity + refill x t, leases and lost replies included. Each byte is a step. With one gateway, the promise holds
+// though it decides by itself whenever Redis is late.
 func FuzzLeases(f *testing.F) {
 	for seed := int64(0); seed < 20; seed++ {
 		steps := make([]byte, 300)
@@ -78,7 +78,7 @@ func leasesWalk(t *testing.T, seed int64, steps []byte) {
 	}
 	var gateways []*Limiter
 	for len(gateways) < number {
-		ahead := random.Int63n(1000000000) // each counts from a start of its own
+		ahead := random.Int63n(1000000000) // no two clocks have the same zero
 		gateways = append(gateways, New(Settings{
 			Store: shared, Name: func(key string) string { return key }, Now: func() int64 { return shared.clock + ahead },
 		}))
@@ -94,7 +94,7 @@ func leasesWalk(t *testing.T, seed int64, steps []byte) {
 		switch step % 8 {
 		case 3, 4:
 			w.ask(t, shared, g, upTo(random, 11))
-		case 5: // all of them, for all that there is
+		case 5: // all gateways, until all tokens are spent
 			for _, g := range gateways {
 				w.ask(t, shared, g, 2000)
 			}
@@ -132,7 +132,7 @@ type window struct {
 	last  int64
 }
 
-// ask sends so many requests, or fewer, up to one that is refused.
+// ask sends some requests, until one is refused.
 func (w *window) ask(t testing.TB, shared *modelStore, g *Limiter, requests int64) {
 	for ; requests > 0; requests-- {
 		shared.at = 0
@@ -141,7 +141,7 @@ func (w *window) ask(t testing.TB, shared *modelStore, g *Limiter, requests int6
 		}
 		at := shared.at
 		if at == 0 {
-			at = shared.clock // by what it knew
+			at = shared.clock // it decided without Redis
 		}
 		w.admit(t, at)
 	}

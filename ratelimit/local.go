@@ -12,7 +12,7 @@ func AllowLocal(l *Limiter, key string, limit *Limit, now int64) int64 {
 func allowLocalLocked(l *Limiter, key string, limit *Limit, now int64) int64 {
 	lease := localLease(l, key, limit, now)
 	if lease.Until < lease.ends {
-		lease.Until = lease.ends // nobody renews it now
+		lease.Until = lease.ends // it cannot be renewed now
 	}
 	if spendLocked(&lease.Grant, now) > 0 {
 		return 1

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// allWords are leaseWords under which no bucket is nearly full, so that every level is told.
+// allWords are lease terms under which no bucket is nearly full, so that every level is reported.
 var allWords = strings.TrimSuffix(leaseText, digits(nearlyFull)) + "9"
 
 // walk takes n random asks in the model, of a few keys, under a few limits, on a clock that mostly goes forward, and returns
@@ -69,7 +69,7 @@ func walk(random *rand.Rand, n int) (steps []redistest.Step, answers [][]int64) 
 	return steps, answers
 }
 
-// upTo returns a number of one bit, or of any other length up to so many bits, each as likely.
+// upTo returns a random number of any length up to this many bits, each as likely.
 func upTo(random *rand.Rand, bits int) int64 {
 	n := int64(1)
 	for i := random.Intn(bits); i > 0; i-- {
@@ -79,7 +79,7 @@ func upTo(random *rand.Rand, bits int) int64 {
 }
 
 // pause is a time between two steps: about that of a token, of a full bucket, of a lease, or none, or one that the clock
-// is set back.
+// is set back by.
 func pause(random *rand.Rand, limit *Limit) int64 {
 	switch random.Intn(20) {
 	case 16, 17:

@@ -10,58 +10,58 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// stumbler panics at the step of the name, at its turn.
-type stumbler struct {
+// panicker panics at one step, when that is reached for the turn-th time from now.
+type panicker struct {
 	step  string
-	turn  int64 // so many times from now
+	turn  int64
 	store Store
 }
 
-func (s *stumbler) at(step string) {
+func (s *panicker) at(step string) {
 	if step == s.step && atomic.AddInt64(&s.turn, -1) == 0 {
-		panic("stumbled at " + step)
+		panic("panicked at " + step)
 	}
 }
 
-func (s *stumbler) Run(calls []*store.Call, deadline time.Time) error {
+func (s *panicker) Run(calls []*store.Call, deadline time.Time) error {
 	s.at("run")
 	return s.store.Run(calls, deadline)
 }
 
-func (s *stumbler) PiggybackCall(now int64) *store.Call {
-	s.at("rider")
+func (s *panicker) PiggybackCall(now int64) *store.Call {
+	s.at("piggyback")
 	call := &store.Call{Script: store.NewScript(`return '42'`), Keys: []string{"test:{name}:other"}}
 	call.Then = func(c *store.Call) { s.at("then") }
 	return call
 }
 
-func (s *stumbler) Extend(now int64) { s.at("extend") }
+func (s *panicker) Extend(now int64) { s.at("extend") }
 
-// Wherever it stumbles, the next request is served, and no lock is kept.
+// Wherever code of others panics, the next request is served, and no lock is kept.
 func TestLimiter_aPanicAtAnyStep(t *testing.T) {
 	server := redistest.Start(t)
 	shared := newStore(t, server.Addr())
 	for _, row := range []struct {
 		step  string
-		turns int64 // one after the other
+		turns int64 // each of which panics once
 	}{
-		{"run", 3}, {"rider", 3}, {"then", 3}, {"extend", 3}, {"name", 3}, {"key", 6}, {"now", 12},
+		{"run", 3}, {"piggyback", 3}, {"then", 3}, {"extend", 3}, {"name", 3}, {"key", 6}, {"now", 12},
 	} {
 		for turn := int64(1); turn <= row.turns; turn++ {
 			for _, many := range []bool{false, true} {
-				s := &stumbler{step: row.step, store: shared}
+				s := &panicker{step: row.step, store: shared}
 				l := newLimiter(s)
 				now := l.Now
 				l.Now = func() int64 { s.at("now"); return now() }
 				l.Name = func(key string) string { s.at("name"); return key }
-				hand := NewCache(l, NewLimit(1000, 1000, time.Second), 5*time.Second, KeyMaker{
-					MaxJoin: -1, Key: func(raw string) string { s.at("key"); return raw }, ManyToOne: many,
+				cache := NewCache(l, NewLimit(1000, 1000, time.Second), 5*time.Second, KeyMaker{
+					MaxJoin: -1, Key: func(id string) string { s.at("key"); return id }, ManyToOne: many,
 				})
-				hand.Refresher = s
+				cache.Refresher = s
 				stopped := now()
-				ask := func(raw string) {
+				ask := func(id string) {
 					defer func() { recover() }() // as Traefik does
-					Allow(hand, raw, stopped)
+					Allow(cache, id, stopped)
 				}
 				ask("a")
 				atomic.StoreInt64(&s.turn, turn)
@@ -73,8 +73,8 @@ func TestLimiter_aPanicAtAnyStep(t *testing.T) {
 				})
 				atomic.StoreInt64(&s.turn, 0)
 				inTime(t, row.step, func() {
-					require.Greater(t, Allow(hand, "a", now()), int64(0), "%s, turn %d: %v", row.step, turn, LastErr(hand))
-					require.Greater(t, Allow(hand, "new", now()), int64(0), "%s, turn %d", row.step, turn)
+					require.Greater(t, Allow(cache, "a", now()), int64(0), "%s, turn %d: %v", row.step, turn, LastErr(cache))
+					require.Greater(t, Allow(cache, "new", now()), int64(0), "%s, turn %d", row.step, turn)
 				})
 				free := func() bool {
 					l.Mu.Lock()
@@ -88,14 +88,14 @@ func TestLimiter_aPanicAtAnyStep(t *testing.T) {
 	}
 }
 
-// A lease that is to be renewed needs the key of its client.
-func TestLimiter_aPanicWhereALeaseIsRenewed(t *testing.T) {
-	l, hand, ahead := leases(t, newStore(t, redistest.Start(t).Addr()), 1)
+// A lease that is to be renewed needs its client's key.
+func TestLimiter_aPanicWhileALeaseIsRenewed(t *testing.T) {
+	l, cache, ahead := leases(t, newStore(t, redistest.Start(t).Addr()), 1)
 	atomic.StoreInt64(ahead, 61*second)
-	hand.keyMaker = KeyMaker{MaxJoin: -1, Key: func(raw string) string { panic("stumbled") }}
-	require.Panics(t, func() { request(hand, raw(0)) })
-	hand.keyMaker = headers
-	inTime(t, "renew", func() { require.Greater(t, request(hand, raw(0)), int64(0)) })
+	cache.keyMaker = KeyMaker{MaxJoin: -1, Key: func(id string) string { panic("panicked") }}
+	require.Panics(t, func() { request(cache, idOf(0)) })
+	cache.keyMaker = headers
+	inTime(t, "renew", func() { require.Greater(t, request(cache, idOf(0)), int64(0)) })
 	inTime(t, "renew", func() { idle(l) })
 }
 
@@ -110,6 +110,6 @@ func inTime(t *testing.T, step string, something func()) {
 	select {
 	case <-done:
 	case <-time.After(5 * time.Second):
-		require.FailNow(t, "others wait for ever after a panic", step)
+		require.FailNow(t, "it waits forever", step)
 	}
 }

@@ -10,9 +10,9 @@ package ratelimit
 //	             the capacity on a bucket is nearly full
 //	ARGV[2+i]    one for each key; the last ones may be left out, which means "1 0":
 //	             "asked 0": take this many tokens, or as many as there are; or
-//	             "asked short long": and lease either so many for a short time, or so many for a long one, whichever are more
-//	             of what may be leased so; or fewer, or none; or
-//	             "asked short long lease unused": and this lease is returned, with so many of its tokens unused
+//	             "asked short long": and lease at most short tokens for a short time, or at most long ones for a long time,
+//	             whichever may be more; or
+//	             "asked short long lease unused": and this lease is returned, with this many of its tokens unused
 //
 //	answers      for each key a word, "taken:level:leased" or "taken:level:leased:lease:length": the tokens taken; the level
 //	             of the bucket afterwards; the tokens leased; and where there are any, the number of the lease, and its duration

@@ -112,7 +112,7 @@ func TestScript_steps(t *testing.T) {
 			{"per day", 0, daily, 1, 1, 99999},
 			{"per microsecond again", 0, brief, 1, 1, 99998},
 		}},
-		{"a clock set back refills nothing, and time goes on from there", []row{
+		{"a clock set back refills nothing, and time continues from there", []row{
 			{"empty", 0, five, 5, 5, 0},
 			{"an hour back", -3600 * second, five, 1, 0, 0},
 			{"a second later", -3599 * second, five, 2, 1, 0},
@@ -270,7 +270,7 @@ func TestScript_aFullRedis(t *testing.T) {
 	}
 }
 
-// A long lease is given where few tokens are leased, and half of what may be at the most; else a short one.
+// A long lease is given where only a few tokens are leased, and takes at most half of what may be leased so; otherwise a short one.
 func TestScript_longAndShortLeases(t *testing.T) {
 	server := redistest.Start(t)
 	limit := NewLimit(1600, 1600, time.Second) // 100 tokens may be leased where another long lease is given
@@ -301,7 +301,7 @@ func TestScript_longAndShortLeases(t *testing.T) {
 	}
 }
 
-// Leases that are larger than a lowered capacity must not leave it without a token for as long as they last.
+// Leases that are larger than a lowered capacity must not leave the bucket without a token until they end.
 func TestScript_aLoweredCapacityForgetsLeases(t *testing.T) {
 	server := redistest.Start(t)
 	wide, narrow := NewLimit(1600, 1600, time.Second), NewLimit(5, 1, time.Second)

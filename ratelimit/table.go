@@ -39,7 +39,7 @@ func unshare(l *Limiter, key string, lease *Lease) *Lease {
 	return &other
 }
 
-// replace puts another lease in the place of that of a key.
+// replace replaces the lease of a key.
 func replace(l *Limiter, key string, lease, other *Lease) {
 	if l.recent[key] == lease {
 		l.recent[key] = other

@@ -103,12 +103,12 @@ func awaitIdle(l *Limiter) {
 	}
 }
 
-// verdictStore is the model in the place of Redis. A call that is lost is made, or not.
+// verdictStore is the model instead of Redis. A call that has no reply is made, or not.
 type verdictStore struct {
 	answer func(now int64, number int, words []string) string
 	random *rand.Rand
 	clock  int64
-	lost   int64 // so many more calls have no answer
+	lost   int64 // how many more calls have no reply
 }
 
 func (s *verdictStore) Run(calls []*store.Call, _ time.Time) error {

@@ -17,83 +17,83 @@ func idle(l *Limiter) int {
 	return l.idleWorkers
 }
 
-func TestPilot_oneServesWhoComesOneAfterTheOther(t *testing.T) {
+func TestWorker_oneServesSequentialRequests(t *testing.T) {
 	server := redistest.Start(t)
 	l := newLimiter(newStore(t, server.Addr()))
 	defer Close(l)
-	hand := NewCache(l, NewLimit(10, 10, time.Second), 5*time.Second, headers)
-	for _, raw := range []string{"a", "b", "c"} {
-		require.Equal(t, int64(1), request(hand, raw))
+	cache := NewCache(l, NewLimit(10, 10, time.Second), 5*time.Second, headers)
+	for _, id := range []string{"a", "b", "c"} {
+		require.Equal(t, int64(1), request(cache, id))
 		require.Eventually(t, func() bool { return idle(l) == 1 }, 5*time.Second, time.Millisecond)
 	}
 }
 
-// A pilot that the interpreter stumbles in takes nobody with it.
-func TestPilot_stumbles(t *testing.T) {
+// A worker that panics fails no other request.
+func TestWorker_panicFailsOnlyItsRequest(t *testing.T) {
 	server := redistest.Start(t)
 	l := newLimiter(newStore(t, server.Addr()))
 	defer Close(l)
-	naming := KeyMaker{MaxJoin: -1, Key: func(raw string) string {
-		if raw == "bad" {
-			panic("stumbled")
+	keyMaker := KeyMaker{MaxJoin: -1, Key: func(id string) string {
+		if id == "bad" {
+			panic("panicked")
 		}
-		return raw
+		return id
 	}}
-	hand := NewCache(l, NewLimit(10, 10, time.Second), 5*time.Second, naming)
-	require.Equal(t, int64(1), request(hand, "good"))
+	cache := NewCache(l, NewLimit(10, 10, time.Second), 5*time.Second, keyMaker)
+	require.Equal(t, int64(1), request(cache, "good"))
 	for i := 0; i < 3; i++ {
-		require.Equal(t, int64(Undecided), request(hand, "bad"))
-		require.ErrorContains(t, LastErr(hand), "stumbled")
-		require.Equal(t, int64(1), request(hand, "good"))
+		require.Equal(t, int64(Undecided), request(cache, "bad"))
+		require.ErrorContains(t, LastErr(cache), "panicked")
+		require.Equal(t, int64(1), request(cache, "good"))
 	}
-	require.Zero(t, lookup(l, "good").prefetchBatch, "it may ask ahead again")
+	require.Zero(t, lookup(l, "good").prefetchBatch, "it may ask for a lease again")
 }
 
-// stumbling panics in its first call, when it is let go.
-type stumbling struct {
+// panicking panics in its first call, when the gate opens.
+type panicking struct {
 	store *store.Store
 	gate  chan struct{}
 	calls int64
 }
 
-func (s *stumbling) Run(calls []*store.Call, deadline time.Time) error {
+func (s *panicking) Run(calls []*store.Call, deadline time.Time) error {
 	<-s.gate
 	if atomic.AddInt64(&s.calls, 1) == 1 {
-		panic("stumbled")
+		panic("panicked")
 	}
 	return s.store.Run(calls, deadline)
 }
 
-func TestPilot_whoWaitsBehindOneThatStumblesIsServed(t *testing.T) {
+func TestWorker_panicFailsOnlyItsBatch(t *testing.T) {
 	server := redistest.Start(t)
-	redis := &stumbling{store: newStore(t, server.Addr()), gate: make(chan struct{})}
+	redis := &panicking{store: newStore(t, server.Addr()), gate: make(chan struct{})}
 	l := newLimiter(redis)
 	defer Close(l)
-	l.Now = func() int64 { return 1 } // so that none is in a hurry
-	hand := NewCache(l, NewLimit(10, 10, time.Second), 20*time.Second, headers)
+	l.Now = func() int64 { return 1 } // so that no batch is overdue
+	cache := NewCache(l, NewLimit(10, 10, time.Second), 20*time.Second, headers)
 	var allowed, failed int64
 	var done sync.WaitGroup
 	done.Add(2)
-	go askByRaw(hand, "first", &allowed, &failed, &done)
-	gathered := func(flying, waiting int) func() bool {
+	go askByID(cache, "first", &allowed, &failed, &done)
+	gathered := func(inFlight, waiting int) func() bool {
 		return func() bool {
 			l.Mu.Lock()
 			defer l.Mu.Unlock()
-			return l.inFlight == flying && l.claimed == 0 && len(l.pending) == waiting
+			return l.inFlight == inFlight && l.claimed == 0 && len(l.pending) == waiting
 		}
 	}
 	require.Eventually(t, gathered(1, 0), 5*time.Second, time.Millisecond)
-	go askByRaw(hand, "second", &allowed, &failed, &done)
+	go askByID(cache, "second", &allowed, &failed, &done)
 	require.Eventually(t, gathered(1, 1), 5*time.Second, time.Millisecond)
 	close(redis.gate)
 	done.Wait()
 	require.Equal(t, int64(1), failed)
 	require.Equal(t, int64(1), allowed)
-	require.ErrorContains(t, LastErr(hand), "stumbled")
+	require.ErrorContains(t, LastErr(cache), "panicked")
 	require.Eventually(t, gathered(0, 0), 5*time.Second, time.Millisecond)
 }
 
-// failing has no answer, at once.
+// failing fails all calls at once.
 type failing struct{}
 
 func (failing) Run(calls []*store.Call, _ time.Time) error {
@@ -103,26 +103,26 @@ func (failing) Run(calls []*store.Call, _ time.Time) error {
 	return store.ErrUnavailable
 }
 
-func TestPilot_noAnswerIsNoQuickOne(t *testing.T) {
+func TestWorker_noReplyIsNotAFastOne(t *testing.T) {
 	l := newLimiter(failing{})
 	defer Close(l)
-	hand := NewCache(l, NewLimit(10, 10, time.Second), 5*time.Second, headers)
-	require.Equal(t, int64(Undecided), request(hand, "a"))
+	cache := NewCache(l, NewLimit(10, 10, time.Second), 5*time.Second, headers)
+	require.Equal(t, int64(Undecided), request(cache, "a"))
 	l.Mu.Lock()
 	defer l.Mu.Unlock()
 	require.Equal(t, int64(sendInterval), l.minRTT)
 }
 
-// answering is another whose leave is asked for: until becomes given by a rider of it, or by extending.
-type answering struct {
-	rides, extends bool
-	until          *int64
-	asked          []string
+// fakeRefresher refreshes the breaker's view by its call, or by extending it.
+type fakeRefresher struct {
+	piggybacks, extends bool
+	until               *int64
+	asked               []string
 }
 
-func (a *answering) PiggybackCall(now int64) *store.Call {
-	a.asked = append(a.asked, "rider")
-	if !a.rides {
+func (a *fakeRefresher) PiggybackCall(now int64) *store.Call {
+	a.asked = append(a.asked, "piggyback")
+	if !a.piggybacks {
 		return nil
 	}
 	call := &store.Call{Script: store.NewScript(`return '42'`), Keys: []string{"test:{name}:other"}}
@@ -130,58 +130,59 @@ func (a *answering) PiggybackCall(now int64) *store.Call {
 	return call
 }
 
-func (a *answering) Extend(now int64) {
+func (a *fakeRefresher) Extend(now int64) {
 	a.asked = append(a.asked, "extend")
 	if a.extends {
 		*a.until = now + 1
 	}
 }
 
-// Leave that is over when a batch leaves is asked for on its way, and where that was not to be had, once more when it has landed, for all of it.
-func TestPilot_asksForLeave(t *testing.T) {
+// A view that is too old when a trip is sent is refreshed by a call that goes along; where that does not help, it is extended when the reply
+// is there.
+func TestWorker_refreshesTheBreakersView(t *testing.T) {
 	server := redistest.Start(t)
 	for _, row := range []struct {
-		name   string
-		until  int64 // Clear
-		leave  *answering
-		passes bool
-		asked  []string
+		name      string
+		until     int64 // HealthyUntil
+		refresher *fakeRefresher
+		passes    bool
+		asked     []string
 	}{
-		{"it is clear", 1 << 62, &answering{}, true, nil},
-		{"it is not, and nobody to be asked", 0, nil, false, nil},
-		{"it is not, and a rider brings it", 0, &answering{rides: true}, true, []string{"rider"}},
-		{"it is not, and it is given when the batch has landed", 0, &answering{extends: true}, true, []string{"rider", "extend"}},
-		{"it is not, and it is not given", 0, &answering{}, false, []string{"rider", "extend"}},
+		{"it is healthy", 1 << 62, &fakeRefresher{}, true, nil},
+		{"it is not, and nothing refreshes it", 0, nil, false, nil},
+		{"it is not, and the call refreshes it", 0, &fakeRefresher{piggybacks: true}, true, []string{"piggyback"}},
+		{"it is not, and it is extended with the reply", 0, &fakeRefresher{extends: true}, true, []string{"piggyback", "extend"}},
+		{"it is not, and stays so", 0, &fakeRefresher{}, false, []string{"piggyback", "extend"}},
 	} {
 		until := row.until
 		l := newLimiter(newStore(t, server.Addr()))
 		l.HealthyUntil = &until
-		hand := NewCache(l, NewLimit(10, 10, time.Second), 5*time.Second, headers)
-		if row.leave != nil {
-			row.leave.until = &until
-			hand.Refresher = row.leave
+		cache := NewCache(l, NewLimit(10, 10, time.Second), 5*time.Second, headers)
+		if row.refresher != nil {
+			row.refresher.until = &until
+			cache.Refresher = row.refresher
 		}
-		require.Equal(t, row.passes, request(hand, "a") > 1, row.name)
-		if row.leave != nil {
-			require.Equal(t, row.asked, row.leave.asked, row.name)
+		require.Equal(t, row.passes, request(cache, "a") > 1, row.name)
+		if row.refresher != nil {
+			require.Equal(t, row.asked, row.refresher.asked, row.name)
 		}
 		Close(l)
 	}
 }
 
-func TestClose(t *testing.T) {
+func TestClose_endsTheWorkers(t *testing.T) {
 	server := redistest.Start(t)
 	l := newLimiter(newStore(t, server.Addr()))
-	hand := NewCache(l, NewLimit(10, 10, time.Second), 5*time.Second, headers)
-	require.Equal(t, int64(1), request(hand, "a"))
+	cache := NewCache(l, NewLimit(10, 10, time.Second), 5*time.Second, headers)
+	require.Equal(t, int64(1), request(cache, "a"))
 	require.Eventually(t, func() bool { return idle(l) == 1 }, 5*time.Second, time.Millisecond)
 	Close(l)
-	require.Equal(t, int64(1), request(hand, "b"), "who still comes is served")
-	landed := func() bool {
+	require.Equal(t, int64(1), request(cache, "b"), "requests that still arrive are served")
+	replied := func() bool {
 		l.Mu.Lock()
 		defer l.Mu.Unlock()
 		return l.inFlight == 0
 	}
-	require.Eventually(t, landed, 5*time.Second, time.Millisecond)
-	require.Zero(t, idle(l), "no pilot waits any more") // one that has landed waits before it gives the lock back, if it does
+	require.Eventually(t, replied, 5*time.Second, time.Millisecond)
+	require.Zero(t, idle(l), "no worker waits any more")
 }

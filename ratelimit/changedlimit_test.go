@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A changed refillPeriod leaves each bucket the tokens that it has, whoever told of them.
+// A changed refillPeriod leaves each bucket its tokens, whether this process or Redis knows of them.
 func TestLimiter_aChangedPeriodKeepsTheTokens(t *testing.T) {
 	second, minute := NewLimit(50, 1, time.Second), NewLimit(50, 1, time.Minute)
 	for _, row := range []struct {
@@ -27,7 +27,7 @@ func TestLimiter_aChangedPeriodKeepsTheTokens(t *testing.T) {
 			require.Equal(t, row.taken, takeLocally(l, row.from, row.taken))
 			require.Equal(t, left, takeLocally(l, row.to, 100))
 		})
-		t.Run(row.name+", as Redis tells", func(t *testing.T) {
+		t.Run(row.name+", as Redis reports", func(t *testing.T) {
 			l := newLimiter(newStore(t, redistest.Start(t).Addr()))
 			defer Close(l)
 			for i := 0; i < row.taken; i++ {
@@ -36,7 +36,7 @@ func TestLimiter_aChangedPeriodKeepsTheTokens(t *testing.T) {
 			require.True(t, allowed(t, l, "ip:a", row.to))
 			require.InDelta(t, left-1, takeLocally(l, row.to, 100), 1)
 		})
-		t.Run(row.name+", as Redis told before", func(t *testing.T) {
+		t.Run(row.name+", as Redis reported before", func(t *testing.T) {
 			l := newLimiter(newStore(t, redistest.Start(t).Addr()))
 			defer Close(l)
 			for i := 0; i < row.taken; i++ {
@@ -47,7 +47,7 @@ func TestLimiter_aChangedPeriodKeepsTheTokens(t *testing.T) {
 	}
 }
 
-// takeLocally takes tokens in this process, as many as are asked for and there, and tells how many.
+// takeLocally takes at most this many tokens in this process, and returns how many it got.
 func takeLocally(l *Limiter, limit *Limit, most int) (taken int) {
 	now := int64(0)
 	if l.Now != nil {
@@ -68,7 +68,7 @@ func TestAllowLocal_aFullBucketIsFullInALongerPeriod(t *testing.T) {
 	require.Equal(t, int64(99999)*daily.period, lookup(l, "ip:a").bucket.level)
 }
 
-// Where there is no room for another key, what is forgotten is full by its own limit, whatever that of the key is that comes.
+// Where there is no room for another key, only buckets that are full by their own limits are forgotten, whatever the limit of the new key.
 func TestAllowLocal_eachKeyIsJudgedByItsOwnLimit(t *testing.T) {
 	wide, narrow, brief := NewLimit(1000, 1, time.Hour), NewLimit(2, 1, time.Hour), NewLimit(2, 1, time.Second)
 	l := New(Settings{})
@@ -76,18 +76,18 @@ func TestAllowLocal_eachKeyIsJudgedByItsOwnLimit(t *testing.T) {
 		require.True(t, allowedLocal(l, numbered(i), wide, 0))
 	}
 	for i := 0; i < 3; i++ {
-		require.Equal(t, i < 2, allowedLocal(l, numbered(maxKeys+i), narrow, 0), "the others share a bucket")
+		require.Equal(t, i < 2, allowedLocal(l, numbered(maxKeys+i), narrow, 0), "the others share one bucket")
 	}
 	require.Len(t, l.recent, halfOfKeys)
-	require.Len(t, l.previous, halfOfKeys, "none is full, though each would be by the other limit")
+	require.Len(t, l.previous, halfOfKeys, "none is full, though each would be under the other limit")
 	for i := 0; i < 3; i++ {
-		require.Equal(t, i < 2, allowedLocal(l, numbered(maxKeys+i), brief, 0), "under another limit they share another")
+		require.Equal(t, i < 2, allowedLocal(l, numbered(maxKeys+i), brief, 0), "under another limit they share another one")
 	}
 	require.False(t, allowedLocal(l, numbered(maxKeys), narrow, 0))
 }
 
-// A key that is asked for under another limit than before is under that from then on.
-func TestAllowLocal_theLastLimitJudges(t *testing.T) {
+// A key that is asked for under another limit is under that from then on.
+func TestAllowLocal_lastLimitHolds(t *testing.T) {
 	wide, narrow := NewLimit(1000, 1, time.Hour), NewLimit(2, 1, time.Hour)
 	l := New(Settings{})
 	require.True(t, allowedLocal(l, "ip:a", narrow, 0))
