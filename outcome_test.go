@@ -21,62 +21,6 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// failing is a reader that ends with an error.
-type failing struct{ err error }
-
-func (f *failing) Read(p []byte) (int, error) { return 0, f.err }
-
-func requestWith(method string, body io.Reader) *http.Request {
-	r := httptest.NewRequest(method, "/", body)
-	if body != nil {
-		r.ContentLength = -1
-	}
-	return r
-}
-
-func TestBodyOf(t *testing.T) {
-	for _, row := range []struct {
-		name string
-		body io.Reader
-		read bool
-		want int
-	}{
-		{"none", nil, false, bodyWhole},
-		{"read to its end", strings.NewReader("abc"), true, bodyWhole},
-		{"not read", strings.NewReader("abc"), false, bodyUnfinished},
-		{"malformed", &failing{errors.New("malformed chunked encoding")}, true, bodyBroken},
-		{"broken off", &failing{io.ErrUnexpectedEOF}, true, bodyBroken},
-		{"too slow for the server", &failing{os.ErrDeadlineExceeded}, true, bodyBroken},
-		{"read after it was closed", &failing{http.ErrBodyReadAfterClose}, true, bodyUnfinished},
-		{"closed by the handler, over HTTP/2", &failing{errors.New("body closed by handler")}, true, bodyUnfinished},
-	} {
-		row := row
-		t.Run(row.name, func(t *testing.T) {
-			r := requestWith("POST", row.body)
-			trackOnce(r)
-			trackOnce(r) // the slow path may come after the fast one
-			if row.read {
-				io.Copy(io.Discard, r.Body)
-			}
-			require.Equal(t, row.want, bodyOf(r))
-			r.Body = io.NopCloser(r.Body)
-			require.Equal(t, row.want, bodyOf(r), "behind another reader that does nothing")
-
-			watched := requestWith("POST", row.body)
-			if row.body == nil {
-				return
-			}
-			body := watchBody(watched)
-			if row.read {
-				io.Copy(io.Discard, watched.Body)
-			}
-			if _, isText := row.body.(*strings.Reader); !isText {
-				require.Equal(t, row.want, body.end(), "watched closely")
-			}
-		})
-	}
-}
-
 // words are Traefik's own for a status.
 func words(status int) int64 { return int64(len(http.StatusText(status))) }
 
@@ -189,17 +133,6 @@ func TestExchange_outcome(t *testing.T) {
 	}
 }
 
-// rawly sends a text to the gateway, and waits for the end of the answer.
-func rawly(t *testing.T, address, text string) {
-	t.Helper()
-	c, err := net.Dial("tcp", address)
-	require.NoError(t, err)
-	defer c.Close()
-	require.NoError(t, c.SetDeadline(time.Now().Add(5*time.Second)))
-	io.WriteString(c, text)
-	io.Copy(io.Discard, c)
-}
-
 // Around a real proxy: nobody asks a body that the transport may still be reading.
 func TestExchange_behindAProxy(t *testing.T) {
 	const head = "POST /%s HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -264,39 +197,15 @@ func TestExchange_behindAProxy(t *testing.T) {
 	}
 }
 
-func TestHang(t *testing.T) {
-	reports := make(chan bool, 10)
-	report := func() { reports <- true }
-	m := &Middleware{settings: &settings{}}
-	require.True(t, m.newHang(report) == nil, "off")
-	m.hangTimeout = 30 * time.Millisecond
-
-	late := m.newHang(report)
-	late.begin()
-	late.begin()
-	<-reports
-	require.True(t, late.end())
-
-	prompt := m.newHang(report)
-	prompt.begin()
-	require.False(t, prompt.end())
-
-	r := requestWith("POST", strings.NewReader("abc"))
-	uploading := m.newHang(report)
-	uploading.beginWith(watchBody(r))
-	io.ReadFull(r.Body, make([]byte, 3))
-	time.Sleep(60 * time.Millisecond)
-	require.Len(t, reports, 0, "the body has not ended")
-	io.Copy(io.Discard, r.Body)
-	<-reports
-
-	broken := requestWith("POST", &failing{io.ErrUnexpectedEOF})
-	never := m.newHang(report)
-	never.beginWith(watchBody(broken))
-	io.Copy(io.Discard, broken.Body)
-	time.Sleep(60 * time.Millisecond)
-	require.False(t, never.end(), "the body has not ended well")
-	require.Len(t, reports, 0)
+// rawly sends a text to the gateway, and waits for the end of the answer.
+func rawly(t *testing.T, address, text string) {
+	t.Helper()
+	c, err := net.Dial("tcp", address)
+	require.NoError(t, err)
+	defer c.Close()
+	require.NoError(t, c.SetDeadline(time.Now().Add(5*time.Second)))
+	io.WriteString(c, text)
+	io.Copy(io.Discard, c)
 }
 
 // Where it cannot be told whose failure an answer is, the next ones go through a recorder for a while, and then past it again.

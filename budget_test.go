@@ -1,0 +1,161 @@
+package resilience
+
+import (
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/resilient-gateway/resilience/internal/redistest"
+	"github.com/stretchr/testify/require"
+)
+
+func TestBudget_aRequestWaitsForRedisNoLongerThanTheTimeout(t *testing.T) {
+	const (
+		timeout = 300 * time.Millisecond
+		slack   = 150 * time.Millisecond
+	)
+	atOnce := func(handler http.Handler, up *upstream, server *redistest.Server) {
+		server.Pause()
+	}
+	afterAnother := func(handler http.Handler, up *upstream, server *redistest.Server) {
+		get(handler)
+		time.Sleep(110 * time.Millisecond) // what the breaker knows is too old by then
+		server.Pause()
+	}
+	inTheAnswer := func(before, code int) func(handler http.Handler, up *upstream, server *redistest.Server) {
+		return func(handler http.Handler, up *upstream, server *redistest.Server) {
+			up.will(status(before))
+			get(handler)
+			time.Sleep(5 * time.Millisecond) // a circuit that this has opened takes a probe by then
+			up.will(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				server.Pause()
+				w.WriteHeader(code)
+			}))
+		}
+	}
+	for _, row := range []struct {
+		name    string
+		config  Config
+		onError string
+		before  func(handler http.Handler, up *upstream, server *redistest.Server)
+		code    int
+	}{
+		{"a limiter's first request", Config{RateLimit: tokens("90")}, "local", atOnce, 200},
+		{"a breaker's first request", Config{CircuitBreaker: failures("5")}, "local", atOnce, 200},
+		{"the first request of both", Config{RateLimit: tokens("90"), CircuitBreaker: failures("5")}, "local", atOnce, 200},
+		{"one more of both", Config{RateLimit: tokens("90"), CircuitBreaker: failures("5")}, "local", afterAnother, 200},
+		{"one that passes", Config{RateLimit: tokens("90"), CircuitBreaker: failures("5")}, "allow", afterAnother, 200},
+		{"one that is denied", Config{RateLimit: tokens("90"), CircuitBreaker: failures("5")}, "deny", afterAnother, 503},
+		{"a failure to be told of", Config{RateLimit: tokens("90"), CircuitBreaker: failures("5")}, "local", inTheAnswer(200, 500), 500},
+		{"a probe's verdict to be told of", Config{CircuitBreaker: &CircuitBreakerConfig{FailureThreshold: "1", ResetTimeout: "1ms"}},
+			"local", inTheAnswer(500, 204), 204},
+	} {
+		row := row
+		t.Run(row.name, func(t *testing.T) {
+			server := redistest.Start(t)
+			newProcess(t, 0)
+			late := redistest.Late(t)
+			row.config.Redis = &RedisConfig{Address: server.Addr(), Timeout: timeout.String(), OnError: row.onError}
+			handler, up := newGateway(t, &row.config)
+			row.before(handler, up, server)
+			defer server.Resume()
+
+			begun := time.Now()
+			code := get(handler)
+			took := time.Since(begun)
+			require.Equal(t, row.code, code)
+			require.GreaterOrEqual(t, took, timeout/2, "Redis was asked")
+			require.Less(t, took, timeout+slack+late())
+
+			// A call that left late says nothing about Redis until it has had the whole timeout: meanwhile one more may ask.
+			begun = time.Now()
+			get(handler)
+			require.Less(t, time.Since(begun), timeout+slack+late())
+			begun = time.Now()
+			for i := 0; i < 10; i++ {
+				get(handler)
+			}
+			require.Less(t, time.Since(begun), timeout+late(), "the others do not wait at all")
+		})
+	}
+}
+
+func TestBudget_holdsForEachOfACrowd(t *testing.T) {
+	const (
+		timeout = 300 * time.Millisecond
+		slack   = 150 * time.Millisecond
+	)
+	server := redistest.Start(t)
+	newProcess(t, 0)
+	late := redistest.Late(t)
+	handler, up := newGateway(t, &Config{
+		Redis:     &RedisConfig{Address: server.Addr(), Timeout: timeout.String()},
+		RateLimit: tokens("90"), CircuitBreaker: failures("5")})
+	get(handler)
+	server.Pause()
+	defer server.Resume()
+	var mu sync.Mutex
+	longest := time.Duration(0)
+	var done sync.WaitGroup
+	for i := 0; i < 30; i++ {
+		done.Add(1)
+		go func() {
+			defer done.Done()
+			begun := time.Now()
+			get(handler)
+			took := time.Since(begun)
+			mu.Lock()
+			defer mu.Unlock()
+			if took > longest {
+				longest = took
+			}
+		}()
+		time.Sleep(time.Millisecond)
+	}
+	done.Wait()
+	require.Equal(t, 31, up.count())
+	require.GreaterOrEqual(t, longest, timeout/2, "Redis was asked")
+	require.Less(t, longest, timeout+slack+late())
+}
+
+func TestBudget_isOneForAllThatARequestAsks(t *testing.T) {
+	const (
+		timeout = 500 * time.Millisecond
+		delay   = 400 * time.Millisecond
+		slack   = 150 * time.Millisecond
+	)
+	for _, row := range []struct {
+		name   string
+		before int // what the upstream answers before Redis is slow
+		code   int
+	}{
+		{"a token, then a failure's report", 200, 500},
+		{"a token, then a probe's permit", 500, 200},
+	} {
+		row := row
+		t.Run(row.name, func(t *testing.T) {
+			newProcess(t, 0)
+			late := redistest.Late(t)
+			slow := newRelay(t, redistest.Start(t))
+			handler, up := newGateway(t, &Config{
+				Redis:          &RedisConfig{Address: slow.addr, Timeout: timeout.String()},
+				RateLimit:      tokens("90"),
+				CircuitBreaker: &CircuitBreakerConfig{FailureThreshold: "1", ResetTimeout: "1ms"},
+			})
+			up.will(status(row.before))
+			require.Equal(t, row.before, get(handler))
+			time.Sleep(5 * time.Millisecond) // an open circuit takes a probe by then
+			up.will(status(row.code))
+			atomic.StoreInt64(&slow.delay, int64(delay))
+
+			begun := time.Now()
+			code := get(handler)
+			took := time.Since(begun)
+			require.Equal(t, row.code, code)
+			require.GreaterOrEqual(t, took, delay, "the token")
+			require.Less(t, took, timeout+slack+late(), "and the other within what was left")
+		})
+	}
+}

@@ -1,0 +1,65 @@
+package resilience
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/resilient-gateway/resilience/internal/redistest"
+	"github.com/stretchr/testify/require"
+)
+
+func TestLimit_isExactUnderContention(t *testing.T) {
+	for _, place := range places(t) {
+		place := place
+		t.Run(place.name, func(t *testing.T) {
+			newProcess(t, 0)
+			handler, up := newGateway(t, &Config{Redis: place.redis, RateLimit: tokens("70"), CircuitBreaker: failures("1")})
+			h := &hammer{counts: map[int]int{}}
+			for i := 0; i < 50; i++ {
+				h.done.Add(1)
+				go h.strike(handler, 4)
+			}
+			h.done.Wait()
+			require.Equal(t, map[int]int{200: 70, 429: 130}, h.counts)
+			require.Equal(t, 70, up.count())
+		})
+	}
+}
+
+// gateways returns two middlewares of one configuration in two processes, with nothing in common but Redis.
+func gateways(t *testing.T, config *Config) (one, two http.Handler, first, second *upstream) {
+	newProcess(t, 0)
+	one, first = newGateway(t, config)
+	newProcess(t, 0)
+	two, second = newGateway(t, config)
+	return one, two, first, second
+}
+
+func TestGateways_haveOneLimit(t *testing.T) {
+	server := redistest.Start(t)
+	one, two, first, second := gateways(t, &Config{Redis: at(server.Addr()), RateLimit: tokens("50"), CircuitBreaker: failures("1")})
+	h := &hammer{counts: map[int]int{}}
+	for i := 0; i < 10; i++ {
+		h.done.Add(2)
+		go h.strike(one, 10)
+		go h.strike(two, 10)
+	}
+	h.done.Wait()
+	require.Equal(t, map[int]int{200: 50, 429: 150}, h.counts)
+	require.Equal(t, 50, first.count()+second.count())
+}
+
+func TestGateways_haveOneCircuit(t *testing.T) {
+	server := redistest.Start(t)
+	one, two, first, second := gateways(t, &Config{Redis: at(server.Addr()), RateLimit: tokens("50"), CircuitBreaker: failures("3")})
+	require.Equal(t, 200, get(two))
+	first.will(status(500))
+	for i := 0; i < 3; i++ {
+		require.Equal(t, 500, get(one))
+	}
+	require.Equal(t, 503, get(one))
+	time.Sleep(100 * time.Millisecond)
+	require.Equal(t, 503, get(two), "what one has seen fail, all stop sending")
+	require.Equal(t, 1, second.count())
+}

@@ -1,0 +1,170 @@
+package resilience
+
+import (
+	"context"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// newMember is an instance in this process, of which the test sees more than its handler.
+func newMember(t *testing.T, ctx context.Context, next http.Handler, name string, limit *RateLimitConfig, circuit *CircuitBreakerConfig) *Middleware {
+	m, err := newMiddleware(ctx, next, &Config{Name: name, RateLimit: limit, CircuitBreaker: circuit}, name+"@file")
+	require.NoError(t, err)
+	return m
+}
+
+// checks tells whether an instance checks its requests.
+func checks(m *Middleware) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.checks
+}
+
+// rest has an instance answer requests until it checks none.
+func rest(t *testing.T, m *Middleware) {
+	for i := 0; i < maxChecks; i++ {
+		require.True(t, checks(m))
+		require.Equal(t, 200, get(m.handler))
+	}
+	require.False(t, checks(m))
+}
+
+// left tells how many requests the bucket of all clients lets pass.
+func left(handler http.Handler) int { return sum(handler, 2000)[200] }
+
+// inOrder is the parts of a chain that a test puts together, each in a process of its own.
+func inOrder(t *testing.T) (context.Context, http.Handler) {
+	newProcess(t, 0)
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	return ctx, status(200)
+}
+
+func TestNesting_anInstanceAloneChecksItsFirstRequestsOnly(t *testing.T) {
+	for _, row := range []struct {
+		name    string
+		limit   *RateLimitConfig
+		circuit *CircuitBreakerConfig
+	}{{"limiter", tokens("5000"), nil}, {"breaker", nil, failures("1")}, {"both", tokens("5000"), failures("1")}} {
+		ctx, _ := inOrder(t)
+		marked := false
+		m := newMember(t, ctx, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { marked = len(outersOf(r)) > 0 }),
+			"gateway", row.limit, row.circuit)
+		rest(t, m)
+		require.True(t, marked, row.name)
+		get(m.handler)
+		require.False(t, marked, row.name)
+	}
+}
+
+func TestNesting_anInstanceThatRefusesAllChecksItsFirstRequestsOnly(t *testing.T) {
+	ctx, next := inOrder(t)
+	m := newMember(t, ctx, next, "gateway", tokens("1"), nil)
+	sum(m.handler, maxChecks-1)
+	require.True(t, checks(m))
+	get(m.handler)
+	require.False(t, checks(m))
+}
+
+func TestNesting_anInnerInstanceReachedLateCountsOneRequestTwice(t *testing.T) {
+	ctx, next := inOrder(t)
+	inner := newMember(t, ctx, next, "gateway", tokens("1000"), nil)
+	rarely := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == "PUT" {
+			inner.handler.ServeHTTP(w, r)
+		}
+	})
+	outer := newMember(t, ctx, rarely, "gateway", tokens("1000"), nil)
+	rest(t, outer)
+
+	for i := 0; i < 100; i++ {
+		require.Equal(t, 200, send(outer.handler, "PUT", "/").Code)
+	}
+	require.Equal(t, 1000-maxChecks-100-1, left(outer.handler))
+	require.True(t, checks(outer))
+	require.True(t, checks(inner))
+}
+
+func TestNesting_anOuterInstanceThatComesLateIsSeenAtOnce(t *testing.T) {
+	ctx, next := inOrder(t)
+	inner := newMember(t, ctx, next, "gateway", tokens("1000"), nil)
+	other := newMember(t, ctx, next, "other", tokens("1000"), nil)
+	outer := newMember(t, ctx, inner.handler, "gateway", tokens("1000"), nil)
+	rest(t, inner)
+	rest(t, other)
+
+	require.Equal(t, 200, get(outer.handler))
+	require.True(t, checks(other), "it may be inside as well")
+	require.Equal(t, 1000-maxChecks-1, left(outer.handler))
+	require.True(t, checks(outer))
+	require.True(t, checks(inner))
+	require.Equal(t, 200, get(other.handler))
+	require.Equal(t, 1000-maxChecks-1, left(other.handler))
+	require.False(t, checks(other), "but it is not")
+}
+
+func TestNesting_instancesOfAnotherConfigurationAreNotWoken(t *testing.T) {
+	ctx, next := inOrder(t)
+	old := newMember(t, ctx, next, "gateway", tokens("1000"), nil)
+	rest(t, old)
+	later, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	get(newMember(t, later, next, "gateway", tokens("1000"), nil).handler)
+	require.False(t, checks(old))
+}
+
+// A limiter inside of a limiter of another scope, or of a breaker's limiter: nothing is to be told between them.
+func TestNesting_instancesThatDoNotConcernEachOtherDoNotCheck(t *testing.T) {
+	ctx, next := inOrder(t)
+	inner := newMember(t, ctx, next, "inner", tokens("5000"), failures("5"))
+	outer := newMember(t, ctx, inner.handler, "outer", tokens("5000"), nil)
+	for i := 0; i < 2*maxChecks; i++ {
+		require.Equal(t, 200, get(outer.handler))
+	}
+	require.False(t, checks(inner))
+	require.False(t, checks(outer))
+}
+
+// The front of an open circuit refuses without a look at the request: not where the refusal is to be told.
+func TestNesting_anOpenCircuitIsWokenToo(t *testing.T) {
+	defer func(was bool) { switchEnabled = was }(switchEnabled)
+	switchEnabled = true
+	ctx, _ := inOrder(t)
+	answer := 200
+	inner := newMember(t, ctx, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(answer) }), "inner", nil, failures("1"))
+	rest(t, inner)
+	outer := newMember(t, ctx, inner.handler, "outer", nil, failures("3"))
+	answer = 500
+	require.Equal(t, 500, get(inner.handler))
+	for i := 0; i < 10; i++ {
+		require.Equal(t, 503, get(inner.handler))
+	}
+	for i := 0; i < 10; i++ {
+		require.Equal(t, 503, get(outer.handler))
+	}
+	retryAfter, refuses := outer.breaker.MustRefuse(false, sinceStart(time.Now()))
+	require.False(t, refuses, retryAfter)
+}
+
+func TestNesting_isWarnedOfOnce(t *testing.T) {
+	newProcess(t, time.Hour)
+	log := record(t)
+	const warning = "come through this middleware twice"
+	for i := 0; i < 2; i++ { // a reload
+		ctx, cancel := context.WithCancel(context.Background())
+		inner := newMember(t, ctx, status(200), "gateway", tokens("1000"), nil)
+		middle := newMember(t, ctx, inner.handler, "other", tokens("1000"), failures("5"))
+		outer := newMember(t, ctx, middle.handler, "gateway", tokens("1000"), nil)
+		for j := 0; j < 5; j++ {
+			require.Equal(t, 200, get(outer.handler))
+		}
+		cancel()
+	}
+	log.eventually(t, 1, warning)
+	log.eventually(t, 1, `"inner":"gateway@file"`)
+	time.Sleep(20 * time.Millisecond)
+	require.Equal(t, 1, log.count(warning))
+}

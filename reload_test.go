@@ -1,0 +1,156 @@
+package resilience
+
+import (
+	"context"
+	"net/http"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/resilient-gateway/resilience/internal/redistest"
+	"github.com/stretchr/testify/require"
+)
+
+// What this process knows outlives a reload, though Redis is away, or there is none.
+func TestScope_outlivesAReload(t *testing.T) {
+	for _, place := range []place{{"without Redis", nil}, {"while Redis is away", at(closedPort)}} {
+		place := place
+		t.Run(place.name, func(t *testing.T) {
+			newProcess(t, time.Hour)
+			limits := &Config{Name: "limits", Redis: place.redis, RateLimit: tokens("2")}
+			breaks := &Config{Name: "breaks", Redis: place.redis, CircuitBreaker: failures("2")}
+			up := &upstream{}
+			ctx, reload := context.WithCancel(context.Background())
+			limiter, breaker := newHandler(t, ctx, up, limits), newHandler(t, ctx, up, breaks)
+			require.Equal(t, 200, get(limiter))
+			require.Equal(t, 200, get(limiter))
+			require.Equal(t, 429, get(limiter))
+			up.will(status(500))
+			require.Equal(t, 500, get(breaker))
+
+			reload()
+			require.Equal(t, 429, get(limiter), "the old ones go on until the new ones are there")
+			require.Equal(t, 500, get(breaker))
+			limiter, _ = newGateway(t, limits)
+			breaker, _ = newGateway(t, breaks)
+			require.Equal(t, 429, get(limiter))
+			require.Equal(t, 503, get(breaker))
+		})
+	}
+}
+
+func TestScope_aReloadBringsNewLimits(t *testing.T) {
+	newProcess(t, time.Hour)
+	ctx, reload := context.WithCancel(context.Background())
+	up := &upstream{}
+	before := newHandler(t, ctx, up, &Config{RateLimit: tokens("100")})
+	require.Equal(t, 200, get(before))
+	reload()
+	after, _ := newGateway(t, &Config{RateLimit: tokens("2")})
+	require.Equal(t, []int{200, 200, 429}, []int{get(after), get(after), get(after)}, "a lower capacity cuts")
+	require.Equal(t, 429, get(before), "of one bucket")
+}
+
+// A stream may go on for hours after the reload that took its middleware away.
+func TestScope_aRequestThatOutlivesItIsToldOf(t *testing.T) {
+	server := redistest.Start(t)
+	processes := newProcess(t, 0)
+	ctx, end := context.WithCancel(context.Background())
+	up := &upstream{}
+	handler := newHandler(t, ctx, up, &Config{Redis: at(server.Addr()), CircuitBreaker: failures("1")})
+	begun, finish := make(chan bool), make(chan bool)
+	up.will(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		begun <- true
+		<-finish
+		w.WriteHeader(502)
+	}))
+	var done sync.WaitGroup
+	done.Add(1)
+	go func() {
+		defer done.Done()
+		get(handler)
+	}()
+	<-begun
+	end()
+	require.Eventually(t, isEmpty(processes), 5*time.Second, time.Millisecond)
+	finish <- true
+	done.Wait()
+	require.Equal(t, "open", server.Hash(breakerOf(t))["state"])
+	require.Eventually(t, func() bool { return connections(server) == 0 }, 5*time.Second, 10*time.Millisecond)
+}
+
+func TestScope_manyReloadsLeaveNothingBehind(t *testing.T) {
+	const reloads, routers = 200, 3
+	for _, grace := range []time.Duration{time.Hour, time.Millisecond} {
+		grace := grace
+		t.Run("grace "+grace.String(), func(t *testing.T) {
+			server := redistest.Start(t)
+			processes := newProcess(t, grace)
+			config := &Config{Redis: at(server.Addr()), RateLimit: tokens("100000"), CircuitBreaker: failures("5")}
+			before := runtime.NumGoroutine()
+			var end func()
+			for i := 0; i < reloads; i++ {
+				if end != nil {
+					end()
+				}
+				ctx, cancel := context.WithCancel(context.Background())
+				end = cancel
+				for router := 0; router < routers; router++ {
+					require.Equal(t, 200, get(newHandler(t, ctx, &upstream{}, config)))
+				}
+			}
+			defer end()
+			require.Equal(t, []int{1, 1}, sizesOf(processes))
+			require.Len(t, only(processes).members, routers)
+			require.LessOrEqual(t, connections(server), 5)
+			require.Eventually(t, func() bool { return runtime.NumGoroutine() < before+20 }, 5*time.Second, time.Millisecond)
+		})
+	}
+}
+
+// swapped is a handler that a reload exchanges for another, as Traefik's router does.
+type swapped struct {
+	mu      sync.Mutex
+	handler http.Handler
+}
+
+func (s *swapped) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	handler := s.handler
+	s.mu.Unlock()
+	handler.ServeHTTP(w, r)
+}
+
+func (s *swapped) set(handler http.Handler) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.handler = handler
+}
+
+func TestScope_reloadsUnderTrafficAddNoTokens(t *testing.T) {
+	for _, place := range places(t) {
+		place := place
+		t.Run(place.name, func(t *testing.T) {
+			newProcess(t, time.Hour)
+			config := &Config{Redis: place.redis, RateLimit: tokens("90"), CircuitBreaker: failures("5")}
+			ctx, end := context.WithCancel(context.Background())
+			up := &upstream{}
+			router := &swapped{handler: newHandler(t, ctx, up, config)}
+			h := &hammer{counts: map[int]int{}}
+			for i := 0; i < 10; i++ {
+				h.done.Add(1)
+				go h.strike(router, 40)
+			}
+			for i := 0; i < 30; i++ {
+				end()
+				ctx, end = context.WithCancel(context.Background())
+				router.set(newHandler(t, ctx, up, config))
+				time.Sleep(time.Millisecond)
+			}
+			h.done.Wait()
+			end()
+			require.Equal(t, map[int]int{200: 90, 429: 310}, h.counts)
+		})
+	}
+}

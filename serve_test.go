@@ -1,0 +1,182 @@
+package resilience
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/resilient-gateway/resilience/internal/redistest"
+	"github.com/resilient-gateway/resilience/internal/statuswriter"
+	"github.com/stretchr/testify/require"
+)
+
+func TestServeHTTP_letsTheNextHandlerAnswer(t *testing.T) {
+	for _, place := range places(t) {
+		place := place
+		t.Run(place.name, func(t *testing.T) {
+			newProcess(t, 0)
+			handler, up := newGateway(t, &Config{Redis: place.redis, RateLimit: tokens("5"), CircuitBreaker: failures("5")})
+			up.will(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				body, _ := io.ReadAll(r.Body)
+				w.Header().Set("X-Method", r.Method)
+				w.Header().Set("X-Query", r.URL.RawQuery)
+				w.WriteHeader(418)
+				w.Write(body)
+			}))
+			w := httptest.NewRecorder()
+			handler.ServeHTTP(w, httptest.NewRequest("PUT", "/pot?a=b", strings.NewReader("tea")))
+
+			require.Equal(t, 418, w.Code)
+			require.Equal(t, http.Header{"X-Method": {"PUT"}, "X-Query": {"a=b"}}, w.Result().Header, "and none of ours")
+			require.Equal(t, "tea", w.Body.String())
+		})
+	}
+}
+
+func TestServeHTTP_partsThatAreLeftOutDoNothing(t *testing.T) {
+	for _, place := range places(t) {
+		for _, row := range []struct {
+			name   string
+			config Config
+			sent   []int // statuses of the upstream
+			got    []int
+		}{
+			{"no part", Config{},
+				[]int{200, 500, 500, 500, 500, 200}, []int{200, 500, 500, 500, 500, 200}},
+			{"the rate limiter alone", Config{RateLimit: tokens("4")},
+				[]int{500, 500, 500, 200, 200}, []int{500, 500, 500, 200, 429}},
+			{"the circuit breaker alone", Config{CircuitBreaker: failures("2")},
+				[]int{200, 200, 200, 200, 200, 500, 500, 200}, []int{200, 200, 200, 200, 200, 500, 500, 503}},
+			{"health alone", Config{Health: &HealthConfig{}},
+				[]int{500, 500, 500, 500, 200}, []int{500, 500, 500, 500, 200}},
+			{"all parts", Config{RateLimit: tokens("4"), CircuitBreaker: failures("2"), Health: &HealthConfig{}},
+				[]int{200, 500, 500, 200, 200}, []int{200, 500, 500, 503, 503}},
+			{"all parts, the other way", Config{RateLimit: tokens("2"), CircuitBreaker: failures("2"), Health: &HealthConfig{}},
+				[]int{200, 500, 500, 500}, []int{200, 500, 429, 429}},
+		} {
+			config, sent, want := row.config, row.sent, row.got
+			config.Redis = place.redis
+			t.Run(row.name+", "+place.name, func(t *testing.T) {
+				newProcess(t, 0)
+				handler, up := newGateway(t, &config)
+				var got []int
+				for _, code := range sent {
+					up.will(status(code))
+					got = append(got, get(handler))
+				}
+				require.Equal(t, want, got)
+			})
+		}
+	}
+}
+
+func TestServeHTTP_health(t *testing.T) {
+	newProcess(t, 0)
+	handler, up := newGateway(t, &Config{RateLimit: tokens("3"), Health: &HealthConfig{Path: "/healthz"}})
+	for _, row := range []struct {
+		name, method, path string
+		ours               bool
+	}{
+		{"GET", "GET", "/healthz", true},
+		{"HEAD", "HEAD", "/healthz", true},
+		{"with a query", "GET", "/healthz?full=1", true},
+		{"POST", "POST", "/healthz", false},
+		{"a path below", "GET", "/healthz/", false},
+		{"a path above", "GET", "/health", false},
+	} {
+		row := row
+		t.Run(row.name, func(t *testing.T) {
+			before := up.count()
+			w := send(handler, row.method, row.path)
+
+			require.Equal(t, 200, w.Code)
+			if row.ours {
+				require.Equal(t, before, up.count())
+				require.Equal(t, `{"status":"healthy"}`, w.Body.String())
+			} else {
+				require.Equal(t, before+1, up.count())
+			}
+		})
+	}
+	require.Equal(t, 429, get(handler), "those that went on took a token each, the others none")
+	require.Equal(t, 200, send(handler, "GET", "/healthz").Code)
+}
+
+func TestServeHTTP_healthAlsoWhereRequestsPassUnasked(t *testing.T) {
+	for _, place := range places(t) {
+		for _, row := range []struct {
+			name   string
+			config Config
+		}{
+			{"with a limiter", Config{RateLimit: tokens("100000")}},
+			{"with a breaker", Config{CircuitBreaker: failures("5")}},
+			{"with both", Config{RateLimit: tokens("100000"), CircuitBreaker: failures("5")}},
+		} {
+			config := row.config
+			config.Redis = place.redis
+			config.Health = &HealthConfig{}
+			t.Run(row.name+", "+place.name, func(t *testing.T) {
+				newProcess(t, 0)
+				handler, up := newGateway(t, &config)
+				for i := 0; i < 50; i++ {
+					require.Equal(t, 200, get(handler))
+					require.Equal(t, healthyBody, send(handler, "GET", "/health").Body.String())
+				}
+				require.Equal(t, 50, up.count())
+			})
+		}
+	}
+}
+
+// Who finds the view too old to be used as it is passes as others do, for it is renewed beside it, or on its way: its writer is left whole.
+func TestServeHTTP_leavesTheWriterWhole(t *testing.T) {
+	redis := at(redistest.Start(t).Addr())
+	for _, row := range []struct {
+		name  string
+		limit *RateLimitConfig
+	}{
+		{"no limit", nil}, {"a limit too low for leases", tokens("90")}, {"a lease", tokens("100000")},
+	} {
+		for _, idle := range []time.Duration{0, 60 * time.Millisecond, 110 * time.Millisecond} {
+			row, idle := row, idle
+			t.Run(row.name+", after "+idle.String(), func(t *testing.T) {
+				newProcess(t, 0)
+				handler, up := newGateway(t, &Config{Redis: redis, RateLimit: row.limit, CircuitBreaker: failures("2")})
+				var given, got http.ResponseWriter
+				up.will(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { got = w }))
+				for i := 0; i < 5; i++ {
+					if i == 4 {
+						time.Sleep(idle)
+					}
+					given = statuswriter.New()
+					handler.ServeHTTP(given, httptest.NewRequest("GET", "/", nil))
+				}
+				require.True(t, got == given)
+			})
+		}
+	}
+}
+
+// Who is refused without asking Redis has the view renewed too, which each of a flood would else find too old.
+func TestServeHTTP_aFloodRenewsTheView(t *testing.T) {
+	newProcess(t, 0)
+	m, err := newMiddleware(context.Background(), status(200), &Config{
+		Redis: at(redistest.Start(t).Addr()), RateLimit: tokens("1"), CircuitBreaker: failures("5"),
+	}, nameOf(t))
+	require.NoError(t, err)
+	require.Equal(t, 200, get(m.handler))
+	require.Equal(t, 429, get(m.handler))
+	time.Sleep(120 * time.Millisecond)
+	_, healthy := m.healthy()
+	require.False(t, healthy)
+
+	require.Equal(t, 429, get(m.handler))
+	require.Eventually(t, func() bool {
+		_, healthy := m.healthy()
+		return healthy
+	}, 5*time.Second, time.Millisecond)
+}
