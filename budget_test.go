@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestBudget_aRequestWaitsForRedisNoLongerThanTheTimeout(t *testing.T) {
+func TestBudget_boundsEachRequestByTheTimeout(t *testing.T) {
 	const (
 		timeout = 300 * time.Millisecond
 		slack   = 150 * time.Millisecond
@@ -82,7 +82,7 @@ func TestBudget_aRequestWaitsForRedisNoLongerThanTheTimeout(t *testing.T) {
 	}
 }
 
-func TestBudget_holdsForEachOfACrowd(t *testing.T) {
+func TestBudget_boundsEachConcurrentRequest(t *testing.T) {
 	const (
 		timeout = 300 * time.Millisecond
 		slack   = 150 * time.Millisecond
@@ -120,7 +120,7 @@ func TestBudget_holdsForEachOfACrowd(t *testing.T) {
 	require.Less(t, longest, timeout+slack+late())
 }
 
-func TestBudget_isOneForAllThatARequestAsks(t *testing.T) {
+func TestBudget_isSharedByAllCallsOfARequest(t *testing.T) {
 	const (
 		timeout = 500 * time.Millisecond
 		delay   = 400 * time.Millisecond

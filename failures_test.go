@@ -15,7 +15,7 @@ import (
 )
 
 // verdict tells what an answer counts as, by what the breaker makes of it between failures: with two it opens.
-func verdict(t *testing.T, place place, answer func(handler http.Handler, up *upstream)) string {
+func outcomeOf(t *testing.T, place place, answer func(handler http.Handler, up *upstream)) string {
 	handler, up := newGateway(t, &Config{Redis: place.redis, CircuitBreaker: failures("2")})
 	fail := func() {
 		up.will(status(500))
@@ -41,7 +41,7 @@ func verdict(t *testing.T, place place, answer func(handler http.Handler, up *up
 }
 
 // cutShort is a proxy, compiled as all that is below us in Traefik, whose upstream ends its answer in the midst.
-func cutShort(t *testing.T) http.Handler {
+func abortingProxy(t *testing.T) http.Handler {
 	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", "10")
 		io.WriteString(w, "half")
@@ -52,7 +52,7 @@ func cutShort(t *testing.T) http.Handler {
 	return httputil.NewSingleHostReverseProxy(address)
 }
 
-func TestBreaker_countsWhatTheUpstreamIsToBlameFor(t *testing.T) {
+func TestFailure_dependsOnTheStatus(t *testing.T) {
 	rows := []struct {
 		name   string
 		answer http.Handler
@@ -85,7 +85,7 @@ func TestBreaker_countsWhatTheUpstreamIsToBlameFor(t *testing.T) {
 			place, row := place, row
 			t.Run(row.name+", "+place.name, func(t *testing.T) {
 				newProcess(t, 0)
-				got := verdict(t, place, func(handler http.Handler, up *upstream) {
+				got := outcomeOf(t, place, func(handler http.Handler, up *upstream) {
 					up.will(row.answer)
 					get(handler)
 				})
@@ -96,7 +96,7 @@ func TestBreaker_countsWhatTheUpstreamIsToBlameFor(t *testing.T) {
 }
 
 // A client that went away is no fault of the upstream's, nor a proof of its health, whatever the handlers make of it.
-func TestBreaker_countsNothingOfAClientThatWentAway(t *testing.T) {
+func TestFailure_isNotCountedAfterTheClientDisconnects(t *testing.T) {
 	rows := []struct {
 		name   string
 		answer http.Handler
@@ -114,7 +114,7 @@ func TestBreaker_countsNothingOfAClientThatWentAway(t *testing.T) {
 			place, row := place, row
 			t.Run(row.name+", "+place.name, func(t *testing.T) {
 				newProcess(t, 0)
-				got := verdict(t, place, func(handler http.Handler, up *upstream) {
+				got := outcomeOf(t, place, func(handler http.Handler, up *upstream) {
 					up.will(row.answer)
 					ctx, cancel := context.WithCancel(context.Background())
 					cancel()
@@ -129,13 +129,13 @@ func TestBreaker_countsNothingOfAClientThatWentAway(t *testing.T) {
 
 // Over HTTP/2 the stream of a HEAD request ends with the response headers, and the request's context with it, before the next
 // handler has returned.
-func TestBreaker_countsAnAnswerToHEADWhoseStreamHasEnded(t *testing.T) {
+func TestFailure_ofAHeadRequestWhoseStreamHasEnded(t *testing.T) {
 	for _, place := range places(t) {
 		for code, want := range map[int]string{200: "success", 404: "success", 499: "nothing", 503: "failure"} {
 			place, code, want := place, code, want
 			t.Run(strconv.Itoa(code)+", "+place.name, func(t *testing.T) {
 				newProcess(t, 0)
-				got := verdict(t, place, func(handler http.Handler, up *upstream) {
+				got := outcomeOf(t, place, func(handler http.Handler, up *upstream) {
 					ctx, cancel := context.WithCancel(context.Background())
 					up.will(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 						w.WriteHeader(code)
@@ -149,7 +149,7 @@ func TestBreaker_countsAnAnswerToHEADWhoseStreamHasEnded(t *testing.T) {
 	}
 }
 
-func TestBreaker_countsTheSameWhereTraefikKnowsTheStatus(t *testing.T) {
+func TestFailure_isTheSameForEveryWriter(t *testing.T) {
 	limits := []struct {
 		name  string
 		limit *RateLimitConfig
@@ -199,8 +199,8 @@ func TestBreaker_countsTheSameWhereTraefikKnowsTheStatus(t *testing.T) {
 	}
 }
 
-func TestBreaker_aPanicCountsAndGoesOn(t *testing.T) {
-	abort := cutShort(t)
+func TestFailure_panicIsCountedAndPropagates(t *testing.T) {
+	abort := abortingProxy(t)
 	fault := panicOf(http.HandlerFunc(nil), httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
 	require.NotNil(t, fault)
 	for _, place := range places(t) {
@@ -215,7 +215,7 @@ func TestBreaker_aPanicCountsAndGoesOn(t *testing.T) {
 			place, row := place, row
 			t.Run(row.name+", "+place.name, func(t *testing.T) {
 				newProcess(t, 0)
-				got := verdict(t, place, func(handler http.Handler, up *upstream) {
+				got := outcomeOf(t, place, func(handler http.Handler, up *upstream) {
 					up.will(row.answer)
 					request := httptest.NewRequest("GET", "/", nil)
 					// Without a server in the context the proxy would not panic.
@@ -230,7 +230,7 @@ func TestBreaker_aPanicCountsAndGoesOn(t *testing.T) {
 }
 
 // Requests that were all under way before the first of them failed are heard of one by one.
-func TestBreaker_aSuccessEndsARowOfFailures(t *testing.T) {
+func TestFailure_successResetsTheStreak(t *testing.T) {
 	for _, place := range places(t) {
 		for _, row := range []struct {
 			name  string

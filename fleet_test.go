@@ -15,10 +15,10 @@ func TestLimit_isExactUnderContention(t *testing.T) {
 		t.Run(place.name, func(t *testing.T) {
 			newProcess(t, 0)
 			handler, up := newGateway(t, &Config{Redis: place.redis, RateLimit: tokens("70"), CircuitBreaker: failures("1")})
-			h := &hammer{counts: map[int]int{}}
+			h := &load{counts: map[int]int{}}
 			for i := 0; i < 50; i++ {
 				h.done.Add(1)
-				go h.strike(handler, 4)
+				go h.send(handler, 4)
 			}
 			h.done.Wait()
 			require.Equal(t, map[int]int{200: 70, 429: 130}, h.counts)
@@ -36,21 +36,21 @@ func gateways(t *testing.T, config *Config) (one, two http.Handler, first, secon
 	return one, two, first, second
 }
 
-func TestGateways_haveOneLimit(t *testing.T) {
+func TestFleet_sharesOneLimit(t *testing.T) {
 	server := redistest.Start(t)
 	one, two, first, second := gateways(t, &Config{Redis: at(server.Addr()), RateLimit: tokens("50"), CircuitBreaker: failures("1")})
-	h := &hammer{counts: map[int]int{}}
+	h := &load{counts: map[int]int{}}
 	for i := 0; i < 10; i++ {
 		h.done.Add(2)
-		go h.strike(one, 10)
-		go h.strike(two, 10)
+		go h.send(one, 10)
+		go h.send(two, 10)
 	}
 	h.done.Wait()
 	require.Equal(t, map[int]int{200: 50, 429: 150}, h.counts)
 	require.Equal(t, 50, first.count()+second.count())
 }
 
-func TestGateways_haveOneCircuit(t *testing.T) {
+func TestFleet_sharesOneCircuit(t *testing.T) {
 	server := redistest.Start(t)
 	one, two, first, second := gateways(t, &Config{Redis: at(server.Addr()), RateLimit: tokens("50"), CircuitBreaker: failures("3")})
 	require.Equal(t, 200, get(two))

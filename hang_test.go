@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestHang(t *testing.T) {
+func TestHang_isReportedAfterTheTimeout(t *testing.T) {
 	reports := make(chan bool, 10)
 	report := func() { reports <- true }
 	m := &Middleware{settings: &settings{}}

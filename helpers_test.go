@@ -133,13 +133,13 @@ func panicOf(handler http.Handler, w http.ResponseWriter, r *http.Request) (valu
 }
 
 // hammer sends requests and counts the answers by status.
-type hammer struct {
+type load struct {
 	mu     sync.Mutex
 	counts map[int]int
 	done   sync.WaitGroup
 }
 
-func (h *hammer) strike(handler http.Handler, times int) {
+func (h *load) send(handler http.Handler, times int) {
 	defer h.done.Done()
 	for i := 0; i < times; i++ {
 		code := get(handler)

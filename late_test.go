@@ -13,7 +13,7 @@ import (
 )
 
 // A Redis that answers late now and then is away for a moment each time, and this process decides. No bucket is given twice for that.
-func TestMiddleware_aRedisThatIsLateNowAndThen(t *testing.T) {
+func TestMiddleware_lateRepliesAddNoTokens(t *testing.T) {
 	for _, every := range []int64{3, 20} {
 		redis := at(redistest.Slowly(t, redistest.Start(t).Addr(), every, 80*time.Millisecond))
 		redis.Timeout = "40ms"

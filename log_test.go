@@ -17,14 +17,14 @@ import (
 )
 
 // recording is what the middlewares log outside of Traefik.
-type recording struct {
+type logCapture struct {
 	ended sync.WaitGroup
 
 	mu   sync.Mutex // guards what follows
 	text string
 }
 
-func (r *recording) read(from io.Reader) {
+func (r *logCapture) read(from io.Reader) {
 	defer r.ended.Done()
 	piece := make([]byte, 4096)
 	for {
@@ -39,7 +39,7 @@ func (r *recording) read(from io.Reader) {
 }
 
 // count returns how many lines hold the text.
-func (r *recording) count(text string) int {
+func (r *logCapture) count(text string) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	n := 0
@@ -52,15 +52,15 @@ func (r *recording) count(text string) int {
 }
 
 // eventually waits until so many lines hold the text: they come through a pipe.
-func (r *recording) eventually(t *testing.T, lines int, text string) {
+func (r *logCapture) eventually(t *testing.T, lines int, text string) {
 	require.Eventually(t, func() bool { return r.count(text) == lines }, 5*time.Second, time.Millisecond, text)
 }
 
 // record collects what is logged until the test ends.
-func record(t *testing.T) *recording {
+func captureLog(t *testing.T) *logCapture {
 	reader, writer, err := os.Pipe()
 	require.NoError(t, err)
-	r := &recording{}
+	r := &logCapture{}
 	r.ended.Add(1)
 	go r.read(reader)
 	before := logging.SetOutput(writer)
@@ -72,9 +72,9 @@ func record(t *testing.T) *recording {
 	return r
 }
 
-func TestLog_saysWhatIsOnOnceForAllReloads(t *testing.T) {
+func TestLog_announcesThePartsOnceAcrossReloads(t *testing.T) {
 	newProcess(t, time.Hour)
-	log := record(t)
+	log := captureLog(t)
 	ctx, reload := context.WithCancel(context.Background())
 	config := &Config{Name: "gateway", RateLimit: &RateLimitConfig{Capacity: "7"}}
 	newHandler(t, ctx, &upstream{}, config)
@@ -88,7 +88,7 @@ func TestLog_saysWhatIsOnOnceForAllReloads(t *testing.T) {
 	require.Equal(t, 2, log.count(`"message":"on"`))
 }
 
-func TestLog_warnsOnceOfOneNameWithTwoSettings(t *testing.T) {
+func TestLog_warnsOnceOfConflictingSettings(t *testing.T) {
 	const warning = "middlewares of this name have different settings"
 	config := func() *Config {
 		return &Config{Name: "gateway", RateLimit: tokens("10"), CircuitBreaker: failures("5")}
@@ -110,7 +110,7 @@ func TestLog_warnsOnceOfOneNameWithTwoSettings(t *testing.T) {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
 			newProcess(t, time.Hour)
-			log := record(t)
+			log := captureLog(t)
 			for i := 0; i < 3; i++ {
 				ctx, reload := context.WithCancel(context.Background())
 				newHandler(t, ctx, &upstream{}, config())
@@ -126,9 +126,9 @@ func TestLog_warnsOnceOfOneNameWithTwoSettings(t *testing.T) {
 	}
 }
 
-func TestLog_aReloadWithOtherSettingsIsNothingToWarnOf(t *testing.T) {
+func TestLog_reloadWithNewSettingsIsNoConflict(t *testing.T) {
 	newProcess(t, time.Hour)
-	log := record(t)
+	log := captureLog(t)
 	for i := 0; i < 3; i++ {
 		ctx, reload := context.WithCancel(context.Background())
 		newHandler(t, ctx, &upstream{}, &Config{Name: "gateway", RateLimit: tokens(strconv.Itoa(1 + i))})
@@ -138,10 +138,10 @@ func TestLog_aReloadWithOtherSettingsIsNothingToWarnOf(t *testing.T) {
 	require.Equal(t, 0, log.count("warn"))
 }
 
-func TestLog_tellsOfRedisAndTheCircuit(t *testing.T) {
+func TestLog_reportsRedisAndCircuitChanges(t *testing.T) {
 	server := redistest.Start(t)
 	newProcess(t, 0)
-	log := record(t)
+	log := captureLog(t)
 	handler, up := newGateway(t, &Config{Name: "gateway", Redis: at(server.Addr()), RateLimit: tokens("1000"), CircuitBreaker: failures("2")})
 	get(handler)
 	server.Kill()
@@ -163,9 +163,9 @@ func TestLog_tellsOfRedisAndTheCircuit(t *testing.T) {
 }
 
 // What is a hash in Redis is a name in the log.
-func TestLog_tellsTheNameThatWasGiven(t *testing.T) {
+func TestLog_usesTheConfiguredName(t *testing.T) {
 	newProcess(t, 0)
-	log := record(t)
+	log := captureLog(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	_, err := New(ctx, &upstream{}, &Config{RateLimit: tokens("1")}, "shop{way}@file")
@@ -173,7 +173,7 @@ func TestLog_tellsTheNameThatWasGiven(t *testing.T) {
 	log.eventually(t, 1, `"message":"on","middleware":"shop{way}"`)
 }
 
-func TestLog_warnsOfAMiddlewareThatDoesNothing(t *testing.T) {
+func TestLog_warnsOfAnEmptyConfiguration(t *testing.T) {
 	const nothing = "this middleware does nothing: it has neither rateLimit nor circuitBreaker nor health"
 	for _, row := range []struct {
 		name   string
@@ -189,7 +189,7 @@ func TestLog_warnsOfAMiddlewareThatDoesNothing(t *testing.T) {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
 			newProcess(t, 0)
-			log := record(t)
+			log := captureLog(t)
 			handler, _ := newGateway(t, row.config)
 			require.Equal(t, 200, get(handler), "and lets all pass")
 			newGateway(t, &Config{Name: "last", Redis: &RedisConfig{Address: "127.0.0.1:1", Password: "x"}, RateLimit: tokens("9")})
@@ -199,12 +199,12 @@ func TestLog_warnsOfAMiddlewareThatDoesNothing(t *testing.T) {
 	}
 }
 
-func TestLog_tellsOfAKeyThatIsNotOurs(t *testing.T) {
+func TestLog_reportsAKeyWithForeignData(t *testing.T) {
 	server := redistest.Start(t)
 	newProcess(t, 0)
 	server.Do("RPUSH", bucketOf(t), "theirs")
 	server.Do("RPUSH", breakerOf(t), "theirs")
-	log := record(t)
+	log := captureLog(t)
 	handler, _ := newGateway(t, &Config{Redis: at(server.Addr()), RateLimit: tokens("1000"), CircuitBreaker: failures("2")})
 	for i := 0; i < 10; i++ {
 		require.Equal(t, 200, get(handler))
@@ -214,10 +214,10 @@ func TestLog_tellsOfAKeyThatIsNotOurs(t *testing.T) {
 	require.Equal(t, 0, log.count("redis is away"))
 }
 
-func TestLog_holdsNoSecret(t *testing.T) {
+func TestLog_containsNoSecret(t *testing.T) {
 	server := redistest.Start(t, "--requirepass", "right")
 	newProcess(t, 0)
-	log := record(t)
+	log := captureLog(t)
 	handler, up := newGateway(t, &Config{
 		Name: "gateway",
 		Redis: &RedisConfig{

@@ -12,7 +12,7 @@ import (
 )
 
 // pages asks for a page instead of each answer that is a failure, as Traefik's errors middleware does: with a request of its own.
-func pages(page http.Handler) func(http.Handler) http.Handler {
+func errorPages(page http.Handler) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			heard := httptest.NewRecorder()
@@ -31,7 +31,7 @@ func pages(page http.Handler) func(http.Handler) http.Handler {
 }
 
 // tries asks once more after a failure, as Traefik's retry does.
-func tries(next http.Handler) http.Handler {
+func retries(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		heard := httptest.NewRecorder()
 		next.ServeHTTP(heard, r)
@@ -69,12 +69,12 @@ func readdresses(next http.Handler) http.Handler {
 	})
 }
 
-func betweens() []between {
+func middlewaresBetween() []between {
 	return []between{
 		{"nothing", func(next http.Handler) http.Handler { return next }},
-		{"pages", pages(status(200))},
-		{"pages that fail", pages(status(500))},
-		{"tries", tries},
+		{"pages", errorPages(status(200))},
+		{"pages that fail", errorPages(status(500))},
+		{"tries", retries},
 		{"rewrites", rewrites},
 		{"another address", readdresses},
 	}
@@ -90,15 +90,15 @@ func refusals(t *testing.T, place place, up *upstream) []refusal {
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
 	service := http.HandlerFunc(up.ServeHTTP)
-	open := nestedBefore(t, ctx, service, nil, named(nameOf(t)+"-open", place, nil, failures("1")))
+	open := nestBefore(t, ctx, service, nil, named(nameOf(t)+"-open", place, nil, failures("1")))
 	up.will(status(500))
 	require.Equal(t, 500, get(open))
 	up.will(nil)
-	limited := nestedBefore(t, ctx, service, nil, named(nameOf(t)+"-limited", place, tokens("1"), failures("1")))
+	limited := nestBefore(t, ctx, service, nil, named(nameOf(t)+"-limited", place, tokens("1"), failures("1")))
 	require.Equal(t, 200, get(limited))
 	away := &RedisConfig{Address: closedPort, OnError: "deny"}
-	denies := nestedBefore(t, ctx, service, nil, &Config{Name: redact(nameOf(t) + "-denies"), Redis: away, RateLimit: tokens("100")})
-	deniesToo := nestedBefore(t, ctx, service, nil, &Config{Name: redact(nameOf(t) + "-denies-too"), Redis: away, CircuitBreaker: failures("1")})
+	denies := nestBefore(t, ctx, service, nil, &Config{Name: redact(nameOf(t) + "-denies"), Redis: away, RateLimit: tokens("100")})
+	deniesToo := nestBefore(t, ctx, service, nil, &Config{Name: redact(nameOf(t) + "-denies-too"), Redis: away, CircuitBreaker: failures("1")})
 	return []refusal{
 		{"an open circuit", open}, {"an empty bucket", limited}, {"deny of a limiter", denies}, {"deny of a breaker", deniesToo},
 	}
@@ -110,7 +110,7 @@ type refusal struct {
 }
 
 // past lets requests to /past go past the middlewares inside.
-func past(inside http.Handler, up *upstream) http.Handler {
+func bypass(inside http.Handler, up *upstream) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/past" {
 			up.ServeHTTP(w, r)
@@ -121,18 +121,18 @@ func past(inside http.Handler, up *upstream) http.Handler {
 }
 
 // eachRefusal runs a step for each reason to refuse inside, and for what may be between, with requests to an outer breaker.
-func eachRefusal(t *testing.T, circuit *CircuitBreakerConfig, betweens []between, step func(name string, up *upstream, ask func(path string) int)) {
+func forEachRefusal(t *testing.T, circuit *CircuitBreakerConfig, betweens []between, step func(name string, up *upstream, ask func(path string) int)) {
 	for _, place := range places(t) {
 		newProcess(t, 0)
 		up := &upstream{}
 		for _, refusal := range refusals(t, place, up) {
 			for _, between := range betweens {
-				for _, asking := range askings() {
+				for _, asking := range writers() {
 					asking := asking
 					name := refusal.name + ", " + between.name + ", " + asking.name + ", " + place.name
 					ctx, cancel := context.WithCancel(context.Background())
-					inside := past(between.put(refusal.handler), up)
-					outer := nestedBefore(t, ctx, inside, nil, named(t.Name()+name, place, nil, circuit))
+					inside := bypass(between.put(refusal.handler), up)
+					outer := nestBefore(t, ctx, inside, nil, named(t.Name()+name, place, nil, circuit))
 					step(name, up, func(path string) int { return asking.get(outer, path) })
 					cancel()
 				}
@@ -141,8 +141,8 @@ func eachRefusal(t *testing.T, circuit *CircuitBreakerConfig, betweens []between
 	}
 }
 
-func TestNesting_aRefusalInsideIsNoFailureAndNoSuccess(t *testing.T) {
-	eachRefusal(t, failures("2"), betweens(), func(name string, up *upstream, ask func(path string) int) {
+func TestNesting_innerRefusalIsNotCounted(t *testing.T) {
+	forEachRefusal(t, failures("2"), middlewaresBetween(), func(name string, up *upstream, ask func(path string) int) {
 		before := up.count()
 		for i := 0; i < 5; i++ {
 			require.GreaterOrEqual(t, ask("/"), 429, name)
@@ -159,8 +159,8 @@ func TestNesting_aRefusalInsideIsNoFailureAndNoSuccess(t *testing.T) {
 	})
 }
 
-func TestNesting_aProbeRefusedInsideGivesItsPlaceBack(t *testing.T) {
-	eachRefusal(t, short("1"), betweens()[1:2], func(name string, up *upstream, ask func(path string) int) {
+func TestNesting_probeRefusedInsideReturnsItsPlace(t *testing.T) {
+	forEachRefusal(t, shortReset("1"), middlewaresBetween()[1:2], func(name string, up *upstream, ask func(path string) int) {
 		up.will(status(500))
 		require.Equal(t, 500, ask("/past"), name)
 		up.will(nil)
@@ -173,9 +173,9 @@ func TestNesting_aProbeRefusedInsideGivesItsPlaceBack(t *testing.T) {
 }
 
 // A failover has another service answer, where an instance before the first one refuses.
-func TestNesting_theSuccessOfAnotherServiceCounts(t *testing.T) {
-	for _, asking := range askings() {
-		ctx, _ := inOrder(t)
+func TestNesting_successOfAFailoverCounts(t *testing.T) {
+	for _, asking := range writers() {
+		ctx, _ := newChain(t)
 		answer := 500
 		other := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(answer) })
 		inner := newMember(t, ctx, other, "inner", nil, failures("1"))
@@ -187,7 +187,7 @@ func TestNesting_theSuccessOfAnotherServiceCounts(t *testing.T) {
 				return
 			}
 			other.ServeHTTP(w, r)
-		}), "outer", nil, short("1"))
+		}), "outer", nil, shortReset("1"))
 		require.Equal(t, 500, asking.get(outer.handler, "/"))
 		answer = 200
 		time.Sleep(60 * time.Millisecond)
@@ -198,15 +198,15 @@ func TestNesting_theSuccessOfAnotherServiceCounts(t *testing.T) {
 	}
 }
 
-func TestNesting_theLastAttemptCounts(t *testing.T) {
+func TestNesting_lastAttemptCounts(t *testing.T) {
 	for _, place := range places(t) {
-		for _, asking := range askings() {
+		for _, asking := range writers() {
 			asking, place := asking, place
 			t.Run(asking.name+", "+place.name, func(t *testing.T) {
 				newProcess(t, 0)
 				later := func(next http.Handler) http.Handler {
 					first := true
-					return tries(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					return retries(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 						if !first {
 							time.Sleep(80 * time.Millisecond)
 						}
@@ -214,8 +214,8 @@ func TestNesting_theLastAttemptCounts(t *testing.T) {
 						next.ServeHTTP(w, r)
 					}))
 				}
-				inner, outer := named(nameOf(t)+"-inner", place, nil, short("1")), named(nameOf(t)+"-outer", place, nil, failures("2"))
-				handler, up := nested(t, later, outer, inner)
+				inner, outer := named(nameOf(t)+"-inner", place, nil, shortReset("1")), named(nameOf(t)+"-outer", place, nil, failures("2"))
+				handler, up := nest(t, later, outer, inner)
 				up.will(status(500))
 				require.Equal(t, 500, asking.get(handler, "/"))
 				require.Equal(t, 2, up.count())
@@ -228,9 +228,9 @@ func TestNesting_theLastAttemptCounts(t *testing.T) {
 }
 
 // The last attempt goes to an instance that has nothing to do, and so refuses nothing.
-func TestNesting_theLastAttemptCountsInsideOfTheSameInstance(t *testing.T) {
-	for _, asking := range askings() {
-		ctx, _ := inOrder(t)
+func TestNesting_lastAttemptCountsWithinOneName(t *testing.T) {
+	for _, asking := range writers() {
+		ctx, _ := newChain(t)
 		refusing := newMember(t, ctx, status(500), "refusing", nil, failures("1"))
 		require.Equal(t, 500, get(refusing.handler))
 		inner := newMember(t, ctx, status(500), "gateway", nil, failures("20"))
@@ -246,20 +246,20 @@ func TestNesting_theLastAttemptCountsInsideOfTheSameInstance(t *testing.T) {
 }
 
 // The page of the errors middleware is asked for in the client's name, but is no attempt to answer the client's request.
-func TestNesting_aPageDecidesNothing(t *testing.T) {
+func TestNesting_errorPageIsNotCounted(t *testing.T) {
 	for _, row := range []struct {
 		name    string
 		service int
 		counts  bool
 	}{{"a failure of the service", 500, true}, {"a refusal", 0, false}} {
-		ctx, _ := inOrder(t)
+		ctx, _ := newChain(t)
 		inner := newMember(t, ctx, status(row.service), "inner", tokens("1000"), failures("1000"))
 		if row.service == 0 {
 			inner = newMember(t, ctx, status(500), "inner-open", nil, failures("1"))
 			require.Equal(t, 500, get(inner.handler))
 		}
 		ofPage := newMember(t, ctx, status(200), "page", tokens("1"), nil)
-		outer := newMember(t, ctx, pages(ofPage.handler)(inner.handler), "outer", nil, failures("3"))
+		outer := newMember(t, ctx, errorPages(ofPage.handler)(inner.handler), "outer", nil, failures("3"))
 		for i := 0; i < 3; i++ { // the first page passes, the others are refused
 			require.GreaterOrEqual(t, get(outer.handler), 500, row.name)
 		}

@@ -24,7 +24,7 @@ func checks(m *Middleware) bool {
 }
 
 // rest has an instance answer requests until it checks none.
-func rest(t *testing.T, m *Middleware) {
+func finishChecks(t *testing.T, m *Middleware) {
 	for i := 0; i < maxChecks; i++ {
 		require.True(t, checks(m))
 		require.Equal(t, 200, get(m.handler))
@@ -33,44 +33,44 @@ func rest(t *testing.T, m *Middleware) {
 }
 
 // left tells how many requests the bucket of all clients lets pass.
-func left(handler http.Handler) int { return sum(handler, 2000)[200] }
+func tokensLeft(handler http.Handler) int { return countStatuses(handler, 2000)[200] }
 
 // inOrder is the parts of a chain that a test puts together, each in a process of its own.
-func inOrder(t *testing.T) (context.Context, http.Handler) {
+func newChain(t *testing.T) (context.Context, http.Handler) {
 	newProcess(t, 0)
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
 	return ctx, status(200)
 }
 
-func TestNesting_anInstanceAloneChecksItsFirstRequestsOnly(t *testing.T) {
+func TestNesting_checksOnlyTheFirstRequests(t *testing.T) {
 	for _, row := range []struct {
 		name    string
 		limit   *RateLimitConfig
 		circuit *CircuitBreakerConfig
 	}{{"limiter", tokens("5000"), nil}, {"breaker", nil, failures("1")}, {"both", tokens("5000"), failures("1")}} {
-		ctx, _ := inOrder(t)
+		ctx, _ := newChain(t)
 		marked := false
 		m := newMember(t, ctx, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { marked = len(outersOf(r)) > 0 }),
 			"gateway", row.limit, row.circuit)
-		rest(t, m)
+		finishChecks(t, m)
 		require.True(t, marked, row.name)
 		get(m.handler)
 		require.False(t, marked, row.name)
 	}
 }
 
-func TestNesting_anInstanceThatRefusesAllChecksItsFirstRequestsOnly(t *testing.T) {
-	ctx, next := inOrder(t)
+func TestNesting_refusedRequestsEndTheChecksToo(t *testing.T) {
+	ctx, next := newChain(t)
 	m := newMember(t, ctx, next, "gateway", tokens("1"), nil)
-	sum(m.handler, maxChecks-1)
+	countStatuses(m.handler, maxChecks-1)
 	require.True(t, checks(m))
 	get(m.handler)
 	require.False(t, checks(m))
 }
 
-func TestNesting_anInnerInstanceReachedLateCountsOneRequestTwice(t *testing.T) {
-	ctx, next := inOrder(t)
+func TestNesting_innerReachedLateCountsOneRequestTwice(t *testing.T) {
+	ctx, next := newChain(t)
 	inner := newMember(t, ctx, next, "gateway", tokens("1000"), nil)
 	rarely := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == "PUT" {
@@ -78,38 +78,38 @@ func TestNesting_anInnerInstanceReachedLateCountsOneRequestTwice(t *testing.T) {
 		}
 	})
 	outer := newMember(t, ctx, rarely, "gateway", tokens("1000"), nil)
-	rest(t, outer)
+	finishChecks(t, outer)
 
 	for i := 0; i < 100; i++ {
 		require.Equal(t, 200, send(outer.handler, "PUT", "/").Code)
 	}
-	require.Equal(t, 1000-maxChecks-100-1, left(outer.handler))
+	require.Equal(t, 1000-maxChecks-100-1, tokensLeft(outer.handler))
 	require.True(t, checks(outer))
 	require.True(t, checks(inner))
 }
 
-func TestNesting_anOuterInstanceThatComesLateIsSeenAtOnce(t *testing.T) {
-	ctx, next := inOrder(t)
+func TestNesting_outerAddedLateIsDetectedAtOnce(t *testing.T) {
+	ctx, next := newChain(t)
 	inner := newMember(t, ctx, next, "gateway", tokens("1000"), nil)
 	other := newMember(t, ctx, next, "other", tokens("1000"), nil)
 	outer := newMember(t, ctx, inner.handler, "gateway", tokens("1000"), nil)
-	rest(t, inner)
-	rest(t, other)
+	finishChecks(t, inner)
+	finishChecks(t, other)
 
 	require.Equal(t, 200, get(outer.handler))
 	require.True(t, checks(other), "it may be inside as well")
-	require.Equal(t, 1000-maxChecks-1, left(outer.handler))
+	require.Equal(t, 1000-maxChecks-1, tokensLeft(outer.handler))
 	require.True(t, checks(outer))
 	require.True(t, checks(inner))
 	require.Equal(t, 200, get(other.handler))
-	require.Equal(t, 1000-maxChecks-1, left(other.handler))
+	require.Equal(t, 1000-maxChecks-1, tokensLeft(other.handler))
 	require.False(t, checks(other), "but it is not")
 }
 
-func TestNesting_instancesOfAnotherConfigurationAreNotWoken(t *testing.T) {
-	ctx, next := inOrder(t)
+func TestNesting_otherConfigurationsDoNotCheckAgain(t *testing.T) {
+	ctx, next := newChain(t)
 	old := newMember(t, ctx, next, "gateway", tokens("1000"), nil)
-	rest(t, old)
+	finishChecks(t, old)
 	later, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	get(newMember(t, later, next, "gateway", tokens("1000"), nil).handler)
@@ -117,8 +117,8 @@ func TestNesting_instancesOfAnotherConfigurationAreNotWoken(t *testing.T) {
 }
 
 // A limiter inside of a limiter of another scope, or of a breaker's limiter: nothing is to be told between them.
-func TestNesting_instancesThatDoNotConcernEachOtherDoNotCheck(t *testing.T) {
-	ctx, next := inOrder(t)
+func TestNesting_unrelatedInstancesStopChecking(t *testing.T) {
+	ctx, next := newChain(t)
 	inner := newMember(t, ctx, next, "inner", tokens("5000"), failures("5"))
 	outer := newMember(t, ctx, inner.handler, "outer", tokens("5000"), nil)
 	for i := 0; i < 2*maxChecks; i++ {
@@ -129,13 +129,13 @@ func TestNesting_instancesThatDoNotConcernEachOtherDoNotCheck(t *testing.T) {
 }
 
 // The front of an open circuit refuses without a look at the request: not where the refusal is to be told.
-func TestNesting_anOpenCircuitIsWokenToo(t *testing.T) {
+func TestNesting_openCircuitChecksAgainToo(t *testing.T) {
 	defer func(was bool) { switchEnabled = was }(switchEnabled)
 	switchEnabled = true
-	ctx, _ := inOrder(t)
+	ctx, _ := newChain(t)
 	answer := 200
 	inner := newMember(t, ctx, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(answer) }), "inner", nil, failures("1"))
-	rest(t, inner)
+	finishChecks(t, inner)
 	outer := newMember(t, ctx, inner.handler, "outer", nil, failures("3"))
 	answer = 500
 	require.Equal(t, 500, get(inner.handler))
@@ -149,9 +149,9 @@ func TestNesting_anOpenCircuitIsWokenToo(t *testing.T) {
 	require.False(t, refuses, retryAfter)
 }
 
-func TestNesting_isWarnedOfOnce(t *testing.T) {
+func TestNesting_warnsOnce(t *testing.T) {
 	newProcess(t, time.Hour)
-	log := record(t)
+	log := captureLog(t)
 	const warning = "come through this middleware twice"
 	for i := 0; i < 2; i++ { // a reload
 		ctx, cancel := context.WithCancel(context.Background())

@@ -14,14 +14,14 @@ import (
 )
 
 // nested returns a chain of middlewares, the outermost first, before a new upstream, as Traefik makes it: from the inside.
-func nested(t *testing.T, between func(http.Handler) http.Handler, configs ...*Config) (http.Handler, *upstream) {
+func nest(t *testing.T, between func(http.Handler) http.Handler, configs ...*Config) (http.Handler, *upstream) {
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
 	up := &upstream{}
-	return nestedBefore(t, ctx, http.HandlerFunc(up.ServeHTTP), between, configs...), up
+	return nestBefore(t, ctx, http.HandlerFunc(up.ServeHTTP), between, configs...), up
 }
 
-func nestedBefore(t *testing.T, ctx context.Context, next http.Handler, between func(http.Handler) http.Handler, configs ...*Config) http.Handler {
+func nestBefore(t *testing.T, ctx context.Context, next http.Handler, between func(http.Handler) http.Handler, configs ...*Config) http.Handler {
 	for n := len(configs) - 1; n >= 0; n-- {
 		next = newHandler(t, ctx, next, configs[n])
 		if n > 0 && between != nil {
@@ -32,7 +32,7 @@ func nestedBefore(t *testing.T, ctx context.Context, next http.Handler, between 
 }
 
 // sum tells how many of so many requests got each status.
-func sum(handler http.Handler, requests int) map[int]int {
+func countStatuses(handler http.Handler, requests int) map[int]int {
 	counts := map[int]int{}
 	for i := 0; i < requests; i++ {
 		counts[get(handler)]++
@@ -41,8 +41,8 @@ func sum(handler http.Handler, requests int) map[int]int {
 }
 
 // askings are the ways to learn a status: by the writer's method, and by recording the answer.
-func askings() []asking {
-	return []asking{
+func writers() []writerKind {
+	return []writerKind{
 		{"its writer tells", func(handler http.Handler, path string) int {
 			w := statuswriter.New()
 			handler.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
@@ -52,7 +52,7 @@ func askings() []asking {
 	}
 }
 
-type asking struct {
+type writerKind struct {
 	name string
 	get  func(handler http.Handler, path string) int
 }
@@ -68,13 +68,13 @@ func byClient(limit *RateLimitConfig) *RateLimitConfig {
 }
 
 // short is a breaker that gives one place to a probe, a moment after it has opened.
-func short(threshold string) *CircuitBreakerConfig {
+func shortReset(threshold string) *CircuitBreakerConfig {
 	return &CircuitBreakerConfig{
 		FailureThreshold: threshold, ResetTimeout: "50ms", HalfOpenSuccessThreshold: "1", HalfOpenMaxProbes: "1",
 	}
 }
 
-func TestNesting_aRequestTakesOneToken(t *testing.T) {
+func TestNesting_requestTakesOneToken(t *testing.T) {
 	for _, place := range places(t) {
 		for _, row := range []struct {
 			name    string
@@ -117,23 +117,23 @@ func TestNesting_aRequestTakesOneToken(t *testing.T) {
 			row := row
 			t.Run(row.name+", "+place.name, func(t *testing.T) {
 				newProcess(t, 0)
-				handler, up := nested(t, nil, row.configs(nameOf(t))...)
-				require.Equal(t, map[int]int{200: row.passed, 429: 20 - row.passed}, sum(handler, 20))
+				handler, up := nest(t, nil, row.configs(nameOf(t))...)
+				require.Equal(t, map[int]int{200: row.passed, 429: 20 - row.passed}, countStatuses(handler, 20))
 				require.Equal(t, row.passed, up.count())
 			})
 		}
 	}
 }
 
-func TestNesting_aFailureCountsOnce(t *testing.T) {
+func TestNesting_failureCountsOnce(t *testing.T) {
 	for _, place := range places(t) {
-		for _, asking := range askings() {
+		for _, asking := range writers() {
 			asking := asking
 			place := place
 			t.Run(asking.name+", "+place.name, func(t *testing.T) {
 				newProcess(t, 0)
 				both := named(nameOf(t), place, tokens("1000"), failures("4"))
-				handler, up := nested(t, nil, both, both)
+				handler, up := nest(t, nil, both, both)
 				up.will(status(500))
 				for i := 0; i < 4; i++ {
 					require.Equal(t, 500, asking.get(handler, "/"))
@@ -147,13 +147,13 @@ func TestNesting_aFailureCountsOnce(t *testing.T) {
 
 func TestNesting_oneProbeClosesTheCircuit(t *testing.T) {
 	for _, place := range places(t) {
-		for _, asking := range askings() {
+		for _, asking := range writers() {
 			asking := asking
 			place := place
 			t.Run(asking.name+", "+place.name, func(t *testing.T) {
 				newProcess(t, 0)
-				one := named(nameOf(t), place, nil, short("1"))
-				handler, up := nested(t, nil, one, one)
+				one := named(nameOf(t), place, nil, shortReset("1"))
+				handler, up := nest(t, nil, one, one)
 				up.will(status(500))
 				require.Equal(t, 500, asking.get(handler, "/"))
 				up.will(nil)
@@ -166,11 +166,11 @@ func TestNesting_oneProbeClosesTheCircuit(t *testing.T) {
 	}
 }
 
-func TestNesting_manyAtOnce(t *testing.T) {
+func TestNesting_concurrentRequestsTakeOneTokenEach(t *testing.T) {
 	newProcess(t, 0)
 	place := place{"in this process", nil}
 	one := named(t.Name(), place, tokens("450"), failures("5"))
-	handler, up := nested(t, nil, one, named(t.Name()+"-between", place, tokens("100000"), failures("5")), one)
+	handler, up := nest(t, nil, one, named(t.Name()+"-between", place, tokens("100000"), failures("5")), one)
 	passed := int64(0)
 	var done sync.WaitGroup
 	for i := 0; i < 10; i++ {

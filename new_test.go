@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestNew_refusesWhatCannotWork(t *testing.T) {
+func TestNew_rejectsInvalidConfiguration(t *testing.T) {
 	up := &upstream{}
 	for _, row := range []struct {
 		name    string
@@ -41,7 +41,7 @@ func TestNew_refusesWhatCannotWork(t *testing.T) {
 }
 
 // The plugin catalogue does this, in an environment without our Redis. The values are those of .traefik.yml.
-func TestNew_takesTheCatalogsTestData(t *testing.T) {
+func TestNew_acceptsTheCatalogTestData(t *testing.T) {
 	newProcess(t, 0)
 	config := CreateConfig()
 	config.Redis = &RedisConfig{Address: "redis:6379", PasswordEnv: "REDIS_PASSWORD"}

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestOnError_rulesWhileRedisIsAway(t *testing.T) {
+func TestOnError_whileRedisIsUnavailable(t *testing.T) {
 	for _, row := range []struct {
 		name    string
 		onError string
@@ -45,7 +45,7 @@ func TestOnError_rulesWhileRedisIsAway(t *testing.T) {
 	}
 }
 
-func TestOnError_rulesForAKeyThatIsNotOurs(t *testing.T) {
+func TestOnError_forAKeyWithForeignData(t *testing.T) {
 	server := redistest.Start(t)
 	for _, row := range []struct {
 		onError string
@@ -104,7 +104,7 @@ func TestOnError_rulesForAKeyThatIsNotOurs(t *testing.T) {
 	}
 }
 
-func TestRedis_lostAndBack(t *testing.T) {
+func TestRedis_decidesAgainOnceAvailable(t *testing.T) {
 	server := redistest.Start(t)
 	newProcess(t, 0)
 	handler, up := newGateway(t, &Config{Redis: at(server.Addr()), RateLimit: tokens("90"), CircuitBreaker: failures("2")})

@@ -22,7 +22,7 @@ import (
 )
 
 // words are Traefik's own for a status.
-func words(status int) int64 { return int64(len(http.StatusText(status))) }
+func statusTextSize(status int) int64 { return int64(len(http.StatusText(status))) }
 
 func TestExchange_outcome(t *testing.T) {
 	const unknown, success, failure = breaker.Unknown, breaker.Success, breaker.Failure
@@ -51,11 +51,11 @@ func TestExchange_outcome(t *testing.T) {
 		{"200", get(nil), exchange{status: 200, dated: true, finished: true}, success, false},
 		{"the service's 500", get(nil), exchange{status: 500, dated: true, finished: true}, failure, false},
 		{"one without a date", get(nil), exchange{status: 500, size: 5, finished: true}, failure, false},
-		{"Traefik's own", get(nil), exchange{status: 500, size: words(500), finished: true}, failure, false},
-		{"Traefik's own, to half a body", post(io.ErrUnexpectedEOF), exchange{status: 500, size: words(500), finished: true}, unknown, false},
-		{"its 502, to half a body", post(io.ErrUnexpectedEOF), exchange{status: 502, size: words(502), finished: true}, unknown, false},
-		{"its 504, to a body that came too slowly", post(os.ErrDeadlineExceeded), exchange{status: 504, size: words(504), finished: true}, unknown, false},
-		{"its 502, to a whole body", post(io.EOF), exchange{status: 502, size: words(502), finished: true}, failure, false},
+		{"Traefik's own", get(nil), exchange{status: 500, size: statusTextSize(500), finished: true}, failure, false},
+		{"Traefik's own, to half a body", post(io.ErrUnexpectedEOF), exchange{status: 500, size: statusTextSize(500), finished: true}, unknown, false},
+		{"its 502, to half a body", post(io.ErrUnexpectedEOF), exchange{status: 502, size: statusTextSize(502), finished: true}, unknown, false},
+		{"its 504, to a body that came too slowly", post(os.ErrDeadlineExceeded), exchange{status: 504, size: statusTextSize(504), finished: true}, unknown, false},
+		{"its 502, to a whole body", post(io.EOF), exchange{status: 502, size: statusTextSize(502), finished: true}, failure, false},
 		{"the service's 502, to half a body", post(io.ErrUnexpectedEOF), exchange{status: 502, dated: true, finished: true}, failure, false},
 		{"a middleware's, by http.Error", post(io.ErrUnexpectedEOF), exchange{status: 500, size: 30, finished: true,
 			header: http.Header{"X-Content-Type-Options": {"nosniff"}}}, unknown, false},
@@ -67,21 +67,21 @@ func TestExchange_outcome(t *testing.T) {
 		{"CONNECT", get(func(r *http.Request) { r.Method = "CONNECT" }), exchange{status: 501, finished: true}, unknown, false},
 		{"CONNECT over HTTP/2, answered", get(func(r *http.Request) { r.Method, r.ProtoMajor = "CONNECT", 2 }), exchange{status: 500, dated: true, finished: true}, failure, false},
 		{"CONNECT over HTTP/2, not answered", get(func(r *http.Request) { r.Method, r.ProtoMajor = "CONNECT", 2 }),
-			exchange{status: 502, size: words(502), finished: true}, unknown, false},
-		{"a method that is none", get(func(r *http.Request) { r.Method = "G T" }), exchange{status: 500, size: words(500), finished: true}, unknown, false},
-		{"a host that cannot be", get(func(r *http.Request) { r.Host = "\xff" }), exchange{status: 500, size: words(500), finished: true}, unknown, false},
+			exchange{status: 502, size: statusTextSize(502), finished: true}, unknown, false},
+		{"a method that is none", get(func(r *http.Request) { r.Method = "G T" }), exchange{status: 500, size: statusTextSize(500), finished: true}, unknown, false},
+		{"a host that cannot be", get(func(r *http.Request) { r.Host = "\xff" }), exchange{status: 500, size: statusTextSize(500), finished: true}, unknown, false},
 		{"long headers", get(func(r *http.Request) { r.Header.Set("X-Long", strings.Repeat("x", 5000)) }),
-			exchange{status: 500, size: words(500), finished: true}, unknown, false},
+			exchange{status: 500, size: statusTextSize(500), finished: true}, unknown, false},
 		{"long headers, and nobody listens", get(func(r *http.Request) { r.Header.Set("X-Long", strings.Repeat("x", 5000)) }),
-			exchange{status: 502, size: words(502), finished: true}, failure, false},
+			exchange{status: 502, size: statusTextSize(502), finished: true}, failure, false},
 		{"an upgrade that is not answered", get(func(r *http.Request) {
 			r.Header.Set("Connection", "Upgrade")
 			r.Header.Set("Upgrade", "websocket")
-		}), exchange{status: 502, size: words(502), finished: true}, unknown, false},
+		}), exchange{status: 502, size: statusTextSize(502), finished: true}, unknown, false},
 		{"by a service that knows upgrades", get(func(r *http.Request) {
 			r.Header.Set("Connection", "Upgrade")
 			r.Header.Set("Upgrade", "websocket")
-		}), exchange{status: 502, size: words(502), finished: true, switches: true}, failure, false},
+		}), exchange{status: 502, size: statusTextSize(502), finished: true, switches: true}, failure, false},
 		{"a cut", get(nil), exchange{status: 200, dated: true}, failure, false},
 		{"a late cut", get(nil), exchange{status: 200, dated: true, came: time.Now().Add(-time.Minute)}, unknown, true},
 		{"a late cut, watched", get(nil), exchange{status: 200, came: time.Now().Add(-time.Minute),
@@ -93,11 +93,11 @@ func TestExchange_outcome(t *testing.T) {
 			watched: &watch{recorder: &recorder.Recorder{}, body: &watchedBody{err: io.EOF}}}, failure, false},
 		{"a cut of half a POST, watched", post(nil), exchange{status: 200,
 			watched: &watch{recorder: &recorder.Recorder{}, body: &watchedBody{}}}, unknown, false},
-		{"502 in the middle of an upload", post(nil), exchange{status: 502, size: words(502), finished: true}, failure, false},
-		{"502 late in an upload", post(nil), exchange{status: 502, size: words(502), finished: true, came: time.Now().Add(-time.Minute)}, unknown, true},
-		{"502 late in an upload of a prompt client", post(nil), exchange{status: 502, size: words(502), finished: true, came: time.Now().Add(-time.Minute),
+		{"502 in the middle of an upload", post(nil), exchange{status: 502, size: statusTextSize(502), finished: true}, failure, false},
+		{"502 late in an upload", post(nil), exchange{status: 502, size: statusTextSize(502), finished: true, came: time.Now().Add(-time.Minute)}, unknown, true},
+		{"502 late in an upload of a prompt client", post(nil), exchange{status: 502, size: statusTextSize(502), finished: true, came: time.Now().Add(-time.Minute),
 			watched: &watch{recorder: &recorder.Recorder{}, body: &watchedBody{}}}, failure, false},
-		{"502 late in an upload of a slow client", post(nil), exchange{status: 502, size: words(502), finished: true, came: time.Now().Add(-time.Minute),
+		{"502 late in an upload of a slow client", post(nil), exchange{status: 502, size: statusTextSize(502), finished: true, came: time.Now().Add(-time.Minute),
 			watched: &watch{recorder: &recorder.Recorder{}, body: &watchedBody{took: time.Second}}}, unknown, false},
 		{"the service's 500 of a POST", post(nil), exchange{status: 500, dated: true, finished: true}, failure, false},
 		{"the same, late", post(nil), exchange{status: 500, dated: true, finished: true, came: time.Now().Add(-time.Minute)}, unknown, true},
@@ -107,18 +107,18 @@ func TestExchange_outcome(t *testing.T) {
 			watched: &watch{recorder: &recorder.Recorder{}, body: &watchedBody{took: time.Second}}}, unknown, false},
 		{"a page for a broken body, watched", post(nil), exchange{status: 502, dated: true, finished: true,
 			watched: &watch{recorder: &recorder.Recorder{}, body: &watchedBody{err: io.ErrUnexpectedEOF}}}, unknown, false},
-		{"Traefik's 500, in the middle of an upload", post(nil), exchange{status: 500, size: words(500), finished: true}, failure, false},
+		{"Traefik's 500, in the middle of an upload", post(nil), exchange{status: 500, size: statusTextSize(500), finished: true}, failure, false},
 		{"one for a body that another middleware has decoded", func() *http.Request {
 			r := post(nil)
 			r.Body = io.NopCloser(&failing{errors.New("illegal base64 data")})
 			return r
 		}(), exchange{status: 500, size: 36, finished: true}, unknown, false},
-		{"a target that is no path", get(func(r *http.Request) { r.URL.Opaque = "y" }), exchange{status: 500, size: words(500), finished: true}, unknown, false},
-		{"a method that few know", get(func(r *http.Request) { r.Method = "PROPFIND" }), exchange{status: 500, size: words(500), finished: true}, failure, false},
-		{"a header in UTF-8", get(func(r *http.Request) { r.Header.Set("X-Name", "caf\xc3\xa9") }), exchange{status: 500, size: words(500), finished: true}, failure, false},
-		{"a header with a control character", get(func(r *http.Request) { r.Header.Set("X-Name", "\x7f") }), exchange{status: 500, size: words(500), finished: true}, unknown, false},
+		{"a target that is no path", get(func(r *http.Request) { r.URL.Opaque = "y" }), exchange{status: 500, size: statusTextSize(500), finished: true}, unknown, false},
+		{"a method that few know", get(func(r *http.Request) { r.Method = "PROPFIND" }), exchange{status: 500, size: statusTextSize(500), finished: true}, failure, false},
+		{"a header in UTF-8", get(func(r *http.Request) { r.Header.Set("X-Name", "caf\xc3\xa9") }), exchange{status: 500, size: statusTextSize(500), finished: true}, failure, false},
+		{"a header with a control character", get(func(r *http.Request) { r.Header.Set("X-Name", "\x7f") }), exchange{status: 500, size: statusTextSize(500), finished: true}, unknown, false},
 		{"headers that most services refuse", get(func(r *http.Request) { r.Header.Set("X-Long", strings.Repeat("x", 9000)) }),
-			exchange{status: 502, size: words(502), finished: true}, unknown, false},
+			exchange{status: 502, size: statusTextSize(502), finished: true}, unknown, false},
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
@@ -184,7 +184,7 @@ func TestExchange_behindAProxy(t *testing.T) {
 			front := httptest.NewServer(handler)
 			defer front.Close()
 			for i := 0; i < 3; i++ {
-				rawly(t, front.Listener.Addr().String(), row.text)
+				sendText(t, front.Listener.Addr().String(), row.text)
 			}
 			time.Sleep(20 * time.Millisecond)
 			up.will(status(http.StatusOK))
@@ -198,7 +198,7 @@ func TestExchange_behindAProxy(t *testing.T) {
 }
 
 // rawly sends a text to the gateway, and waits for the end of the answer.
-func rawly(t *testing.T, address, text string) {
+func sendText(t *testing.T, address, text string) {
 	t.Helper()
 	c, err := net.Dial("tcp", address)
 	require.NoError(t, err)
@@ -209,7 +209,7 @@ func rawly(t *testing.T, address, text string) {
 }
 
 // Where it cannot be told whose failure an answer is, the next ones go through a recorder for a while, and then past it again.
-func TestWatchClosely(t *testing.T) {
+func TestWatchClosely_afterAnUnclearOutcome(t *testing.T) {
 	newProcess(t, time.Minute)
 	m, err := newMiddleware(context.Background(), status(http.StatusOK), &Config{CircuitBreaker: failures("3")}, nameOf(t))
 	require.NoError(t, err)

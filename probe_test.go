@@ -14,7 +14,7 @@ import (
 
 // ready returns a middleware whose circuit is open, and has been for long enough: its next request is a probe. One probe at
 // a time may pass; one success closes the circuit, and one failure opens it for good.
-func ready(t *testing.T, place place) (http.Handler, *upstream) {
+func newHalfOpenGateway(t *testing.T, place place) (http.Handler, *upstream) {
 	config := &Config{Redis: place.redis, CircuitBreaker: &CircuitBreakerConfig{
 		FailureThreshold: "1", ResetTimeout: "1ms", HalfOpenSuccessThreshold: "1"}}
 	opener, broken := newGateway(t, config)
@@ -38,7 +38,7 @@ func stateOf(handler http.Handler, up *upstream) string {
 	return "closed"
 }
 
-func TestProbe_itsVerdict(t *testing.T) {
+func TestProbe_outcomeDecidesTheState(t *testing.T) {
 	here := context.Background()
 	gone, cancel := context.WithCancel(here)
 	cancel()
@@ -64,7 +64,7 @@ func TestProbe_itsVerdict(t *testing.T) {
 			place, row := place, row
 			t.Run(row.name+", "+place.name, func(t *testing.T) {
 				newProcess(t, 0)
-				handler, up := ready(t, place)
+				handler, up := newHalfOpenGateway(t, place)
 				up.will(row.answer)
 				panicOf(handler, httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil).WithContext(row.ctx))
 				require.Equal(t, row.after, stateOf(handler, up))
@@ -73,12 +73,12 @@ func TestProbe_itsVerdict(t *testing.T) {
 	}
 }
 
-func TestProbe_theVerdictIsItsHeaders(t *testing.T) {
+func TestProbe_isDecidedByItsResponseHeaders(t *testing.T) {
 	for _, place := range places(t) {
 		place := place
 		t.Run(place.name, func(t *testing.T) {
 			newProcess(t, 0)
-			handler, up := ready(t, place)
+			handler, up := newHalfOpenGateway(t, place)
 			begun, headers, end := make(chan bool), make(chan bool), make(chan bool)
 			up.will(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				begun <- true
@@ -114,10 +114,10 @@ func TestProbe_theVerdictIsItsHeaders(t *testing.T) {
 	}
 }
 
-func TestProbe_givesItsPlaceBackWhenItsClientIsGone(t *testing.T) {
+func TestProbe_returnsItsPlaceWhenTheClientDisconnects(t *testing.T) {
 	server := redistest.Start(t)
 	newProcess(t, 0)
-	handler, up := ready(t, place{redis: at(server.Addr())})
+	handler, up := newHalfOpenGateway(t, place{redis: at(server.Addr())})
 	up.will(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		<-r.Context().Done()
 		w.WriteHeader(499)

@@ -52,7 +52,7 @@ func only(g *registry) *engines {
 	return nil
 }
 
-func TestScope_isSharedByName(t *testing.T) {
+func TestRegistry_sharesEnginesByNameAndStore(t *testing.T) {
 	base := func() *Config {
 		return &Config{
 			Name:           "gateway",
@@ -92,7 +92,7 @@ func TestScope_isSharedByName(t *testing.T) {
 	}
 }
 
-func TestScope_inThisProcess(t *testing.T) {
+func TestRegistry_sharesStateWithinTheProcess(t *testing.T) {
 	config := func(name string, redis *RedisConfig) *Config {
 		return &Config{Name: name, Redis: redis, RateLimit: tokens("3"), CircuitBreaker: failures("2")}
 	}
@@ -128,7 +128,7 @@ func TestScope_inThisProcess(t *testing.T) {
 	}
 }
 
-func TestScope_goesWithItsLastHandlerAfterTheGrace(t *testing.T) {
+func TestRegistry_closesEnginesAfterTheGracePeriod(t *testing.T) {
 	const grace = 100 * time.Millisecond
 	server := redistest.Start(t)
 	processes := newProcess(t, grace)
@@ -160,7 +160,7 @@ func TestScope_goesWithItsLastHandlerAfterTheGrace(t *testing.T) {
 	require.Eventually(t, haveEnded, 5*time.Second, 10*time.Millisecond)
 }
 
-func TestScope_isTakenUpAgainWithinTheGrace(t *testing.T) {
+func TestRegistry_reusesEnginesWithinTheGracePeriod(t *testing.T) {
 	processes := newProcess(t, 300*time.Millisecond)
 	config := &Config{RateLimit: tokens("1")}
 	ctx, reload := context.WithCancel(context.Background())
@@ -172,7 +172,7 @@ func TestScope_isTakenUpAgainWithinTheGrace(t *testing.T) {
 	require.Equal(t, []int{1, 0}, sizesOf(processes))
 }
 
-func TestScope_theHandlersOfAConfigurationLeaveTogether(t *testing.T) {
+func TestRegistry_releasesTheHandlersOfAConfigurationTogether(t *testing.T) {
 	g := newProcess(t, time.Hour)
 	ctx, cancel := context.WithCancel(context.Background())
 	for i := 0; i < 50; i++ {

@@ -13,7 +13,7 @@ import (
 )
 
 // What this process knows outlives a reload, though Redis is away, or there is none.
-func TestScope_outlivesAReload(t *testing.T) {
+func TestRegistry_keepsStateAcrossReload(t *testing.T) {
 	for _, place := range []place{{"without Redis", nil}, {"while Redis is away", at(closedPort)}} {
 		place := place
 		t.Run(place.name, func(t *testing.T) {
@@ -40,7 +40,7 @@ func TestScope_outlivesAReload(t *testing.T) {
 	}
 }
 
-func TestScope_aReloadBringsNewLimits(t *testing.T) {
+func TestRegistry_reloadAppliesNewLimits(t *testing.T) {
 	newProcess(t, time.Hour)
 	ctx, reload := context.WithCancel(context.Background())
 	up := &upstream{}
@@ -53,7 +53,7 @@ func TestScope_aReloadBringsNewLimits(t *testing.T) {
 }
 
 // A stream may go on for hours after the reload that took its middleware away.
-func TestScope_aRequestThatOutlivesItIsToldOf(t *testing.T) {
+func TestRegistry_countsARequestThatOutlivesItsHandler(t *testing.T) {
 	server := redistest.Start(t)
 	processes := newProcess(t, 0)
 	ctx, end := context.WithCancel(context.Background())
@@ -80,7 +80,7 @@ func TestScope_aRequestThatOutlivesItIsToldOf(t *testing.T) {
 	require.Eventually(t, func() bool { return connections(server) == 0 }, 5*time.Second, 10*time.Millisecond)
 }
 
-func TestScope_manyReloadsLeaveNothingBehind(t *testing.T) {
+func TestRegistry_manyReloadsLeakNothing(t *testing.T) {
 	const reloads, routers = 200, 3
 	for _, grace := range []time.Duration{time.Hour, time.Millisecond} {
 		grace := grace
@@ -110,25 +110,25 @@ func TestScope_manyReloadsLeaveNothingBehind(t *testing.T) {
 }
 
 // swapped is a handler that a reload exchanges for another, as Traefik's router does.
-type swapped struct {
+type router struct {
 	mu      sync.Mutex
 	handler http.Handler
 }
 
-func (s *swapped) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (s *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	handler := s.handler
 	s.mu.Unlock()
 	handler.ServeHTTP(w, r)
 }
 
-func (s *swapped) set(handler http.Handler) {
+func (s *router) set(handler http.Handler) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.handler = handler
 }
 
-func TestScope_reloadsUnderTrafficAddNoTokens(t *testing.T) {
+func TestRegistry_reloadsUnderLoadMintNoTokens(t *testing.T) {
 	for _, place := range places(t) {
 		place := place
 		t.Run(place.name, func(t *testing.T) {
@@ -136,11 +136,11 @@ func TestScope_reloadsUnderTrafficAddNoTokens(t *testing.T) {
 			config := &Config{Redis: place.redis, RateLimit: tokens("90"), CircuitBreaker: failures("5")}
 			ctx, end := context.WithCancel(context.Background())
 			up := &upstream{}
-			router := &swapped{handler: newHandler(t, ctx, up, config)}
-			h := &hammer{counts: map[int]int{}}
+			router := &router{handler: newHandler(t, ctx, up, config)}
+			h := &load{counts: map[int]int{}}
 			for i := 0; i < 10; i++ {
 				h.done.Add(1)
-				go h.strike(router, 40)
+				go h.send(router, 40)
 			}
 			for i := 0; i < 30; i++ {
 				end()

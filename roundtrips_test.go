@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestRoundTrips(t *testing.T) {
+func TestRoundTrips_ofOneRequest(t *testing.T) {
 	both := Config{RateLimit: tokens("90"), CircuitBreaker: failures("2")}
 	none := func(handler http.Handler, up *upstream) {}
 	opens := func(handler http.Handler, up *upstream) {
@@ -54,7 +54,7 @@ func TestRoundTrips(t *testing.T) {
 }
 
 // Where a bucket has plenty, most requests ask nobody; what they see of the upstream counts all the same.
-func TestRoundTrips_areFewWhereThereAreTokensEnough(t *testing.T) {
+func TestRoundTrips_areSavedByALease(t *testing.T) {
 	newProcess(t, 0)
 	counting := newRelay(t, redistest.Start(t))
 	handler, up := newGateway(t, &Config{Redis: at(counting.addr), RateLimit: tokens("100000"), CircuitBreaker: failures("3")})

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestServeHTTP_letsTheNextHandlerAnswer(t *testing.T) {
+func TestServeHTTP_forwardsRequestAndAnswerUnchanged(t *testing.T) {
 	for _, place := range places(t) {
 		place := place
 		t.Run(place.name, func(t *testing.T) {
@@ -37,7 +37,7 @@ func TestServeHTTP_letsTheNextHandlerAnswer(t *testing.T) {
 	}
 }
 
-func TestServeHTTP_partsThatAreLeftOutDoNothing(t *testing.T) {
+func TestServeHTTP_omittedPartsDoNothing(t *testing.T) {
 	for _, place := range places(t) {
 		for _, row := range []struct {
 			name   string
@@ -74,7 +74,7 @@ func TestServeHTTP_partsThatAreLeftOutDoNothing(t *testing.T) {
 	}
 }
 
-func TestServeHTTP_health(t *testing.T) {
+func TestHealth_answersGetAndHeadOfItsPathOnly(t *testing.T) {
 	newProcess(t, 0)
 	handler, up := newGateway(t, &Config{RateLimit: tokens("3"), Health: &HealthConfig{Path: "/healthz"}})
 	for _, row := range []struct {
@@ -106,7 +106,7 @@ func TestServeHTTP_health(t *testing.T) {
 	require.Equal(t, 200, send(handler, "GET", "/healthz").Code)
 }
 
-func TestServeHTTP_healthAlsoWhereRequestsPassUnasked(t *testing.T) {
+func TestHealth_answersBesideTheFastPath(t *testing.T) {
 	for _, place := range places(t) {
 		for _, row := range []struct {
 			name   string
@@ -133,7 +133,7 @@ func TestServeHTTP_healthAlsoWhereRequestsPassUnasked(t *testing.T) {
 }
 
 // Who finds the view too old to be used as it is passes as others do, for it is renewed beside it, or on its way: its writer is left whole.
-func TestServeHTTP_leavesTheWriterWhole(t *testing.T) {
+func TestServeHTTP_keepsTheWriterWhileTheViewIsRefreshed(t *testing.T) {
 	redis := at(redistest.Start(t).Addr())
 	for _, row := range []struct {
 		name  string
@@ -162,7 +162,7 @@ func TestServeHTTP_leavesTheWriterWhole(t *testing.T) {
 }
 
 // Who is refused without asking Redis has the view renewed too, which each of a flood would else find too old.
-func TestServeHTTP_aFloodRenewsTheView(t *testing.T) {
+func TestServeHTTP_refusedRequestsRefreshTheView(t *testing.T) {
 	newProcess(t, 0)
 	m, err := newMiddleware(context.Background(), status(200), &Config{
 		Redis: at(redistest.Start(t).Addr()), RateLimit: tokens("1"), CircuitBreaker: failures("5"),

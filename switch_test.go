@@ -11,7 +11,7 @@ import (
 )
 
 // fronted returns a front whose lean handler answers 204, with a circuit that is open.
-func fronted(t *testing.T) (*Middleware, http.Handler) {
+func newOpenSwitch(t *testing.T) (*Middleware, http.Handler) {
 	b := breaker.New(breaker.Settings{Now: func() int64 { return 0 }})
 	policy := breaker.NewPolicy(1, 7*time.Second, 1, 1, time.Second)
 	permit, _, err := b.Allow(policy, false, 0, time.Time{})
@@ -21,8 +21,8 @@ func fronted(t *testing.T) (*Middleware, http.Handler) {
 	return m, m.newSwitch(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusNoContent) })
 }
 
-func TestFront_refusesAsLongAsTheRefusalHolds(t *testing.T) {
-	m, front := fronted(t)
+func TestSwitch_refusesWhileTheNoticeIsValid(t *testing.T) {
+	m, front := newOpenSwitch(t)
 	require.Equal(t, 204, get(front), "nobody has turned it")
 
 	refusal := &breaker.Notice{Seconds: 5, Holds: make(chan struct{}, 1)}
@@ -37,10 +37,10 @@ func TestFront_refusesAsLongAsTheRefusalHolds(t *testing.T) {
 	require.Equal(t, 204, get(front), "the lean handler was turned to, and would look for itself")
 }
 
-func TestFront_isTurnedAsOftenAsTheCircuitOpens(t *testing.T) {
+func TestSwitch_followsEveryOpening(t *testing.T) {
 	defer func(was bool) { switchEnabled = was }(switchEnabled)
 	switchEnabled = true
-	m, front := fronted(t)
+	m, front := newOpenSwitch(t)
 	for i := 0; i < 2; i++ {
 		m.switchToOpen(6700000)
 		requireAnswer(t, send(front, "GET", "/"), 503, openBody, 1)
@@ -68,10 +68,10 @@ func (s *steps) note(step string) {
 }
 
 // On a processor that orders little, such as an arm64, a handler is whole for others once an unlock and a lock came after it was made.
-func TestFront_isTurnedAfterItsHandlerIsWhole(t *testing.T) {
+func TestSwitch_publishesOnlyACompleteHandler(t *testing.T) {
 	defer func(was bool) { switchEnabled = was }(switchEnabled)
 	switchEnabled = true
-	m, front := fronted(t)
+	m, front := newOpenSwitch(t)
 	lock := &steps{front: front}
 	m.mu = lock
 	m.switchToOpen(6700000)

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestReadAhead_takesSmallBodiesWhoseLengthIsKnown(t *testing.T) {
+func TestReadAhead_readsSmallBodiesOfKnownLength(t *testing.T) {
 	broken := io.MultiReader(strings.NewReader("some"), iotest.ErrReader(io.ErrUnexpectedEOF))
 	for _, row := range []struct {
 		name   string
@@ -55,11 +55,11 @@ func TestReadAhead_takesSmallBodiesWhoseLengthIsKnown(t *testing.T) {
 }
 
 // slowly is a body that is sent when the test says so.
-type slowly struct {
+type pacedBody struct {
 	sent chan string // closed: the end
 }
 
-func (s *slowly) Read(p []byte) (int, error) {
+func (s *pacedBody) Read(p []byte) (int, error) {
 	piece, ok := <-s.sent
 	if !ok {
 		return 0, io.EOF
@@ -68,7 +68,7 @@ func (s *slowly) Read(p []byte) (int, error) {
 }
 
 // A probe with a body is lost only where the service has had all of it for longer than probeTimeout.
-func TestProbe_itsTimeCountsFromTheEndOfItsBody(t *testing.T) {
+func TestProbe_timeoutStartsAtTheEndOfTheBody(t *testing.T) {
 	for _, row := range []struct {
 		name         string
 		body, answer time.Duration // they take so long
@@ -98,7 +98,7 @@ func TestProbe_itsTimeCountsFromTheEndOfItsBody(t *testing.T) {
 					time.Sleep(row.answer)
 					w.WriteHeader(row.code)
 				}))
-				body := &slowly{sent: make(chan string)}
+				body := &pacedBody{sent: make(chan string)}
 				request := httptest.NewRequest("POST", "/", body)
 				w := httptest.NewRecorder()
 				var done sync.WaitGroup
@@ -131,7 +131,7 @@ func TestProbe_itsTimeCountsFromTheEndOfItsBody(t *testing.T) {
 }
 
 // A body that has been read before a place is asked for makes no upload of its request, whichever way that goes.
-func TestProbe_aSmallBodyIsNoUpload(t *testing.T) {
+func TestProbe_bodyReadAheadIsNoUpload(t *testing.T) {
 	for _, place := range []place{{"in this process", nil}, {"in Redis", at(redistest.Start(t).Addr())}} {
 		for _, limit := range []*RateLimitConfig{nil, tokens("1000")} {
 			name := place.name + ", without a limiter"

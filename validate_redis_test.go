@@ -161,7 +161,7 @@ func certificate(t *testing.T) (cert, key string) {
 	return cert, key
 }
 
-func TestRead_tellsConnectionsApart(t *testing.T) {
+func TestRead_distinguishesConnections(t *testing.T) {
 	same := RedisConfig{Address: "redis:6379", Password: "a"}
 	identity := func(config RedisConfig) string {
 		return mustRead(t, &Config{Redis: &config}).connection
@@ -197,7 +197,7 @@ func TestRead_maxConnAge(t *testing.T) {
 	}
 }
 
-func TestRead_tellsWhatIsWrongWithTheAddress(t *testing.T) {
+func TestRead_reportsInvalidAddresses(t *testing.T) {
 	const hidden = "this is not a host and a port (it is not shown, as a password may be in it)"
 	const keys = "; user, password, database and TLS have keys of their own"
 	const socket = `this is the name of a socket, and only TCP is supported; write a host and a port, such as "redis:6379"`
@@ -241,7 +241,7 @@ func TestRead_tellsWhatIsWrongWithTheAddress(t *testing.T) {
 	}
 }
 
-func TestRead_tellsWhatIsWrongWithTheRestOfRedis(t *testing.T) {
+func TestRead_reportsInvalidRedisSettings(t *testing.T) {
 	folder := t.TempDir()
 	cert, key := certificate(t)
 	garbage := written(t, folder, "garbage.pem", "garbage")

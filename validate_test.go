@@ -29,7 +29,7 @@ func everyBlock() *Config {
 	}
 }
 
-func TestRead_leavesPartsOffThatHaveNoBlock(t *testing.T) {
+func TestRead_omitsPartsWithoutABlock(t *testing.T) {
 	s := mustRead(t, &Config{})
 
 	require.True(t, s.limit == nil)
@@ -71,7 +71,7 @@ func TestRead_defaults(t *testing.T) {
 }
 
 // Templates write an empty text, or a blank one, for a variable that is not set.
-func TestRead_takesABlankForTheDefault(t *testing.T) {
+func TestRead_treatsBlankAsTheDefault(t *testing.T) {
 	s := mustRead(t, &Config{
 		Redis: &RedisConfig{Address: " ", DB: " ", Timeout: " ", DialTimeout: " ", TLS: &TLSConfig{Enabled: " "}},
 		RateLimit: &RateLimitConfig{Capacity: " ", RefillRate: " ", RefillPeriod: " ",
@@ -271,7 +271,7 @@ func TestRead_health(t *testing.T) {
 	require.Equal(t, "/a/b.c", mustRead(t, &Config{Health: &HealthConfig{Path: "/a/b.c"}}).health)
 }
 
-func TestRead_saysWhatIsOn(t *testing.T) {
+func TestRead_describesTheParts(t *testing.T) {
 	require.Equal(t, []string{
 		"rate limit: 100 at once, 10 each 1s",
 		"circuit breaker: opens after 5 failures, for 30s; closes after 2 successes, of 2 probes at once, each within 10s",
@@ -284,7 +284,7 @@ func TestRead_saysWhatIsOn(t *testing.T) {
 }
 
 // A limit in smaller numbers lets the same requests pass at the same times, without Redis, and counts in Redis by the same rule.
-func TestRead_aReducedRateIsTheSame(t *testing.T) {
+func TestRead_reducedRateAdmitsTheSameRequests(t *testing.T) {
 	wide, narrow := ratelimit.NewLimit(3, 1000, 1000*time.Second), ratelimit.NewLimit(3, 1, time.Second)
 	table := ratelimit.New(ratelimit.Settings{Now: func() int64 { return 0 }})
 	for now, step := int64(1), int64(1); now < 60000000; step++ {
@@ -294,7 +294,7 @@ func TestRead_aReducedRateIsTheSame(t *testing.T) {
 }
 
 // A million a day counts in Redis too.
-func TestRead_aReducedRateCountsInRedis(t *testing.T) {
+func TestRead_reducedRateIsStoredInRedis(t *testing.T) {
 	server := redistest.Start(t)
 	newProcess(t, 0)
 	handler, _ := newGateway(t, &Config{Redis: at(server.Addr()),

@@ -6,7 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestRead_tellsWhatIsWrongWithNumbers(t *testing.T) {
+func TestRead_reportsInvalidNumbers(t *testing.T) {
 	const capacity = " is not a whole number from 1 to 1000000000"
 	for _, row := range []struct {
 		name    string
@@ -57,7 +57,7 @@ func TestRead_tellsWhatIsWrongWithNumbers(t *testing.T) {
 	}
 }
 
-func TestRead_tellsWhatIsWrongWithDurations(t *testing.T) {
+func TestRead_reportsInvalidDurations(t *testing.T) {
 	const limits = " is out of bounds; write a duration from 1us to 10000d, in whole microseconds"
 	const units = " is not a duration; write a number and a unit: us, ms, s, m, h, d or w"
 	for _, row := range []struct {
@@ -101,7 +101,7 @@ func TestRead_tellsWhatIsWrongWithDurations(t *testing.T) {
 	}
 }
 
-func TestRead_tellsWhichDurationIsWrong(t *testing.T) {
+func TestRead_reportsWhichDurationIsInvalid(t *testing.T) {
 	for _, row := range []struct {
 		config  *Config
 		message string
@@ -121,7 +121,7 @@ func TestRead_tellsWhichDurationIsWrong(t *testing.T) {
 	}
 }
 
-func TestRead_tellsWhichKeysThereAreNot(t *testing.T) {
+func TestRead_reportsUnknownKeys(t *testing.T) {
 	misspelt := func(key string) map[string]interface{} {
 		return map[string]interface{}{key: "1"}
 	}
@@ -165,7 +165,7 @@ func TestRead_tellsWhichKeysThereAreNot(t *testing.T) {
 	}
 }
 
-func TestRead_tellsWhatIsWrongWithTheSource(t *testing.T) {
+func TestRead_reportsInvalidKeySources(t *testing.T) {
 	const exclude = "rateLimit.sourceCriterion: ipStrategy, requestHeaderName and requestHost exclude each other; write one of them"
 	for _, row := range []struct {
 		name    string
@@ -203,7 +203,7 @@ func TestRead_tellsWhatIsWrongWithTheSource(t *testing.T) {
 	}
 }
 
-func TestRead_tellsWhatIsWrongWithNameAndHealth(t *testing.T) {
+func TestRead_reportsInvalidNameAndHealth(t *testing.T) {
 	const name = " is not a name of letters, digits and . _ @ -, 64 at the most"
 	const path = " is not a path that begins with / and holds no ?, # or space, such as \"/health\""
 	for _, row := range []struct {
@@ -224,7 +224,7 @@ func TestRead_tellsWhatIsWrongWithNameAndHealth(t *testing.T) {
 	}
 }
 
-func TestRead_tellsAllThatIsWrongAtOnce(t *testing.T) {
+func TestRead_reportsAllProblemsAtOnce(t *testing.T) {
 	_, err := read(&Config{
 		Name:           "my gateway",
 		RateLimit:      &RateLimitConfig{Capacity: "0", RefillPeriod: "1"},
