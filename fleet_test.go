@@ -10,21 +10,17 @@ import (
 )
 
 func TestLimit_isExactUnderContention(t *testing.T) {
-	for _, place := range places(t) {
-		place := place
-		t.Run(place.name, func(t *testing.T) {
-			newProcess(t, 0)
-			handler, up := newGateway(t, &Config{Redis: place.redis, RateLimit: tokens("70"), CircuitBreaker: failures("1")})
-			h := &load{counts: map[int]int{}}
-			for i := 0; i < 50; i++ {
-				h.done.Add(1)
-				go h.send(handler, 4)
-			}
-			h.done.Wait()
-			require.Equal(t, map[int]int{200: 70, 429: 130}, h.counts)
-			require.Equal(t, 70, up.count())
-		})
-	}
+	forEachStore(t, func(t *testing.T, redis *RedisConfig) {
+		handler, up := newGateway(t, &Config{Redis: redis, RateLimit: tokens("70"), CircuitBreaker: failures("1")})
+		h := &load{counts: map[int]int{}}
+		for i := 0; i < 50; i++ {
+			h.done.Add(1)
+			go h.send(handler, 4)
+		}
+		h.done.Wait()
+		require.Equal(t, map[int]int{200: 70, 429: 130}, h.counts)
+		require.Equal(t, 70, up.count())
+	})
 }
 
 // gateways returns two middlewares of one configuration in two processes, with nothing in common but Redis.

@@ -1,5 +1,8 @@
 package resilience
 
+// The tests of this package run twice: compiled, and interpreted as in Traefik. The interpreter shares a loop's variables between its
+// rounds, as Go did before 1.22. So a variable that a function in the loop captures is copied first: row := row.
+
 import (
 	"context"
 	"io"
@@ -13,18 +16,25 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// closedPort is where nobody listens. It is none of those that a test may be given.
+// closedPort is an address that refuses connections. No test is given this port.
 const closedPort = "127.0.0.1:1"
 
-// nameOf is what a middleware is called that has the test's name.
+// otherClient is the address of another client than that of httptest's requests, 192.0.2.1.
+const otherClient = "192.0.2.2"
+
+// nameOf returns the middleware name that is made of the test's name.
 func nameOf(t *testing.T) string { return readName(&problems{}, "", t.Name()) }
 
-// bucketOf and breakerOf are its keys in Redis. The client is that of httptest's requests.
-func bucketOf(t *testing.T) string { return "resilience:{" + nameOf(t) + "}:bucket:ip:192.0.2.1" }
+// bucketOf returns the key of the client's bucket in Redis, and breakerOf that of the circuit.
+func bucketOf(t *testing.T) string { return bucketOfClient(t, "192.0.2.1") }
+
+func bucketOfClient(t *testing.T, address string) string {
+	return "resilience:{" + nameOf(t) + "}:bucket:ip:" + address
+}
 
 func breakerOf(t *testing.T) string { return "resilience:{" + nameOf(t) + "}:breaker" }
 
-// upstream counts what reaches it, and answers as it is told: with 200 and "hello" where it is told nothing.
+// upstream counts the requests that reach it. It answers 200 and "hello", or as the test says.
 type upstream struct {
 	mu     sync.Mutex
 	calls  int
@@ -43,6 +53,7 @@ func (u *upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	answer.ServeHTTP(w, r)
 }
 
+// will sets the answer of the requests to come; nil: 200 and "hello".
 func (u *upstream) will(answer http.Handler) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -55,11 +66,26 @@ func (u *upstream) count() int {
 	return u.calls
 }
 
+// status answers with a status and no body.
 func status(code int) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(code) })
 }
 
-// newProcess begins anew, with nothing left of the tests before: what New returns from here on belongs to one process.
+// hintsThen answers with early hints, then with a status.
+func hintsThen(code int) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(103)
+		w.WriteHeader(code)
+	})
+}
+
+// nothingWritten returns without a status and without a body.
+var nothingWritten = http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
+
+// panicking is a handler that cannot be called.
+var panicking = http.HandlerFunc(nil)
+
+// newProcess starts with an empty registry, as a new process does, until the test ends.
 func newProcess(t *testing.T, grace time.Duration) *registry {
 	before := processRegistry
 	processRegistry = newRegistry(grace)
@@ -67,7 +93,7 @@ func newProcess(t *testing.T, grace time.Duration) *registry {
 	return processRegistry
 }
 
-// newGateway returns a middleware before a new upstream. Both end with the test.
+// newGateway returns a middleware in front of a new upstream. Its context ends with the test.
 func newGateway(t *testing.T, config *Config) (http.Handler, *upstream) {
 	up := &upstream{}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -75,24 +101,24 @@ func newGateway(t *testing.T, config *Config) (http.Handler, *upstream) {
 	return newHandler(t, ctx, up, config), up
 }
 
-// newHandler is New, with the test's name for a middleware whose configuration has none.
+// newHandler is New. A configuration without a name gets the test's.
 func newHandler(t *testing.T, ctx context.Context, next http.Handler, config *Config) http.Handler {
 	handler, err := New(ctx, next, config, t.Name())
 	require.NoError(t, err)
 	return handler
 }
 
-// at is a Redis that is given all the time it takes.
+// at is a Redis with a timeout that a loaded machine does not reach.
 func at(address string) *RedisConfig {
 	return &RedisConfig{Address: address, Timeout: "5s"}
 }
 
-// tokens is a limit under which a bucket does not refill while a test lasts.
+// tokens is a limit whose buckets do not refill during a test.
 func tokens(capacity string) *RateLimitConfig {
 	return &RateLimitConfig{Capacity: capacity, RefillRate: "1", RefillPeriod: "1h"}
 }
 
-// failures is a breaker that stays open while a test lasts.
+// failures is a breaker whose circuit stays open during a test.
 func failures(threshold string) *CircuitBreakerConfig {
 	return &CircuitBreakerConfig{FailureThreshold: threshold, ResetTimeout: "1h"}
 }
@@ -103,48 +129,63 @@ func send(handler http.Handler, method, path string) *httptest.ResponseRecorder 
 	return w
 }
 
-// get has the handler answer a client's request, and returns the status.
+// get sends a request and returns the status of the answer.
 func get(handler http.Handler) int {
 	return send(handler, "GET", "/").Code
 }
 
-// places are where the state may be.
-func places(t *testing.T) []place {
-	return []place{{"in this process", nil}, {"in Redis", at(redistest.Start(t).Addr())}}
+// getAs is get for a client with another address.
+func getAs(handler http.Handler, address string) int {
+	r := httptest.NewRequest("GET", "/", nil)
+	r.RemoteAddr = address + ":1234"
+	w := httptest.NewRecorder()
+	handler.ServeHTTP(w, r)
+	return w.Code
 }
 
-type place struct {
-	name  string
-	redis *RedisConfig
+// statuses sends requests one after another and returns the statuses of the answers.
+func statuses(handler http.Handler, requests int) []int {
+	var codes []int
+	for i := 0; i < requests; i++ {
+		codes = append(codes, get(handler))
+	}
+	return codes
 }
 
-func hintsThen(code int) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.WriteHeader(103)
-		w.WriteHeader(code)
-	})
-}
-
-// panicOf returns what the handler panics with, or nil.
+// panicOf sends a request and returns what the handler panics with, or nil.
 func panicOf(handler http.Handler, w http.ResponseWriter, r *http.Request) (value interface{}) {
 	defer func() { value = recover() }()
 	handler.ServeHTTP(w, r)
 	return nil
 }
 
-// hammer sends requests and counts the answers by status.
+// forEachStore runs a test with the state in this process (redis is nil), and again with the state in Redis.
+func forEachStore(t *testing.T, test func(t *testing.T, redis *RedisConfig)) {
+	for _, store := range []struct {
+		name  string
+		redis *RedisConfig
+	}{{"in this process", nil}, {"in Redis", at(redistest.Start(t).Addr())}} {
+		store := store
+		t.Run(store.name, func(t *testing.T) {
+			newProcess(t, 0)
+			test(t, store.redis)
+		})
+	}
+}
+
+// load sends requests from several goroutines and counts the answers by status.
 type load struct {
 	mu     sync.Mutex
 	counts map[int]int
 	done   sync.WaitGroup
 }
 
-func (h *load) send(handler http.Handler, times int) {
-	defer h.done.Done()
-	for i := 0; i < times; i++ {
+func (l *load) send(handler http.Handler, requests int) {
+	defer l.done.Done()
+	for i := 0; i < requests; i++ {
 		code := get(handler)
-		h.mu.Lock()
-		h.counts[code]++
-		h.mu.Unlock()
+		l.mu.Lock()
+		l.counts[code]++
+		l.mu.Unlock()
 	}
 }

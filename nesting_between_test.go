@@ -11,60 +11,62 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// pages asks for a page instead of each answer that is a failure, as Traefik's errors middleware does: with a request of its own.
+// Traefik's middlewares may stand between two instances. What one of them does with an inner refusal must not confuse the outer one.
+
+// errorPages answers each failure with a page, for which it makes another request, as Traefik's errors middleware does.
 func errorPages(page http.Handler) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			heard := httptest.NewRecorder()
-			next.ServeHTTP(heard, r)
-			if heard.Code < 500 {
-				deliver(w, heard)
+			answer := httptest.NewRecorder()
+			next.ServeHTTP(answer, r)
+			if answer.Code < 500 {
+				deliver(w, answer)
 				return
 			}
 			ask := httptest.NewRequest("GET", "/page", nil).WithContext(r.Context())
 			ask.RemoteAddr = ""
-			w.WriteHeader(heard.Code)
+			w.WriteHeader(answer.Code)
 			page.ServeHTTP(httptest.NewRecorder(), ask)
 			io.WriteString(w, "sorry")
 		})
 	}
 }
 
-// tries asks once more after a failure, as Traefik's retry does.
+// retries repeats a request once after a failure, as Traefik's retry middleware does.
 func retries(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		heard := httptest.NewRecorder()
-		next.ServeHTTP(heard, r)
-		if heard.Code < 500 {
-			deliver(w, heard)
+		answer := httptest.NewRecorder()
+		next.ServeHTTP(answer, r)
+		if answer.Code < 500 {
+			deliver(w, answer)
 			return
 		}
 		next.ServeHTTP(w, r.Clone(r.Context()))
 	})
 }
 
-func deliver(w http.ResponseWriter, heard *httptest.ResponseRecorder) {
-	w.WriteHeader(heard.Code)
-	w.Write(heard.Body.Bytes())
+func deliver(w http.ResponseWriter, answer *httptest.ResponseRecorder) {
+	w.WriteHeader(answer.Code)
+	w.Write(answer.Body.Bytes())
 }
 
-// rewrites is a middleware that leaves nothing of an answer but that it is a failure.
+// rewrites replaces each error by 502 without headers and body.
 func rewrites(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		heard := httptest.NewRecorder()
-		next.ServeHTTP(heard, r)
-		if heard.Code >= 400 {
+		answer := httptest.NewRecorder()
+		next.ServeHTTP(answer, r)
+		if answer.Code >= 400 {
 			w.WriteHeader(502)
 			return
 		}
-		deliver(w, heard)
+		deliver(w, answer)
 	})
 }
 
-// readdresses is a middleware that takes the client's address from somewhere else.
+// readdresses replaces the client's address.
 func readdresses(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r.RemoteAddr = "192.0.2.1:4711" // of the same bucket
+		r.RemoteAddr = "192.0.2.1:4711" // has the same bucket
 		next.ServeHTTP(w, r)
 	})
 }
@@ -85,22 +87,22 @@ type between struct {
 	put  func(http.Handler) http.Handler
 }
 
-// refusals are middlewares that refuse all requests, for each reason that there is.
-func refusals(t *testing.T, place place, up *upstream) []refusal {
+// refusals are instances that refuse all requests, one for each reason.
+func refusals(t *testing.T, redis *RedisConfig, up *upstream) []refusal {
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
 	service := http.HandlerFunc(up.ServeHTTP)
-	open := nestBefore(t, ctx, service, nil, named(nameOf(t)+"-open", place, nil, failures("1")))
+	open := nestBefore(t, ctx, service, nil, named(nameOf(t)+"-open", redis, nil, failures("1")))
 	up.will(status(500))
 	require.Equal(t, 500, get(open))
 	up.will(nil)
-	limited := nestBefore(t, ctx, service, nil, named(nameOf(t)+"-limited", place, tokens("1"), failures("1")))
+	limited := nestBefore(t, ctx, service, nil, named(nameOf(t)+"-limited", redis, tokens("1"), failures("1")))
 	require.Equal(t, 200, get(limited))
-	away := &RedisConfig{Address: closedPort, OnError: "deny"}
-	denies := nestBefore(t, ctx, service, nil, &Config{Name: redact(nameOf(t) + "-denies"), Redis: away, RateLimit: tokens("100")})
-	deniesToo := nestBefore(t, ctx, service, nil, &Config{Name: redact(nameOf(t) + "-denies-too"), Redis: away, CircuitBreaker: failures("1")})
+	unavailable := &RedisConfig{Address: closedPort, OnError: "deny"}
+	limiterDenies := nestBefore(t, ctx, service, nil, named(nameOf(t)+"-limiter-denies", unavailable, tokens("100"), nil))
+	breakerDenies := nestBefore(t, ctx, service, nil, named(nameOf(t)+"-breaker-denies", unavailable, nil, failures("1")))
 	return []refusal{
-		{"an open circuit", open}, {"an empty bucket", limited}, {"deny of a limiter", denies}, {"deny of a breaker", deniesToo},
+		{"an open circuit", open}, {"an empty bucket", limited}, {"deny of a limiter", limiterDenies}, {"deny of a breaker", breakerDenies},
 	}
 }
 
@@ -109,7 +111,7 @@ type refusal struct {
 	handler http.Handler
 }
 
-// past lets requests to /past go past the middlewares inside.
+// bypass sends requests for /past to the upstream directly.
 func bypass(inside http.Handler, up *upstream) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/past" {
@@ -120,116 +122,108 @@ func bypass(inside http.Handler, up *upstream) http.Handler {
 	})
 }
 
-// eachRefusal runs a step for each reason to refuse inside, and for what may be between, with requests to an outer breaker.
-func forEachRefusal(t *testing.T, circuit *CircuitBreakerConfig, betweens []between, step func(name string, up *upstream, ask func(path string) int)) {
-	for _, place := range places(t) {
-		newProcess(t, 0)
+// forEachRefusal runs steps with requests to an outer breaker, for each reason of an inner instance to refuse and for each middleware
+// between the two.
+func forEachRefusal(t *testing.T, circuit *CircuitBreakerConfig, betweens []between, steps func(t *testing.T, up *upstream, ask func(path string) int)) {
+	forEachWriter(t, func(t *testing.T, redis *RedisConfig, get func(handler http.Handler, path string) int) {
 		up := &upstream{}
-		for _, refusal := range refusals(t, place, up) {
+		for _, refusal := range refusals(t, redis, up) {
 			for _, between := range betweens {
-				for _, asking := range writers() {
-					asking := asking
-					name := refusal.name + ", " + between.name + ", " + asking.name + ", " + place.name
+				inside := bypass(between.put(refusal.handler), up)
+				t.Run(refusal.name+", "+between.name, func(t *testing.T) {
 					ctx, cancel := context.WithCancel(context.Background())
-					inside := bypass(between.put(refusal.handler), up)
-					outer := nestBefore(t, ctx, inside, nil, named(t.Name()+name, place, nil, circuit))
-					step(name, up, func(path string) int { return asking.get(outer, path) })
-					cancel()
-				}
+					defer cancel()
+					outer := nestBefore(t, ctx, inside, nil, named(nameOf(t), redis, nil, circuit))
+					steps(t, up, func(path string) int { return get(outer, path) })
+				})
 			}
 		}
-	}
+	})
 }
 
 func TestNesting_innerRefusalIsNotCounted(t *testing.T) {
-	forEachRefusal(t, failures("2"), middlewaresBetween(), func(name string, up *upstream, ask func(path string) int) {
+	forEachRefusal(t, failures("2"), middlewaresBetween(), func(t *testing.T, up *upstream, ask func(path string) int) {
 		before := up.count()
 		for i := 0; i < 5; i++ {
-			require.GreaterOrEqual(t, ask("/"), 429, name)
+			require.GreaterOrEqual(t, ask("/"), 429)
 		}
-		require.Equal(t, before, up.count(), name)
-		require.Equal(t, 200, ask("/past"), "closed: "+name)
+		require.Equal(t, before, up.count())
+		require.Equal(t, 200, ask("/past"), "closed")
 
 		up.will(status(500))
-		require.Equal(t, 500, ask("/past"), name)
-		require.GreaterOrEqual(t, ask("/"), 429, name)
-		require.Equal(t, 500, ask("/past"), name)
+		require.Equal(t, 500, ask("/past"))
+		require.GreaterOrEqual(t, ask("/"), 429)
+		require.Equal(t, 500, ask("/past"))
 		up.will(nil)
-		require.Equal(t, 503, ask("/past"), "the two failures are in a row: "+name)
+		require.Equal(t, 503, ask("/past"), "the two failures are in a row")
 	})
 }
 
 func TestNesting_probeRefusedInsideReturnsItsPlace(t *testing.T) {
-	forEachRefusal(t, shortReset("1"), middlewaresBetween()[1:2], func(name string, up *upstream, ask func(path string) int) {
+	forEachRefusal(t, shortReset("1"), middlewaresBetween()[1:2], func(t *testing.T, up *upstream, ask func(path string) int) {
 		up.will(status(500))
-		require.Equal(t, 500, ask("/past"), name)
+		require.Equal(t, 500, ask("/past"))
 		up.will(nil)
 		time.Sleep(60 * time.Millisecond)
 		before := up.count()
-		require.GreaterOrEqual(t, ask("/"), 429, name)
-		require.Equal(t, before, up.count(), name)
-		require.Equal(t, 200, ask("/past"), "half-open: "+name)
+		require.GreaterOrEqual(t, ask("/"), 429)
+		require.Equal(t, before, up.count())
+		require.Equal(t, 200, ask("/past"), "half-open")
 	})
 }
 
-// A failover has another service answer, where an instance before the first one refuses.
+// A failover asks another service when an instance in front of the first one refuses.
 func TestNesting_successOfAFailoverCounts(t *testing.T) {
-	for _, asking := range writers() {
+	for _, writer := range writers() {
 		ctx, _ := newChain(t)
 		answer := 500
 		other := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(answer) })
 		inner := newMember(t, ctx, other, "inner", nil, failures("1"))
 		outer := newMember(t, ctx, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			heard := httptest.NewRecorder()
-			inner.handler.ServeHTTP(heard, r)
-			if heard.Code < 500 {
-				deliver(w, heard)
+			answer := httptest.NewRecorder()
+			inner.handler.ServeHTTP(answer, r)
+			if answer.Code < 500 {
+				deliver(w, answer)
 				return
 			}
 			other.ServeHTTP(w, r)
 		}), "outer", nil, shortReset("1"))
-		require.Equal(t, 500, asking.get(outer.handler, "/"))
+		require.Equal(t, 500, writer.get(outer.handler, "/"))
 		answer = 200
 		time.Sleep(60 * time.Millisecond)
 		for i := 0; i < 5; i++ {
-			require.Equal(t, 200, asking.get(outer.handler, "/"), asking.name)
+			require.Equal(t, 200, writer.get(outer.handler, "/"), writer.name)
 		}
 		require.Equal(t, 503, get(inner.handler))
 	}
 }
 
 func TestNesting_lastAttemptCounts(t *testing.T) {
-	for _, place := range places(t) {
-		for _, asking := range writers() {
-			asking, place := asking, place
-			t.Run(asking.name+", "+place.name, func(t *testing.T) {
-				newProcess(t, 0)
-				later := func(next http.Handler) http.Handler {
-					first := true
-					return retries(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-						if !first {
-							time.Sleep(80 * time.Millisecond)
-						}
-						first = !first
-						next.ServeHTTP(w, r)
-					}))
+	forEachWriter(t, func(t *testing.T, redis *RedisConfig, get func(handler http.Handler, path string) int) {
+		later := func(next http.Handler) http.Handler {
+			first := true
+			return retries(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if !first {
+					time.Sleep(80 * time.Millisecond)
 				}
-				inner, outer := named(nameOf(t)+"-inner", place, nil, shortReset("1")), named(nameOf(t)+"-outer", place, nil, failures("2"))
-				handler, up := nest(t, later, outer, inner)
-				up.will(status(500))
-				require.Equal(t, 500, asking.get(handler, "/"))
-				require.Equal(t, 2, up.count())
-				require.Equal(t, 500, asking.get(handler, "/"))
-				require.Equal(t, 3, up.count(), "the first attempt was refused")
-				requireAnswer(t, send(handler, "GET", "/"), 503, openBody, 3600)
-			})
+				first = !first
+				next.ServeHTTP(w, r)
+			}))
 		}
-	}
+		inner, outer := named(nameOf(t)+"-inner", redis, nil, shortReset("1")), named(nameOf(t)+"-outer", redis, nil, failures("2"))
+		handler, up := nest(t, later, outer, inner)
+		up.will(status(500))
+		require.Equal(t, 500, get(handler, "/"))
+		require.Equal(t, 2, up.count())
+		require.Equal(t, 500, get(handler, "/"))
+		require.Equal(t, 3, up.count(), "the first attempt was refused")
+		requireAnswer(t, send(handler, "GET", "/"), 503, openBody, 3600)
+	})
 }
 
-// The last attempt goes to an instance that has nothing to do, and so refuses nothing.
+// The last attempt goes to an inner instance of the same name, which lets the request pass.
 func TestNesting_lastAttemptCountsWithinOneName(t *testing.T) {
-	for _, asking := range writers() {
+	for _, writer := range writers() {
 		ctx, _ := newChain(t)
 		refusing := newMember(t, ctx, status(500), "refusing", nil, failures("1"))
 		require.Equal(t, 500, get(refusing.handler))
@@ -239,13 +233,13 @@ func TestNesting_lastAttemptCountsWithinOneName(t *testing.T) {
 			inner.handler.ServeHTTP(w, r)
 		}), "gateway", nil, failures("20"))
 		for i := 0; i < 20; i++ {
-			require.Equal(t, 500, asking.get(outer.handler, "/"), asking.name)
+			require.Equal(t, 500, writer.get(outer.handler, "/"), writer.name)
 		}
-		require.Equal(t, 503, asking.get(outer.handler, "/"), asking.name)
+		require.Equal(t, 503, writer.get(outer.handler, "/"), writer.name)
 	}
 }
 
-// The page of the errors middleware is asked for in the client's name, but is no attempt to answer the client's request.
+// The errors middleware requests its page with the client's context, but that request is no attempt to answer the client's.
 func TestNesting_errorPageIsNotCounted(t *testing.T) {
 	for _, row := range []struct {
 		name    string

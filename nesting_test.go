@@ -4,8 +4,6 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,7 +11,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// nested returns a chain of middlewares, the outermost first, before a new upstream, as Traefik makes it: from the inside.
+// Several instances on the way of one request: it takes one token and counts once.
+
+// nest returns a chain of middlewares, the outermost first, in front of a new upstream. It makes the innermost one first, as Traefik does.
 func nest(t *testing.T, between func(http.Handler) http.Handler, configs ...*Config) (http.Handler, *upstream) {
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
@@ -21,6 +21,7 @@ func nest(t *testing.T, between func(http.Handler) http.Handler, configs ...*Con
 	return nestBefore(t, ctx, http.HandlerFunc(up.ServeHTTP), between, configs...), up
 }
 
+// nestBefore is nest in front of any handler.
 func nestBefore(t *testing.T, ctx context.Context, next http.Handler, between func(http.Handler) http.Handler, configs ...*Config) http.Handler {
 	for n := len(configs) - 1; n >= 0; n-- {
 		next = newHandler(t, ctx, next, configs[n])
@@ -31,24 +32,24 @@ func nestBefore(t *testing.T, ctx context.Context, next http.Handler, between fu
 	return next
 }
 
-// sum tells how many of so many requests got each status.
+// countStatuses sends requests and returns how many answers had each status.
 func countStatuses(handler http.Handler, requests int) map[int]int {
 	counts := map[int]int{}
-	for i := 0; i < requests; i++ {
-		counts[get(handler)]++
+	for _, code := range statuses(handler, requests) {
+		counts[code]++
 	}
 	return counts
 }
 
-// askings are the ways to learn a status: by the writer's method, and by recording the answer.
+// writers are one ResponseWriter for each way to learn a status: by its method, and by a recorder.
 func writers() []writerKind {
 	return []writerKind{
-		{"its writer tells", func(handler http.Handler, path string) int {
+		{"a writer with Status", func(handler http.Handler, path string) int {
 			w := statuswriter.New()
 			handler.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
 			return w.Code
 		}},
-		{"it is watched", func(handler http.Handler, path string) int { return send(handler, "GET", path).Code }},
+		{"a recorder", func(handler http.Handler, path string) int { return send(handler, "GET", path).Code }},
 	}
 }
 
@@ -57,134 +58,110 @@ type writerKind struct {
 	get  func(handler http.Handler, path string) int
 }
 
-// named is a configuration with a name, where the state is.
-func named(name string, place place, limit *RateLimitConfig, circuit *CircuitBreakerConfig) *Config {
-	return &Config{Name: redact(name), Redis: place.redis, RateLimit: limit, CircuitBreaker: circuit}
+// forEachWriter runs a test in each store with each kind of writer.
+func forEachWriter(t *testing.T, test func(t *testing.T, redis *RedisConfig, get func(handler http.Handler, path string) int)) {
+	forEachStore(t, func(t *testing.T, redis *RedisConfig) {
+		for _, writer := range writers() {
+			writer := writer
+			t.Run(writer.name, func(t *testing.T) { test(t, redis, writer.get) })
+		}
+	})
 }
 
+// named is a configuration with a name.
+func named(name string, redis *RedisConfig, limit *RateLimitConfig, circuit *CircuitBreakerConfig) *Config {
+	return &Config{Name: redact(name), Redis: redis, RateLimit: limit, CircuitBreaker: circuit}
+}
+
+// byClient gives each value of X-Client a bucket.
 func byClient(limit *RateLimitConfig) *RateLimitConfig {
 	limit.SourceCriterion = &SourceCriterionConfig{RequestHeaderName: "X-Client"}
 	return limit
 }
 
-// short is a breaker that gives one place to a probe, a moment after it has opened.
+// shortReset is a breaker that lets one probe pass a moment after it has opened.
 func shortReset(threshold string) *CircuitBreakerConfig {
 	return &CircuitBreakerConfig{
 		FailureThreshold: threshold, ResetTimeout: "50ms", HalfOpenSuccessThreshold: "1", HalfOpenMaxProbes: "1",
 	}
 }
 
+// link is one instance of a chain.
+type link struct {
+	suffix  string // of its name
+	limit   *RateLimitConfig
+	circuit *CircuitBreakerConfig
+}
+
 func TestNesting_requestTakesOneToken(t *testing.T) {
-	for _, place := range places(t) {
-		for _, row := range []struct {
-			name    string
-			configs func(name string) []*Config
-			passed  int // of 20
-		}{
-			{"the same twice", func(name string) []*Config {
-				return []*Config{named(name, place, tokens("10"), nil), named(name, place, tokens("10"), nil)}
-			}, 10},
-			{"the same three times", func(name string) []*Config {
-				return []*Config{named(name, place, tokens("10"), nil), named(name, place, tokens("10"), nil), named(name, place, tokens("10"), nil)}
-			}, 10},
-			{"with a breaker", func(name string) []*Config {
-				return []*Config{named(name, place, tokens("10"), failures("5")), named(name, place, tokens("10"), failures("5"))}
-			}, 10},
-			{"another between", func(name string) []*Config {
-				return []*Config{
-					named(name, place, tokens("10"), nil), named(name+"-other", place, tokens("15"), failures("5")),
-					named(name, place, tokens("10"), nil),
-				}
-			}, 10},
-			{"another inside", func(name string) []*Config {
-				return []*Config{
-					named(name, place, tokens("10"), nil), named(name, place, tokens("10"), nil), named(name+"-other", place, tokens("7"), nil),
-				}
-			}, 7},
-			{"the outer one only breaks", func(name string) []*Config {
-				return []*Config{named(name, place, nil, failures("5")), named(name, place, tokens("10"), failures("5"))}
-			}, 10},
-			{"the inner one has buckets of its own", func(name string) []*Config {
-				return []*Config{named(name, place, tokens("10"), nil), named(name, place, byClient(tokens("6")), nil)}
-			}, 6},
-			{"the inner one limits the same buckets otherwise: each takes", func(name string) []*Config {
-				return []*Config{named(name, place, tokens("1000"), nil), named(name, place, tokens("6"), nil)}
-			}, 3},
-			{"two scopes", func(name string) []*Config {
-				return []*Config{named(name, place, tokens("10"), nil), named(name+"-other", place, tokens("6"), nil)}
-			}, 6},
-		} {
+	rows := []struct {
+		name   string
+		chain  []link // the outermost first
+		passed int    // of 20
+	}{
+		{"the same twice", []link{{"", tokens("10"), nil}, {"", tokens("10"), nil}}, 10},
+		{"the same three times", []link{{"", tokens("10"), nil}, {"", tokens("10"), nil}, {"", tokens("10"), nil}}, 10},
+		{"with a breaker", []link{{"", tokens("10"), failures("5")}, {"", tokens("10"), failures("5")}}, 10},
+		{"another name between", []link{{"", tokens("10"), nil}, {"-other", tokens("15"), failures("5")}, {"", tokens("10"), nil}}, 10},
+		{"another name inside", []link{{"", tokens("10"), nil}, {"", tokens("10"), nil}, {"-other", tokens("7"), nil}}, 7},
+		{"the outer one has a breaker only", []link{{"", nil, failures("5")}, {"", tokens("10"), failures("5")}}, 10},
+		{"the inner one has other buckets", []link{{"", tokens("10"), nil}, {"", byClient(tokens("6")), nil}}, 6},
+		{"the inner one has another limit for the same buckets: each takes", []link{{"", tokens("1000"), nil}, {"", tokens("6"), nil}}, 3},
+		{"two names", []link{{"", tokens("10"), nil}, {"-other", tokens("6"), nil}}, 6},
+	}
+	forEachStore(t, func(t *testing.T, redis *RedisConfig) {
+		for _, row := range rows {
 			row := row
-			t.Run(row.name+", "+place.name, func(t *testing.T) {
-				newProcess(t, 0)
-				handler, up := nest(t, nil, row.configs(nameOf(t))...)
+			t.Run(row.name, func(t *testing.T) {
+				var configs []*Config
+				for _, one := range row.chain {
+					configs = append(configs, named(nameOf(t)+one.suffix, redis, one.limit, one.circuit))
+				}
+				handler, up := nest(t, nil, configs...)
 				require.Equal(t, map[int]int{200: row.passed, 429: 20 - row.passed}, countStatuses(handler, 20))
 				require.Equal(t, row.passed, up.count())
 			})
 		}
-	}
+	})
 }
 
 func TestNesting_failureCountsOnce(t *testing.T) {
-	for _, place := range places(t) {
-		for _, asking := range writers() {
-			asking := asking
-			place := place
-			t.Run(asking.name+", "+place.name, func(t *testing.T) {
-				newProcess(t, 0)
-				both := named(nameOf(t), place, tokens("1000"), failures("4"))
-				handler, up := nest(t, nil, both, both)
-				up.will(status(500))
-				for i := 0; i < 4; i++ {
-					require.Equal(t, 500, asking.get(handler, "/"))
-				}
-				require.Equal(t, 503, asking.get(handler, "/"))
-				require.Equal(t, 4, up.count())
-			})
+	forEachWriter(t, func(t *testing.T, redis *RedisConfig, get func(handler http.Handler, path string) int) {
+		both := named(nameOf(t), redis, tokens("1000"), failures("4"))
+		handler, up := nest(t, nil, both, both)
+		up.will(status(500))
+		for i := 0; i < 4; i++ {
+			require.Equal(t, 500, get(handler, "/"))
 		}
-	}
+		require.Equal(t, 503, get(handler, "/"))
+		require.Equal(t, 4, up.count())
+	})
 }
 
 func TestNesting_oneProbeClosesTheCircuit(t *testing.T) {
-	for _, place := range places(t) {
-		for _, asking := range writers() {
-			asking := asking
-			place := place
-			t.Run(asking.name+", "+place.name, func(t *testing.T) {
-				newProcess(t, 0)
-				one := named(nameOf(t), place, nil, shortReset("1"))
-				handler, up := nest(t, nil, one, one)
-				up.will(status(500))
-				require.Equal(t, 500, asking.get(handler, "/"))
-				up.will(nil)
-				require.Eventually(t, func() bool { return asking.get(handler, "/") == 200 }, time.Second, time.Millisecond)
-				for i := 0; i < 20; i++ {
-					require.Equal(t, 200, asking.get(handler, "/"))
-				}
-			})
+	forEachWriter(t, func(t *testing.T, redis *RedisConfig, get func(handler http.Handler, path string) int) {
+		one := named(nameOf(t), redis, nil, shortReset("1"))
+		handler, up := nest(t, nil, one, one)
+		up.will(status(500))
+		require.Equal(t, 500, get(handler, "/"))
+		up.will(nil)
+		require.Eventually(t, func() bool { return get(handler, "/") == 200 }, 5*time.Second, time.Millisecond)
+		for i := 0; i < 20; i++ {
+			require.Equal(t, 200, get(handler, "/"))
 		}
-	}
+	})
 }
 
 func TestNesting_concurrentRequestsTakeOneTokenEach(t *testing.T) {
 	newProcess(t, 0)
-	place := place{"in this process", nil}
-	one := named(t.Name(), place, tokens("450"), failures("5"))
-	handler, up := nest(t, nil, one, named(t.Name()+"-between", place, tokens("100000"), failures("5")), one)
-	passed := int64(0)
-	var done sync.WaitGroup
+	one := named(t.Name(), nil, tokens("450"), failures("5"))
+	handler, up := nest(t, nil, one, named(t.Name()+"-between", nil, tokens("100000"), failures("5")), one)
+	l := &load{counts: map[int]int{}}
 	for i := 0; i < 10; i++ {
-		done.Add(1)
-		go func() {
-			defer done.Done()
-			for j := 0; j < 60; j++ {
-				if get(handler) == 200 {
-					atomic.AddInt64(&passed, 1)
-				}
-			}
-		}()
+		l.done.Add(1)
+		go l.send(handler, 60)
 	}
-	done.Wait()
-	require.Equal(t, int64(450), passed)
+	l.done.Wait()
+	require.Equal(t, map[int]int{200: 450, 429: 150}, l.counts)
 	require.Equal(t, 450, up.count())
 }

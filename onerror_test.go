@@ -1,8 +1,6 @@
 package resilience
 
 import (
-	"net/http/httptest"
-	"strings"
 	"testing"
 	"time"
 
@@ -16,7 +14,7 @@ func TestOnError_whileRedisIsUnavailable(t *testing.T) {
 		onError string
 		config  Config
 		code    int // of the upstream
-		got     []int
+		want    []int
 	}{
 		{"local limits", "local", Config{RateLimit: tokens("2")}, 200, []int{200, 200, 429, 429}},
 		{"local breaks", "local", Config{CircuitBreaker: failures("2")}, 500, []int{500, 500, 503, 503}},
@@ -28,7 +26,7 @@ func TestOnError_whileRedisIsUnavailable(t *testing.T) {
 		{"deny", "deny", Config{RateLimit: tokens("2"), CircuitBreaker: failures("2")}, 200, []int{503, 503, 503}},
 		{"deny, the limiter alone", "deny", Config{RateLimit: tokens("2")}, 200, []int{503, 503, 503}},
 		{"deny, the breaker alone", "deny", Config{CircuitBreaker: failures("2")}, 200, []int{503, 503, 503}},
-		{"deny has no say where nothing is asked", "deny", Config{Health: &HealthConfig{}}, 200, []int{200, 200, 200}},
+		{"deny does not apply where Redis is not asked", "deny", Config{Health: &HealthConfig{}}, 200, []int{200, 200, 200}},
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
@@ -36,73 +34,57 @@ func TestOnError_whileRedisIsUnavailable(t *testing.T) {
 			row.config.Redis = &RedisConfig{Address: closedPort, OnError: row.onError}
 			handler, up := newGateway(t, &row.config)
 			up.will(status(row.code))
-			var got []int
-			for range row.got {
-				got = append(got, get(handler))
-			}
-			require.Equal(t, row.got, got)
+			require.Equal(t, row.want, statuses(handler, len(row.want)))
 		})
 	}
 }
 
+// A key that holds foreign data is an error of this key alone: Redis decides on all other keys.
 func TestOnError_forAKeyWithForeignData(t *testing.T) {
 	server := redistest.Start(t)
+	limiter := Config{RateLimit: tokens("2"), CircuitBreaker: failures("1")}
+	breaks := Config{RateLimit: tokens("3"), CircuitBreaker: failures("2")}
 	for _, row := range []struct {
+		name    string
+		foreign func(t *testing.T) string // the key that holds foreign data
 		onError string
-		got     []int
+		config  Config
+		code    int // of the upstream
+		want    []int
+		others  []int                     // answers to another client
+		intact  func(t *testing.T) string // a key that Redis decides on still
 	}{
-		{"local", []int{200, 200, 429, 429}},
-		{"allow", []int{200, 200, 200, 200}},
-		{"deny", []int{503, 503, 503, 503}},
+		{"a bucket", bucketOf, "local", limiter, 200, []int{200, 200, 429, 429}, []int{200, 200, 429, 429}, bucketOfOther},
+		{"a bucket", bucketOf, "allow", limiter, 200, []int{200, 200, 200, 200}, []int{200, 200, 429, 429}, bucketOfOther},
+		{"a bucket", bucketOf, "deny", limiter, 200, []int{503, 503, 503, 503}, []int{200, 200, 429, 429}, bucketOfOther},
+		{"the circuit", breakerOf, "local", breaks, 500, []int{500, 500, 503, 429}, nil, bucketOf},
+		{"the circuit", breakerOf, "allow", breaks, 500, []int{500, 500, 500, 429}, nil, bucketOf},
+		{"the circuit", breakerOf, "deny", breaks, 500, []int{503, 503, 503, 429}, nil, bucketOf},
 	} {
 		row := row
-		t.Run("a bucket, "+row.onError, func(t *testing.T) {
+		t.Run(row.name+", "+row.onError, func(t *testing.T) {
 			newProcess(t, 0)
-			server.Do("RPUSH", bucketOf(t), "theirs")
-			redis := at(server.Addr())
-			redis.OnError = row.onError
-			handler, _ := newGateway(t, &Config{Redis: redis, RateLimit: tokens("2"), CircuitBreaker: failures("1")})
-			var got, other []int
-			for range row.got {
+			server.Do("RPUSH", row.foreign(t), "theirs")
+			row.config.Redis = at(server.Addr())
+			row.config.Redis.OnError = row.onError
+			handler, up := newGateway(t, &row.config)
+			up.will(status(row.code))
+			var got, others []int
+			for i := range row.want {
 				got = append(got, get(handler))
-				request := httptest.NewRequest("GET", "/", nil)
-				request.RemoteAddr = "192.0.2.2:1234"
-				w := httptest.NewRecorder()
-				handler.ServeHTTP(w, request)
-				other = append(other, w.Code)
+				if i < len(row.others) {
+					others = append(others, getAs(handler, otherClient))
+				}
 			}
-			require.Equal(t, row.got, got)
-			require.Equal(t, []int{200, 200, 429, 429}, other, "whose bucket is one")
-			require.Equal(t, int64(1), server.Int("EXISTS", strings.Replace(bucketOf(t), "192.0.2.1", "192.0.2.2", 1)))
-			require.Equal(t, "list", server.Text("TYPE", bucketOf(t)), "we do not touch what is not ours")
-		})
-	}
-	for _, row := range []struct {
-		onError string
-		got     []int
-	}{
-		{"local", []int{500, 500, 503, 429}},
-		{"allow", []int{500, 500, 500, 429}},
-		{"deny", []int{503, 503, 503, 429}},
-	} {
-		row := row
-		t.Run("the breaker, "+row.onError, func(t *testing.T) {
-			newProcess(t, 0)
-			server.Do("RPUSH", breakerOf(t), "theirs")
-			redis := at(server.Addr())
-			redis.OnError = row.onError
-			handler, up := newGateway(t, &Config{Redis: redis, RateLimit: tokens("3"), CircuitBreaker: failures("2")})
-			up.will(status(500))
-			var got []int
-			for range row.got {
-				got = append(got, get(handler))
-			}
-			require.Equal(t, row.got, got)
-			require.Equal(t, int64(1), server.Int("EXISTS", bucketOf(t)), "the limiter has Redis still")
-			require.Equal(t, "list", server.Text("TYPE", breakerOf(t)), "we do not touch what is not ours")
+			require.Equal(t, row.want, got)
+			require.Equal(t, row.others, others)
+			require.Equal(t, int64(1), server.Int("EXISTS", row.intact(t)))
+			require.Equal(t, "list", server.Text("TYPE", row.foreign(t)), "foreign data is left as it is")
 		})
 	}
 }
+
+func bucketOfOther(t *testing.T) string { return bucketOfClient(t, otherClient) }
 
 func TestRedis_decidesAgainOnceAvailable(t *testing.T) {
 	server := redistest.Start(t)
@@ -112,16 +94,12 @@ func TestRedis_decidesAgainOnceAvailable(t *testing.T) {
 
 	server.Kill()
 	up.will(status(500))
-	var got []int
-	for i := 0; i < 4; i++ {
-		got = append(got, get(handler))
-	}
-	require.Equal(t, []int{500, 500, 503, 503}, got, "this gateway breaks by itself")
+	require.Equal(t, []int{500, 500, 503, 503}, statuses(handler, 4), "the gateway opens its own circuit")
 
 	server.Run()
 	up.will(nil)
-	require.Eventually(t, func() bool { return get(handler) == 200 }, 2*time.Second, 10*time.Millisecond,
-		"Redis, which has heard of no failure, rules")
+	require.Eventually(t, func() bool { return get(handler) == 200 }, 5*time.Second, 10*time.Millisecond,
+		"Redis decides, and knows of no failure")
 	require.Equal(t, int64(1), server.Int("EXISTS", bucketOf(t)))
 	require.Equal(t, "closed", server.Hash(breakerOf(t))["state"])
 	require.Equal(t, "", server.Hash(breakerOf(t))["failures"])

@@ -14,14 +14,14 @@ import (
 
 // ready returns a middleware whose circuit is open, and has been for long enough: its next request is a probe. One probe at
 // a time may pass; one success closes the circuit, and one failure opens it for good.
-func newHalfOpenGateway(t *testing.T, place place) (http.Handler, *upstream) {
-	config := &Config{Redis: place.redis, CircuitBreaker: &CircuitBreakerConfig{
+func newHalfOpenGateway(t *testing.T, redis *RedisConfig) (http.Handler, *upstream) {
+	config := &Config{Redis: redis, CircuitBreaker: &CircuitBreakerConfig{
 		FailureThreshold: "1", ResetTimeout: "1ms", HalfOpenSuccessThreshold: "1"}}
 	opener, broken := newGateway(t, config)
 	broken.will(status(500))
 	require.Equal(t, 500, get(opener))
 	time.Sleep(5 * time.Millisecond)
-	return newGateway(t, &Config{Redis: place.redis, CircuitBreaker: &CircuitBreakerConfig{
+	return newGateway(t, &Config{Redis: redis, CircuitBreaker: &CircuitBreakerConfig{
 		FailureThreshold: "2", ResetTimeout: "1h", HalfOpenSuccessThreshold: "1"}})
 }
 
@@ -59,65 +59,60 @@ func TestProbe_outcomeDecidesTheState(t *testing.T) {
 		{"a client that went away gives its place back", gone, status(502), "half-open"},
 		{"a client that went away before a panic does so too", gone, http.HandlerFunc(nil), "half-open"},
 	}
-	for _, place := range places(t) {
+	forEachStore(t, func(t *testing.T, redis *RedisConfig) {
 		for _, row := range rows {
-			place, row := place, row
-			t.Run(row.name+", "+place.name, func(t *testing.T) {
-				newProcess(t, 0)
-				handler, up := newHalfOpenGateway(t, place)
+			row := row
+			t.Run(row.name, func(t *testing.T) {
+				handler, up := newHalfOpenGateway(t, redis)
 				up.will(row.answer)
 				panicOf(handler, httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil).WithContext(row.ctx))
 				require.Equal(t, row.after, stateOf(handler, up))
 			})
 		}
-	}
+	})
 }
 
 func TestProbe_isDecidedByItsResponseHeaders(t *testing.T) {
-	for _, place := range places(t) {
-		place := place
-		t.Run(place.name, func(t *testing.T) {
-			newProcess(t, 0)
-			handler, up := newHalfOpenGateway(t, place)
-			begun, headers, end := make(chan bool), make(chan bool), make(chan bool)
-			up.will(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				begun <- true
-				<-headers
-				w.WriteHeader(200)
-				begun <- true
-				<-end
-				panic(http.ErrAbortHandler) // what comes after the headers is another matter
-			}))
-			var done sync.WaitGroup
-			done.Add(1)
-			go func() {
-				defer done.Done()
-				panicOf(handler, httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
-			}()
+	forEachStore(t, func(t *testing.T, redis *RedisConfig) {
+		handler, up := newHalfOpenGateway(t, redis)
+		begun, headers, end := make(chan bool), make(chan bool), make(chan bool)
+		up.will(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			begun <- true
+			<-headers
+			w.WriteHeader(200)
+			begun <- true
+			<-end
+			panic(http.ErrAbortHandler) // what comes after the headers is another matter
+		}))
+		var done sync.WaitGroup
+		done.Add(1)
+		go func() {
+			defer done.Done()
+			panicOf(handler, httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
+		}()
 
-			<-begun
-			up.will(nil)
-			before := up.count()
-			requireAnswer(t, send(handler, "GET", "/"), 503, openBody, 1)
-			require.Equal(t, before, up.count(), "there is one place, and it is taken")
+		<-begun
+		up.will(nil)
+		before := up.count()
+		requireAnswer(t, send(handler, "GET", "/"), 503, openBody, 1)
+		require.Equal(t, before, up.count(), "there is one place, and it is taken")
 
-			headers <- true
-			<-begun
-			if place.redis != nil {
-				time.Sleep(60 * time.Millisecond) // for so long it is remembered that there was no place
-			}
-			require.Equal(t, 200, get(handler), "the answer is under way still")
-			end <- true
-			done.Wait()
-			require.Equal(t, "closed", stateOf(handler, up))
-		})
-	}
+		headers <- true
+		<-begun
+		if redis != nil {
+			time.Sleep(60 * time.Millisecond) // for so long it is remembered that there was no place
+		}
+		require.Equal(t, 200, get(handler), "the answer is under way still")
+		end <- true
+		done.Wait()
+		require.Equal(t, "closed", stateOf(handler, up))
+	})
 }
 
 func TestProbe_returnsItsPlaceWhenTheClientDisconnects(t *testing.T) {
 	server := redistest.Start(t)
 	newProcess(t, 0)
-	handler, up := newHalfOpenGateway(t, place{redis: at(server.Addr())})
+	handler, up := newHalfOpenGateway(t, at(server.Addr()))
 	up.will(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		<-r.Context().Done()
 		w.WriteHeader(499)

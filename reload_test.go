@@ -12,14 +12,17 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// What this process knows outlives a reload, though Redis is away, or there is none.
+// A process keeps its state across a reload, whether Redis is unavailable or not configured.
 func TestRegistry_keepsStateAcrossReload(t *testing.T) {
-	for _, place := range []place{{"without Redis", nil}, {"while Redis is away", at(closedPort)}} {
-		place := place
-		t.Run(place.name, func(t *testing.T) {
+	for _, row := range []struct {
+		name  string
+		redis *RedisConfig
+	}{{"without Redis", nil}, {"while Redis is unavailable", at(closedPort)}} {
+		row := row
+		t.Run(row.name, func(t *testing.T) {
 			newProcess(t, time.Hour)
-			limits := &Config{Name: "limits", Redis: place.redis, RateLimit: tokens("2")}
-			breaks := &Config{Name: "breaks", Redis: place.redis, CircuitBreaker: failures("2")}
+			limits := &Config{Name: "limits", Redis: row.redis, RateLimit: tokens("2")}
+			breaks := &Config{Name: "breaks", Redis: row.redis, CircuitBreaker: failures("2")}
 			up := &upstream{}
 			ctx, reload := context.WithCancel(context.Background())
 			limiter, breaker := newHandler(t, ctx, up, limits), newHandler(t, ctx, up, breaks)
@@ -30,7 +33,7 @@ func TestRegistry_keepsStateAcrossReload(t *testing.T) {
 			require.Equal(t, 500, get(breaker))
 
 			reload()
-			require.Equal(t, 429, get(limiter), "the old ones go on until the new ones are there")
+			require.Equal(t, 429, get(limiter), "the previous handlers answer until the new ones are there")
 			require.Equal(t, 500, get(breaker))
 			limiter, _ = newGateway(t, limits)
 			breaker, _ = newGateway(t, breaks)
@@ -129,28 +132,25 @@ func (s *router) set(handler http.Handler) {
 }
 
 func TestRegistry_reloadsUnderLoadMintNoTokens(t *testing.T) {
-	for _, place := range places(t) {
-		place := place
-		t.Run(place.name, func(t *testing.T) {
-			newProcess(t, time.Hour)
-			config := &Config{Redis: place.redis, RateLimit: tokens("90"), CircuitBreaker: failures("5")}
-			ctx, end := context.WithCancel(context.Background())
-			up := &upstream{}
-			router := &router{handler: newHandler(t, ctx, up, config)}
-			h := &load{counts: map[int]int{}}
-			for i := 0; i < 10; i++ {
-				h.done.Add(1)
-				go h.send(router, 40)
-			}
-			for i := 0; i < 30; i++ {
-				end()
-				ctx, end = context.WithCancel(context.Background())
-				router.set(newHandler(t, ctx, up, config))
-				time.Sleep(time.Millisecond)
-			}
-			h.done.Wait()
+	forEachStore(t, func(t *testing.T, redis *RedisConfig) {
+		newProcess(t, time.Hour)
+		config := &Config{Redis: redis, RateLimit: tokens("90"), CircuitBreaker: failures("5")}
+		ctx, end := context.WithCancel(context.Background())
+		up := &upstream{}
+		router := &router{handler: newHandler(t, ctx, up, config)}
+		h := &load{counts: map[int]int{}}
+		for i := 0; i < 10; i++ {
+			h.done.Add(1)
+			go h.send(router, 40)
+		}
+		for i := 0; i < 30; i++ {
 			end()
-			require.Equal(t, map[int]int{200: 90, 429: 310}, h.counts)
-		})
-	}
+			ctx, end = context.WithCancel(context.Background())
+			router.set(newHandler(t, ctx, up, config))
+			time.Sleep(time.Millisecond)
+		}
+		h.done.Wait()
+		end()
+		require.Equal(t, map[int]int{200: 90, 429: 310}, h.counts)
+	})
 }

@@ -15,35 +15,31 @@ import (
 )
 
 func TestServeHTTP_forwardsRequestAndAnswerUnchanged(t *testing.T) {
-	for _, place := range places(t) {
-		place := place
-		t.Run(place.name, func(t *testing.T) {
-			newProcess(t, 0)
-			handler, up := newGateway(t, &Config{Redis: place.redis, RateLimit: tokens("5"), CircuitBreaker: failures("5")})
-			up.will(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				body, _ := io.ReadAll(r.Body)
-				w.Header().Set("X-Method", r.Method)
-				w.Header().Set("X-Query", r.URL.RawQuery)
-				w.WriteHeader(418)
-				w.Write(body)
-			}))
-			w := httptest.NewRecorder()
-			handler.ServeHTTP(w, httptest.NewRequest("PUT", "/pot?a=b", strings.NewReader("tea")))
+	forEachStore(t, func(t *testing.T, redis *RedisConfig) {
+		handler, up := newGateway(t, &Config{Redis: redis, RateLimit: tokens("5"), CircuitBreaker: failures("5")})
+		up.will(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			w.Header().Set("X-Method", r.Method)
+			w.Header().Set("X-Query", r.URL.RawQuery)
+			w.WriteHeader(418)
+			w.Write(body)
+		}))
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, httptest.NewRequest("PUT", "/pot?a=b", strings.NewReader("tea")))
 
-			require.Equal(t, 418, w.Code)
-			require.Equal(t, http.Header{"X-Method": {"PUT"}, "X-Query": {"a=b"}}, w.Result().Header, "and none of ours")
-			require.Equal(t, "tea", w.Body.String())
-		})
-	}
+		require.Equal(t, 418, w.Code)
+		require.Equal(t, http.Header{"X-Method": {"PUT"}, "X-Query": {"a=b"}}, w.Result().Header, "and none of ours")
+		require.Equal(t, "tea", w.Body.String())
+	})
 }
 
 func TestServeHTTP_omittedPartsDoNothing(t *testing.T) {
-	for _, place := range places(t) {
+	forEachStore(t, func(t *testing.T, redis *RedisConfig) {
 		for _, row := range []struct {
 			name   string
 			config Config
 			sent   []int // statuses of the upstream
-			got    []int
+			want   []int
 		}{
 			{"no part", Config{},
 				[]int{200, 500, 500, 500, 500, 200}, []int{200, 500, 500, 500, 500, 200}},
@@ -58,10 +54,9 @@ func TestServeHTTP_omittedPartsDoNothing(t *testing.T) {
 			{"all parts, the other way", Config{RateLimit: tokens("2"), CircuitBreaker: failures("2"), Health: &HealthConfig{}},
 				[]int{200, 500, 500, 500}, []int{200, 500, 429, 429}},
 		} {
-			config, sent, want := row.config, row.sent, row.got
-			config.Redis = place.redis
-			t.Run(row.name+", "+place.name, func(t *testing.T) {
-				newProcess(t, 0)
+			config, sent, want := row.config, row.sent, row.want
+			config.Redis = redis
+			t.Run(row.name, func(t *testing.T) {
 				handler, up := newGateway(t, &config)
 				var got []int
 				for _, code := range sent {
@@ -71,7 +66,7 @@ func TestServeHTTP_omittedPartsDoNothing(t *testing.T) {
 				require.Equal(t, want, got)
 			})
 		}
-	}
+	})
 }
 
 func TestHealth_answersGetAndHeadOfItsPathOnly(t *testing.T) {
@@ -107,7 +102,7 @@ func TestHealth_answersGetAndHeadOfItsPathOnly(t *testing.T) {
 }
 
 func TestHealth_answersBesideTheFastPath(t *testing.T) {
-	for _, place := range places(t) {
+	forEachStore(t, func(t *testing.T, redis *RedisConfig) {
 		for _, row := range []struct {
 			name   string
 			config Config
@@ -117,10 +112,9 @@ func TestHealth_answersBesideTheFastPath(t *testing.T) {
 			{"with both", Config{RateLimit: tokens("100000"), CircuitBreaker: failures("5")}},
 		} {
 			config := row.config
-			config.Redis = place.redis
+			config.Redis = redis
 			config.Health = &HealthConfig{}
-			t.Run(row.name+", "+place.name, func(t *testing.T) {
-				newProcess(t, 0)
+			t.Run(row.name, func(t *testing.T) {
 				handler, up := newGateway(t, &config)
 				for i := 0; i < 50; i++ {
 					require.Equal(t, 200, get(handler))
@@ -129,7 +123,7 @@ func TestHealth_answersBesideTheFastPath(t *testing.T) {
 				require.Equal(t, 50, up.count())
 			})
 		}
-	}
+	})
 }
 
 // Who finds the view too old to be used as it is passes as others do, for it is renewed beside it, or on its way: its writer is left whole.

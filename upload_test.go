@@ -10,7 +10,6 @@ import (
 	"testing/iotest"
 	"time"
 
-	"github.com/resilient-gateway/resilience/internal/redistest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -30,8 +29,8 @@ func TestReadAhead_readsSmallBodiesOfKnownLength(t *testing.T) {
 		{name: "the longest", body: strings.NewReader(strings.Repeat("x", 4096)), length: 4096, whole: true, got: strings.Repeat("x", 4096)},
 		{name: "longer", body: strings.NewReader(strings.Repeat("x", 4097)), length: 4097, got: strings.Repeat("x", 4097)},
 		{name: "of unknown length", body: strings.NewReader("hello"), length: -1, got: "hello"},
-		{name: "that waits for our word", body: strings.NewReader("hello"), length: 5, expect: "100-continue", got: "hello"},
-		{name: "a GET that has none, as it turns out", method: "GET", body: strings.NewReader(""), length: -1, whole: true},
+		{name: "that waits for 100 Continue", body: strings.NewReader("hello"), length: 5, expect: "100-continue", got: "hello"},
+		{name: "a GET that turns out to have none", method: "GET", body: strings.NewReader(""), length: -1, whole: true},
 		{name: "a GET that has one", method: "GET", body: strings.NewReader("hello"), length: -1, got: "hello"},
 		{name: "broken off", body: broken, length: 5, got: "some", err: io.ErrUnexpectedEOF},
 	} {
@@ -54,7 +53,7 @@ func TestReadAhead_readsSmallBodiesOfKnownLength(t *testing.T) {
 	}
 }
 
-// slowly is a body that is sent when the test says so.
+// pacedBody is a body whose pieces the test sends.
 type pacedBody struct {
 	sent chan string // closed: the end
 }
@@ -67,27 +66,27 @@ func (s *pacedBody) Read(p []byte) (int, error) {
 	return copy(p, piece), nil
 }
 
-// A probe with a body is lost only where the service has had all of it for longer than probeTimeout.
+// The time of a probe with a body starts when the service has all of the body.
 func TestProbe_timeoutStartsAtTheEndOfTheBody(t *testing.T) {
-	for _, row := range []struct {
+	rows := []struct {
 		name         string
-		body, answer time.Duration // they take so long
-		late         bool          // another has the place meanwhile
+		body, answer time.Duration // how long each takes
+		takenOver    bool          // another probe has the place meanwhile
 		code         int
 		after        string
 	}{
-		{"a body that is slow", 700 * time.Millisecond, 0, false, 200, "closed"},
-		{"and a failure", 700 * time.Millisecond, 0, false, 500, "open"},
-		{"one that is not, and a slow answer", 200 * time.Millisecond, 450 * time.Millisecond, false, 200, "closed"},
+		{"a slow body, then a success", 700 * time.Millisecond, 0, false, 200, "closed"},
+		{"a slow body, then a failure", 700 * time.Millisecond, 0, false, 500, "open"},
+		{"a prompt body, then a slow answer", 200 * time.Millisecond, 450 * time.Millisecond, false, 200, "closed"},
 		{"no answer in time", 200 * time.Millisecond, 700 * time.Millisecond, false, 200, "open"},
 		{"neither in time", 700 * time.Millisecond, 700 * time.Millisecond, false, 200, "open"},
-		{"a place that another has taken over", 300 * time.Millisecond, 0, true, 500, "closed"},
-	} {
-		for _, place := range []place{{"in this process", nil}, {"in Redis", at(redistest.Start(t).Addr())}} {
-			row, place := row, place
-			t.Run(row.name+", "+place.name, func(t *testing.T) {
-				newProcess(t, 0)
-				handler, up := newGateway(t, &Config{Redis: place.redis, CircuitBreaker: &CircuitBreakerConfig{
+		{"another probe takes the place over", 300 * time.Millisecond, 0, true, 500, "closed"},
+	}
+	forEachStore(t, func(t *testing.T, redis *RedisConfig) {
+		for _, row := range rows {
+			row := row
+			t.Run(row.name, func(t *testing.T) {
+				handler, up := newGateway(t, &Config{Redis: redis, CircuitBreaker: &CircuitBreakerConfig{
 					FailureThreshold: "1", ResetTimeout: "600ms", HalfOpenSuccessThreshold: "1", HalfOpenMaxProbes: "1", ProbeTimeout: "500ms",
 				}})
 				up.will(status(500))
@@ -109,7 +108,7 @@ func TestProbe_timeoutStartsAtTheEndOfTheBody(t *testing.T) {
 				}()
 				body.sent <- "some"
 				time.Sleep(row.body)
-				if row.late {
+				if row.takenOver {
 					up.will(nil)
 					require.Equal(t, 200, get(handler))
 				}
@@ -127,24 +126,22 @@ func TestProbe_timeoutStartsAtTheEndOfTheBody(t *testing.T) {
 				}
 			})
 		}
-	}
+	})
 }
 
-// A body that has been read before a place is asked for makes no upload of its request, whichever way that goes.
+// A body that has been read ahead does not make its request an upload: both probes pass at once.
 func TestProbe_bodyReadAheadIsNoUpload(t *testing.T) {
-	for _, place := range []place{{"in this process", nil}, {"in Redis", at(redistest.Start(t).Addr())}} {
-		for _, limit := range []*RateLimitConfig{nil, tokens("1000")} {
-			name := place.name + ", without a limiter"
-			if limit != nil {
-				name = place.name + ", with a limiter"
-			}
-			place, limit := place, limit
-			t.Run(name, func(t *testing.T) {
-				newProcess(t, 0)
-				handler, up := newGateway(t, &Config{Redis: place.redis, RateLimit: limit, CircuitBreaker: &CircuitBreakerConfig{
+	forEachStore(t, func(t *testing.T, redis *RedisConfig) {
+		for _, row := range []struct {
+			name  string
+			limit *RateLimitConfig
+		}{{"without a limiter", nil}, {"with a limiter", tokens("1000")}} {
+			row := row
+			t.Run(row.name, func(t *testing.T) {
+				handler, up := newGateway(t, &Config{Redis: redis, RateLimit: row.limit, CircuitBreaker: &CircuitBreakerConfig{
 					FailureThreshold: "1", ResetTimeout: "50ms", HalfOpenSuccessThreshold: "2", HalfOpenMaxProbes: "2",
 				}})
-				for i := 0; i < 5; i++ { // there is a lease
+				for i := 0; i < 5; i++ { // now there is a lease
 					require.Equal(t, 200, get(handler))
 				}
 				up.will(status(500))
@@ -167,5 +164,5 @@ func TestProbe_bodyReadAheadIsNoUpload(t *testing.T) {
 				require.Equal(t, 200, <-codes)
 			})
 		}
-	}
+	})
 }
