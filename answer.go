@@ -4,7 +4,6 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
-	"time"
 
 	"github.com/resilient-gateway/resilience/identity"
 	"github.com/resilient-gateway/resilience/internal/store"
@@ -19,6 +18,12 @@ const (
 	unavailableBody = `{"error":"Service temporarily unavailable, please try again later."}`
 )
 
+// The statuses of refusals.
+const (
+	limitedStatus = http.StatusTooManyRequests
+	openStatus    = http.StatusServiceUnavailable
+)
+
 // ownAnswer is one of our own, made ready: a refusal must cost little.
 type ownAnswer struct {
 	status int
@@ -28,8 +33,8 @@ type ownAnswer struct {
 
 var (
 	healthy     = newAnswer(http.StatusOK, healthyBody)
-	tooMany     = newAnswer(http.StatusTooManyRequests, limitedBody)
-	circuitOpen = newAnswer(http.StatusServiceUnavailable, openBody)
+	tooMany     = newAnswer(limitedStatus, limitedBody)
+	circuitOpen = newAnswer(openStatus, openBody)
 	unavailable = newAnswer(http.StatusServiceUnavailable, unavailableBody)
 
 	// Of the two that many requests get, side by side: interpreted, a field costs.
@@ -72,14 +77,42 @@ func closeAfter(header http.Header, r *http.Request) {
 
 func answerHealthy(w http.ResponseWriter, r *http.Request) { healthy.write(w, r, nil) }
 
-// answerUnavailable is the answer of onError: deny.
-func answerUnavailable(w http.ResponseWriter, r *http.Request) { unavailable.write(w, r, oneSecond) }
+// The ways to refuse a request on the slow path. None of them forwards it, and none returns to a step.
 
 // refuseLimited refuses a request of a client whose bucket holds a token again in retryAfter microseconds.
-func (m *Middleware) refuseLimited(w http.ResponseWriter, r *http.Request, retryAfter, now int64) {
-	tooMany.write(w, r, seconds(retryAfter))
-	key := m.bucketKeyOf(r)
-	m.logRefusal("rate limit exceeded", key, 0, now)
+func refuseLimited(m *Middleware, s *slowRequest, retryAfter int64) {
+	beforeRefusal(m, s)
+	tooMany.write(s.w, s.r, seconds(retryAfter))
+	m.logRefusal("rate limit exceeded", m.bucketKeyOf(s.r), 0, s.now)
+}
+
+// refuseUnavailable refuses a request because onError is deny.
+func refuseUnavailable(m *Middleware, s *slowRequest) {
+	beforeRefusal(m, s)
+	unavailable.write(s.w, s.r, oneSecond)
+}
+
+// beforeRefusal gives the place back that was asked for, and has the view refreshed: a refused request may have asked Redis nothing, and
+// so may all that follow.
+func beforeRefusal(m *Middleware, s *slowRequest) {
+	if m.policy == nil {
+		return
+	}
+	if s.asked != nil {
+		m.breaker.CancelUnclaimed(s.asked)
+	}
+	m.breaker.RefreshIfStale(s.now, m.policy)
+}
+
+// refuseOpen refuses a request because the circuit is open for another retryAfter microseconds. The next ones are refused with the same
+// words, by a handler that does nothing else.
+func refuseOpen(m *Middleware, s *slowRequest, retryAfter int64) {
+	m.breaker.RecheckOpen(s.now, m.policy)
+	circuitOpen.write(s.w, s.r, seconds(retryAfter))
+	m.noteOpen(s.now)
+	if !m.debug {
+		m.switchToOpen(s.now)
+	}
 }
 
 // waits are values of Retry-After made ready, by the seconds.
@@ -124,8 +157,8 @@ func (m *Middleware) noteOpen(now int64) {
 	}
 }
 
-// noteEmpty logs a refusal that its entry calls for. The limiter's lock is held, and given back meanwhile.
-func noteEmpty(m *Middleware, r *http.Request, e *ratelimit.Grant, now int64) {
+// noteEmptyLocked logs a refusal from memory when that is due. It releases the lock meanwhile.
+func noteEmptyLocked(m *Middleware, r *http.Request, e *ratelimit.Grant, now int64) {
 	before := int(e.Refused - 1)
 	e.Refused = 0
 	if !m.debug {
@@ -150,7 +183,7 @@ func (m *Middleware) writeRefusal(reason, key string, before int, due bool) {
 
 // logFailure logs the first failure of the upstream in a second.
 func (m *Middleware) logFailure(status int) {
-	if before, due := m.failures.due("", sinceStart(time.Now())); due {
+	if before, due := m.failures.due("", m.now()); due {
 		m.log.Warn("upstream failed", "status", strconv.Itoa(status), "failedBefore", strconv.Itoa(before))
 	}
 }
@@ -160,7 +193,7 @@ func (m *Middleware) logTrouble(err error) {
 	if errors.Is(err, store.ErrUnavailable) {
 		return
 	}
-	if before, due := m.troubles.due(err.Error(), sinceStart(time.Now())); due {
+	if before, due := m.troubles.due(err.Error(), m.now()); due {
 		m.log.Warn("redis did not answer as it should", "reason", err.Error(), "before", strconv.Itoa(before))
 	}
 }

@@ -104,15 +104,15 @@ func (m *Middleware) setChecks(on bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.checks = on
-	m.check(on)
+	m.setFastChecks(on)
 	if on && switchEnabled && m.current != nil {
 		*m.current = m.fast
 	}
 }
 
-// checked answers a request that may come through other instances. The lock is held, and given back. Where the way is known, only each
+// checkedLocked answers a request that may come through other instances. The lock is released. Where the way is known, only each
 // first, second, fourth, eighth request and so on is looked at anew.
-func checked(m *Middleware, w http.ResponseWriter, r *http.Request) {
+func checkedLocked(m *Middleware, w http.ResponseWriter, r *http.Request) {
 	k := &m.instance.known
 	k.checked++
 	usual := k.checked&(k.checked-1) != 0

@@ -257,7 +257,7 @@ func TestNesting_errorPageIsNotCounted(t *testing.T) {
 		for i := 0; i < 3; i++ { // the first page passes, the others are refused
 			require.GreaterOrEqual(t, get(outer.handler), 500, row.name)
 		}
-		_, refuses := outer.breaker.MustRefuse(false, sinceStart(time.Now()))
+		_, refuses := outer.breaker.MustRefuse(false, outer.now())
 		require.Equal(t, row.counts, refuses, row.name)
 	}
 }

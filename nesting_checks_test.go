@@ -145,7 +145,7 @@ func TestNesting_openCircuitChecksAgainToo(t *testing.T) {
 	for i := 0; i < 10; i++ {
 		require.Equal(t, 503, get(outer.handler))
 	}
-	retryAfter, refuses := outer.breaker.MustRefuse(false, sinceStart(time.Now()))
+	retryAfter, refuses := outer.breaker.MustRefuse(false, outer.now())
 	require.False(t, refuses, retryAfter)
 }
 

@@ -127,6 +127,7 @@ func TestExchange_outcome(t *testing.T) {
 			if x.came.IsZero() {
 				x.came = time.Now()
 			}
+			x.now = time.Now()
 			require.Equal(t, row.want, x.outcome())
 			require.Equal(t, row.doubts, x.doubtful)
 		})
@@ -217,7 +218,7 @@ func TestWatchClosely_afterAnUnclearOutcome(t *testing.T) {
 		own, closely := statusSourceFor(m, reflect.TypeOf(statuswriter.New()), now)
 		return own == m.source, closely
 	}
-	now := sinceStart(time.Now())
+	now := m.now()
 	known, closely := source(now)
 	require.True(t, known)
 	require.False(t, closely)

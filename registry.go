@@ -29,9 +29,9 @@ var (
 	processRegistry = newRegistry(grace)
 )
 
-// sinceStart returns microseconds, on a clock that only goes forward.
-func sinceStart(t time.Time) int64 {
-	return t.Sub(start).Microseconds()
+// timeOf returns the time that a number of microseconds since start stands for.
+func timeOf(now int64) time.Time {
+	return start.Add(time.Duration(now) * time.Microsecond)
 }
 
 // scope is what all middlewares of one name on one Redis share in this process.
@@ -41,6 +41,8 @@ type engines struct {
 	breaker  *breaker.Breaker
 	log      *logging.Logger
 	debug    bool
+	since    func(time.Time) time.Duration // time.Since, or a test's
+	now      func() int64                  // microseconds since start, by it
 	refusals *sampler
 	openNote *atomic.Int64 // when a refusal by an open circuit is to be logged again
 	failures *sampler
@@ -79,6 +81,7 @@ type storeEntry struct {
 // registry holds the scopes and the stores in use.
 type registry struct {
 	grace time.Duration
+	since func(time.Time) time.Duration // the clock of all engines
 
 	mu      sync.Mutex // guards what follows
 	engines map[string]*engines
@@ -88,7 +91,7 @@ type registry struct {
 }
 
 func newRegistry(grace time.Duration) *registry {
-	return &registry{grace: grace, engines: map[string]*engines{}, stores: map[string]*storeEntry{}}
+	return &registry{grace: grace, since: time.Since, engines: map[string]*engines{}, stores: map[string]*storeEntry{}}
 }
 
 // join returns the scope of the settings, making it where there is none. It is left when ctx is done and the grace over.
@@ -174,8 +177,10 @@ func (g *registry) newEngines(s *settings) *engines {
 		loggedWarnings: map[string]bool{},
 	}
 	prefix := s.redis.KeyPrefix + ":{" + s.name + "}:"
-	since, begun := time.Since, start // captured: see lean.go
+	since, begun := g.since, start // captured (R3)
 	clock := func() int64 { return int64(since(begun)) / 1000 }
+	one.since = since
+	one.now = clock
 	lock := &sync.Mutex{} // of both, so that a request takes one
 	limiter := ratelimit.Settings{Mu: lock, Prefix: prefix + "bucket:", Safe: identity.Harmless, Name: identity.Name, Now: clock}
 	keeper := breaker.Settings{

@@ -81,7 +81,9 @@ func (p *tracked) exchange() *exchange {
 
 // tell tells the breaker what became of a request that passed at the time at.
 func (m *Middleware) reportOutcome(x *exchange, at int64) {
-	m.breaker.Done(m.breaker.PermitAt(at), m.judge(x), m.policy, m.redis.Timeout)
+	x.permit = m.breaker.PermitAt(at)
+	x.budget = m.redis.Timeout
+	report(m, x)
 }
 
 // pass has the next handler answer a request that passes at the time now, whatever its writer is.
@@ -196,6 +198,5 @@ func reportRecorded(p *recorded) {
 
 // tellHung tells the breaker of a request whose response headers have not come within the hangTimeout.
 func (m *Middleware) tellHung(permit breaker.Permit) {
-	m.logFailure(0)
-	m.breaker.Done(permit, breaker.Failure, m.policy, m.redis.Timeout)
+	report(m, &exchange{hung: true, permit: permit, budget: m.redis.Timeout})
 }
