@@ -3,7 +3,6 @@ package resilience
 import (
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,19 +15,19 @@ func TestBudget_boundsEachRequestByTheTimeout(t *testing.T) {
 		timeout = 300 * time.Millisecond
 		slack   = 150 * time.Millisecond
 	)
-	atOnce := func(handler http.Handler, up *upstream, server *redistest.Server) {
+	fromTheStart := func(handler http.Handler, up *upstream, server *redistest.Server) {
 		server.Pause()
 	}
 	afterAnother := func(handler http.Handler, up *upstream, server *redistest.Server) {
 		get(handler)
-		time.Sleep(110 * time.Millisecond) // what the breaker knows is too old by then
+		advance(110 * time.Millisecond) // the view is too old
 		server.Pause()
 	}
-	inTheAnswer := func(before, code int) func(handler http.Handler, up *upstream, server *redistest.Server) {
+	duringTheAnswer := func(before, code int) func(handler http.Handler, up *upstream, server *redistest.Server) {
 		return func(handler http.Handler, up *upstream, server *redistest.Server) {
 			up.will(status(before))
 			get(handler)
-			time.Sleep(5 * time.Millisecond) // a circuit that this has opened takes a probe by then
+			elapse(t, at(server.Addr()), time.Hour) // a circuit that this has opened lets a probe pass
 			up.will(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				server.Pause()
 				w.WriteHeader(code)
@@ -42,15 +41,14 @@ func TestBudget_boundsEachRequestByTheTimeout(t *testing.T) {
 		before  func(handler http.Handler, up *upstream, server *redistest.Server)
 		code    int
 	}{
-		{"a limiter's first request", Config{RateLimit: tokens("90")}, "local", atOnce, 200},
-		{"a breaker's first request", Config{CircuitBreaker: failures("5")}, "local", atOnce, 200},
-		{"the first request of both", Config{RateLimit: tokens("90"), CircuitBreaker: failures("5")}, "local", atOnce, 200},
-		{"one more of both", Config{RateLimit: tokens("90"), CircuitBreaker: failures("5")}, "local", afterAnother, 200},
-		{"one that passes", Config{RateLimit: tokens("90"), CircuitBreaker: failures("5")}, "allow", afterAnother, 200},
-		{"one that is denied", Config{RateLimit: tokens("90"), CircuitBreaker: failures("5")}, "deny", afterAnother, 503},
-		{"a failure to be told of", Config{RateLimit: tokens("90"), CircuitBreaker: failures("5")}, "local", inTheAnswer(200, 500), 500},
-		{"a probe's verdict to be told of", Config{CircuitBreaker: &CircuitBreakerConfig{FailureThreshold: "1", ResetTimeout: "1ms"}},
-			"local", inTheAnswer(500, 204), 204},
+		{"a limiter's first request", Config{RateLimit: tokens("90")}, "local", fromTheStart, 200},
+		{"a breaker's first request", Config{CircuitBreaker: failures("5")}, "local", fromTheStart, 200},
+		{"the first request of both", Config{RateLimit: tokens("90"), CircuitBreaker: failures("5")}, "local", fromTheStart, 200},
+		{"a later request of both", Config{RateLimit: tokens("90"), CircuitBreaker: failures("5")}, "local", afterAnother, 200},
+		{"a later request that passes", Config{RateLimit: tokens("90"), CircuitBreaker: failures("5")}, "allow", afterAnother, 200},
+		{"a later request that is denied", Config{RateLimit: tokens("90"), CircuitBreaker: failures("5")}, "deny", afterAnother, 503},
+		{"a report of a failure", Config{RateLimit: tokens("90"), CircuitBreaker: failures("5")}, "local", duringTheAnswer(200, 500), 500},
+		{"a report of a probe", Config{CircuitBreaker: failures("1")}, "local", duringTheAnswer(500, 204), 204},
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
@@ -69,7 +67,7 @@ func TestBudget_boundsEachRequestByTheTimeout(t *testing.T) {
 			require.GreaterOrEqual(t, took, timeout/2, "Redis was asked")
 			require.Less(t, took, timeout+slack+late())
 
-			// A call that left late says nothing about Redis until it has had the whole timeout: meanwhile one more may ask.
+			// Redis counts as unavailable only when a call has waited for the whole timeout: until then one more request may ask.
 			begun = time.Now()
 			get(handler)
 			require.Less(t, time.Since(begun), timeout+slack+late())
@@ -77,7 +75,7 @@ func TestBudget_boundsEachRequestByTheTimeout(t *testing.T) {
 			for i := 0; i < 10; i++ {
 				get(handler)
 			}
-			require.Less(t, time.Since(begun), timeout+late(), "the others do not wait at all")
+			require.Less(t, time.Since(begun), timeout+late(), "the other requests do not wait")
 		})
 	}
 }
@@ -99,7 +97,10 @@ func TestBudget_boundsEachConcurrentRequest(t *testing.T) {
 	var mu sync.Mutex
 	longest := time.Duration(0)
 	var done sync.WaitGroup
+	pace := time.NewTicker(time.Millisecond)
+	defer pace.Stop()
 	for i := 0; i < 30; i++ {
+		<-pace.C
 		done.Add(1)
 		go func() {
 			defer done.Done()
@@ -112,7 +113,6 @@ func TestBudget_boundsEachConcurrentRequest(t *testing.T) {
 				longest = took
 			}
 		}()
-		time.Sleep(time.Millisecond)
 	}
 	done.Wait()
 	require.Equal(t, 31, up.count())
@@ -138,24 +138,21 @@ func TestBudget_isSharedByAllCallsOfARequest(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			newProcess(t, 0)
 			late := redistest.Late(t)
-			slow := newRelay(t, redistest.Start(t))
-			handler, up := newGateway(t, &Config{
-				Redis:          &RedisConfig{Address: slow.addr, Timeout: timeout.String()},
-				RateLimit:      tokens("90"),
-				CircuitBreaker: &CircuitBreakerConfig{FailureThreshold: "1", ResetTimeout: "1ms"},
-			})
+			relay := redistest.NewRelay(t, redistest.Start(t))
+			redis := &RedisConfig{Address: relay.Addr(), Timeout: timeout.String()}
+			handler, up := newGateway(t, &Config{Redis: redis, RateLimit: tokens("90"), CircuitBreaker: failures("1")})
 			up.will(status(row.before))
 			require.Equal(t, row.before, get(handler))
-			time.Sleep(5 * time.Millisecond) // an open circuit takes a probe by then
+			elapse(t, redis, time.Hour) // an open circuit lets a probe pass
 			up.will(status(row.code))
-			atomic.StoreInt64(&slow.delay, int64(delay))
+			relay.Delay(delay)
 
 			begun := time.Now()
 			code := get(handler)
 			took := time.Since(begun)
 			require.Equal(t, row.code, code)
-			require.GreaterOrEqual(t, took, delay, "the token")
-			require.Less(t, took, timeout+slack+late(), "and the other within what was left")
+			require.GreaterOrEqual(t, took, delay, "the call for a token")
+			require.Less(t, took, timeout+slack+late(), "the other call has what is left")
 		})
 	}
 }

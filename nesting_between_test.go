@@ -124,7 +124,8 @@ func bypass(inside http.Handler, up *upstream) http.Handler {
 
 // forEachRefusal runs steps with requests to an outer breaker, for each reason of an inner instance to refuse and for each middleware
 // between the two.
-func forEachRefusal(t *testing.T, circuit *CircuitBreakerConfig, betweens []between, steps func(t *testing.T, up *upstream, ask func(path string) int)) {
+func forEachRefusal(t *testing.T, circuit *CircuitBreakerConfig, betweens []between,
+	steps func(t *testing.T, redis *RedisConfig, up *upstream, ask func(path string) int)) {
 	forEachWriter(t, func(t *testing.T, redis *RedisConfig, get func(handler http.Handler, path string) int) {
 		up := &upstream{}
 		for _, refusal := range refusals(t, redis, up) {
@@ -134,7 +135,7 @@ func forEachRefusal(t *testing.T, circuit *CircuitBreakerConfig, betweens []betw
 					ctx, cancel := context.WithCancel(context.Background())
 					defer cancel()
 					outer := nestBefore(t, ctx, inside, nil, named(nameOf(t), redis, nil, circuit))
-					steps(t, up, func(path string) int { return get(outer, path) })
+					steps(t, redis, up, func(path string) int { return get(outer, path) })
 				})
 			}
 		}
@@ -142,7 +143,7 @@ func forEachRefusal(t *testing.T, circuit *CircuitBreakerConfig, betweens []betw
 }
 
 func TestNesting_innerRefusalIsNotCounted(t *testing.T) {
-	forEachRefusal(t, failures("2"), middlewaresBetween(), func(t *testing.T, up *upstream, ask func(path string) int) {
+	forEachRefusal(t, failures("2"), middlewaresBetween(), func(t *testing.T, redis *RedisConfig, up *upstream, ask func(path string) int) {
 		before := up.count()
 		for i := 0; i < 5; i++ {
 			require.GreaterOrEqual(t, ask("/"), 429)
@@ -160,11 +161,11 @@ func TestNesting_innerRefusalIsNotCounted(t *testing.T) {
 }
 
 func TestNesting_probeRefusedInsideReturnsItsPlace(t *testing.T) {
-	forEachRefusal(t, shortReset("1"), middlewaresBetween()[1:2], func(t *testing.T, up *upstream, ask func(path string) int) {
+	forEachRefusal(t, oneProbe("1"), middlewaresBetween()[1:2], func(t *testing.T, redis *RedisConfig, up *upstream, ask func(path string) int) {
 		up.will(status(500))
 		require.Equal(t, 500, ask("/past"))
 		up.will(nil)
-		time.Sleep(60 * time.Millisecond)
+		elapse(t, redis, time.Minute)
 		before := up.count()
 		require.GreaterOrEqual(t, ask("/"), 429)
 		require.Equal(t, before, up.count())
@@ -187,10 +188,10 @@ func TestNesting_successOfAFailoverCounts(t *testing.T) {
 				return
 			}
 			other.ServeHTTP(w, r)
-		}), "outer", nil, shortReset("1"))
+		}), "outer", nil, oneProbe("1"))
 		require.Equal(t, 500, writer.get(outer.handler, "/"))
 		answer = 200
-		time.Sleep(60 * time.Millisecond)
+		elapse(t, nil, time.Minute)
 		for i := 0; i < 5; i++ {
 			require.Equal(t, 200, writer.get(outer.handler, "/"), writer.name)
 		}
@@ -204,13 +205,13 @@ func TestNesting_lastAttemptCounts(t *testing.T) {
 			first := true
 			return retries(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if !first {
-					time.Sleep(80 * time.Millisecond)
+					elapse(t, redis, time.Minute)
 				}
 				first = !first
 				next.ServeHTTP(w, r)
 			}))
 		}
-		inner, outer := named(nameOf(t)+"-inner", redis, nil, shortReset("1")), named(nameOf(t)+"-outer", redis, nil, failures("2"))
+		inner, outer := named(nameOf(t)+"-inner", redis, nil, oneProbe("1")), named(nameOf(t)+"-outer", redis, nil, failures("2"))
 		handler, up := nest(t, later, outer, inner)
 		up.will(status(500))
 		require.Equal(t, 500, get(handler, "/"))

@@ -12,20 +12,18 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// ready returns a middleware whose circuit is open, and has been for long enough: its next request is a probe. One probe at
-// a time may pass; one success closes the circuit, and one failure opens it for good.
+// newHalfOpenGateway returns a middleware whose circuit has been open for its resetTimeout: the next request is a probe. One probe at a
+// time may pass. One success closes the circuit, and one failure opens it for longer than the test takes.
 func newHalfOpenGateway(t *testing.T, redis *RedisConfig) (http.Handler, *upstream) {
-	config := &Config{Redis: redis, CircuitBreaker: &CircuitBreakerConfig{
-		FailureThreshold: "1", ResetTimeout: "1ms", HalfOpenSuccessThreshold: "1"}}
-	opener, broken := newGateway(t, config)
-	broken.will(status(500))
+	opener, failing := newGateway(t, &Config{Redis: redis, CircuitBreaker: failures("1")})
+	failing.will(status(500))
 	require.Equal(t, 500, get(opener))
-	time.Sleep(5 * time.Millisecond)
+	elapse(t, redis, time.Hour)
 	return newGateway(t, &Config{Redis: redis, CircuitBreaker: &CircuitBreakerConfig{
 		FailureThreshold: "2", ResetTimeout: "1h", HalfOpenSuccessThreshold: "1"}})
 }
 
-// stateOf tells the state of a breaker that takes one failure to open it when half-open, and two when closed.
+// stateOf returns the state of a circuit that one failure opens when it is half-open, and two when it is closed.
 func stateOf(handler http.Handler, up *upstream) string {
 	up.will(status(500))
 	if get(handler) == 503 {
@@ -50,14 +48,14 @@ func TestProbe_outcomeDecidesTheState(t *testing.T) {
 	}{
 		{"success", here, nil, "closed"},
 		{"a status that is not the upstream's fault", here, status(404), "closed"},
-		{"nothing written", here, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), "closed"},
+		{"nothing written", here, nothingWritten, "closed"},
 		{"another protocol", here, status(101), "closed"},
 		{"early hints, then success", here, hintsThen(200), "closed"},
 		{"failure", here, status(503), "open"},
 		{"early hints, then failure", here, hintsThen(500), "open"},
-		{"a panic", here, http.HandlerFunc(nil), "open"},
-		{"a client that went away gives its place back", gone, status(502), "half-open"},
-		{"a client that went away before a panic does so too", gone, http.HandlerFunc(nil), "half-open"},
+		{"a panic", here, panicking, "open"},
+		{"a client that disconnects returns its place", gone, status(502), "half-open"},
+		{"a client that disconnects before a panic, too", gone, panicking, "half-open"},
 	}
 	forEachStore(t, func(t *testing.T, redis *RedisConfig) {
 		for _, row := range rows {
@@ -82,7 +80,7 @@ func TestProbe_isDecidedByItsResponseHeaders(t *testing.T) {
 			w.WriteHeader(200)
 			begun <- true
 			<-end
-			panic(http.ErrAbortHandler) // what comes after the headers is another matter
+			panic(http.ErrAbortHandler) // what comes after the headers does not count
 		}))
 		var done sync.WaitGroup
 		done.Add(1)
@@ -95,14 +93,12 @@ func TestProbe_isDecidedByItsResponseHeaders(t *testing.T) {
 		up.will(nil)
 		before := up.count()
 		requireAnswer(t, send(handler, "GET", "/"), 503, openBody, 1)
-		require.Equal(t, before, up.count(), "there is one place, and it is taken")
+		require.Equal(t, before, up.count(), "the only place is taken")
 
 		headers <- true
 		<-begun
-		if redis != nil {
-			time.Sleep(60 * time.Millisecond) // for so long it is remembered that there was no place
-		}
-		require.Equal(t, 200, get(handler), "the answer is under way still")
+		advance(60 * time.Millisecond) // the gateway asks Redis again only after 50 ms
+		require.Equal(t, 200, get(handler), "the probe's answer has not ended")
 		end <- true
 		done.Wait()
 		require.Equal(t, "closed", stateOf(handler, up))
@@ -117,11 +113,11 @@ func TestProbe_returnsItsPlaceWhenTheClientDisconnects(t *testing.T) {
 		<-r.Context().Done()
 		w.WriteHeader(499)
 	}))
-	front := httptest.NewServer(handler)
-	defer front.Close()
+	gateway := httptest.NewServer(handler)
+	defer gateway.Close()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	request, err := http.NewRequest("GET", front.URL, nil)
+	request, err := http.NewRequest("GET", gateway.URL, nil)
 	require.NoError(t, err)
 	var done sync.WaitGroup
 	done.Add(1)
@@ -133,12 +129,12 @@ func TestProbe_returnsItsPlaceWhenTheClientDisconnects(t *testing.T) {
 		}
 	}()
 	key := breakerOf(t)
-	underWay := func() bool { return server.Hash(key)["probe:1"] != "" }
-	require.Eventually(t, underWay, 5*time.Second, time.Millisecond)
+	inFlight := func() bool { return server.Hash(key)["probe:1"] != "" }
+	require.Eventually(t, inFlight, 5*time.Second, time.Millisecond)
 
 	cancel()
 	done.Wait()
-	require.Eventually(t, func() bool { return !underWay() }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return !inFlight() }, 5*time.Second, time.Millisecond)
 	require.Equal(t, "half-open", server.Hash(key)["state"])
 	require.Equal(t, "", server.Hash(key)["successes"])
 	up.will(nil)

@@ -28,7 +28,7 @@ func TestServeHTTP_forwardsRequestAndAnswerUnchanged(t *testing.T) {
 		handler.ServeHTTP(w, httptest.NewRequest("PUT", "/pot?a=b", strings.NewReader("tea")))
 
 		require.Equal(t, 418, w.Code)
-		require.Equal(t, http.Header{"X-Method": {"PUT"}, "X-Query": {"a=b"}}, w.Result().Header, "and none of ours")
+		require.Equal(t, http.Header{"X-Method": {"PUT"}, "X-Query": {"a=b"}}, w.Result().Header, "and no header of the middleware")
 		require.Equal(t, "tea", w.Body.String())
 	})
 }
@@ -51,7 +51,7 @@ func TestServeHTTP_omittedPartsDoNothing(t *testing.T) {
 				[]int{500, 500, 500, 500, 200}, []int{500, 500, 500, 500, 200}},
 			{"all parts", Config{RateLimit: tokens("4"), CircuitBreaker: failures("2"), Health: &HealthConfig{}},
 				[]int{200, 500, 500, 200, 200}, []int{200, 500, 500, 503, 503}},
-			{"all parts, the other way", Config{RateLimit: tokens("2"), CircuitBreaker: failures("2"), Health: &HealthConfig{}},
+			{"all parts, with an empty bucket", Config{RateLimit: tokens("2"), CircuitBreaker: failures("2"), Health: &HealthConfig{}},
 				[]int{200, 500, 500, 500}, []int{200, 500, 429, 429}},
 		} {
 			config, sent, want := row.config, row.sent, row.want
@@ -74,7 +74,7 @@ func TestHealth_answersGetAndHeadOfItsPathOnly(t *testing.T) {
 	handler, up := newGateway(t, &Config{RateLimit: tokens("3"), Health: &HealthConfig{Path: "/healthz"}})
 	for _, row := range []struct {
 		name, method, path string
-		ours               bool
+		answered           bool // by the middleware
 	}{
 		{"GET", "GET", "/healthz", true},
 		{"HEAD", "HEAD", "/healthz", true},
@@ -89,7 +89,7 @@ func TestHealth_answersGetAndHeadOfItsPathOnly(t *testing.T) {
 			w := send(handler, row.method, row.path)
 
 			require.Equal(t, 200, w.Code)
-			if row.ours {
+			if row.answered {
 				require.Equal(t, before, up.count())
 				require.Equal(t, `{"status":"healthy"}`, w.Body.String())
 			} else {
@@ -97,7 +97,7 @@ func TestHealth_answersGetAndHeadOfItsPathOnly(t *testing.T) {
 			}
 		})
 	}
-	require.Equal(t, 429, get(handler), "those that went on took a token each, the others none")
+	require.Equal(t, 429, get(handler), "each forwarded request took a token, the others none")
 	require.Equal(t, 200, send(handler, "GET", "/healthz").Code)
 }
 
@@ -126,25 +126,21 @@ func TestHealth_answersBesideTheFastPath(t *testing.T) {
 	})
 }
 
-// Who finds the view too old to be used as it is passes as others do, for it is renewed beside it, or on its way: its writer is left whole.
+// A request that finds the view too old passes like any other, with the writer that it came with: the view is refreshed in the background,
+// or by the call for a token.
 func TestServeHTTP_keepsTheWriterWhileTheViewIsRefreshed(t *testing.T) {
 	redis := at(redistest.Start(t).Addr())
-	for _, row := range []struct {
-		name  string
-		limit *RateLimitConfig
-	}{
-		{"no limit", nil}, {"a limit too low for leases", tokens("90")}, {"a lease", tokens("100000")},
-	} {
+	for _, limit := range limits() {
 		for _, idle := range []time.Duration{0, 60 * time.Millisecond, 110 * time.Millisecond} {
-			row, idle := row, idle
-			t.Run(row.name+", after "+idle.String(), func(t *testing.T) {
+			limit, idle := limit, idle
+			t.Run(limit.name+", after "+idle.String(), func(t *testing.T) {
 				newProcess(t, 0)
-				handler, up := newGateway(t, &Config{Redis: redis, RateLimit: row.limit, CircuitBreaker: failures("2")})
+				handler, up := newGateway(t, &Config{Redis: redis, RateLimit: limit.limit, CircuitBreaker: failures("2")})
 				var given, got http.ResponseWriter
 				up.will(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { got = w }))
 				for i := 0; i < 5; i++ {
 					if i == 4 {
-						time.Sleep(idle)
+						advance(idle)
 					}
 					given = statuswriter.New()
 					handler.ServeHTTP(given, httptest.NewRequest("GET", "/", nil))
@@ -155,7 +151,7 @@ func TestServeHTTP_keepsTheWriterWhileTheViewIsRefreshed(t *testing.T) {
 	}
 }
 
-// Who is refused without asking Redis has the view renewed too, which each of a flood would else find too old.
+// Requests that are refused without asking Redis have the view refreshed. Otherwise each request of a flood would find it too old.
 func TestServeHTTP_refusedRequestsRefreshTheView(t *testing.T) {
 	newProcess(t, 0)
 	m, err := newMiddleware(context.Background(), status(200), &Config{
@@ -164,13 +160,13 @@ func TestServeHTTP_refusedRequestsRefreshTheView(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 200, get(m.handler))
 	require.Equal(t, 429, get(m.handler))
-	time.Sleep(120 * time.Millisecond)
-	_, healthy := closedNow(m)
-	require.False(t, healthy)
+	advance(120 * time.Millisecond)
+	_, closed := closedNow(m)
+	require.False(t, closed)
 
 	require.Equal(t, 429, get(m.handler))
 	require.Eventually(t, func() bool {
-		_, healthy := closedNow(m)
-		return healthy
+		_, closed := closedNow(m)
+		return closed
 	}, 5*time.Second, time.Millisecond)
 }

@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -70,63 +71,72 @@ func (s *pacedBody) Read(p []byte) (int, error) {
 func TestProbe_timeoutStartsAtTheEndOfTheBody(t *testing.T) {
 	rows := []struct {
 		name         string
-		body, answer time.Duration // how long each takes
+		body, answer time.Duration // how long each takes; a probe has five minutes
 		takenOver    bool          // another probe has the place meanwhile
 		code         int
 		after        string
 	}{
-		{"a slow body, then a success", 700 * time.Millisecond, 0, false, 200, "closed"},
-		{"a slow body, then a failure", 700 * time.Millisecond, 0, false, 500, "open"},
-		{"a prompt body, then a slow answer", 200 * time.Millisecond, 450 * time.Millisecond, false, 200, "closed"},
-		{"no answer in time", 200 * time.Millisecond, 700 * time.Millisecond, false, 200, "open"},
-		{"neither in time", 700 * time.Millisecond, 700 * time.Millisecond, false, 200, "open"},
-		{"another probe takes the place over", 300 * time.Millisecond, 0, true, 500, "closed"},
+		{"a slow body, then a success", 7 * time.Minute, 0, false, 200, "closed"},
+		{"a slow body, then a failure", 7 * time.Minute, 0, false, 500, "open"},
+		{"a prompt body, then a slow answer", 2 * time.Minute, 4 * time.Minute, false, 200, "closed"},
+		{"no answer in time", 2 * time.Minute, 7 * time.Minute, false, 200, "open"},
+		{"neither in time", 7 * time.Minute, 7 * time.Minute, false, 200, "open"},
+		{"another probe takes the place over", 3 * time.Minute, 0, true, 500, "closed"},
 	}
 	forEachStore(t, func(t *testing.T, redis *RedisConfig) {
 		for _, row := range rows {
 			row := row
 			t.Run(row.name, func(t *testing.T) {
 				handler, up := newGateway(t, &Config{Redis: redis, CircuitBreaker: &CircuitBreakerConfig{
-					FailureThreshold: "1", ResetTimeout: "600ms", HalfOpenSuccessThreshold: "1", HalfOpenMaxProbes: "1", ProbeTimeout: "500ms",
+					FailureThreshold: "1", ResetTimeout: "1h", HalfOpenSuccessThreshold: "1", HalfOpenMaxProbes: "1", ProbeTimeout: "5m",
 				}})
 				up.will(status(500))
 				get(handler)
-				time.Sleep(620 * time.Millisecond)
+				elapse(t, redis, time.Hour)
+				body := &pacedBody{sent: make(chan string)}
 				up.will(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					before := runtime.NumGoroutine()
 					io.Copy(io.Discard, r.Body)
-					time.Sleep(row.answer)
+					if row.answer > 0 {
+						awaitGoroutines(t, before) // the breaker knows of the end of the body
+						elapse(t, redis, row.answer)
+					}
 					w.WriteHeader(row.code)
 				}))
-				body := &pacedBody{sent: make(chan string)}
-				request := httptest.NewRequest("POST", "/", body)
 				w := httptest.NewRecorder()
 				var done sync.WaitGroup
 				done.Add(1)
 				go func() {
 					defer done.Done()
-					handler.ServeHTTP(w, request)
+					handler.ServeHTTP(w, httptest.NewRequest("POST", "/", body))
 				}()
 				body.sent <- "some"
-				time.Sleep(row.body)
+				elapse(t, redis, row.body)
 				if row.takenOver {
 					up.will(nil)
 					require.Equal(t, 200, get(handler))
 				}
+				others := runtime.NumGoroutine() - 1 // without the probe's
 				close(body.sent)
 				done.Wait()
 				require.Equal(t, row.code, w.Code)
-				time.Sleep(60 * time.Millisecond) // what is told in the background has come
+				awaitGoroutines(t, others) // the breaker knows of the answer
 				up.will(nil)
-				code := get(handler)
 				if row.after == "open" {
-					require.Equal(t, 503, code)
+					require.Equal(t, 503, get(handler))
 				} else {
-					require.Equal(t, 200, code)
-					require.Equal(t, 200, get(handler))
+					require.Equal(t, []int{200, 200}, statuses(handler, 2))
 				}
 			})
 		}
 	})
+}
+
+// awaitGoroutines waits until what was started in the background has ended: until there are no more goroutines than before.
+func awaitGoroutines(t *testing.T, before int) {
+	for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; runtime.Gosched() {
+		require.True(t, time.Now().Before(end), "a goroutine does not end")
+	}
 }
 
 // A body that has been read ahead does not make its request an upload: both probes pass at once.
@@ -139,14 +149,12 @@ func TestProbe_bodyReadAheadIsNoUpload(t *testing.T) {
 			row := row
 			t.Run(row.name, func(t *testing.T) {
 				handler, up := newGateway(t, &Config{Redis: redis, RateLimit: row.limit, CircuitBreaker: &CircuitBreakerConfig{
-					FailureThreshold: "1", ResetTimeout: "50ms", HalfOpenSuccessThreshold: "2", HalfOpenMaxProbes: "2",
+					FailureThreshold: "1", ResetTimeout: "1h", HalfOpenSuccessThreshold: "2", HalfOpenMaxProbes: "2",
 				}})
-				for i := 0; i < 5; i++ { // now there is a lease
-					require.Equal(t, 200, get(handler))
-				}
+				require.Equal(t, []int{200, 200, 200, 200, 200}, statuses(handler, 5), "now there is a lease")
 				up.will(status(500))
 				get(handler)
-				time.Sleep(60 * time.Millisecond)
+				elapse(t, redis, time.Hour)
 				over := make(chan struct{})
 				up.will(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { <-over }))
 				codes := make(chan int, 2)

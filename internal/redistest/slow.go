@@ -1,7 +1,6 @@
 package redistest
 
 import (
-	"io"
 	"net"
 	"sync/atomic"
 	"testing"
@@ -10,49 +9,50 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Slowly starts a proxy before a server, and returns its address. It passes on one of so many answers only after a delay. It ends with
-// the test.
+// Slowly starts a proxy before a server and returns its address. It delays one answer in every so many. It ends with the test.
 func Slowly(t testing.TB, address string, every int64, delay time.Duration) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:"+FreePort(t))
 	require.NoError(t, err)
 	t.Cleanup(func() { listener.Close() })
 	var answers int64
-	go func() {
-		for {
-			client, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go passOn(client, address, func() {
-				if atomic.AddInt64(&answers, 1)%every == 0 {
-					time.Sleep(delay)
-				}
-			})
+	go serveProxy(listener, address, func() {}, func() {
+		if atomic.AddInt64(&answers, 1)%every == 0 {
+			time.Sleep(delay)
 		}
-	}()
+	})
 	return listener.Addr().String()
 }
 
-// passOn passes on what is sent on a connection, and what is answered once wait has returned.
-func passOn(client net.Conn, address string, wait func()) {
-	defer client.Close()
-	server, err := net.Dial("tcp", address)
-	if err != nil {
-		return
-	}
-	go func() {
-		defer server.Close()
-		io.Copy(server, client)
-	}()
-	piece := make([]byte, 64<<10)
+// serveProxy connects each client with the server at an address until the listener is closed. It calls sent before it passes on each piece from a
+// client, and answered before each piece from the server.
+func serveProxy(listener net.Listener, address string, sent, answered func()) {
 	for {
-		n, err := server.Read(piece)
+		client, err := listener.Accept()
 		if err != nil {
 			return
 		}
-		wait()
-		if _, err := client.Write(piece[:n]); err != nil {
+		server, err := net.Dial("tcp", address)
+		if err != nil {
+			client.Close()
+			continue
+		}
+		go pass(client, server, sent)
+		go pass(server, client, answered)
+	}
+}
+
+func pass(from, to net.Conn, before func()) {
+	defer from.Close()
+	defer to.Close()
+	piece := make([]byte, 64<<10)
+	for {
+		n, err := from.Read(piece)
+		if err != nil {
+			return
+		}
+		before()
+		if _, err := to.Write(piece[:n]); err != nil {
 			return
 		}
 	}
