@@ -200,6 +200,7 @@ func TestNesting_successOfAFailoverCounts(t *testing.T) {
 }
 
 func TestNesting_lastAttemptCounts(t *testing.T) {
+	setSwitch(t, false) // a timer ends the notice of an open circuit: the advanced clock does not
 	forEachWriter(t, func(t *testing.T, redis *RedisConfig, get func(handler http.Handler, path string) int) {
 		later := func(next http.Handler) http.Handler {
 			first := true

@@ -130,8 +130,7 @@ func TestNesting_unrelatedInstancesStopChecking(t *testing.T) {
 
 // The front of an open circuit refuses without a look at the request: not where the refusal is to be told.
 func TestNesting_openCircuitChecksAgainToo(t *testing.T) {
-	defer func(was bool) { switchEnabled = was }(switchEnabled)
-	switchEnabled = true
+	setSwitch(t, true)
 	ctx, _ := newChain(t)
 	answer := 200
 	inner := newMember(t, ctx, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(answer) }), "inner", nil, failures("1"))
