@@ -12,13 +12,9 @@ import (
 func TestLimit_isExactUnderContention(t *testing.T) {
 	forEachStore(t, func(t *testing.T, redis *RedisConfig) {
 		handler, up := newGateway(t, &Config{Redis: redis, RateLimit: tokens("70"), CircuitBreaker: failures("1")})
-		l := &load{counts: map[int]int{}}
-		for i := 0; i < 50; i++ {
-			l.done.Add(1)
-			go l.send(handler, 4)
-		}
-		l.done.Wait()
-		require.Equal(t, map[int]int{200: 70, 429: 130}, l.counts)
+		l := newLoad()
+		l.start(handler, 50, 4)
+		require.Equal(t, map[int]int{200: 70, 429: 130}, l.wait())
 		require.Equal(t, 70, up.count())
 	})
 }
@@ -35,14 +31,10 @@ func gateways(t *testing.T, config *Config) (one, two http.Handler, first, secon
 func TestFleet_sharesOneLimit(t *testing.T) {
 	server := redistest.Start(t)
 	one, two, first, second := gateways(t, &Config{Redis: at(server.Addr()), RateLimit: tokens("50"), CircuitBreaker: failures("1")})
-	l := &load{counts: map[int]int{}}
-	for i := 0; i < 10; i++ {
-		l.done.Add(2)
-		go l.send(one, 10)
-		go l.send(two, 10)
-	}
-	l.done.Wait()
-	require.Equal(t, map[int]int{200: 50, 429: 150}, l.counts)
+	l := newLoad()
+	l.start(one, 10, 10)
+	l.start(two, 10, 10)
+	require.Equal(t, map[int]int{200: 50, 429: 150}, l.wait())
 	require.Equal(t, 50, first.count()+second.count())
 }
 

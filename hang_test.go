@@ -13,33 +13,46 @@ func TestHang_isReportedAfterTheTimeout(t *testing.T) {
 	reports := make(chan bool, 10)
 	report := func() { reports <- true }
 	m := &Middleware{settings: &settings{}}
-	require.True(t, m.newHang(report) == nil, "off")
-	m.hangTimeout = 30 * time.Millisecond
+	require.True(t, m.newHang(report) == nil, "without a hangTimeout")
 
+	m.hangTimeout = time.Hour
+	prompt := m.newHang(report)
+	prompt.begin()
+	require.False(t, prompt.end())
+
+	m.hangTimeout = 30 * time.Millisecond
 	late := m.newHang(report)
 	late.begin()
 	late.begin()
 	<-reports
 	require.True(t, late.end())
+	require.Len(t, reports, 0, "it is reported once")
+}
 
-	prompt := m.newHang(report)
-	prompt.begin()
-	require.False(t, prompt.end())
+func TestHang_timeoutStartsAtTheEndOfTheBody(t *testing.T) {
+	reports := make(chan bool, 10)
+	m := &Middleware{settings: &settings{hangTimeout: 30 * time.Millisecond}}
 
 	r := requestWith("POST", strings.NewReader("abc"))
-	uploading := m.newHang(report)
-	uploading.beginWith(watchBody(r))
+	h := m.newHang(func() { reports <- true })
+	h.beginWith(watchBody(r))
 	io.ReadFull(r.Body, make([]byte, 3))
-	time.Sleep(60 * time.Millisecond)
-	require.Len(t, reports, 0, "the body has not ended")
+	require.False(t, started(h), "the body has not ended")
 	io.Copy(io.Discard, r.Body)
 	<-reports
 
 	broken := requestWith("POST", &failing{io.ErrUnexpectedEOF})
-	never := m.newHang(report)
-	never.beginWith(watchBody(broken))
+	h = m.newHang(func() { reports <- true })
+	h.beginWith(watchBody(broken))
 	io.Copy(io.Discard, broken.Body)
-	time.Sleep(60 * time.Millisecond)
-	require.False(t, never.end(), "the body has not ended well")
+	require.False(t, started(h), "the body has ended with an error")
+	require.False(t, h.end())
 	require.Len(t, reports, 0)
+}
+
+// started reports whether the timeout has started.
+func started(h *hang) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.timer != nil
 }

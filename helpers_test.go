@@ -191,11 +191,27 @@ func forEachStore(t *testing.T, test func(t *testing.T, redis *RedisConfig)) {
 	}
 }
 
-// load sends requests from several goroutines and counts the answers by status.
+// waitFor waits until a condition holds.
+func waitFor(t *testing.T, condition func() bool, message ...interface{}) {
+	require.Eventually(t, condition, 5*time.Second, time.Millisecond, message...)
+}
+
+// load sends requests from several clients at once and counts the answers by status.
 type load struct {
-	mu     sync.Mutex
+	done sync.WaitGroup
+
+	mu     sync.Mutex // guards what follows
 	counts map[int]int
-	done   sync.WaitGroup
+}
+
+func newLoad() *load { return &load{counts: map[int]int{}} }
+
+// start starts clients, each of which sends requests one after another.
+func (l *load) start(handler http.Handler, clients, requests int) {
+	for i := 0; i < clients; i++ {
+		l.done.Add(1)
+		go l.send(handler, requests)
+	}
 }
 
 func (l *load) send(handler http.Handler, requests int) {
@@ -206,4 +222,10 @@ func (l *load) send(handler http.Handler, requests int) {
 		l.counts[code]++
 		l.mu.Unlock()
 	}
+}
+
+// wait waits until all clients have their answers, and returns how many had each status.
+func (l *load) wait() map[int]int {
+	l.done.Wait()
+	return l.counts
 }

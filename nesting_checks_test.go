@@ -164,6 +164,6 @@ func TestNesting_warnsOnce(t *testing.T) {
 	}
 	log.eventually(t, 1, warning)
 	log.eventually(t, 1, `"inner":"gateway@file"`)
-	time.Sleep(20 * time.Millisecond)
+	log.flush(t)
 	require.Equal(t, 1, log.count(warning))
 }

@@ -156,12 +156,8 @@ func TestNesting_concurrentRequestsTakeOneTokenEach(t *testing.T) {
 	newProcess(t, 0)
 	one := named(t.Name(), nil, tokens("450"), failures("5"))
 	handler, up := nest(t, nil, one, named(t.Name()+"-between", nil, tokens("100000"), failures("5")), one)
-	l := &load{counts: map[int]int{}}
-	for i := 0; i < 10; i++ {
-		l.done.Add(1)
-		go l.send(handler, 60)
-	}
-	l.done.Wait()
-	require.Equal(t, map[int]int{200: 450, 429: 150}, l.counts)
+	l := newLoad()
+	l.start(handler, 10, 60)
+	require.Equal(t, map[int]int{200: 450, 429: 150}, l.wait())
 	require.Equal(t, 450, up.count())
 }

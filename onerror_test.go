@@ -2,7 +2,6 @@ package resilience
 
 import (
 	"testing"
-	"time"
 
 	"github.com/resilient-gateway/resilience/internal/redistest"
 	"github.com/stretchr/testify/require"
@@ -98,7 +97,7 @@ func TestRedis_decidesAgainOnceAvailable(t *testing.T) {
 
 	server.Run()
 	up.will(nil)
-	require.Eventually(t, func() bool { return get(handler) == 200 }, 5*time.Second, 10*time.Millisecond,
+	waitFor(t, func() bool { return get(handler) == 200 },
 		"Redis decides, and knows of no failure")
 	require.Equal(t, int64(1), server.Int("EXISTS", bucketOf(t)))
 	require.Equal(t, "closed", server.Hash(breakerOf(t))["state"])

@@ -130,11 +130,11 @@ func TestProbe_returnsItsPlaceWhenTheClientDisconnects(t *testing.T) {
 	}()
 	key := breakerOf(t)
 	inFlight := func() bool { return server.Hash(key)["probe:1"] != "" }
-	require.Eventually(t, inFlight, 5*time.Second, time.Millisecond)
+	waitFor(t, inFlight)
 
 	cancel()
 	done.Wait()
-	require.Eventually(t, func() bool { return !inFlight() }, 5*time.Second, time.Millisecond)
+	waitFor(t, func() bool { return !inFlight() })
 	require.Equal(t, "half-open", server.Hash(key)["state"])
 	require.Equal(t, "", server.Hash(key)["successes"])
 	up.will(nil)

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// sizesOf returns how many scopes and how many stores the registry holds.
+// sizesOf returns how many engines and how many stores the registry holds.
 func sizesOf(g *registry) []int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -26,12 +26,12 @@ func isEmpty(g *registry) func() bool {
 	}
 }
 
-// connections tells how many the server has, but for the one that asks.
+// connections returns how many connections the server has, without the one that asks.
 func connections(server *redistest.Server) int {
 	return strings.Count(server.Text("CLIENT", "LIST"), "\n") - 1
 }
 
-// handlersOf returns how many handlers all scopes have, those in their grace among them.
+// handlersOf returns how many handlers use the engines, including those in their grace period.
 func handlersOf(g *registry) int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -42,7 +42,7 @@ func handlersOf(g *registry) int {
 	return n
 }
 
-// only returns the registry's one scope.
+// only returns the only engines of the registry.
 func only(g *registry) *engines {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -62,9 +62,9 @@ func TestRegistry_sharesEnginesByNameAndStore(t *testing.T) {
 		}
 	}
 	for _, row := range []struct {
-		name           string
-		change         func(config *Config)
-		scopes, stores int // of the two
+		name            string
+		change          func(config *Config) // of the second of two
+		engines, stores int
 	}{
 		{"nothing differs", func(config *Config) {}, 1, 1},
 		{"other limits", func(config *Config) { config.RateLimit = tokens("20") }, 1, 1},
@@ -87,7 +87,7 @@ func TestRegistry_sharesEnginesByNameAndStore(t *testing.T) {
 			config := base()
 			row.change(config)
 			newGateway(t, config)
-			require.Equal(t, []int{row.scopes, row.stores}, sizesOf(processes))
+			require.Equal(t, []int{row.engines, row.stores}, sizesOf(processes))
 		})
 	}
 }
@@ -111,9 +111,7 @@ func TestRegistry_sharesStateWithinTheProcess(t *testing.T) {
 			newProcess(t, 0)
 			one, _ := newGateway(t, config("gateway", nil))
 			two, _ := newGateway(t, config(row.other, row.redis))
-			for i := 0; i < 3; i++ {
-				require.Equal(t, 200, get(one))
-			}
+			require.Equal(t, []int{200, 200, 200}, statuses(one, 3))
 			require.Equal(t, row.limited, get(two))
 		})
 		t.Run("circuits of two middlewares "+row.name, func(t *testing.T) {
@@ -121,8 +119,7 @@ func TestRegistry_sharesStateWithinTheProcess(t *testing.T) {
 			one, up := newGateway(t, config("gateway", nil))
 			two, _ := newGateway(t, config(row.other, row.redis))
 			up.will(status(500))
-			require.Equal(t, 500, get(one))
-			require.Equal(t, 500, get(one))
+			require.Equal(t, []int{500, 500}, statuses(one, 2))
 			require.Equal(t, row.broken, get(two))
 		})
 	}
@@ -145,29 +142,31 @@ func TestRegistry_closesEnginesAfterTheGracePeriod(t *testing.T) {
 	require.Equal(t, []int{2, 1}, sizesOf(processes))
 
 	endFirst()
-	require.Eventually(t, func() bool { return handlersOf(processes) == 2 }, 5*time.Second, time.Millisecond)
-	require.Equal(t, []int{2, 1}, sizesOf(processes), "another handler has it still")
+	waitFor(t, func() bool { return handlersOf(processes) == 2 })
+	require.Equal(t, []int{2, 1}, sizesOf(processes), "another handler still uses them")
 
 	require.Greater(t, connections(server), 0)
 
 	ended := time.Now()
 	endSecond()
-	require.Eventually(t, isEmpty(processes), 5*time.Second, time.Millisecond)
+	waitFor(t, isEmpty(processes))
 	require.GreaterOrEqual(t, time.Since(ended), grace)
 	haveEnded := func() bool { return connections(server) == 0 }
-	require.Eventually(t, haveEnded, 5*time.Second, 10*time.Millisecond)
-	require.Equal(t, 200, get(one), "a handler that is used still has its answer")
-	require.Eventually(t, haveEnded, 5*time.Second, 10*time.Millisecond)
+	waitFor(t, haveEnded)
+	require.Equal(t, 200, get(one), "a handler that is still used answers")
+	waitFor(t, haveEnded)
 }
 
 func TestRegistry_reusesEnginesWithinTheGracePeriod(t *testing.T) {
-	processes := newProcess(t, 300*time.Millisecond)
+	processes := newProcess(t, time.Hour)
 	config := &Config{RateLimit: tokens("1")}
 	ctx, reload := context.WithCancel(context.Background())
 	require.Equal(t, 200, get(newHandler(t, ctx, &upstream{}, config)))
+	before := processes.latest
 	reload()
 	after, _ := newGateway(t, config)
-	require.Eventually(t, func() bool { return handlersOf(processes) == 1 }, 5*time.Second, time.Millisecond)
+	processes.endSet(before) // the grace period is over
+	require.Equal(t, 1, handlersOf(processes))
 	require.Equal(t, 429, get(after))
 	require.Equal(t, []int{1, 0}, sizesOf(processes))
 }
@@ -183,11 +182,11 @@ func TestRegistry_releasesTheHandlersOfAConfigurationTogether(t *testing.T) {
 	next, cancelNext := context.WithCancel(context.Background())
 	defer cancelNext()
 	newHandler(t, next, &upstream{}, &Config{Name: "name-0", RateLimit: tokens("10")})
-	require.Len(t, g.latest.refs, 1, "the next configuration has its own")
+	require.Len(t, g.latest.refs, 1, "the next configuration has its own set")
 
 	cancel()
 	g.endSet(first)
-	require.Equal(t, []int{1, 0}, sizesOf(g), "what the next one uses stays")
+	require.Equal(t, []int{1, 0}, sizesOf(g), "what the next one uses stays open")
 	newHandler(t, ctx, &upstream{}, &Config{Name: "late", RateLimit: tokens("10")})
-	require.NotSame(t, first, g.latest, "one that comes late begins anew")
+	require.NotSame(t, first, g.latest, "a handler that is added late starts a new set")
 }

@@ -165,8 +165,8 @@ func TestServeHTTP_refusedRequestsRefreshTheView(t *testing.T) {
 	require.False(t, closed)
 
 	require.Equal(t, 429, get(m.handler))
-	require.Eventually(t, func() bool {
+	waitFor(t, func() bool {
 		_, closed := closedNow(m)
 		return closed
-	}, 5*time.Second, time.Millisecond)
+	})
 }

@@ -50,7 +50,7 @@ func TestSwitch_followsEveryOpening(t *testing.T) {
 	for i := 0; i < 2; i++ {
 		m.switchToOpen(6700000)
 		requireAnswer(t, send(current, "GET", "/"), 503, openBody, 1)
-		require.Eventually(t, func() bool { return get(current) == 204 }, 5*time.Second, 10*time.Millisecond, "the notice ends after a second at most")
+		waitFor(t, func() bool { return get(current) == 204 }, "the notice ends after a second at most")
 	}
 	m.switchToOpen(7000001)
 	require.Equal(t, 204, get(current), "the circuit is no longer open")

@@ -166,7 +166,7 @@ func TestProbe_bodyReadAheadIsNoUpload(t *testing.T) {
 					}()
 				}
 				both := func() bool { return up.count() == 8 || len(codes) > 0 }
-				require.Eventually(t, both, 5*time.Second, time.Millisecond)
+				waitFor(t, both)
 				close(over)
 				require.Equal(t, 200, <-codes)
 				require.Equal(t, 200, <-codes)
