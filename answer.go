@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"strconv"
 
-	"github.com/resilient-gateway/resilience/identity"
 	"github.com/resilient-gateway/resilience/internal/store"
 	"github.com/resilient-gateway/resilience/ratelimit"
 )
@@ -172,7 +171,7 @@ func noteEmptyLocked(m *Middleware, r *http.Request, e *ratelimit.Grant, now int
 func (m *Middleware) writeRefusal(reason, key string, before int, due bool) {
 	fields := []string{}
 	if key != "" {
-		fields = append(fields, "client", logged(identity.Name(key)))
+		fields = append(fields, "client", redact(key))
 	}
 	if due {
 		m.log.Info("refused: "+reason, append(fields, "refusedBefore", strconv.Itoa(before))...)
@@ -194,6 +193,6 @@ func (m *Middleware) logTrouble(err error) {
 		return
 	}
 	if before, due := m.troubles.due(err.Error(), m.now()); due {
-		m.log.Warn("redis did not answer as it should", "reason", err.Error(), "before", strconv.Itoa(before))
+		m.log.Warn("unexpected redis reply", "reason", err.Error(), "before", strconv.Itoa(before))
 	}
 }

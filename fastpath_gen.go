@@ -21,6 +21,7 @@ func fastBreak(m *Middleware) http.HandlerFunc {
 	m.setFastChecks = func(on bool) { checks = on }
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	view, source, report, typeOf := m.view, m.source, m.report, reflect.TypeOf
+	m.setReport = func(of func(*tracked)) { report = of }
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
 			now   int64
@@ -142,6 +143,7 @@ func fastBothConnection(m *Middleware) http.HandlerFunc {
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	cache, grants := m.cache, m.cache.Grants
 	view, source, report, typeOf := m.view, m.source, m.report, reflect.TypeOf
+	m.setReport = func(of func(*tracked)) { report = of }
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
 			now   int64
@@ -295,6 +297,7 @@ func fastBothHeader(m *Middleware) http.HandlerFunc {
 	cache, grants := m.cache, m.cache.Grants
 	header := m.header
 	view, source, report, typeOf := m.view, m.source, m.report, reflect.TypeOf
+	m.setReport = func(of func(*tracked)) { report = of }
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
 			now   int64
@@ -444,6 +447,7 @@ func fastBothOther(m *Middleware) http.HandlerFunc {
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	cache, grants := m.cache, m.cache.Grants
 	view, source, report, typeOf := m.view, m.source, m.report, reflect.TypeOf
+	m.setReport = func(of func(*tracked)) { report = of }
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
 			now   int64

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -86,27 +85,11 @@ var nothingWritten = http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 // panicking is a handler that cannot be called.
 var panicking = http.HandlerFunc(nil)
 
-// skipped is how far tests have advanced the clock of the gateways, in nanoseconds.
-var skipped int64
-
-// advance advances the clock of the gateways, which otherwise runs as time does. Redis's clock stays.
-func advance(while time.Duration) { atomic.AddInt64(&skipped, int64(while)) }
-
-// elapse is advance for circuits in Redis (nil: in this process) too.
-func elapse(t *testing.T, redis *RedisConfig, while time.Duration) {
-	if redis != nil {
-		redistest.Elapse(t, redis.Address, while)
-	}
-	advance(while)
-}
-
 // newProcess starts with an empty registry, as a new process does, until the test ends. Its clock is one that tests can advance.
 func newProcess(t *testing.T, grace time.Duration) *registry {
 	before := processRegistry
 	processRegistry = newRegistry(grace)
-	processRegistry.since = func(from time.Time) time.Duration {
-		return time.Since(from) + time.Duration(atomic.LoadInt64(&skipped))
-	}
+	processRegistry.since = gatewayClock.since
 	t.Cleanup(func() { processRegistry = before })
 	return processRegistry
 }

@@ -85,13 +85,13 @@ func TestLog_announcesThePartsOnceAcrossReloads(t *testing.T) {
 	config := &Config{Name: "gateway", RateLimit: &RateLimitConfig{Capacity: "7"}}
 	newHandler(t, ctx, &upstream{}, config)
 	newHandler(t, ctx, &upstream{}, config)
-	log.eventually(t, 1, `"message":"on"`)
+	log.eventually(t, 1, `"message":"middleware configured"`)
 	log.eventually(t, 1, `"parts":"rate limit: 7 at once, 10 each 1s; state in this process"`)
 	reload()
 	newGateway(t, config)
 	newGateway(t, &Config{Name: "other", RateLimit: &RateLimitConfig{Capacity: "8"}})
 	log.eventually(t, 1, "8 at once")
-	require.Equal(t, 2, log.count(`"message":"on"`))
+	require.Equal(t, 2, log.count(`"message":"middleware configured"`))
 }
 
 func TestLog_warnsOnceOfConflictingSettings(t *testing.T) {
@@ -139,7 +139,7 @@ func TestLog_reloadWithNewSettingsIsNoConflict(t *testing.T) {
 		newHandler(t, ctx, &upstream{}, &Config{Name: "gateway", RateLimit: tokens(strconv.Itoa(1 + i))})
 		reload()
 	}
-	log.eventually(t, 3, `"message":"on"`)
+	log.eventually(t, 3, `"message":"middleware configured"`)
 	require.Equal(t, 0, log.count("warn"))
 }
 
@@ -154,7 +154,7 @@ func TestLog_reportsRedisAndCircuitChanges(t *testing.T) {
 	for i := 0; i < 4; i++ {
 		get(handler)
 	}
-	log.eventually(t, 1, `"message":"redis is away"`)
+	log.eventually(t, 1, `"message":"redis unavailable"`)
 	log.eventually(t, 1, `"redis":"`+server.Addr()+`"`)
 	log.eventually(t, 1, `"message":"circuit open"`)
 	log.eventually(t, 1, `"message":"upstream failed","middleware":"gateway","status":"502"`)
@@ -162,7 +162,7 @@ func TestLog_reportsRedisAndCircuitChanges(t *testing.T) {
 	up.will(nil)
 	server.Run()
 	log.eventually(t, 1, `"message":"redis is back"`)
-	require.Equal(t, 0, log.count("redis did not answer as it should"), "it did not answer at all")
+	require.Equal(t, 0, log.count("unexpected redis reply"), "it did not answer at all")
 	get(handler)
 	log.eventually(t, 1, `"message":"circuit closed"`)
 }
@@ -175,7 +175,7 @@ func TestLog_usesTheConfiguredName(t *testing.T) {
 	defer cancel()
 	_, err := New(ctx, &upstream{}, &Config{RateLimit: tokens("1")}, "shop{way}@file")
 	require.NoError(t, err)
-	log.eventually(t, 1, `"message":"on","middleware":"shop{way}"`)
+	log.eventually(t, 1, `"message":"middleware configured","middleware":"shop{way}"`)
 }
 
 func TestLog_warnsOfAnEmptyConfiguration(t *testing.T) {
@@ -213,9 +213,9 @@ func TestLog_reportsAKeyWithForeignData(t *testing.T) {
 	for i := 0; i < 10; i++ {
 		require.Equal(t, 200, get(handler))
 	}
-	log.eventually(t, 1, `"message":"redis did not answer as it should","middleware":"`+t.Name()+`","reason":"ratelimit: the key in redis does not hold a bucket"`)
+	log.eventually(t, 1, `"message":"unexpected redis reply","middleware":"`+t.Name()+`","reason":"ratelimit: the key in redis does not hold a bucket"`)
 	log.eventually(t, 1, `"reason":"WRONGTYPE`)
-	require.Equal(t, 0, log.count("redis is away"))
+	require.Equal(t, 0, log.count("redis unavailable"))
 }
 
 func TestLog_containsNoSecret(t *testing.T) {

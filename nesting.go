@@ -85,7 +85,7 @@ type known struct {
 // enter makes the instance that a middleware is. It checks its first requests.
 func (g *registry) enter(ctx context.Context, m *Middleware, name string) {
 	i := &instance{
-		name: name, scope: m.engines, limit: m.limit, client: fmt.Sprint(m.source), breaks: m.policy != nil, left: maxChecks,
+		name: name, scope: m.engines, limit: m.limit, client: fmt.Sprint(m.keySource), breaks: m.policy != nil, left: maxChecks,
 		setChecks: m.setChecks, parts: make([]*part, 8),
 	}
 	done := ctx.Done()

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/resilient-gateway/resilience/identity"
 	"github.com/resilient-gateway/resilience/internal/statuswriter"
 	"github.com/stretchr/testify/require"
 )
@@ -70,7 +71,7 @@ func forEachWriter(t *testing.T, test func(t *testing.T, redis *RedisConfig, get
 
 // named is a configuration with a name.
 func named(name string, redis *RedisConfig, limit *RateLimitConfig, circuit *CircuitBreakerConfig) *Config {
-	return &Config{Name: redact(name), Redis: redis, RateLimit: limit, CircuitBreaker: circuit}
+	return &Config{Name: identity.Hash(name), Redis: redis, RateLimit: limit, CircuitBreaker: circuit}
 }
 
 // byClient gives each value of X-Client a bucket.
@@ -123,6 +124,20 @@ func TestNesting_requestTakesOneToken(t *testing.T) {
 			})
 		}
 	})
+}
+
+// Two limits with the same numbers are the same limit only if they have the same key source.
+func TestNesting_sameLimitByAnotherKeySourceIsAnotherLimit(t *testing.T) {
+	newProcess(t, 0)
+	instanceOf := func(limit *RateLimitConfig) *instance {
+		m, err := newMiddleware(context.Background(), status(200), &Config{Name: "shared", RateLimit: limit}, nameOf(t))
+		require.NoError(t, err)
+		return m.instance
+	}
+	byAddress, byAddressToo, byHeader := instanceOf(tokens("10")), instanceOf(tokens("10")), instanceOf(byClient(tokens("10")))
+	outermost := &outer{instance: byAddress, part: &part{limits: true}}
+	require.True(t, limitsAlike(outermost, byAddressToo))
+	require.False(t, limitsAlike(outermost, byHeader))
 }
 
 func TestNesting_failureCountsOnce(t *testing.T) {

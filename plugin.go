@@ -45,7 +45,11 @@ type Middleware struct {
 	view   *breaker.View
 	header string         // that the key is made of, as it was configured; "": none
 	source *statusSource  // of this route's writers; guarded by mu
-	report func(*tracked) // ends the passages of those writers
+	report func(*tracked) // ends the tracked requests of those writers
+
+	// setReport has the fast path end them in another way. It is called before the source has a writer, and once; mu is held.
+	setReport func(report func(*tracked))
+
 	// closely is until when answers are watched closely (outcome.go). Guarded by mu.
 	watchUntil int64
 	// switches is set where the service has switched protocols. Guarded by mu.

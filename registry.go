@@ -213,7 +213,7 @@ func (g *registry) useStore(s *settings) *store.Store {
 			if reason == nil {
 				log.Warn("redis is back", "redis", address)
 			} else {
-				log.Warn("redis is away", "redis", address, "reason", reason.Error())
+				log.Warn("redis unavailable", "redis", address, "reason", reason.Error())
 			}
 		})}
 		g.stores[s.connection] = entry
@@ -256,7 +256,7 @@ func (one *engines) addHandler(ctx context.Context, parts, settings string, warn
 	one.members = append(alive, handlerRef{ctx: ctx, settings: settings})
 	if one.loggedParts != parts {
 		one.loggedParts = parts
-		lines = append(lines, func() { one.log.Info("on", "parts", parts) })
+		lines = append(lines, func() { one.log.Info("middleware configured", "parts", parts) })
 	}
 	if differs {
 		warnings = append(warnings, "middlewares of this name have different settings; each request is judged by its own")

@@ -91,7 +91,7 @@ func readName(r *problems, name, label string) string {
 	}
 	if !isName(label) {
 		// A provider may allow more than we do; Redis's keys do not.
-		return redact(label)
+		return identity.Hash(label)
 	}
 	return label
 }
@@ -264,13 +264,13 @@ func readRedis(r *problems, s *settings, c *RedisConfig) {
 	if s.onError != onErrorLocal && s.onError != onErrorAllow && s.onError != onErrorDeny {
 		r.wrong("redis.onError", s.onError, "one of local, allow and deny")
 	}
-	identity := fmt.Sprintf("%q %q %q %d %s %s %s %q", s.redis.Address, c.Username, s.redis.Password, s.redis.DB,
+	all := fmt.Sprintf("%q %q %q %d %s %s %s %q", s.redis.Address, c.Username, s.redis.Password, s.redis.DB,
 		s.redis.Timeout, s.redis.DialTimeout, s.redis.MaxConnAge, s.redis.KeyPrefix)
 	if c.TLS != nil {
 		s.redis.TLS = readTLS(r, s, c.TLS)
-		identity += tlsIdentity(c.TLS)
+		all += tlsIdentity(c.TLS)
 	}
-	s.connection = redact(identity)
+	s.connection = identity.Hash(all)
 	if s.redis.Address != "" {
 		s.parts = append(s.parts, fmt.Sprintf("redis %s, db %d, on error: %s", s.redis.Address, s.redis.DB, s.onError))
 	}

@@ -65,7 +65,9 @@ var compiled = interp.Exports{
 		"Step":     reflect.ValueOf((*redistest.Step)(nil)),
 	},
 	"github.com/resilient-gateway/resilience/internal/statuswriter/statuswriter": {
-		"New":      reflect.ValueOf(statuswriter.New),
-		"NewSized": reflect.ValueOf(statuswriter.NewSized),
+		"New":       reflect.ValueOf(statuswriter.New),
+		"NewFaulty": reflect.ValueOf(statuswriter.NewFaulty),
+		"NewMute":   reflect.ValueOf(statuswriter.NewMute),
+		"NewSized":  reflect.ValueOf(statuswriter.NewSized),
 	},
 }
