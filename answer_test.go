@@ -31,41 +31,33 @@ func requireAnswer(t *testing.T, w *httptest.ResponseRecorder, status int, body 
 }
 
 func TestAnswer_limited(t *testing.T) {
-	for _, place := range places(t) {
-		place := place
-		t.Run(place.name, func(t *testing.T) {
-			newProcess(t, 0)
-			handler, up := newGateway(t, &Config{Redis: place.redis, RateLimit: tokens("1"), CircuitBreaker: failures("1")})
-			require.Equal(t, 200, get(handler))
+	forEachStore(t, func(t *testing.T, redis *RedisConfig) {
+		handler, up := newGateway(t, &Config{Redis: redis, RateLimit: tokens("1"), CircuitBreaker: failures("1")})
+		require.Equal(t, 200, get(handler))
 
-			for i := 0; i < 3; i++ {
-				requireAnswer(t, send(handler, "GET", "/"), 429, `{"error":"Too many requests, please try again later."}`, 3600)
-			}
-			require.Equal(t, 1, up.count())
-			other := httptest.NewRequest("GET", "/", nil)
-			other.RemoteAddr = "192.0.2.2:1234"
-			w := httptest.NewRecorder()
-			handler.ServeHTTP(w, other)
-			require.Equal(t, 200, w.Code, "another client has a bucket of its own")
-		})
-	}
+		for i := 0; i < 3; i++ {
+			requireAnswer(t, send(handler, "GET", "/"), 429, `{"error":"Too many requests, please try again later."}`, 3600)
+		}
+		require.Equal(t, 1, up.count())
+		other := httptest.NewRequest("GET", "/", nil)
+		other.RemoteAddr = "192.0.2.2:1234"
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, other)
+		require.Equal(t, 200, w.Code, "another client has a bucket of its own")
+	})
 }
 
 func TestAnswer_open(t *testing.T) {
-	for _, place := range places(t) {
-		place := place
-		t.Run(place.name, func(t *testing.T) {
-			newProcess(t, 0)
-			handler, up := newGateway(t, &Config{Redis: place.redis, RateLimit: tokens("100"), CircuitBreaker: failures("1")})
-			up.will(status(500))
-			require.Equal(t, 500, get(handler))
+	forEachStore(t, func(t *testing.T, redis *RedisConfig) {
+		handler, up := newGateway(t, &Config{Redis: redis, RateLimit: tokens("100"), CircuitBreaker: failures("1")})
+		up.will(status(500))
+		require.Equal(t, 500, get(handler))
 
-			for i := 0; i < 3; i++ {
-				requireAnswer(t, send(handler, "GET", "/"), 503, `{"error":"Service temporarily unavailable due to circuit open."}`, 3600)
-			}
-			require.Equal(t, 1, up.count())
-		})
-	}
+		for i := 0; i < 3; i++ {
+			requireAnswer(t, send(handler, "GET", "/"), 503, `{"error":"Service temporarily unavailable due to circuit open."}`, 3600)
+		}
+		require.Equal(t, 1, up.count())
+	})
 }
 
 func TestAnswer_openTakesNoToken(t *testing.T) {

@@ -4,17 +4,32 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/resilient-gateway/resilience/internal/redistest"
 )
 
 // clock is the clock of all middlewares that are made while it is the registry's. A test lets time pass by advancing it, not by sleeping.
-// Redis has a clock of its own: what is in Redis ages by that.
 type clock struct {
 	mu      sync.Mutex
 	ahead   time.Duration
 	stopped bool // time passes by advance only
 }
 
-// newClock returns a clock that runs as usual, and may be advanced. It belongs to the present registry: newProcess comes before it.
+// gatewayClock is the clock of each new process. It runs as usual, and tests advance it.
+var gatewayClock = &clock{}
+
+// advance advances the clock of the gateways. Redis has a clock of its own: what is in Redis does not grow older.
+func advance(d time.Duration) { gatewayClock.advance(d) }
+
+// elapse is advance, also for circuits in Redis (nil: in this process).
+func elapse(t *testing.T, redis *RedisConfig, d time.Duration) {
+	if redis != nil {
+		redistest.Elapse(t, redis.Address, d)
+	}
+	advance(d)
+}
+
+// newClock returns a clock of the present registry's own: newProcess comes before it.
 func newClock(t *testing.T) *clock {
 	c := &clock{}
 	registry := processRegistry

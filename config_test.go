@@ -11,7 +11,7 @@ import (
 // unheardOf is a key that looks like no valid one.
 var unheardOf = map[string]interface{}{"qqqqqqqqqqqq": "1"}
 
-func TestCreateConfig_switchesNothingOn(t *testing.T) {
+func TestCreateConfig_enablesNothing(t *testing.T) {
 	config := CreateConfig()
 
 	require.Equal(t, "", config.Name)
@@ -23,7 +23,7 @@ func TestCreateConfig_switchesNothingOn(t *testing.T) {
 }
 
 // Whoever adds a key to a block must add it to those that the block's reader knows, or it is an error to use it.
-func TestConfig_hasTheKeysThatAreSaidToBeValid(t *testing.T) {
+func TestConfig_hasExactlyTheListedKeys(t *testing.T) {
 	for _, row := range []struct {
 		path   string
 		block  interface{}

@@ -11,7 +11,7 @@ import (
 )
 
 // Of a lease that is to be renewed a request takes one token more: of its own client's, and not of that which came before it.
-func TestLean_takesNothingOfWhoCameBefore(t *testing.T) {
+func TestFastPath_takesNoTokenOfAnotherClient(t *testing.T) {
 	redis := at(redistest.Start(t).Addr())
 	for _, row := range []struct {
 		name    string

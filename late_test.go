@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A Redis that answers late now and then is away for a moment each time, and this process decides. No bucket is given twice for that.
-func TestMiddleware_aRedisThatIsLateNowAndThen(t *testing.T) {
+// A Redis that sometimes answers late is unavailable for a moment each time, and this process decides. That fills no bucket a second time.
+func TestMiddleware_lateRepliesAddNoTokens(t *testing.T) {
 	for _, every := range []int64{3, 20} {
 		redis := at(redistest.Slowly(t, redistest.Start(t).Addr(), every, 80*time.Millisecond))
 		redis.Timeout = "40ms"
@@ -29,11 +29,13 @@ func TestMiddleware_aRedisThatIsLateNowAndThen(t *testing.T) {
 			done.Add(1)
 			go func() {
 				defer done.Done()
+				pace := time.NewTicker(5 * time.Millisecond)
+				defer pace.Stop()
 				for i := 0; i < 150; i++ {
 					if get(m.handler) == http.StatusOK {
 						atomic.AddInt64(&passed, 1)
 					}
-					time.Sleep(5 * time.Millisecond)
+					<-pace.C
 				}
 			}()
 		}

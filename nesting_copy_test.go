@@ -17,7 +17,7 @@ type endless struct{ context.Context }
 func (e endless) Done() <-chan struct{} { return make(chan struct{}) }
 
 // The answer to a copy goes nowhere: it may come at any time, and decides nothing.
-func TestNesting_aCopyForAMirrorDecidesNothing(t *testing.T) {
+func TestNesting_mirroredCopyIsNotCounted(t *testing.T) {
 	for _, row := range []struct {
 		name    string
 		service int
@@ -27,7 +27,7 @@ func TestNesting_aCopyForAMirrorDecidesNothing(t *testing.T) {
 		{"the service fails, the mirror refuses", 500, tokens("1"), true},
 		{"the service refuses, the mirror answers", 503, tokens("1000"), false},
 	} {
-		ctx, _ := inOrder(t)
+		ctx, _ := newChain(t)
 		service := status(row.service)
 		if row.service == 503 {
 			open := newMember(t, ctx, status(500), "open", nil, failures("1"))

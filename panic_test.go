@@ -14,7 +14,7 @@ import (
 )
 
 // Where the key of a request is made the interpreter may stumble. The lock that all requests of a scope take is free afterwards.
-func TestMiddleware_aPanicWhereAKeyIsMade(t *testing.T) {
+func TestMiddleware_panicInTheKeySourceReleasesTheLock(t *testing.T) {
 	redis := at(redistest.Start(t).Addr())
 	for _, row := range []struct {
 		name     string
@@ -64,7 +64,7 @@ func TestMiddleware_aPanicWhereAKeyIsMade(t *testing.T) {
 }
 
 // A transport reads the body in a goroutine of its own, where a panic would be the end of Traefik.
-func TestWatchedBody_aPanicAtItsEnd(t *testing.T) {
+func TestWatchedBody_recoversFromAPanicAtItsEnd(t *testing.T) {
 	r := httptest.NewRequest("POST", "/", strings.NewReader("hello"))
 	body := watchBody(r)
 	body.onWhole(func() { panic("stumbled") })
@@ -82,7 +82,7 @@ func (stumblingContext) Done() <-chan struct{}                   { panic("stumbl
 func (stumblingContext) Err() error                              { return nil }
 func (stumblingContext) Value(key interface{}) interface{}       { return nil }
 
-func TestRegistry_aPanicWhereAHandlerJoins(t *testing.T) {
+func TestRegistry_panicInAcquireReleasesTheLock(t *testing.T) {
 	registry := newRegistry(time.Hour)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()

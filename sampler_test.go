@@ -40,7 +40,7 @@ func fill(s *sampler, prefix string, now int64) {
 	}
 }
 
-func TestSampler_takesAllKeysForOneWhereThereAreTooMany(t *testing.T) {
+func TestSampler_treatsAllKeysAsOneWhenFull(t *testing.T) {
 	s := newSampler(100)
 	fill(s, "a", 0)
 
@@ -60,7 +60,7 @@ func TestSampler_takesAllKeysForOneWhereThereAreTooMany(t *testing.T) {
 	require.Len(t, s.seen, 2)
 }
 
-func TestSampler_forgetsKeysWhosePeriodIsOver(t *testing.T) {
+func TestSampler_removesExpiredKeys(t *testing.T) {
 	s := newSampler(100)
 	fill(s, "a", 0)
 	fill(s, "b", 200)
@@ -71,7 +71,7 @@ func TestSampler_forgetsKeysWhosePeriodIsOver(t *testing.T) {
 	require.Equal(t, 0, before)
 }
 
-func TestSampler_sweepsAFullHouseOnlyNowAndThen(t *testing.T) {
+func TestSampler_sweepsRarelyWhenFull(t *testing.T) {
 	s := newSampler(160)
 	fill(s, "a", 0)
 	s.due("b", 1)

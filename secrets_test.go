@@ -70,7 +70,7 @@ func volume(t *testing.T) (folder string) {
 	return folder
 }
 
-func TestFiles_areThoseOfTheDirectoryOfSecrets(t *testing.T) {
+func TestFiles_mustBeInTheSecretsDirectory(t *testing.T) {
 	base := t.TempDir()
 	secrets := filepath.Join(base, "secrets")
 	require.NoError(t, os.Mkdir(secrets, 0o700))
@@ -122,14 +122,14 @@ func TestFiles_areThoseOfTheDirectoryOfSecrets(t *testing.T) {
 	}
 }
 
-func TestFiles_whereTheDirectoryOfSecretsIsMissing(t *testing.T) {
+func TestFiles_withoutASecretsDirectory(t *testing.T) {
 	setenv(t, "RESILIENCE_SECRETS_DIR", "/nowhere")
 	_, err := read(&Config{Redis: &RedisConfig{Address: "redis:6379", PasswordFile: "/nowhere/password"}}, "gateway@file")
 	require.EqualError(t, err, "redis.passwordFile: RESILIENCE_SECRETS_DIR of Traefik's environment: lstat /nowhere: no such file or directory; "+
 		"write the name of a directory that Traefik can read")
 }
 
-func TestVariables_areThoseOfThePrefix(t *testing.T) {
+func TestVariables_mustHaveThePrefix(t *testing.T) {
 	setenv(t, "GATEWAY_REDIS", "s3cret")
 	setenv(t, "CLOUD_TOKEN", "hidden")
 	for _, row := range []struct {

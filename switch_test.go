@@ -10,8 +10,15 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// fronted returns a front whose lean handler answers 204, with a circuit that is open.
-func fronted(t *testing.T) (*Middleware, http.Handler) {
+// setSwitch enables or disables the switch of all middlewares during a test.
+func setSwitch(t *testing.T, enabled bool) {
+	before := switchEnabled
+	switchEnabled = enabled
+	t.Cleanup(func() { switchEnabled = before })
+}
+
+// newOpenSwitch returns a switch whose fast handler answers 204, and whose circuit is open.
+func newOpenSwitch(t *testing.T) (*Middleware, http.Handler) {
 	b := breaker.New(breaker.Settings{Now: func() int64 { return 0 }})
 	policy := breaker.NewPolicy(1, 7*time.Second, 1, 1, time.Second)
 	permit, _, err := b.Allow(policy, false, 0, time.Time{})
@@ -21,62 +28,61 @@ func fronted(t *testing.T) (*Middleware, http.Handler) {
 	return m, m.newSwitch(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusNoContent) })
 }
 
-func TestFront_refusesAsLongAsTheRefusalHolds(t *testing.T) {
-	m, front := fronted(t)
-	require.Equal(t, 204, get(front), "nobody has turned it")
+func TestSwitch_refusesWhileTheNoticeIsValid(t *testing.T) {
+	m, current := newOpenSwitch(t)
+	require.Equal(t, 204, get(current), "it starts with the fast handler")
 
 	refusal := &breaker.Notice{Seconds: 5, Holds: make(chan struct{}, 1)}
 	refusal.Holds <- struct{}{}
 	*m.current = openHandler(m, refusal)
 	for i := 0; i < 3; i++ {
-		requireAnswer(t, send(front, "GET", "/"), 503, openBody, 5)
+		requireAnswer(t, send(current, "GET", "/"), 503, openBody, 5)
 	}
 	<-refusal.Holds
-	require.Equal(t, 204, get(front), "it holds no more")
+	require.Equal(t, 204, get(current), "the notice has ended")
 	refusal.Holds <- struct{}{}
-	require.Equal(t, 204, get(front), "the lean handler was turned to, and would look for itself")
+	require.Equal(t, 204, get(current), "the fast handler is the current one again, and looks at the circuit itself")
 }
 
-func TestFront_isTurnedAsOftenAsTheCircuitOpens(t *testing.T) {
-	defer func(was bool) { switchEnabled = was }(switchEnabled)
-	switchEnabled = true
-	m, front := fronted(t)
+func TestSwitch_followsEveryOpening(t *testing.T) {
+	setSwitch(t, true)
+	m, current := newOpenSwitch(t)
 	for i := 0; i < 2; i++ {
 		m.switchToOpen(6700000)
-		requireAnswer(t, send(front, "GET", "/"), 503, openBody, 1)
-		require.Eventually(t, func() bool { return get(front) == 204 }, 5*time.Second, 10*time.Millisecond, "the second is over")
+		requireAnswer(t, send(current, "GET", "/"), 503, openBody, 1)
+		waitFor(t, func() bool { return get(current) == 204 }, "the notice ends after a second at most")
 	}
 	m.switchToOpen(7000001)
-	require.Equal(t, 204, get(front), "the circuit is open no more")
+	require.Equal(t, 204, get(current), "the circuit is no longer open")
 }
 
-// steps is a lock that notes what the front answers at each step of it.
+// steps is a lock that notes, whenever it is taken or released, which handler is the current one.
 type steps struct {
-	front http.Handler
-	seen  []string
+	current http.Handler
+	seen    []string
 }
 
 func (s *steps) Lock()   { s.note("lock") }
 func (s *steps) Unlock() { s.note("unlock") }
 
 func (s *steps) note(step string) {
-	answer := " lean"
-	if get(s.front) == http.StatusServiceUnavailable {
-		answer = " refuses"
+	answer := " fast"
+	if get(s.current) == http.StatusServiceUnavailable {
+		answer = " open"
 	}
 	s.seen = append(s.seen, step+answer)
 }
 
-// On a processor that orders little, such as an arm64, a handler is whole for others once an unlock and a lock came after it was made.
-func TestFront_isTurnedAfterItsHandlerIsWhole(t *testing.T) {
-	defer func(was bool) { switchEnabled = was }(switchEnabled)
-	switchEnabled = true
-	m, front := fronted(t)
-	lock := &steps{front: front}
+// On a processor with weak memory ordering, such as arm64, other goroutines see a complete handler only if it was made before an unlock and
+// a lock that precede its publication.
+func TestSwitch_publishesOnlyACompleteHandler(t *testing.T) {
+	setSwitch(t, true)
+	m, current := newOpenSwitch(t)
+	lock := &steps{current: current}
 	m.mu = lock
 	m.switchToOpen(6700000)
-	require.Equal(t, []string{"lock lean", "unlock lean", "lock lean", "unlock refuses"}, lock.seen)
+	require.Equal(t, []string{"lock fast", "unlock fast", "lock fast", "unlock open"}, lock.seen)
 	lock.seen = nil
 	switchTo(m, m.fast)
-	require.Equal(t, []string{"lock refuses", "unlock refuses", "lock refuses", "unlock lean"}, lock.seen)
+	require.Equal(t, []string{"lock open", "unlock open", "lock open", "unlock fast"}, lock.seen)
 }

@@ -4,17 +4,17 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"testing/iotest"
 	"time"
 
-	"github.com/resilient-gateway/resilience/internal/redistest"
 	"github.com/stretchr/testify/require"
 )
 
-func TestReadAhead_takesSmallBodiesWhoseLengthIsKnown(t *testing.T) {
+func TestReadAhead_readsSmallBodiesOfKnownLength(t *testing.T) {
 	broken := io.MultiReader(strings.NewReader("some"), iotest.ErrReader(io.ErrUnexpectedEOF))
 	for _, row := range []struct {
 		name   string
@@ -30,8 +30,8 @@ func TestReadAhead_takesSmallBodiesWhoseLengthIsKnown(t *testing.T) {
 		{name: "the longest", body: strings.NewReader(strings.Repeat("x", 4096)), length: 4096, whole: true, got: strings.Repeat("x", 4096)},
 		{name: "longer", body: strings.NewReader(strings.Repeat("x", 4097)), length: 4097, got: strings.Repeat("x", 4097)},
 		{name: "of unknown length", body: strings.NewReader("hello"), length: -1, got: "hello"},
-		{name: "that waits for our word", body: strings.NewReader("hello"), length: 5, expect: "100-continue", got: "hello"},
-		{name: "a GET that has none, as it turns out", method: "GET", body: strings.NewReader(""), length: -1, whole: true},
+		{name: "that waits for 100 Continue", body: strings.NewReader("hello"), length: 5, expect: "100-continue", got: "hello"},
+		{name: "a GET that turns out to have none", method: "GET", body: strings.NewReader(""), length: -1, whole: true},
 		{name: "a GET that has one", method: "GET", body: strings.NewReader("hello"), length: -1, got: "hello"},
 		{name: "broken off", body: broken, length: 5, got: "some", err: io.ErrUnexpectedEOF},
 	} {
@@ -54,12 +54,12 @@ func TestReadAhead_takesSmallBodiesWhoseLengthIsKnown(t *testing.T) {
 	}
 }
 
-// slowly is a body that is sent when the test says so.
-type slowly struct {
+// pacedBody is a body whose pieces the test sends.
+type pacedBody struct {
 	sent chan string // closed: the end
 }
 
-func (s *slowly) Read(p []byte) (int, error) {
+func (s *pacedBody) Read(p []byte) (int, error) {
 	piece, ok := <-s.sent
 	if !ok {
 		return 0, io.EOF
@@ -67,89 +67,94 @@ func (s *slowly) Read(p []byte) (int, error) {
 	return copy(p, piece), nil
 }
 
-// A probe with a body is lost only where the service has had all of it for longer than probeTimeout.
-func TestProbe_itsTimeCountsFromTheEndOfItsBody(t *testing.T) {
-	for _, row := range []struct {
+// The time of a probe with a body starts when the service has all of the body.
+func TestProbe_timeoutStartsAtTheEndOfTheBody(t *testing.T) {
+	rows := []struct {
 		name         string
-		body, answer time.Duration // they take so long
-		late         bool          // another has the place meanwhile
+		body, answer time.Duration // how long each takes; a probe has five minutes
+		takenOver    bool          // another probe has the place meanwhile
 		code         int
 		after        string
 	}{
-		{"a body that is slow", 700 * time.Millisecond, 0, false, 200, "closed"},
-		{"and a failure", 700 * time.Millisecond, 0, false, 500, "open"},
-		{"one that is not, and a slow answer", 200 * time.Millisecond, 450 * time.Millisecond, false, 200, "closed"},
-		{"no answer in time", 200 * time.Millisecond, 700 * time.Millisecond, false, 200, "open"},
-		{"neither in time", 700 * time.Millisecond, 700 * time.Millisecond, false, 200, "open"},
-		{"a place that another has taken over", 300 * time.Millisecond, 0, true, 500, "closed"},
-	} {
-		for _, place := range []place{{"in this process", nil}, {"in Redis", at(redistest.Start(t).Addr())}} {
-			row, place := row, place
-			t.Run(row.name+", "+place.name, func(t *testing.T) {
-				newProcess(t, 0)
-				handler, up := newGateway(t, &Config{Redis: place.redis, CircuitBreaker: &CircuitBreakerConfig{
-					FailureThreshold: "1", ResetTimeout: "600ms", HalfOpenSuccessThreshold: "1", HalfOpenMaxProbes: "1", ProbeTimeout: "500ms",
+		{"a slow body, then a success", 7 * time.Minute, 0, false, 200, "closed"},
+		{"a slow body, then a failure", 7 * time.Minute, 0, false, 500, "open"},
+		{"a prompt body, then a slow answer", 2 * time.Minute, 4 * time.Minute, false, 200, "closed"},
+		{"no answer in time", 2 * time.Minute, 7 * time.Minute, false, 200, "open"},
+		{"neither in time", 7 * time.Minute, 7 * time.Minute, false, 200, "open"},
+		{"another probe takes the place over", 3 * time.Minute, 0, true, 500, "closed"},
+	}
+	forEachStore(t, func(t *testing.T, redis *RedisConfig) {
+		for _, row := range rows {
+			row := row
+			t.Run(row.name, func(t *testing.T) {
+				handler, up := newGateway(t, &Config{Redis: redis, CircuitBreaker: &CircuitBreakerConfig{
+					FailureThreshold: "1", ResetTimeout: "1h", HalfOpenSuccessThreshold: "1", HalfOpenMaxProbes: "1", ProbeTimeout: "5m",
 				}})
 				up.will(status(500))
 				get(handler)
-				time.Sleep(620 * time.Millisecond)
+				elapse(t, redis, time.Hour)
+				body := &pacedBody{sent: make(chan string)}
 				up.will(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					before := runtime.NumGoroutine()
 					io.Copy(io.Discard, r.Body)
-					time.Sleep(row.answer)
+					if row.answer > 0 {
+						awaitGoroutines(t, before) // the breaker knows of the end of the body
+						elapse(t, redis, row.answer)
+					}
 					w.WriteHeader(row.code)
 				}))
-				body := &slowly{sent: make(chan string)}
-				request := httptest.NewRequest("POST", "/", body)
 				w := httptest.NewRecorder()
 				var done sync.WaitGroup
 				done.Add(1)
 				go func() {
 					defer done.Done()
-					handler.ServeHTTP(w, request)
+					handler.ServeHTTP(w, httptest.NewRequest("POST", "/", body))
 				}()
 				body.sent <- "some"
-				time.Sleep(row.body)
-				if row.late {
+				elapse(t, redis, row.body)
+				if row.takenOver {
 					up.will(nil)
 					require.Equal(t, 200, get(handler))
 				}
+				others := runtime.NumGoroutine() - 1 // without the probe's
 				close(body.sent)
 				done.Wait()
 				require.Equal(t, row.code, w.Code)
-				time.Sleep(60 * time.Millisecond) // what is told in the background has come
+				awaitGoroutines(t, others) // the breaker knows of the answer
 				up.will(nil)
-				code := get(handler)
 				if row.after == "open" {
-					require.Equal(t, 503, code)
+					require.Equal(t, 503, get(handler))
 				} else {
-					require.Equal(t, 200, code)
-					require.Equal(t, 200, get(handler))
+					require.Equal(t, []int{200, 200}, statuses(handler, 2))
 				}
 			})
 		}
+	})
+}
+
+// awaitGoroutines waits until what was started in the background has ended: until there are no more goroutines than before.
+func awaitGoroutines(t *testing.T, before int) {
+	for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; runtime.Gosched() {
+		require.True(t, time.Now().Before(end), "a goroutine does not end")
 	}
 }
 
-// A body that has been read before a place is asked for makes no upload of its request, whichever way that goes.
-func TestProbe_aSmallBodyIsNoUpload(t *testing.T) {
-	for _, place := range []place{{"in this process", nil}, {"in Redis", at(redistest.Start(t).Addr())}} {
-		for _, limit := range []*RateLimitConfig{nil, tokens("1000")} {
-			name := place.name + ", without a limiter"
-			if limit != nil {
-				name = place.name + ", with a limiter"
-			}
-			place, limit := place, limit
-			t.Run(name, func(t *testing.T) {
-				newProcess(t, 0)
-				handler, up := newGateway(t, &Config{Redis: place.redis, RateLimit: limit, CircuitBreaker: &CircuitBreakerConfig{
-					FailureThreshold: "1", ResetTimeout: "50ms", HalfOpenSuccessThreshold: "2", HalfOpenMaxProbes: "2",
+// A body that has been read ahead does not make its request an upload: both probes pass at once.
+func TestProbe_bodyReadAheadIsNoUpload(t *testing.T) {
+	forEachStore(t, func(t *testing.T, redis *RedisConfig) {
+		for _, row := range []struct {
+			name  string
+			limit *RateLimitConfig
+		}{{"without a limiter", nil}, {"with a limiter", tokens("1000")}} {
+			row := row
+			t.Run(row.name, func(t *testing.T) {
+				handler, up := newGateway(t, &Config{Redis: redis, RateLimit: row.limit, CircuitBreaker: &CircuitBreakerConfig{
+					FailureThreshold: "1", ResetTimeout: "1h", HalfOpenSuccessThreshold: "2", HalfOpenMaxProbes: "2",
 				}})
-				for i := 0; i < 5; i++ { // there is a lease
-					require.Equal(t, 200, get(handler))
-				}
+				require.Equal(t, []int{200, 200, 200, 200, 200}, statuses(handler, 5), "now there is a lease")
 				up.will(status(500))
 				get(handler)
-				time.Sleep(60 * time.Millisecond)
+				elapse(t, redis, time.Hour)
 				over := make(chan struct{})
 				up.will(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { <-over }))
 				codes := make(chan int, 2)
@@ -161,11 +166,11 @@ func TestProbe_aSmallBodyIsNoUpload(t *testing.T) {
 					}()
 				}
 				both := func() bool { return up.count() == 8 || len(codes) > 0 }
-				require.Eventually(t, both, 5*time.Second, time.Millisecond)
+				waitFor(t, both)
 				close(over)
 				require.Equal(t, 200, <-codes)
 				require.Equal(t, 200, <-codes)
 			})
 		}
-	}
+	})
 }

@@ -1,15 +1,7 @@
 package resilience
 
 import (
-	"crypto/ed25519"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
-	"math/big"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -37,7 +29,7 @@ func everyBlock() *Config {
 	}
 }
 
-func TestRead_leavesPartsOffThatHaveNoBlock(t *testing.T) {
+func TestRead_omitsPartsWithoutABlock(t *testing.T) {
 	s := mustRead(t, &Config{})
 
 	require.True(t, s.limit == nil)
@@ -79,7 +71,7 @@ func TestRead_defaults(t *testing.T) {
 }
 
 // Templates write an empty text, or a blank one, for a variable that is not set.
-func TestRead_takesABlankForTheDefault(t *testing.T) {
+func TestRead_treatsBlankAsTheDefault(t *testing.T) {
 	s := mustRead(t, &Config{
 		Redis: &RedisConfig{Address: " ", DB: " ", Timeout: " ", DialTimeout: " ", TLS: &TLSConfig{Enabled: " "}},
 		RateLimit: &RateLimitConfig{Capacity: " ", RefillRate: " ", RefillPeriod: " ",
@@ -148,181 +140,6 @@ func ofLength(n int) string {
 		text[i] = 'a'
 	}
 	return string(text)
-}
-
-func TestRead_redis(t *testing.T) {
-	s := mustRead(t, &Config{Redis: &RedisConfig{
-		Address: " redis.internal:6380 ", Username: "gateway", Password: "s3cret", DB: "2",
-		Timeout: "50ms", DialTimeout: "1.5s", KeyPrefix: "shop", OnError: "deny",
-	}})
-
-	require.Equal(t, "redis.internal:6380", s.redis.Address)
-	require.Equal(t, "gateway", s.redis.Username)
-	require.Equal(t, "s3cret", s.redis.Password)
-	require.Equal(t, 2, s.redis.DB)
-	require.True(t, s.redis.TLS == nil)
-	require.Equal(t, 50*time.Millisecond, s.redis.Timeout)
-	require.Equal(t, 1500*time.Millisecond, s.redis.DialTimeout)
-	require.Equal(t, "shop", s.redis.KeyPrefix)
-	require.Equal(t, "deny", s.onError)
-	require.Equal(t, []string{"redis redis.internal:6380, db 2, on error: deny"}, s.parts)
-}
-
-func TestRead_addresses(t *testing.T) {
-	for _, address := range []string{
-		"redis:6379", "10.0.0.1:6379", "[::1]:6379", "[fe80::1%eth0]:6379", "redis_1.shop-net:1", "redis:65535",
-	} {
-		address := address
-		t.Run(address, func(t *testing.T) {
-			require.Equal(t, address, mustRead(t, &Config{Redis: &RedisConfig{Address: address}}).redis.Address)
-		})
-	}
-}
-
-func TestRead_onError(t *testing.T) {
-	for _, value := range []string{"local", "allow", "deny"} {
-		value := value
-		t.Run(value, func(t *testing.T) {
-			require.Equal(t, value, mustRead(t, &Config{Redis: &RedisConfig{OnError: value}}).onError)
-		})
-	}
-}
-
-func TestRead_password(t *testing.T) {
-	folder := t.TempDir()
-	require.NoError(t, os.Setenv("TEST_REDIS_PASSWORD", " from the environment "))
-	require.NoError(t, os.Setenv("TEST_REDIS_LINES", "s3cret \r\n\n"))
-	require.NoError(t, os.Unsetenv("TEST_REDIS_NOTHING"))
-
-	const readable = "redis.password can be read in Traefik's API; prefer redis.passwordEnv or redis.passwordFile"
-	const empty = "redis.username is set, but the password is empty"
-	for _, row := range []struct {
-		name     string
-		config   RedisConfig
-		want     string
-		warnings []string
-	}{
-		{"none", RedisConfig{}, "", nil},
-		{"written out", RedisConfig{Password: "s3cret"}, "s3cret", []string{readable}},
-		{"in a variable", RedisConfig{PasswordEnv: "TEST_REDIS_PASSWORD"}, " from the environment ", nil},
-		{"in a variable with a newline", RedisConfig{PasswordEnv: "TEST_REDIS_LINES"}, "s3cret ", nil},
-		{"in a variable that is not set", RedisConfig{PasswordEnv: "TEST_REDIS_NOTHING"}, "", nil},
-		{"in a file", RedisConfig{PasswordFile: written(t, folder, "plain", "s3cret")}, "s3cret", nil},
-		{"in a file with a newline", RedisConfig{PasswordFile: written(t, folder, "newline", "s3cret \n")}, "s3cret ", nil},
-		{"in a file from Windows", RedisConfig{PasswordFile: written(t, folder, "windows", "s3cret\r\n")}, "s3cret", nil},
-		{"of a user", RedisConfig{Username: "gateway", PasswordEnv: "TEST_REDIS_PASSWORD"}, " from the environment ", nil},
-		{"of a user, not set", RedisConfig{Username: "gateway", PasswordEnv: "TEST_REDIS_NOTHING"}, "", []string{empty}},
-		{"of a user, in an empty file", RedisConfig{Username: "gateway", PasswordFile: written(t, folder, "empty", "\n")}, "",
-			[]string{empty}},
-	} {
-		row := row
-		t.Run(row.name, func(t *testing.T) {
-			s := mustRead(t, &Config{Redis: &row.config})
-
-			require.Equal(t, row.want, s.redis.Password)
-			require.Equal(t, row.warnings, s.warnings)
-		})
-	}
-}
-
-func written(t *testing.T, folder, name, content string) string {
-	path := filepath.Join(folder, name)
-	require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
-	return path
-}
-
-func TestRead_tls(t *testing.T) {
-	cert, key := certificate(t)
-	s := mustRead(t, &Config{Redis: &RedisConfig{Address: "redis:6379", TLS: &TLSConfig{
-		Enabled: "true", CA: cert, Cert: cert, Key: key, ServerName: "redis.internal", InsecureSkipVerify: "1",
-	}}})
-
-	require.Equal(t, uint16(tls.VersionTLS12), s.redis.TLS.MinVersion)
-	require.Equal(t, "redis.internal", s.redis.TLS.ServerName)
-	require.True(t, s.redis.TLS.InsecureSkipVerify)
-	require.Len(t, s.redis.TLS.Certificates, 1)
-	content, err := os.ReadFile(cert)
-	require.NoError(t, err)
-	authorities := x509.NewCertPool()
-	authorities.AppendCertsFromPEM(content)
-	require.True(t, s.redis.TLS.RootCAs.Equal(authorities))
-	require.Len(t, s.warnings, 0)
-}
-
-func TestRead_tlsByDefault(t *testing.T) {
-	s := mustRead(t, &Config{Redis: &RedisConfig{Address: "redis:6379", TLS: &TLSConfig{Enabled: "true"}}})
-
-	require.Equal(t, "redis", s.redis.TLS.ServerName)
-	require.False(t, s.redis.TLS.InsecureSkipVerify)
-	require.True(t, s.redis.TLS.RootCAs == nil)
-	require.Len(t, s.redis.TLS.Certificates, 0)
-}
-
-func TestRead_tlsThatIsOff(t *testing.T) {
-	const plain = "redis.tls has settings, but is not enabled: the connection is a plain one; write enabled: true, or false"
-	for _, row := range []struct {
-		name     string
-		config   TLSConfig
-		warnings []string
-	}{
-		{"without settings", TLSConfig{}, nil},
-		{"by its own word, files or not", TLSConfig{Enabled: "false", CA: "/nowhere/ca.pem"}, nil},
-		{"by YAML's word", TLSConfig{Enabled: "0", ServerName: "redis"}, nil},
-		{"by oversight", TLSConfig{CA: "/nowhere/ca.pem"}, []string{plain}},
-	} {
-		row := row
-		t.Run(row.name, func(t *testing.T) {
-			s := mustRead(t, &Config{Redis: &RedisConfig{Address: "redis:6379", TLS: &row.config}})
-
-			require.True(t, s.redis.TLS == nil)
-			require.Equal(t, row.warnings, s.warnings)
-		})
-	}
-}
-
-// certificate writes a certificate and its key and returns their files.
-func certificate(t *testing.T) (cert, key string) {
-	public, private, err := ed25519.GenerateKey(rand.Reader)
-	require.NoError(t, err)
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true}
-	content, err := x509.CreateCertificate(rand.Reader, template, template, public, private)
-	require.NoError(t, err)
-	secret, err := x509.MarshalPKCS8PrivateKey(private)
-	require.NoError(t, err)
-	folder := t.TempDir()
-	cert = written(t, folder, "cert.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: content})))
-	key = written(t, folder, "key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})))
-	return cert, key
-}
-
-func TestRead_tellsConnectionsApart(t *testing.T) {
-	same := RedisConfig{Address: "redis:6379", Password: "a"}
-	identity := func(config RedisConfig) string {
-		return mustRead(t, &Config{Redis: &config}).connection
-	}
-	renewed := written(t, t.TempDir(), "ca.pem", "old")
-	withCA := RedisConfig{Address: "redis:6379", Password: "a", TLS: &TLSConfig{Enabled: "false", CA: renewed}}
-	before := identity(withCA)
-	require.NoError(t, os.WriteFile(renewed, []byte("new"), 0o600))
-
-	require.Equal(t, identity(same), identity(RedisConfig{Address: " redis:6379 ", Password: "a", DB: "0", OnError: "deny"}))
-	for _, row := range []struct {
-		name   string
-		config RedisConfig
-	}{
-		{"address", RedisConfig{Address: "redis:6380", Password: "a"}},
-		{"username", RedisConfig{Address: "redis:6379", Password: "a", Username: "b"}},
-		{"password", RedisConfig{Address: "redis:6379", Password: "b"}},
-		{"db", RedisConfig{Address: "redis:6379", Password: "a", DB: "1"}},
-		{"timeout", RedisConfig{Address: "redis:6379", Password: "a", Timeout: "1s"}},
-		{"dialTimeout", RedisConfig{Address: "redis:6379", Password: "a", DialTimeout: "2s"}},
-		{"maxConnAge", RedisConfig{Address: "redis:6379", Password: "a", MaxConnAge: "1m"}},
-		{"keyPrefix", RedisConfig{Address: "redis:6379", Password: "a", KeyPrefix: "b"}},
-		{"tls", RedisConfig{Address: "redis:6379", Password: "a", TLS: &TLSConfig{Enabled: "true"}}},
-	} {
-		require.NotEqual(t, identity(same), identity(row.config), row.name)
-	}
-	require.NotEqual(t, before, identity(withCA), "a renewed certificate")
 }
 
 func TestRead_rateLimit(t *testing.T) {
@@ -416,12 +233,6 @@ func TestRead_durations(t *testing.T) {
 	}
 }
 
-func TestRead_maxConnAge(t *testing.T) {
-	for text, want := range map[string]time.Duration{"": 5 * time.Minute, "0": 0, "0s": 0, "1s": time.Second, "1d": 24 * time.Hour} {
-		require.Equal(t, want, mustRead(t, &Config{Redis: &RedisConfig{MaxConnAge: text}}).redis.MaxConnAge, text)
-	}
-}
-
 func TestRead_circuitBreaker(t *testing.T) {
 	for _, row := range []struct {
 		name   string
@@ -460,7 +271,7 @@ func TestRead_health(t *testing.T) {
 	require.Equal(t, "/a/b.c", mustRead(t, &Config{Health: &HealthConfig{Path: "/a/b.c"}}).health)
 }
 
-func TestRead_saysWhatIsOn(t *testing.T) {
+func TestRead_describesTheParts(t *testing.T) {
 	require.Equal(t, []string{
 		"rate limit: 100 at once, 10 each 1s",
 		"circuit breaker: opens after 5 failures, for 30s; closes after 2 successes, of 2 probes at once, each within 10s",
@@ -473,7 +284,7 @@ func TestRead_saysWhatIsOn(t *testing.T) {
 }
 
 // A limit in smaller numbers lets the same requests pass at the same times, without Redis, and counts in Redis by the same rule.
-func TestRead_aReducedRateIsTheSame(t *testing.T) {
+func TestRead_reducedRateAdmitsTheSameRequests(t *testing.T) {
 	wide, narrow := ratelimit.NewLimit(3, 1000, 1000*time.Second), ratelimit.NewLimit(3, 1, time.Second)
 	table := ratelimit.New(ratelimit.Settings{Now: func() int64 { return 0 }})
 	for now, step := int64(1), int64(1); now < 60000000; step++ {
@@ -483,7 +294,7 @@ func TestRead_aReducedRateIsTheSame(t *testing.T) {
 }
 
 // A million a day counts in Redis too.
-func TestRead_aReducedRateCountsInRedis(t *testing.T) {
+func TestRead_reducedRateIsStoredInRedis(t *testing.T) {
 	server := redistest.Start(t)
 	newProcess(t, 0)
 	handler, _ := newGateway(t, &Config{Redis: at(server.Addr()),

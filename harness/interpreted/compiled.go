@@ -55,8 +55,11 @@ var compiled = interp.Exports{
 		"New": reflect.ValueOf(bucketmodel.New),
 	},
 	"github.com/resilient-gateway/resilience/internal/redistest/redistest": {
+		"Elapse":   reflect.ValueOf(redistest.Elapse),
 		"FreePort": reflect.ValueOf(redistest.FreePort),
 		"Late":     reflect.ValueOf(redistest.Late),
+		"NewRelay": reflect.ValueOf(redistest.NewRelay),
+		"Relay":    reflect.ValueOf((*redistest.Relay)(nil)),
 		"Server":   reflect.ValueOf((*redistest.Server)(nil)),
 		"Slowly":   reflect.ValueOf(redistest.Slowly),
 		"Start":    reflect.ValueOf(redistest.Start),

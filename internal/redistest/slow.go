@@ -1,7 +1,6 @@
 package redistest
 
 import (
-	"io"
 	"net"
 	"sync/atomic"
 	"testing"
@@ -18,41 +17,43 @@ func Slowly(t testing.TB, address string, every int64, delay time.Duration) stri
 	require.NoError(t, err)
 	t.Cleanup(func() { listener.Close() })
 	var answers int64
-	go func() {
-		for {
-			client, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go passOn(client, address, func() {
-				if atomic.AddInt64(&answers, 1)%every == 0 {
-					time.Sleep(delay)
-				}
-			})
+	go serveProxy(listener, address, func() {}, func() {
+		if atomic.AddInt64(&answers, 1)%every == 0 {
+			time.Sleep(delay)
 		}
-	}()
+	})
 	return listener.Addr().String()
 }
 
-// passOn forwards what a client sends, and each answer once wait has returned.
-func passOn(client net.Conn, address string, wait func()) {
-	defer client.Close()
-	server, err := net.Dial("tcp", address)
-	if err != nil {
-		return
-	}
-	go func() {
-		defer server.Close()
-		io.Copy(server, client)
-	}()
-	piece := make([]byte, 64<<10)
+// serveProxy connects each client with the server at an address until the listener is closed. It calls sent before it passes on each piece from a
+// client, and answered before each piece from the server.
+func serveProxy(listener net.Listener, address string, sent, answered func()) {
 	for {
-		n, err := server.Read(piece)
+		client, err := listener.Accept()
 		if err != nil {
 			return
 		}
-		wait()
-		if _, err := client.Write(piece[:n]); err != nil {
+		server, err := net.Dial("tcp", address)
+		if err != nil {
+			client.Close()
+			continue
+		}
+		go pass(client, server, sent)
+		go pass(server, client, answered)
+	}
+}
+
+func pass(from, to net.Conn, before func()) {
+	defer from.Close()
+	defer to.Close()
+	piece := make([]byte, 64<<10)
+	for {
+		n, err := from.Read(piece)
+		if err != nil {
+			return
+		}
+		before()
+		if _, err := to.Write(piece[:n]); err != nil {
 			return
 		}
 	}

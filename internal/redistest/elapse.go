@@ -1,0 +1,27 @@
+package redistest
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// moveDeadlines moves the deadlines of all circuits: the field deadline of each, and those of its probes and uploads.
+const moveDeadlines = `
+for _, key in ipairs(redis.call('KEYS', '*:breaker')) do
+	local fields = redis.call('HGETALL', key)
+	for i = 1, #fields, 2 do
+		local isDeadline = fields[i] == 'deadline' or string.match(fields[i], '^%a+:%d+$')
+		if isDeadline and fields[i + 1] ~= '0' then
+			redis.call('HINCRBY', key, fields[i], '-' .. ARGV[1])
+		end
+	end
+end`
+
+// Elapse makes circuits in the Redis at an address as they will be after a while. Redis's clock cannot be set, so it moves the deadlines
+// back instead. It leaves buckets as they are.
+func Elapse(t testing.TB, address string, while time.Duration) {
+	t.Helper()
+	s := &Server{t: t, port: address[strings.LastIndex(address, ":")+1:]}
+	s.Do("EVAL", moveDeadlines, 0, while.Microseconds())
+}
