@@ -46,7 +46,8 @@ type Settings struct {
 //	no answer   LastKnown, UnaskedPermit, AllowLocal: decisions while Redis is slow or unavailable
 //	the outcome Done, and BodySent before it if the permit is that of an upload
 //
-// Files call downwards: permits and reports use the refresh, the refresh uses the reply, the reply uses view and machine.
+// Calls go downwards: permits and reports to refresh, refresh to reply, reply to view and machine. Only in the background does
+// a reply cause another call: to restore a lost circuit, or to report what Redis could not be told.
 type Breaker struct {
 	Settings
 	View View

@@ -7,19 +7,6 @@ import (
 	"github.com/resilient-gateway/resilience/internal/store"
 )
 
-// Outcome is how a request that passed has ended.
-type Outcome int
-
-// The outcomes of a request.
-const (
-	// Unknown says nothing about the upstream: the client went away, or was at fault.
-	Unknown Outcome = iota
-	// Success is an answer without a fault of the upstream.
-	Success
-	// Failure is the upstream's fault.
-	Failure
-)
-
 // Done reports the outcome of the request that passed with the permit. It must be called once for each permit. It waits for
 // Redis for at most budget; if budget is less than half of Timeout, the call is made in the background instead. It does not
 // fail: what Redis cannot be told now is kept, or sent again later.
@@ -101,11 +88,4 @@ func (b *Breaker) reportCall(permit Permit, succeeded bool, failed int64, policy
 		intArg(permit.generation), intArg(permit.probe), boolArg(succeeded), intArg(failed), newCallID())}
 	call.Then = func(c *store.Call) { b.applyUnlessLost(c, requestedAt, policy) }
 	return call
-}
-
-func failuresOf(outcome Outcome) int64 {
-	if outcome == Failure {
-		return 1
-	}
-	return 0
 }

@@ -1,6 +1,11 @@
 package breaker
 
-import "github.com/resilient-gateway/resilience/internal/store"
+import (
+	"math/rand"
+	"strconv"
+
+	"github.com/resilient-gateway/resilience/internal/store"
+)
 
 // The scripts keep a breaker in one hash. Times are microseconds on Redis's clock. All scripts have the same key and the
 // same first arguments, begin by applying what time alone does, and answer alike.
@@ -312,3 +317,26 @@ var (
 	reportScript   = store.NewScript(reportLua)
 	restoreScript  = store.NewScript(restoreLua)
 )
+
+// withArgs returns a script's arguments: the policy's, then the script's own.
+func withArgs(policy *Policy, own ...string) []string {
+	args := make([]string, 0, len(policy.args)+len(own))
+	args = append(args, policy.args...)
+	return append(args, own...)
+}
+
+// newCallID returns an id that no other call has. It does not look like a number.
+func newCallID() string {
+	return "c" + strconv.FormatInt(rand.Int63(), 36)
+}
+
+func boolArg(on bool) string {
+	if on {
+		return "1"
+	}
+	return "0"
+}
+
+func intArg(n int64) string {
+	return strconv.FormatInt(n, 10)
+}

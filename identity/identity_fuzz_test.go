@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// FuzzOf holds a key to what Redis keys and log lines can bear, whatever a client sends.
+// FuzzOf checks that a key is safe in Redis keys and log lines, whatever a client sends.
 func FuzzOf(f *testing.F) {
 	f.Add("192.0.2.1:1234", "203.0.113.9, 10.0.0.1", "shop.example", 1, 64)
 	f.Add("[fe80::1%eth0]:1234", "::ffff:10.0.0.1", "[2001:db8::1]:80", 2, 0)

@@ -11,12 +11,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// of is the safe name of a request's key.
-func of(c Source, r *http.Request) string {
-	return Name(KeyOf(c)(r))
+// of returns the safe name of a request's key.
+func of(s Source, r *http.Request) string {
+	return Name(KeyOf(s)(r))
 }
 
-// request comes from the address, for the host shop.example, with a header that is left out where its value is "-".
+// request returns a request from the address, for the host shop.example, with a header unless its value is "-".
 func request(remote, header, value string) *http.Request {
 	r := &http.Request{RemoteAddr: remote, Host: "shop.example", Header: http.Header{}}
 	if value != "-" {
@@ -30,7 +30,7 @@ func sum(text string) string {
 	return hex.EncodeToString(s[:])
 }
 
-func TestOf_theAddressOfTheConnection(t *testing.T) {
+func TestKeyOf_connectionAddress(t *testing.T) {
 	for _, row := range []struct {
 		name   string
 		remote string
@@ -44,7 +44,7 @@ func TestOf_theAddressOfTheConnection(t *testing.T) {
 		{"IPv6 without a port", "2001:db8::1", 0, "ip:2001:db8::1"},
 		{"of a Unix socket", "@", 0, "ip:" + sum("@")},
 		{"none", "", 0, "none:"},
-		{"none but a port", ":1234", 0, "none:"},
+		{"only a port", ":1234", 0, "none:"},
 		{"IPv4, subnet of IPv6", "192.0.2.1:1234", 64, "ip:192.0.2.1"},
 		{"subnet of 64 bits", "[2001:db8:1:2:3:4:5:6]:1234", 64, "ip:2001:db8:1:2::"},
 		{"subnet of 48 bits", "[2001:db8:1:2:3:4:5:6]:1234", 48, "ip:2001:db8:1::"},
@@ -57,14 +57,14 @@ func TestOf_theAddressOfTheConnection(t *testing.T) {
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
-			c := Source{IPv6Subnet: row.subnet}
+			source := Source{IPv6Subnet: row.subnet}
 
-			require.Equal(t, row.want, of(c, request(row.remote, "X-Forwarded-For", "203.0.113.9")))
+			require.Equal(t, row.want, of(source, request(row.remote, "X-Forwarded-For", "203.0.113.9")))
 		})
 	}
 }
 
-func TestOf_theAddressAtADepth(t *testing.T) {
+func TestKeyOf_forwardedAddressAtDepth(t *testing.T) {
 	for _, row := range []struct {
 		name      string
 		depth     int
@@ -75,15 +75,15 @@ func TestOf_theAddressAtADepth(t *testing.T) {
 		{"the last", 1, 0, "10.0.0.1, 10.0.0.2, 10.0.0.3", "ip:10.0.0.3"},
 		{"the one before", 2, 0, "10.0.0.1, 10.0.0.2, 10.0.0.3", "ip:10.0.0.2"},
 		{"the first", 3, 0, "10.0.0.1, 10.0.0.2, 10.0.0.3", "ip:10.0.0.1"},
-		{"deeper than there are", 4, 0, "10.0.0.1, 10.0.0.2, 10.0.0.3", "none:"},
+		{"deeper than the list", 4, 0, "10.0.0.1, 10.0.0.2, 10.0.0.3", "none:"},
 		{"without spaces", 1, 0, "10.0.0.1,10.0.0.2", "ip:10.0.0.2"},
-		{"with many", 2, 0, " 10.0.0.1 ,\t10.0.0.2 ", "ip:10.0.0.1"},
+		{"with many spaces", 2, 0, " 10.0.0.1 ,\t10.0.0.2 ", "ip:10.0.0.1"},
 		{"of nothing", 1, 0, "10.0.0.1, ", "none:"},
 		{"IPv6", 1, 0, "2001:db8::1", "ip:2001:db8::1"},
 		{"IPv6, subnet", 1, 64, "2001:db8::1", "ip:2001:db8::"},
 		{"IPv4-mapped", 1, 0, "::ffff:192.0.2.1", "ip:::ffff:192.0.2.1"},
 		{"IPv4-mapped, subnet", 1, 64, "::ffff:192.0.2.1", "ip:192.0.2.1"},
-		{"no address at all", 1, 0, "unknown", "ip:unknown"},
+		{"no address", 1, 0, "unknown", "ip:unknown"},
 		{"IPv4 with a port", 1, 0, "10.0.0.1, 203.0.113.9:4711", "ip:203.0.113.9"},
 		{"IPv4 with what is no port", 1, 0, "203.0.113.9:_hidden", "ip:203.0.113.9"},
 		{"IPv4 with an empty port", 1, 0, "203.0.113.9:", "ip:203.0.113.9"},
@@ -95,21 +95,21 @@ func TestOf_theAddressAtADepth(t *testing.T) {
 		{"no address, with a port", 1, 0, "unknown:4711", "ip:unknown:4711"},
 		{"no address, in brackets", 1, 0, "[unknown]:4711", "ip:" + sum("[unknown]:4711")},
 		{"brackets that do not end", 1, 0, "[2001:db8::7", "ip:" + sum("[2001:db8::7")},
-		{"brackets that go on", 1, 0, "[2001:db8::7]x", "ip:" + sum("[2001:db8::7]x")},
-		{"nothing but brackets", 1, 0, "[]", "ip:" + sum("[]")},
+		{"brackets with text behind them", 1, 0, "[2001:db8::7]x", "ip:" + sum("[2001:db8::7]x")},
+		{"only brackets", 1, 0, "[]", "ip:" + sum("[]")},
 		{"an empty header", 1, 0, "", "none:"},
 		{"no header", 1, 0, "-", "none:"},
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
-			c := Source{Depth: row.depth, IPv6Subnet: row.subnet}
+			source := Source{Depth: row.depth, IPv6Subnet: row.subnet}
 
-			require.Equal(t, row.want, of(c, request("192.0.2.7:1234", "X-Forwarded-For", row.forwarded)))
+			require.Equal(t, row.want, of(source, request("192.0.2.7:1234", "X-Forwarded-For", row.forwarded)))
 		})
 	}
 }
 
-func TestOf_theLastAddressThatIsNotExcluded(t *testing.T) {
+func TestKeyOf_lastForwardedAddressNotExcluded(t *testing.T) {
 	for _, row := range []struct {
 		name      string
 		excluded  string
@@ -121,46 +121,46 @@ func TestOf_theLastAddressThatIsNotExcluded(t *testing.T) {
 		{"an excluded one before it", "10.0.0.1/32", "10.0.0.1, 10.0.0.2", "ip:10.0.0.2"},
 		{"two networks", "10.0.0.0/8 192.168.0.0/16", "203.0.113.9, 192.168.1.1, 10.0.0.2", "ip:203.0.113.9"},
 		{"all excluded", "10.0.0.0/8", "10.0.0.1, 10.0.0.2", "none:"},
-		{"empty entries passed over", "10.0.0.0/8", "203.0.113.9, , 10.0.0.2,", "ip:203.0.113.9"},
+		{"empty entries are skipped", "10.0.0.0/8", "203.0.113.9, , 10.0.0.2,", "ip:203.0.113.9"},
 		{"IPv4-mapped", "10.0.0.0/8", "203.0.113.9, ::ffff:10.0.0.2", "ip:203.0.113.9"},
 		{"IPv6", "2001:db8::/32", "203.0.113.9, 2001:db8::1", "ip:203.0.113.9"},
 		{"IPv6 with a zone", "fe80::/10", "203.0.113.9, fe80::1%eth0", "ip:203.0.113.9"},
 		{"excluded with a port", "10.0.0.0/8", "203.0.113.9:4711, 10.0.0.2:80", "ip:203.0.113.9"},
 		{"excluded in brackets", "2001:db8::/32", "[2001:db9::7]:1, [2001:db8::1]:443, [2001:db8::2]", "ip:2001:db9::7"},
-		{"no address is in no network", "10.0.0.0/8", "203.0.113.9, unknown, 10.0.0.2", "ip:unknown"},
+		{"what is no address is not excluded", "10.0.0.0/8", "203.0.113.9, unknown, 10.0.0.2", "ip:unknown"},
 		{"an empty header", "10.0.0.0/8", "", "none:"},
 		{"no header", "10.0.0.0/8", "-", "none:"},
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
-			c := Source{IPv6Subnet: 64}
+			source := Source{IPv6Subnet: 64}
 			for _, text := range strings.Fields(row.excluded) {
-				c.Excluded = append(c.Excluded, netip.MustParsePrefix(text))
+				source.Excluded = append(source.Excluded, netip.MustParsePrefix(text))
 			}
 
-			require.Equal(t, row.want, of(c, request("192.0.2.7:1234", "X-Forwarded-For", row.forwarded)))
+			require.Equal(t, row.want, of(source, request("192.0.2.7:1234", "X-Forwarded-For", row.forwarded)))
 		})
 	}
 }
 
-func TestOf_prefersTheDepthToTheExcluded(t *testing.T) {
-	c := Source{Depth: 1, Excluded: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
+func TestKeyOf_depthCountsBeforeExcluded(t *testing.T) {
+	source := Source{Depth: 1, Excluded: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
 
-	require.Equal(t, "ip:10.0.0.2", of(c, request("192.0.2.7:1234", "X-Forwarded-For", "203.0.113.9, 10.0.0.2")))
+	require.Equal(t, "ip:10.0.0.2", of(source, request("192.0.2.7:1234", "X-Forwarded-For", "203.0.113.9, 10.0.0.2")))
 }
 
-func TestOf_aHeader(t *testing.T) {
+func TestKeyOf_header(t *testing.T) {
 	for _, row := range []struct {
 		name  string
 		value string
 		want  string
 	}{
 		{"plain", "client-7", "header:client-7"},
-		{"in its own letters", "Client-7", "header:Client-7"},
+		{"in upper and lower case", "Client-7", "header:Client-7"},
 		{"missing", "-", "none:"},
 		{"empty", "", "none:"},
 		{"with a space", "Bearer abc", "header:" + sum("Bearer abc")},
-		{"with what would end a line", "a\r\nb", "header:" + sum("a\r\nb")},
+		{"with line ends", "a\r\nb", "header:" + sum("a\r\nb")},
 		{"with a control character", "a\x00b", "header:" + sum("a\x00b")},
 		{"with a brace, as in the tag of a Redis key", "a}b", "header:" + sum("a}b")},
 		{"not ASCII", "größe", "header:" + sum("größe")},
@@ -171,16 +171,16 @@ func TestOf_aHeader(t *testing.T) {
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
-			c := Source{Header: "x-client"}
+			source := Source{Header: "x-client"}
 
-			require.Equal(t, row.want, of(c, request("192.0.2.7:1234", "X-Client", row.value)))
+			require.Equal(t, row.want, of(source, request("192.0.2.7:1234", "X-Client", row.value)))
 		})
 	}
 }
 
-// A middleware before ours may set a header in its own spelling, as basicAuth does with its headerField. A client cannot: net/http
-// makes what it sends canonical.
-func TestOf_aHeaderInAnotherSpelling(t *testing.T) {
+// A middleware before ours may set a header in its own spelling, as basicAuth does with its headerField. A client cannot:
+// net/http makes what it sends canonical.
+func TestKeyOf_headerSpelling(t *testing.T) {
 	for _, row := range []struct {
 		name       string
 		configured string
@@ -189,7 +189,7 @@ func TestOf_aHeaderInAnotherSpelling(t *testing.T) {
 	}{
 		{"as a client sends it", "X-WebAuth-User", http.Header{"X-Webauth-User": {"alice"}}, "header:alice"},
 		{"as a middleware sets it", "X-WebAuth-User", http.Header{"X-WebAuth-User": {"alice"}}, "header:alice"},
-		{"both: the client's is not heeded", "X-WebAuth-User",
+		{"both: the client's does not count", "X-WebAuth-User",
 			http.Header{"X-WebAuth-User": {"alice"}, "X-Webauth-User": {"mallory"}}, "header:alice"},
 		{"in lower case", "x-user", http.Header{"x-user": {"alice"}, "X-User": {"mallory"}}, "header:alice"},
 		{"set, but without a line", "x-user", http.Header{"x-user": {}, "X-User": {"bob"}}, "header:bob"},
@@ -206,29 +206,29 @@ func TestOf_aHeaderInAnotherSpelling(t *testing.T) {
 	}
 }
 
-func TestOf_theHash(t *testing.T) {
-	c := Source{Header: "X-Client"}
-	victim := of(c, request("", "X-Client", "Bearer abc"))
+func TestKeyOf_noValueEqualsAHash(t *testing.T) {
+	source := Source{Header: "X-Client"}
+	victim := of(source, request("", "X-Client", "Bearer abc"))
 	sent := strings.TrimPrefix(victim, "header:")
 	require.Len(t, sent, 64)
 
-	require.NotEqual(t, victim, of(c, request("", "X-Client", sent)), "nobody can send another's hash")
+	require.NotEqual(t, victim, of(source, request("", "X-Client", sent)), "a client cannot send the hash of another one's value")
 }
 
-func TestOf_theHost(t *testing.T) {
+func TestKeyOf_host(t *testing.T) {
 	for _, row := range []struct {
 		name string
 		host string
 		want string
 	}{
 		{"a name", "shop.example", "host:shop.example"},
-		{"in any letters", "Shop.EXAMPLE", "host:shop.example"},
+		{"in upper case", "Shop.EXAMPLE", "host:shop.example"},
 		{"with its port", "shop.example:8080", "host:shop.example"},
 		{"with what is no port", "shop.example:a7", "host:shop.example"},
 		{"with an empty port", "shop.example:", "host:shop.example"},
 		{"with two ports", "shop.example:1:2", "host:shop.example"},
 		{"with a dot at its end", "shop.example.", "host:shop.example"},
-		{"with all of it", "Shop.Example.:81", "host:shop.example"},
+		{"upper case, dot and port", "Shop.Example.:81", "host:shop.example"},
 		{"IDN", "bücher.example", "host:" + sum("bücher.example")},
 		{"IDN, encoded", "xn--bcher-kva.example", "host:xn--bcher-kva.example"},
 		{"an IPv4 address", "192.0.2.1:80", "host:192.0.2.1"},
@@ -243,17 +243,17 @@ func TestOf_theHost(t *testing.T) {
 		{"an IPv6 address with a dot at its end", "2001:db8::1.", "host:2001:db8::1"},
 		{"brackets around what is no address", "[Shop]:80", "host:shop"},
 		{"brackets that do not end", "[2001:db8::1", "host:2001:db8::1"},
-		{"none but a port", ":80", "none:"},
-		{"none but a dot", ".", "none:"},
+		{"only a port", ":80", "none:"},
+		{"only a dot", ".", "none:"},
 		{"none", "", "none:"},
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
 			r := request("192.0.2.7:1234", "X-Forwarded-Host", "other.example")
 			r.Host = row.host
-			c := Source{Host: true}
+			source := Source{Host: true}
 
-			require.Equal(t, row.want, of(c, r))
+			require.Equal(t, row.want, of(source, r))
 		})
 	}
 }
