@@ -24,7 +24,7 @@ const (
 )
 
 // ownAnswer is one of our own, made ready: a refusal must cost little.
-type ownAnswer struct {
+type preparedAnswer struct {
 	status int
 	length []string // the header's value
 	body   []byte
@@ -32,12 +32,12 @@ type ownAnswer struct {
 
 var (
 	healthy     = newAnswer(http.StatusOK, healthyBody)
-	tooMany     = newAnswer(limitedStatus, limitedBody)
+	rateLimited = newAnswer(limitedStatus, limitedBody)
 	circuitOpen = newAnswer(openStatus, openBody)
 	unavailable = newAnswer(http.StatusServiceUnavailable, unavailableBody)
 
 	// Of the two that many requests get, side by side: interpreted, a field costs.
-	limitedText, limitedLength = tooMany.body, tooMany.length
+	limitedText, limitedLength = rateLimited.body, rateLimited.length
 	openText, openLength       = circuitOpen.body, circuitOpen.length
 
 	contentType = []string{"application/json"}
@@ -45,13 +45,13 @@ var (
 	closing     = []string{"close"}
 )
 
-func newAnswer(status int, body string) *ownAnswer {
-	return &ownAnswer{status: status, length: []string{strconv.Itoa(len(body))}, body: []byte(body)}
+func newAnswer(status int, body string) *preparedAnswer {
+	return &preparedAnswer{status: status, length: []string{strconv.Itoa(len(body))}, body: []byte(body)}
 }
 
 // write answers the request. retryAfter is the header's value; nil: none. To find the length costs the server
 // more than it costs to tell.
-func (a *ownAnswer) write(w http.ResponseWriter, r *http.Request, retryAfter []string) {
+func (a *preparedAnswer) write(w http.ResponseWriter, r *http.Request, retryAfter []string) {
 	header := w.Header()
 	header["Content-Type"] = contentType
 	header["Content-Length"] = a.length
@@ -81,7 +81,7 @@ func answerHealthy(w http.ResponseWriter, r *http.Request) { healthy.write(w, r,
 // refuseLimited refuses a request of a client whose bucket holds a token again in retryAfter microseconds.
 func refuseLimited(m *Middleware, s *slowRequest, retryAfter int64) {
 	beforeRefusal(m, s)
-	tooMany.write(s.w, s.r, seconds(retryAfter))
+	rateLimited.write(s.w, s.r, seconds(retryAfter))
 	m.logRefusal("rate limit exceeded", m.bucketKeyOf(s.r), 0, s.now)
 }
 
@@ -108,7 +108,7 @@ func beforeRefusal(m *Middleware, s *slowRequest) {
 func refuseOpen(m *Middleware, s *slowRequest, retryAfter int64) {
 	m.breaker.RecheckOpen(s.now, m.policy)
 	circuitOpen.write(s.w, s.r, seconds(retryAfter))
-	m.noteOpen(s.now)
+	m.logOpen(s.now)
 	if !m.debug {
 		m.switchToOpen(s.now)
 	}
@@ -116,11 +116,11 @@ func refuseOpen(m *Middleware, s *slowRequest, retryAfter int64) {
 
 // waits are values of Retry-After made ready, by the seconds.
 var (
-	waits      = makeWaits(3600) // an hour
-	readyWaits = int64(len(waits))
+	retryAfterTexts = makeRetryAfterTexts(3600) // an hour
+	preparedSeconds = int64(len(retryAfterTexts))
 )
 
-func makeWaits(most int64) [][]string {
+func makeRetryAfterTexts(most int64) [][]string {
 	made := [][]string{oneSecond} // 0 is told as 1
 	for n := int64(1); n <= most; n++ {
 		made = append(made, []string{strconv.FormatInt(n, 10)})
@@ -134,8 +134,8 @@ func seconds(microseconds int64) []string {
 		return oneSecond
 	}
 	whole := (microseconds + 999999) / 1000000
-	if whole < readyWaits {
-		return waits[whole]
+	if whole < preparedSeconds {
+		return retryAfterTexts[whole]
 	}
 	return []string{strconv.FormatInt(whole, 10)}
 }
@@ -149,19 +149,19 @@ func (m *Middleware) logRefusal(reason, key string, skipped int, now int64) {
 }
 
 // noteOpen logs a refusal by an open circuit, the first in a minute, or where debug is on all of them.
-func (m *Middleware) noteOpen(now int64) {
-	if now >= m.openNote.Load() || m.debug {
-		m.openNote.Store(now + noteEvery)
+func (m *Middleware) logOpen(now int64) {
+	if now >= m.openLogDue.Load() || m.debug {
+		m.openLogDue.Store(now + refusalLogInterval)
 		m.logRefusal("circuit open", "", 0, now)
 	}
 }
 
 // noteEmptyLocked logs a refusal from memory when that is due. It releases the lock meanwhile.
-func noteEmptyLocked(m *Middleware, r *http.Request, e *ratelimit.Grant, now int64) {
+func logEmptyLocked(m *Middleware, r *http.Request, e *ratelimit.Grant, now int64) {
 	before := int(e.Refused - 1)
 	e.Refused = 0
 	if !m.debug {
-		e.NoteAt = now + noteEvery
+		e.NoteAt = now + refusalLogInterval
 	}
 	m.mu.Unlock()
 	m.logRefusal("rate limit exceeded", m.bucketKeyOf(r), before, now)
@@ -188,11 +188,11 @@ func (m *Middleware) logFailure(status int) {
 }
 
 // logTrouble logs what Redis answered instead of an answer, once a second. That it is away, the store tells itself.
-func (m *Middleware) logTrouble(err error) {
+func (m *Middleware) logRedisError(err error) {
 	if errors.Is(err, store.ErrUnavailable) {
 		return
 	}
-	if before, due := m.troubles.due(err.Error(), m.now()); due {
+	if before, due := m.redisErrors.due(err.Error(), m.now()); due {
 		m.log.Warn("unexpected redis reply", "reason", err.Error(), "before", strconv.Itoa(before))
 	}
 }

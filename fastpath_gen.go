@@ -528,7 +528,7 @@ func refuseEmptyLocked(m *Middleware, w http.ResponseWriter, r *http.Request, g 
 	}
 	g.Refused++
 	if now >= g.NoteAt {
-		noteEmptyLocked(m, r, g, now)
+		logEmptyLocked(m, r, g, now)
 	}
 	now = g.NextToken - now // until there is a token; a variable for it would be one more local (R1)
 	m.mu.Unlock()

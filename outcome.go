@@ -25,7 +25,7 @@ type exchange struct {
 	finished bool        // the next handler has returned; otherwise it panicked: the answer was cut
 	hung     bool        // its response headers have not arrived within the hangTimeout
 
-	came     time.Time
+	arrived  time.Time
 	now      time.Time // when it is judged
 	switches bool      // the service is known to switch protocols
 	watched  *watch    // how long the client was waited for; nil: not known
@@ -130,7 +130,7 @@ func (x *exchange) failedByService() breaker.Outcome {
 		return breaker.Failure
 	}
 	if x.watched == nil { // the transport may still be reading the body
-		if x.now.Sub(x.came) < prompt {
+		if x.now.Sub(x.arrived) < prompt {
 			return breaker.Failure
 		}
 		x.doubtful = true
@@ -220,7 +220,7 @@ func (x *exchange) cut() breaker.Outcome {
 // unlessClientWasWaitedFor tells what a failure says that may come of a client that reads or sends slowly: a service that has waited
 // for it long enough ends the connection.
 func (x *exchange) unlessClientWasWaitedFor() breaker.Outcome {
-	if x.now.Sub(x.came) < prompt {
+	if x.now.Sub(x.arrived) < prompt {
 		return breaker.Failure
 	}
 	if x.watched == nil {

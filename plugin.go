@@ -66,18 +66,18 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 	if m.health == "" {
 		return m.handler, nil
 	}
-	return http.HandlerFunc(m.answer), nil
+	return http.HandlerFunc(m.serveHealth), nil
 }
 
 func newMiddleware(ctx context.Context, next http.Handler, config *Config, name string) (*Middleware, error) {
 	if next == nil {
 		return nil, errNil
 	}
-	settings, err := read(config, name)
+	settings, err := readConfig(config, name)
 	if err != nil {
 		return nil, err
 	}
-	if !settings.does() {
+	if !settings.doesAnything() {
 		settings.warnings = append(settings.warnings, "this middleware does nothing: it has neither rateLimit nor circuitBreaker nor health")
 	}
 	scope := acquireEngines(ctx, settings)
@@ -92,17 +92,17 @@ func newMiddleware(ctx context.Context, next http.Handler, config *Config, name 
 		m.headerValue = identity.HeaderValue(m.header)
 	}
 	if m.policy != nil {
-		m.cache.Refresher = &breakerRefresher{m.breaker, m.policy}
+		m.cache.Refresher = &viewRefresher{m.breaker, m.policy}
 	}
-	m.ready()
+	m.assemble()
 	if m.limit != nil || m.policy != nil {
-		processRegistry.enter(ctx, m, name)
+		processRegistry.addInstance(ctx, m, name)
 	}
 	return m, nil
 }
 
 // ready makes the handlers of a middleware that has all the rest.
-func (m *Middleware) ready() {
+func (m *Middleware) assemble() {
 	if m.policy != nil {
 		m.report = m.newReporter(m.source)
 	}
@@ -110,21 +110,21 @@ func (m *Middleware) ready() {
 }
 
 // leave is the breaker's, for requests that asked Redis for a token.
-type breakerRefresher struct {
+type viewRefresher struct {
 	breaker *breaker.Breaker
 	policy  *breaker.Policy
 }
 
 // Rider returns a call that has the breaker's view refreshed, or nil.
-func (l *breakerRefresher) PiggybackCall(now int64) *store.Call {
+func (l *viewRefresher) PiggybackCall(now int64) *store.Call {
 	return l.breaker.PiggybackCall(now, l.policy)
 }
 
 // Extend has the view used a little longer, while it is refreshed.
-func (l *breakerRefresher) Extend(now int64) { l.breaker.ExtendView(now, l.policy) }
+func (l *viewRefresher) Extend(now int64) { l.breaker.ExtendView(now, l.policy) }
 
 // answer answers a request that may ask for the health of this gateway itself.
-func (m *Middleware) answer(w http.ResponseWriter, r *http.Request) {
+func (m *Middleware) serveHealth(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == m.health && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
 		answerHealthy(w, r)
 		return

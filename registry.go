@@ -20,7 +20,7 @@ import (
 const grace = 30 * time.Second
 
 // noteEvery is how often the refusals of one client are logged, microseconds.
-const noteEvery = int64(time.Minute / time.Microsecond)
+const refusalLogInterval = int64(time.Minute / time.Microsecond)
 
 // The interpreter lives as long as Traefik, and so does this: middlewares come and go with each reload, what they share
 // must not.
@@ -36,21 +36,21 @@ func timeOf(now int64) time.Time {
 
 // scope is what all middlewares of one name on one Redis share in this process.
 type engines struct {
-	store    *store.Store // nil: none, the state is in this process
-	limiter  *ratelimit.Limiter
-	breaker  *breaker.Breaker
-	log      *logging.Logger
-	debug    bool
-	since    func(time.Time) time.Duration // time.Since, or a test's
-	now      func() int64                  // microseconds since start, by it
-	refusals *sampler
-	openNote *atomic.Int64 // when a refusal by an open circuit is to be logged again
-	failures *sampler
-	troubles *sampler
+	store       *store.Store // nil: none, the state is in this process
+	limiter     *ratelimit.Limiter
+	breaker     *breaker.Breaker
+	log         *logging.Logger
+	debug       bool
+	since       func(time.Time) time.Duration // time.Since, or a test's
+	now         func() int64                  // microseconds since start, by it
+	refusals    *sampler
+	openLogDue  *atomic.Int64 // when a refusal by an open circuit is to be logged again
+	failures    *sampler
+	redisErrors *sampler
 
 	// Guarded by the registry's lock.
-	handlers       int
-	members        []handlerRef
+	users          int
+	handlers       []handlerRef
 	loggedParts    string          // the settings that were logged last
 	loggedWarnings map[string]bool // what was warned about
 }
@@ -114,7 +114,7 @@ func (g *registry) acquire(ctx context.Context, s *settings) *engines {
 			defer func() { recover() }()
 			time.AfterFunc(g.grace, func() {
 				defer func() { recover() }()
-				g.endSet(begun)
+				g.releaseSet(begun)
 			})
 		})
 	}
@@ -132,7 +132,7 @@ func (g *registry) acquireRef(ctx context.Context, key string, s *settings) (one
 		one = g.newEngines(s)
 		g.engines[key] = one
 	}
-	one.handlers++
+	one.users++
 	lines = one.addHandler(ctx, parts, fmt.Sprintf("%s; %+v", parts, s.keySource), s.warnings)
 	begun = g.register(ctx, key, s)
 	return one, begun, lines
@@ -155,7 +155,7 @@ func (g *registry) register(ctx context.Context, key string, s *settings) *handl
 }
 
 // end frees the seats of a generation.
-func (g *registry) endSet(one *handlerSet) {
+func (g *registry) releaseSet(one *handlerSet) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	one.ended = true
@@ -170,10 +170,10 @@ func (g *registry) newEngines(s *settings) *engines {
 	one := &engines{
 		log:            log,
 		debug:          log.Debugs(),
-		refusals:       newSampler(noteEvery),
-		openNote:       &atomic.Int64{},
+		refusals:       newSampler(refusalLogInterval),
+		openLogDue:     &atomic.Int64{},
 		failures:       newSampler(time.Second.Microseconds()),
-		troubles:       newSampler(time.Second.Microseconds()),
+		redisErrors:    newSampler(time.Second.Microseconds()),
 		loggedWarnings: map[string]bool{},
 	}
 	prefix := s.redis.KeyPrefix + ":{" + s.name + "}:"
@@ -226,8 +226,8 @@ func (g *registry) useStore(s *settings) *store.Store {
 // held.
 func (g *registry) release(key string, s *settings) {
 	one := g.engines[key]
-	one.handlers--
-	if one.handlers > 0 {
+	one.users--
+	if one.users > 0 {
 		return
 	}
 	delete(g.engines, key)
@@ -247,13 +247,13 @@ func (g *registry) release(key string, s *settings) {
 func (one *engines) addHandler(ctx context.Context, parts, settings string, warnings []string) (lines []func()) {
 	differs := false
 	var alive []handlerRef
-	for _, other := range one.members {
+	for _, other := range one.handlers {
 		if other.ctx.Err() == nil {
 			alive = append(alive, other)
 			differs = differs || other.settings != settings
 		}
 	}
-	one.members = append(alive, handlerRef{ctx: ctx, settings: settings})
+	one.handlers = append(alive, handlerRef{ctx: ctx, settings: settings})
 	if one.loggedParts != parts {
 		one.loggedParts = parts
 		lines = append(lines, func() { one.log.Info("middleware configured", "parts", parts) })

@@ -215,7 +215,7 @@ func handlersOf(g *registry) int {
 	defer g.mu.Unlock()
 	n := 0
 	for _, one := range g.engines {
-		n += one.handlers
+		n += one.users
 	}
 	return n
 }
@@ -314,7 +314,7 @@ func TestScope_manyReloadsLeaveNothingBehind(t *testing.T) {
 			}
 			defer end()
 			require.Equal(t, []int{1, 1}, sizesOf(processes))
-			require.Len(t, only(processes).members, routers)
+			require.Len(t, only(processes).handlers, routers)
 			require.LessOrEqual(t, connections(server), 5)
 			require.Eventually(t, func() bool { return runtime.NumGoroutine() < before+20 }, 5*time.Second, time.Millisecond)
 		})
@@ -569,7 +569,7 @@ func TestScope_theHandlersOfAConfigurationLeaveTogether(t *testing.T) {
 	require.Len(t, g.latest.refs, 1, "the next configuration has its own")
 
 	cancel()
-	g.endSet(first)
+	g.releaseSet(first)
 	require.Equal(t, []int{1, 0}, sizesOf(g), "what the next one uses stays")
 	newHandler(t, ctx, &upstream{}, &Config{Name: "late", RateLimit: tokens("10")})
 	require.NotSame(t, first, g.latest, "one that comes late begins anew")
