@@ -74,7 +74,14 @@ func closeAfter(header http.Header, r *http.Request) {
 	}
 }
 
-func answerHealthy(w http.ResponseWriter, r *http.Request) { healthy.write(w, r, nil) }
+// serveHealth answers requests for the health of this gateway itself, and has the handler answer all others.
+func (m *Middleware) serveHealth(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == m.health && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+		healthy.write(w, r, nil)
+		return
+	}
+	m.handler.ServeHTTP(w, r)
+}
 
 // The ways to refuse a request on the slow path. None of them forwards it, and none returns to a step.
 

@@ -569,7 +569,7 @@ func TestScope_theHandlersOfAConfigurationLeaveTogether(t *testing.T) {
 	require.Len(t, g.latest.refs, 1, "the next configuration has its own")
 
 	cancel()
-	g.releaseSet(first)
+	g.release(first)
 	require.Equal(t, []int{1, 0}, sizesOf(g), "what the next one uses stays")
 	newHandler(t, ctx, &upstream{}, &Config{Name: "late", RateLimit: tokens("10")})
 	require.NotSame(t, first, g.latest, "one that comes late begins anew")

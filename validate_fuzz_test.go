@@ -76,5 +76,5 @@ func newLimiter(s *settings) *ratelimit.Limiter {
 	g := newRegistry(0)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.newEngines(s).limiter
+	return g.newEnginesLocked(s).limiter
 }
