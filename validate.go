@@ -18,21 +18,21 @@ import (
 // settings is a configuration that has been read and checked.
 type settings struct {
 	name       string
-	label      string         // the name, for people: it may be a hash, this is what was hashed
+	label      string         // the name for people: the name may be a hash, this is what was hashed
 	redis      store.Settings // in use where its Address is not empty
-	connection string         // of the connection to Redis: a hash of all that makes it
+	connection string         // a hash of everything that the connection to Redis depends on
 	onError    string
 	limit      *ratelimit.Limit // nil: no rate limiter
 	keySource  identity.Source
 	policy     *breaker.Policy // nil: no circuit breaker
-	// hangTimeout is the time to the response headers after which a request is a failure. 0: there is none.
+	// hangTimeout is the time after which a request without response headers is a failure. 0: there is none.
 	hangTimeout time.Duration
 	health      string   // path; empty: none
-	parts       []string // what is on, for people
+	parts       []string // what is enabled, for people
 	warnings    []string
 }
 
-// What rules while Redis is away.
+// What applies while Redis is unavailable.
 const (
 	onErrorLocal = "local"
 	onErrorAllow = "allow"
@@ -46,7 +46,7 @@ const (
 	maxDuration = 10000 * 24 * time.Hour
 )
 
-// read checks the configuration. Its error tells all that is wrong with it.
+// readConfig checks the configuration. Its error says everything that is wrong with it.
 func readConfig(config *Config, middleware string) (*settings, error) {
 	s := &settings{onError: onErrorLocal}
 	r := &problems{}
@@ -71,10 +71,10 @@ func readConfig(config *Config, middleware string) (*settings, error) {
 	return s, r.err()
 }
 
-// does tells whether any part is on.
+// doesAnything reports whether any part is enabled.
 func (s *settings) doesAnything() bool { return s.limit != nil || s.policy != nil || s.health != "" }
 
-// labelOf returns the name that was given, or that of the middleware without its provider.
+// labelOf returns the configured name, or that of the middleware without its provider.
 func labelOf(name, middleware string) string {
 	if name != "" {
 		return name
@@ -90,13 +90,13 @@ func readName(r *problems, name, label string) string {
 		r.invalid("name", name, nameRule)
 	}
 	if !isName(label) {
-		// A provider may allow more than we do; Redis's keys do not.
+		// A provider may allow more characters than keys in Redis.
 		return identity.Hash(label)
 	}
 	return label
 }
 
-const nameRule = "a name of letters, digits and . _ @ -, 64 at the most"
+const nameRule = "a name of letters, digits and . _ @ -, at most 64"
 
 func readRateLimit(r *problems, s *settings, c *RateLimitConfig) {
 	r.unknown("rateLimit.", c.Unknown, "capacity", "refillRate", "refillPeriod", "sourceCriterion")
@@ -113,7 +113,7 @@ func readRateLimit(r *problems, s *settings, c *RateLimitConfig) {
 	s.parts = append(s.parts, fmt.Sprintf("rate limit: %d at once, %d each %s", capacity, rate, period))
 }
 
-// newLimit returns the limit. Where it would count in numbers that are too large, it is that of the same rate in smaller ones.
+// newLimit returns the limit. If its numbers are too large to count exactly, it reduces the fraction of rate and period.
 func newLimit(r *problems, capacity, rate int64, period time.Duration) *ratelimit.Limit {
 	micros := period.Microseconds()
 	if capacity > (maxExact-1)/micros {
@@ -276,7 +276,7 @@ func readRedis(r *problems, s *settings, c *RedisConfig) {
 	}
 }
 
-// tlsIdentity tells certificates apart by what their files hold now, so that a reload takes renewed ones up.
+// tlsIdentity tells certificates apart by the present content of their files, so that a reload takes renewed ones.
 func tlsIdentity(c *TLSConfig) string {
 	text := fmt.Sprintf(" %q %q %q", c.Enabled, c.ServerName, c.InsecureSkipVerify)
 	for _, file := range []string{c.CA, c.Cert, c.Key} {

@@ -284,7 +284,7 @@ func TestRead_tellsWhatIsWrongWithTheRestOfRedis(t *testing.T) {
 		{"a password's file that is a folder", RedisConfig{PasswordFile: folder},
 			`redis.passwordFile: "` + folder + `" is not a regular file; write the name of one`},
 		{"a prefix with a colon", RedisConfig{KeyPrefix: "shop:"},
-			`redis.keyPrefix: "shop:" is not a name of letters, digits and . _ @ -, 64 at the most`},
+			`redis.keyPrefix: "shop:" is not a name of letters, digits and . _ @ -, at most 64`},
 		{"what rules while it is away", RedisConfig{OnError: "open"},
 			`redis.onError: "open" is not one of local, allow and deny`},
 		{"TLS by another word", RedisConfig{TLS: &TLSConfig{Enabled: "no"}},
@@ -315,7 +315,7 @@ func TestRead_tellsWhatIsWrongWithTheRestOfRedis(t *testing.T) {
 }
 
 func TestRead_tellsWhatIsWrongWithNameAndHealth(t *testing.T) {
-	const name = " is not a name of letters, digits and . _ @ -, 64 at the most"
+	const name = " is not a name of letters, digits and . _ @ -, at most 64"
 	const path = " is not a path that begins with / and holds no ?, # or space, such as \"/health\""
 	for _, row := range []struct {
 		config  *Config
@@ -344,7 +344,7 @@ func TestRead_tellsAllThatIsWrongAtOnce(t *testing.T) {
 	}, "gateway@file")
 
 	require.EqualError(t, err, `5 problems:`+
-		` (1) name: "my gateway" is not a name of letters, digits and . _ @ -, 64 at the most`+
+		` (1) name: "my gateway" is not a name of letters, digits and . _ @ -, at most 64`+
 		` (2) rateLimit.capacity: "0" is not a whole number from 1 to 1000000000`+
 		` (3) rateLimit.refillPeriod: "1" is not a duration, as it has no unit; if it is seconds, write "1s"`+
 		` (4) circuitBreaker.resetTimeot: there is no such key; did you mean "resetTimeout"?`+
