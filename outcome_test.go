@@ -86,10 +86,10 @@ func TestExchange_outcome(t *testing.T) {
 			r.Header.Set("Upgrade", "websocket")
 		}), exchange{status: 502, size: statusTextSize(502), finished: true, switches: true}, failure, false},
 		{"a cut", get(nil), exchange{status: 200, dated: true}, failure, false},
-		{"a late cut", get(nil), exchange{status: 200, dated: true, came: aMinuteAgo}, unknown, true},
-		{"a late cut, watched", get(nil), exchange{status: 200, came: aMinuteAgo,
+		{"a late cut", get(nil), exchange{status: 200, dated: true, arrived: aMinuteAgo}, unknown, true},
+		{"a late cut, watched", get(nil), exchange{status: 200, arrived: aMinuteAgo,
 			watched: &watch{recorder: &recorder.Recorder{Waited: 400 * time.Millisecond}}}, failure, false},
-		{"a late cut, of a slow client", get(nil), exchange{status: 200, came: aMinuteAgo,
+		{"a late cut, of a slow client", get(nil), exchange{status: 200, arrived: aMinuteAgo,
 			watched: &watch{recorder: &recorder.Recorder{Waited: 600 * time.Millisecond}}}, unknown, false},
 		{"a cut of a POST", post(io.EOF), exchange{status: 200}, unknown, true},
 		{"a cut of a POST, watched", post(io.EOF), exchange{status: 200,
@@ -97,16 +97,16 @@ func TestExchange_outcome(t *testing.T) {
 		{"a cut of half a POST, watched", post(nil), exchange{status: 200,
 			watched: &watch{recorder: &recorder.Recorder{}, body: &watchedBody{}}}, unknown, false},
 		{"502 in the middle of an upload", post(nil), byTraefik(502), failure, false},
-		{"502 late in an upload", post(nil), exchange{status: 502, size: statusTextSize(502), finished: true, came: aMinuteAgo}, unknown, true},
-		{"502 late in an upload of a prompt client", post(nil), exchange{status: 502, size: statusTextSize(502), finished: true, came: aMinuteAgo,
+		{"502 late in an upload", post(nil), exchange{status: 502, size: statusTextSize(502), finished: true, arrived: aMinuteAgo}, unknown, true},
+		{"502 late in an upload of a prompt client", post(nil), exchange{status: 502, size: statusTextSize(502), finished: true, arrived: aMinuteAgo,
 			watched: &watch{recorder: &recorder.Recorder{}, body: &watchedBody{}}}, failure, false},
-		{"502 late in an upload of a slow client", post(nil), exchange{status: 502, size: statusTextSize(502), finished: true, came: aMinuteAgo,
+		{"502 late in an upload of a slow client", post(nil), exchange{status: 502, size: statusTextSize(502), finished: true, arrived: aMinuteAgo,
 			watched: &watch{recorder: &recorder.Recorder{}, body: &watchedBody{took: time.Second}}}, unknown, false},
 		{"the service's 500 of a POST", post(nil), byService(500), failure, false},
-		{"the service's 500 of a POST, late", post(nil), exchange{status: 500, dated: true, finished: true, came: aMinuteAgo}, unknown, true},
-		{"the service's 500 of a POST, late, to a whole body", post(nil), exchange{status: 500, dated: true, finished: true, came: aMinuteAgo,
+		{"the service's 500 of a POST, late", post(nil), exchange{status: 500, dated: true, finished: true, arrived: aMinuteAgo}, unknown, true},
+		{"the service's 500 of a POST, late, to a whole body", post(nil), exchange{status: 500, dated: true, finished: true, arrived: aMinuteAgo,
 			watched: &watch{recorder: &recorder.Recorder{}, body: &watchedBody{err: io.EOF, took: time.Second}}}, failure, false},
-		{"the service's 500 of a POST, late, to a slow client", post(nil), exchange{status: 500, dated: true, finished: true, came: aMinuteAgo,
+		{"the service's 500 of a POST, late, to a slow client", post(nil), exchange{status: 500, dated: true, finished: true, arrived: aMinuteAgo,
 			watched: &watch{recorder: &recorder.Recorder{}, body: &watchedBody{took: time.Second}}}, unknown, false},
 		{"a page for a broken body, watched", post(nil), exchange{status: 502, dated: true, finished: true,
 			watched: &watch{recorder: &recorder.Recorder{}, body: &watchedBody{err: io.ErrUnexpectedEOF}}}, unknown, false},
@@ -127,8 +127,8 @@ func TestExchange_outcome(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			x := row.x
 			x.r = row.r
-			if x.came.IsZero() {
-				x.came = time.Now()
+			if x.arrived.IsZero() {
+				x.arrived = time.Now()
 			}
 			x.now = time.Now()
 			require.Equal(t, row.want, x.outcome())
@@ -230,7 +230,7 @@ func TestWatchClosely_afterAnUnclearOutcome(t *testing.T) {
 	require.True(t, known)
 	require.False(t, closely)
 
-	outcome := m.judge(&exchange{r: requestWith("GET", nil), status: http.StatusOK, came: time.Now().Add(-time.Minute)})
+	outcome := m.judge(&exchange{r: requestWith("GET", nil), status: http.StatusOK, arrived: time.Now().Add(-time.Minute)})
 	require.Equal(t, breaker.Unknown, outcome)
 	_, closely = source(now)
 	require.True(t, closely)

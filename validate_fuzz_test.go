@@ -33,7 +33,7 @@ func FuzzRead(f *testing.F) {
 		if json.Unmarshal(text, config) != nil || readsFiles(config) {
 			return
 		}
-		s, err := read(config, "m@file")
+		s, err := readConfig(config, "m@file")
 		if err != nil {
 			require.NotContains(t, err.Error(), "\n")
 			require.Regexp(t, `[A-Za-z]: `, err.Error())
@@ -76,5 +76,5 @@ func newLimiter(s *settings) *ratelimit.Limiter {
 	g := newRegistry(0)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.newEngines(s).limiter
+	return g.newEnginesLocked(s).limiter
 }

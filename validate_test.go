@@ -14,7 +14,7 @@ import (
 )
 
 func mustRead(t *testing.T, config *Config) *settings {
-	s, err := read(config, "gateway@file")
+	s, err := readConfig(config, "gateway@file")
 	require.NoError(t, err)
 	return s
 }
@@ -111,7 +111,7 @@ func TestRead_name(t *testing.T) {
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
-			s, err := read(&Config{Name: row.config}, row.middleware)
+			s, err := readConfig(&Config{Name: row.config}, row.middleware)
 
 			require.NoError(t, err)
 			require.Equal(t, row.want, s.name)
@@ -127,7 +127,7 @@ func TestRead_labels(t *testing.T) {
 		{"", "gate{way}@file", "gate{way}"},
 		{"", ofLength(65) + "@file", ofLength(65)},
 	} {
-		s, err := read(&Config{Name: row.config}, row.middleware)
+		s, err := readConfig(&Config{Name: row.config}, row.middleware)
 
 		require.NoError(t, err)
 		require.Equal(t, row.want, s.label)
@@ -260,7 +260,7 @@ func TestRead_hangTimeout(t *testing.T) {
 		require.Equal(t, want > 0, strings.Contains(s.parts[0], "; no response headers within "), text)
 	}
 	for _, text := range []string{"-1s", "5", "x", "1ns"} {
-		_, err := read(&Config{CircuitBreaker: &CircuitBreakerConfig{HangTimeout: text}}, "gateway")
+		_, err := readConfig(&Config{CircuitBreaker: &CircuitBreakerConfig{HangTimeout: text}}, "gateway")
 		require.Error(t, err, text)
 		require.Contains(t, err.Error(), "circuitBreaker.hangTimeout", text)
 	}
