@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// setenv sets a variable while a test lasts.
+// setenv sets a variable during a test.
 func setenv(t *testing.T, name, value string) {
 	require.NoError(t, os.Setenv(name, value))
 	t.Cleanup(func() { os.Unsetenv(name) })
@@ -38,7 +38,7 @@ func TestFiles_areRegularAndSmall(t *testing.T) {
 	}
 }
 
-// requireFileProblem gives a file to each key that names one. An empty problem says that the file itself is none.
+// requireFileProblem sets each key that names a file to this one, and requires the problem; "": none.
 func requireFileProblem(t *testing.T, file, problem string) {
 	cert, key := certificate(t)
 	for path, config := range map[string]*RedisConfig{
@@ -60,7 +60,7 @@ func requireFileProblem(t *testing.T, file, problem string) {
 	}
 }
 
-// A volume of Kubernetes has a link for each file, to a folder that is another link.
+// volume is a folder as Kubernetes mounts it: each file is a link into a folder that is a link itself.
 func volume(t *testing.T) (folder string) {
 	folder = t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(folder, "..2026"), 0o700))

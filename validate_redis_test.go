@@ -234,9 +234,7 @@ func TestRead_reportsInvalidAddresses(t *testing.T) {
 	} {
 		row := row
 		t.Run(row.address, func(t *testing.T) {
-			_, err := readConfig(&Config{Redis: &RedisConfig{Address: row.address}}, "gateway@file")
-
-			require.EqualError(t, err, "redis.address: "+row.message)
+			requireProblem(t, &Config{Redis: &RedisConfig{Address: row.address}}, "redis.address: "+row.message)
 		})
 	}
 }
@@ -282,9 +280,7 @@ func TestRead_reportsInvalidRedisSettings(t *testing.T) {
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
-			_, err := readConfig(&Config{Redis: &row.config}, "gateway@file")
-
-			require.EqualError(t, err, row.message)
+			requireProblem(t, &Config{Redis: &row.config}, row.message)
 		})
 	}
 }

@@ -19,7 +19,7 @@ func mustRead(t *testing.T, config *Config) *settings {
 	return s
 }
 
-// everyBlock has all parts on and leaves all values out.
+// everyBlock enables all parts and sets no value.
 func everyBlock() *Config {
 	return &Config{
 		Redis:          &RedisConfig{Address: "redis:6379", TLS: &TLSConfig{}},
@@ -70,7 +70,7 @@ func TestRead_defaults(t *testing.T) {
 	}
 }
 
-// Templates write an empty text, or a blank one, for a variable that is not set.
+// Templates write an empty or blank text for a variable that is not set.
 func TestRead_treatsBlankAsTheDefault(t *testing.T) {
 	s := mustRead(t, &Config{
 		Redis: &RedisConfig{Address: " ", DB: " ", Timeout: " ", DialTimeout: " ", TLS: &TLSConfig{Enabled: " "}},
@@ -119,7 +119,7 @@ func TestRead_name(t *testing.T) {
 	}
 }
 
-// In Redis a name may be a hash; people are told the name.
+// A name may be hashed in Redis. Logs show the name.
 func TestRead_labels(t *testing.T) {
 	for _, row := range []struct{ config, middleware, want string }{
 		{"shop", "gateway@file", "shop"},
@@ -283,7 +283,7 @@ func TestRead_describesTheParts(t *testing.T) {
 		"as it was written, and not as it is counted")
 }
 
-// A limit in smaller numbers lets the same requests pass at the same times, without Redis, and counts in Redis by the same rule.
+// A limit in reduced numbers admits the same requests at the same times.
 func TestRead_reducedRateAdmitsTheSameRequests(t *testing.T) {
 	wide, narrow := ratelimit.NewLimit(3, 1000, 1000*time.Second), ratelimit.NewLimit(3, 1, time.Second)
 	table := ratelimit.New(ratelimit.Settings{Now: func() int64 { return 0 }})
@@ -293,7 +293,7 @@ func TestRead_reducedRateAdmitsTheSameRequests(t *testing.T) {
 	}
 }
 
-// A million a day counts in Redis too.
+// A limit of a million a day fits into a bucket in Redis.
 func TestRead_reducedRateIsStoredInRedis(t *testing.T) {
 	server := redistest.Start(t)
 	newProcess(t, 0)

@@ -6,6 +6,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// requireProblem requires that a configuration is refused with this message.
+func requireProblem(t *testing.T, config *Config, message string) {
+	t.Helper()
+	_, err := readConfig(config, "gateway@file")
+	require.EqualError(t, err, message)
+}
+
 func TestRead_reportsInvalidNumbers(t *testing.T) {
 	const capacity = " is not a whole number from 1 to 1000000000"
 	for _, row := range []struct {
@@ -50,9 +57,7 @@ func TestRead_reportsInvalidNumbers(t *testing.T) {
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
-			_, err := readConfig(row.config, "gateway@file")
-
-			require.EqualError(t, err, row.message)
+			requireProblem(t, row.config, row.message)
 		})
 	}
 }
@@ -94,9 +99,7 @@ func TestRead_reportsInvalidDurations(t *testing.T) {
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
-			_, err := readConfig(&Config{CircuitBreaker: &CircuitBreakerConfig{ResetTimeout: row.value}}, "gateway@file")
-
-			require.EqualError(t, err, "circuitBreaker.resetTimeout: "+row.message)
+			requireProblem(t, &Config{CircuitBreaker: &CircuitBreakerConfig{ResetTimeout: row.value}}, "circuitBreaker.resetTimeout: "+row.message)
 		})
 	}
 }
@@ -116,8 +119,7 @@ func TestRead_reportsWhichDurationIsInvalid(t *testing.T) {
 		{&Config{Redis: &RedisConfig{MaxConnAge: "999ms"}},
 			`redis.maxConnAge: "999ms" is out of bounds; write a duration from 1s to 10000d, in whole microseconds`},
 	} {
-		_, err := readConfig(row.config, "gateway@file")
-		require.EqualError(t, err, row.message)
+		requireProblem(t, row.config, row.message)
 	}
 }
 
@@ -158,9 +160,7 @@ func TestRead_reportsUnknownKeys(t *testing.T) {
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
-			_, err := readConfig(row.config, "gateway@file")
-
-			require.EqualError(t, err, row.message)
+			requireProblem(t, row.config, row.message)
 		})
 	}
 }
@@ -196,9 +196,7 @@ func TestRead_reportsInvalidKeySources(t *testing.T) {
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
-			_, err := readConfig(&Config{RateLimit: &RateLimitConfig{SourceCriterion: &row.config}}, "gateway@file")
-
-			require.EqualError(t, err, row.message)
+			requireProblem(t, &Config{RateLimit: &RateLimitConfig{SourceCriterion: &row.config}}, row.message)
 		})
 	}
 }
@@ -219,8 +217,7 @@ func TestRead_reportsInvalidNameAndHealth(t *testing.T) {
 		{&Config{Health: &HealthConfig{Path: "/health?full=1"}}, `health.path: "/health?full=1"` + path},
 		{&Config{Health: &HealthConfig{Path: "/he alth"}}, `health.path: "/he alth"` + path},
 	} {
-		_, err := readConfig(row.config, "gateway@file")
-		require.EqualError(t, err, row.message)
+		requireProblem(t, row.config, row.message)
 	}
 }
 
