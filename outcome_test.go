@@ -221,13 +221,13 @@ func TestWatchClosely_afterAnUnclearOutcome(t *testing.T) {
 	newProcess(t, time.Minute)
 	m, err := newMiddleware(context.Background(), status(http.StatusOK), &Config{CircuitBreaker: failures("3")}, nameOf(t))
 	require.NoError(t, err)
-	source := func(now int64) (known, closely bool) {
-		own, closely := statusSourceFor(m, reflect.TypeOf(statuswriter.New()), now)
-		return own == m.source, closely
+	source := func(now int64) (own, closely bool) {
+		found, closely := statusSourceFor(m, reflect.TypeOf(statuswriter.New()), now)
+		return found == m.source, closely
 	}
 	now := m.now()
-	known, closely := source(now)
-	require.True(t, known)
+	own, closely := source(now)
+	require.True(t, own)
 	require.False(t, closely)
 
 	outcome := m.judge(&exchange{r: requestWith("GET", nil), status: http.StatusOK, arrived: time.Now().Add(-time.Minute)})
@@ -236,8 +236,8 @@ func TestWatchClosely_afterAnUnclearOutcome(t *testing.T) {
 	require.True(t, closely)
 	require.True(t, m.source.writer == nil, "no request takes the fast path")
 
-	known, closely = source(m.watchUntil)
-	require.True(t, known)
+	own, closely = source(m.watchUntil)
+	require.True(t, own)
 	require.False(t, closely)
 	require.True(t, m.source.writer != nil)
 	other, _ := statusSourceFor(m, reflect.TypeOf(statuswriter.NewSized()), m.watchUntil)

@@ -258,7 +258,7 @@ func TestRead_reportsInvalidRedisSettings(t *testing.T) {
 			`redis.passwordFile: "` + folder + `" is not a regular file; write the name of one`},
 		{"a prefix with a colon", RedisConfig{KeyPrefix: "shop:"},
 			`redis.keyPrefix: "shop:" is not a name of letters, digits and . _ @ -, at most 64`},
-		{"what rules while it is away", RedisConfig{OnError: "open"},
+		{"what decides while it is unavailable", RedisConfig{OnError: "open"},
 			`redis.onError: "open" is not one of local, allow and deny`},
 		{"TLS by another word", RedisConfig{TLS: &TLSConfig{Enabled: "no"}},
 			`redis.tls.enabled: "no" is neither true nor false; write "true" or "false"`},

@@ -103,7 +103,7 @@ func TestRead_name(t *testing.T) {
 		{"of a middleware in a file", "", "gateway@file", "gateway"},
 		{"of a middleware in Kubernetes", "", "ns-name@kubernetescrd", "ns-name"},
 		{"without a provider", "", "gateway", "gateway"},
-		{"with a mark of its own", "", "gateway@eu@file", "gateway@eu"},
+		{"with an @ in the name", "", "gateway@eu@file", "gateway@eu"},
 		{"of 64 characters", "", ofLength(64) + "@file", ofLength(64)},
 		{"too long for a key", "", ofLength(65) + "@file", identity.Hash(ofLength(65))},
 		{"unsafe in a key", "", "gate{way}@file", identity.Hash("gate{way}")},
