@@ -1,12 +1,8 @@
 package resilience
 
 import (
-	"errors"
 	"net/http"
 	"strconv"
-
-	"github.com/resilient-gateway/resilience/internal/store"
-	"github.com/resilient-gateway/resilience/ratelimit"
 )
 
 // The bodies of our own answers.
@@ -23,8 +19,8 @@ const (
 	openStatus    = http.StatusServiceUnavailable
 )
 
-// ownAnswer is one of our own, made ready: a refusal must cost little.
-type ownAnswer struct {
+// preparedAnswer is an answer of our own, prepared: a refusal must cost little.
+type preparedAnswer struct {
 	status int
 	length []string // the header's value
 	body   []byte
@@ -32,12 +28,12 @@ type ownAnswer struct {
 
 var (
 	healthy     = newAnswer(http.StatusOK, healthyBody)
-	tooMany     = newAnswer(limitedStatus, limitedBody)
+	rateLimited = newAnswer(limitedStatus, limitedBody)
 	circuitOpen = newAnswer(openStatus, openBody)
 	unavailable = newAnswer(http.StatusServiceUnavailable, unavailableBody)
 
-	// Of the two that many requests get, side by side: interpreted, a field costs.
-	limitedText, limitedLength = tooMany.body, tooMany.length
+	// The parts of the two that many requests get: a field would be a local (R7).
+	limitedText, limitedLength = rateLimited.body, rateLimited.length
 	openText, openLength       = circuitOpen.body, circuitOpen.length
 
 	contentType = []string{"application/json"}
@@ -45,13 +41,13 @@ var (
 	closing     = []string{"close"}
 )
 
-func newAnswer(status int, body string) *ownAnswer {
-	return &ownAnswer{status: status, length: []string{strconv.Itoa(len(body))}, body: []byte(body)}
+func newAnswer(status int, body string) *preparedAnswer {
+	return &preparedAnswer{status: status, length: []string{strconv.Itoa(len(body))}, body: []byte(body)}
 }
 
-// write answers the request. retryAfter is the header's value; nil: none. To find the length costs the server
-// more than it costs to tell.
-func (a *ownAnswer) write(w http.ResponseWriter, r *http.Request, retryAfter []string) {
+// write answers the request. retryAfter is the header's value; nil: none. It sets the length, because the server would need more time to
+// find it.
+func (a *preparedAnswer) write(w http.ResponseWriter, r *http.Request, retryAfter []string) {
 	header := w.Header()
 	header["Content-Type"] = contentType
 	header["Content-Length"] = a.length
@@ -65,8 +61,8 @@ func (a *ownAnswer) write(w http.ResponseWriter, r *http.Request, retryAfter []s
 	w.Write(a.body)
 }
 
-// closeAfter has the connection closed after the answer to a request with a body. To keep it, net/http would first read that body, up
-// to 256 KB, and a client that does not send it would have no answer. Over HTTP/2 and 3 no answer waits for a body, and to close the
+// closeAfter closes the connection after the answer to a request with a body. To keep it, net/http would first read that body, up to
+// 256 KB, and a client that does not send it would get no answer. Over HTTP/2 and HTTP/3 no answer waits for a body, and closing the
 // connection would end the other requests on it.
 func closeAfter(header http.Header, r *http.Request) {
 	if r.ProtoMajor == 1 {
@@ -74,14 +70,21 @@ func closeAfter(header http.Header, r *http.Request) {
 	}
 }
 
-func answerHealthy(w http.ResponseWriter, r *http.Request) { healthy.write(w, r, nil) }
+// serveHealth answers requests for the health of this gateway itself, and has the handler answer all others.
+func (m *Middleware) serveHealth(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == m.health && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+		healthy.write(w, r, nil)
+		return
+	}
+	m.handler.ServeHTTP(w, r)
+}
 
 // The ways to refuse a request on the slow path. None of them forwards it, and none returns to a step.
 
 // refuseLimited refuses a request of a client whose bucket holds a token again in retryAfter microseconds.
 func refuseLimited(m *Middleware, s *slowRequest, retryAfter int64) {
 	beforeRefusal(m, s)
-	tooMany.write(s.w, s.r, seconds(retryAfter))
+	rateLimited.write(s.w, s.r, seconds(retryAfter))
 	m.logRefusal("rate limit exceeded", m.bucketKeyOf(s.r), 0, s.now)
 }
 
@@ -108,91 +111,34 @@ func beforeRefusal(m *Middleware, s *slowRequest) {
 func refuseOpen(m *Middleware, s *slowRequest, retryAfter int64) {
 	m.breaker.RecheckOpen(s.now, m.policy)
 	circuitOpen.write(s.w, s.r, seconds(retryAfter))
-	m.noteOpen(s.now)
+	m.logOpen(s.now)
 	if !m.debug {
 		m.switchToOpen(s.now)
 	}
 }
 
-// waits are values of Retry-After made ready, by the seconds.
+// retryAfterTexts are prepared values of Retry-After, by the seconds.
 var (
-	waits      = makeWaits(3600) // an hour
-	readyWaits = int64(len(waits))
+	retryAfterTexts = makeRetryAfterTexts(3600) // an hour
+	preparedSeconds = int64(len(retryAfterTexts))
 )
 
-func makeWaits(most int64) [][]string {
-	made := [][]string{oneSecond} // 0 is told as 1
+func makeRetryAfterTexts(most int64) [][]string {
+	made := [][]string{oneSecond} // 0 is written as 1
 	for n := int64(1); n <= most; n++ {
 		made = append(made, []string{strconv.FormatInt(n, 10)})
 	}
 	return made
 }
 
-// seconds returns whole seconds for microseconds, rounded up, at least 1, as a header's value.
+// seconds returns microseconds as whole seconds, rounded up, at least 1, in the form of a header's value.
 func seconds(microseconds int64) []string {
 	if microseconds <= 1000000 {
 		return oneSecond
 	}
 	whole := (microseconds + 999999) / 1000000
-	if whole < readyWaits {
-		return waits[whole]
+	if whole < preparedSeconds {
+		return retryAfterTexts[whole]
 	}
 	return []string{strconv.FormatInt(whole, 10)}
-}
-
-// logRefusal logs the first refusal of a client in a minute, or where debug is on all of them. So many before it never came here.
-func (m *Middleware) logRefusal(reason, key string, skipped int, now int64) {
-	before, due := m.refusals.due(reason+key, now)
-	if due || m.debug {
-		m.writeRefusal(reason, key, before+skipped, due)
-	}
-}
-
-// noteOpen logs a refusal by an open circuit, the first in a minute, or where debug is on all of them.
-func (m *Middleware) noteOpen(now int64) {
-	if now >= m.openNote.Load() || m.debug {
-		m.openNote.Store(now + noteEvery)
-		m.logRefusal("circuit open", "", 0, now)
-	}
-}
-
-// noteEmptyLocked logs a refusal from memory when that is due. It releases the lock meanwhile.
-func noteEmptyLocked(m *Middleware, r *http.Request, e *ratelimit.Grant, now int64) {
-	before := int(e.Refused - 1)
-	e.Refused = 0
-	if !m.debug {
-		e.NoteAt = now + noteEvery
-	}
-	m.mu.Unlock()
-	m.logRefusal("rate limit exceeded", m.bucketKeyOf(r), before, now)
-	m.mu.Lock()
-}
-
-func (m *Middleware) writeRefusal(reason, key string, before int, due bool) {
-	fields := []string{}
-	if key != "" {
-		fields = append(fields, "client", redact(key))
-	}
-	if due {
-		m.log.Info("refused: "+reason, append(fields, "refusedBefore", strconv.Itoa(before))...)
-	} else {
-		m.log.Debug("refused: "+reason, fields...)
-	}
-}
-
-// logFailure logs the first failure of the upstream in a second.
-func (m *Middleware) logFailure(status int) {
-	if before, due := m.failures.due("", m.now()); due {
-		m.log.Warn("upstream failed", "status", strconv.Itoa(status), "failedBefore", strconv.Itoa(before))
-	}
-}
-
-// logTrouble logs what Redis answered instead of an answer, once a second. That it is away, the store tells itself.
-func (m *Middleware) logTrouble(err error) {
-	if errors.Is(err, store.ErrUnavailable) {
-		return
-	}
-	if before, due := m.troubles.due(err.Error(), m.now()); due {
-		m.log.Warn("unexpected redis reply", "reason", err.Error(), "before", strconv.Itoa(before))
-	}
 }

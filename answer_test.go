@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// requireAnswer checks all of an answer of our own. Retry-After is in seconds; 0 means none. It may be up to half a minute
-// less, as tests take time.
+// requireAnswer checks every part of an answer of the middleware. retryAfter is in seconds; 0: none. Retry-After may be up to half a minute
+// less, because tests take time.
 func requireAnswer(t *testing.T, w *httptest.ResponseRecorder, status int, body string, retryAfter int) {
 	require.Equal(t, status, w.Code)
 	require.Equal(t, body, w.Body.String())
@@ -39,11 +39,7 @@ func TestAnswer_limited(t *testing.T) {
 			requireAnswer(t, send(handler, "GET", "/"), 429, `{"error":"Too many requests, please try again later."}`, 3600)
 		}
 		require.Equal(t, 1, up.count())
-		other := httptest.NewRequest("GET", "/", nil)
-		other.RemoteAddr = "192.0.2.2:1234"
-		w := httptest.NewRecorder()
-		handler.ServeHTTP(w, other)
-		require.Equal(t, 200, w.Code, "another client has a bucket of its own")
+		require.Equal(t, 200, getAs(handler, otherClient), "another client has its own bucket")
 	})
 }
 
@@ -96,7 +92,7 @@ func TestAnswer_unavailable(t *testing.T) {
 	}
 }
 
-// The words for an open circuit are made ready for an hour, and the second refusal in a row takes them as they are.
+// The texts of Retry-After are prepared up to an hour, and the second refusal in a row uses the first one's.
 func TestAnswer_openForAboutAnHour(t *testing.T) {
 	for _, reset := range []string{"59m59s", "1h", "3600500ms", "1h1s", "24h"} {
 		reset := reset
@@ -124,12 +120,12 @@ func TestAnswer_healthy(t *testing.T) {
 	requireAnswer(t, send(handler, "GET", "/health"), 200, `{"status":"healthy"}`, 0)
 }
 
-// What a server makes of our answers: nothing but Date is added, and HEAD has no body.
+// A server adds nothing but Date to the answers, and sends no body to HEAD.
 func TestAnswer_onTheWire(t *testing.T) {
 	newProcess(t, 0)
 	handler, _ := newGateway(t, &Config{RateLimit: tokens("1"), Health: &HealthConfig{}})
-	front := httptest.NewServer(handler)
-	defer front.Close()
+	gateway := httptest.NewServer(handler)
+	defer gateway.Close()
 	get(handler)
 	for _, row := range []struct {
 		name, method, path string
@@ -145,7 +141,7 @@ func TestAnswer_onTheWire(t *testing.T) {
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
-			request, err := http.NewRequest(row.method, front.URL+row.path, nil)
+			request, err := http.NewRequest(row.method, gateway.URL+row.path, nil)
 			require.NoError(t, err)
 			answer, err := http.DefaultClient.Do(request)
 			require.NoError(t, err)

@@ -18,7 +18,8 @@ type clock struct {
 // gatewayClock is the clock of each new process. It runs as usual, and tests advance it.
 var gatewayClock = &clock{}
 
-// advance advances the clock of the gateways. Redis has a clock of its own: what is in Redis does not grow older.
+// advance advances the clock of the gateways. Redis has a clock of its own: what is in Redis does not grow older. A limiter that has asked
+// Redis before waits for it longer by what the clock was advanced: Redis must be prompt from then on.
 func advance(d time.Duration) { gatewayClock.advance(d) }
 
 // elapse is advance, also for circuits in Redis (nil: in this process).

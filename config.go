@@ -1,54 +1,54 @@
 package resilience
 
-// Config is the middleware's configuration. Values are strings because that is how files and labels deliver them; numbers
-// and durations are read, and checked, by New. A value that is left out, or empty, has its default. The maps named Unknown
-// collect misspelt keys.
+// Config is the middleware's configuration. Values are strings because files and labels deliver them so; New reads and checks numbers and
+// durations. A value that is left out or empty has its default. The maps named Unknown collect misspelt keys.
 type Config struct {
-	// Name is the scope of the shared state: middlewares of one name on one Redis share their buckets and their breaker.
-	// Letters, digits and . _ @ -, 64 at the most. Default: the middleware's own name without its @provider.
+	// Name says which middlewares share their state: those of one name on one Redis have the same buckets and the same circuit.
+	// At most 64 letters, digits and . _ @ -. Default: the middleware's own name without its @provider.
 	// Example: gateway
 	Name string `json:"name,omitempty"`
-	// Redis says where the state is shared. Left out: it is kept in this process.
+	// Redis says where the state is kept. Left out: it is kept in this process.
 	Redis *RedisConfig `json:"redis,omitempty"`
-	// RateLimit switches the rate limiter on.
+	// RateLimit enables the rate limiter.
 	RateLimit *RateLimitConfig `json:"rateLimit,omitempty"`
-	// CircuitBreaker switches the circuit breaker on.
+	// CircuitBreaker enables the circuit breaker.
 	CircuitBreaker *CircuitBreakerConfig `json:"circuitBreaker,omitempty"`
-	// Health makes the middleware answer one path itself. For a router of its own.
+	// Health makes the middleware answer one path itself. It is meant for a separate router.
 	Health *HealthConfig `json:"health,omitempty"`
 
 	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`
 }
 
-// RedisConfig says which Redis, and what becomes of requests while it is away.
+// RedisConfig says which Redis, and what happens to requests while it is unavailable.
 type RedisConfig struct {
 	// Address is the host and port. Left out: the state is kept in this process. Example: redis:6379
 	Address string `json:"address,omitempty"`
-	// Username is that of an ACL user. Default: none. Example: gateway
+	// Username is the name of an ACL user. Default: none. Example: gateway
 	Username string `json:"username,omitempty"`
-	// Password can be read by whoever can read Traefik's API: prefer PasswordEnv or PasswordFile. Default: none.
+	// Password is visible in Traefik's API: prefer PasswordEnv or PasswordFile. Default: none.
 	Password string `json:"password,omitempty"`
 	// PasswordEnv names the variable of Traefik's environment that holds the password; unset means none.
 	// Example: REDIS_PASSWORD
 	PasswordEnv string `json:"passwordEnv,omitempty"`
-	// PasswordFile names the regular file, of 64 KB at most, that holds the password, but for a newline at its end. Example: /run/secrets/redis
+	// PasswordFile names a regular file of at most 64 KB that holds the password; a newline at its end is ignored.
+	// Example: /run/secrets/redis
 	PasswordFile string `json:"passwordFile,omitempty"`
 	// DB is the number of the database. Default: 0. Example: 2
 	DB string `json:"db,omitempty"`
 	// TLS secures the connection.
 	TLS *TLSConfig `json:"tls,omitempty"`
-	// Timeout is all the time that a request spends on Redis at the most. Default: 100ms. Example: 50ms
+	// Timeout is the most time that a request spends on Redis in total. Default: 100ms. Example: 50ms
 	Timeout string `json:"timeout,omitempty"`
-	// DialTimeout is the time to make a connection in, beside requests. Default: 1s. Example: 500ms
+	// DialTimeout is the time to make a connection, in the background. Default: 1s. Example: 500ms
 	DialTimeout string `json:"dialTimeout,omitempty"`
-	// MaxConnAge is how old a connection gets, a fifth more or less, before another one takes its place, so that a host name which has
-	// moved is followed. 0s means any age. Default: 5m. Example: 1m
+	// MaxConnAge is the age at which a connection is replaced, a fifth more or less, so that a host name that has moved is followed. 0s
+	// means any age. Default: 5m. Example: 1m
 	MaxConnAge string `json:"maxConnAge,omitempty"`
-	// KeyPrefix is what all keys in Redis begin with. Letters, digits and . _ @ -, 64 at the most.
+	// KeyPrefix is what all keys in Redis begin with. At most 64 letters, digits and . _ @ -.
 	// Default: resilience. Example: shop
 	KeyPrefix string `json:"keyPrefix,omitempty"`
-	// OnError is what rules while Redis is away: local (this gateway limits and breaks by itself), allow (all requests
-	// pass, but not before its deadline a circuit that is known to be open) or deny (none does: 503). Default: local.
+	// OnError is what applies while Redis is unavailable: local (this gateway limits and breaks by itself), allow (all requests pass, except
+	// that a circuit known to be open stays open until its ResetTimeout) or deny (no request passes: 503). Default: local.
 	OnError string `json:"onError,omitempty"`
 
 	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`
@@ -56,18 +56,18 @@ type RedisConfig struct {
 
 // TLSConfig secures the connection to Redis.
 type TLSConfig struct {
-	// Enabled switches TLS on. Default: false.
+	// Enabled enables TLS. Default: false.
 	Enabled string `json:"enabled,omitempty"`
 	// CA is the file with the certificates of the authorities to trust. Default: the system's.
 	// Example: /run/secrets/redis/ca.pem
 	CA string `json:"ca,omitempty"`
-	// Cert is the file with this gateway's own certificate; it needs Key. Default: none. Example: /run/secrets/redis/cert.pem
+	// Cert is the file with this gateway's certificate; it needs Key. Default: none. Example: /run/secrets/redis/cert.pem
 	Cert string `json:"cert,omitempty"`
 	// Key is the file with the private key of Cert. Default: none. Example: /run/secrets/redis/key.pem
 	Key string `json:"key,omitempty"`
 	// ServerName is the name that Redis's certificate must have. Default: the host in Address. Example: redis.internal
 	ServerName string `json:"serverName,omitempty"`
-	// InsecureSkipVerify accepts any certificate: anybody could be that Redis. Default: false.
+	// InsecureSkipVerify accepts any certificate: anybody could pose as that Redis. Default: false.
 	InsecureSkipVerify string `json:"insecureSkipVerify,omitempty"`
 
 	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`
@@ -75,13 +75,13 @@ type TLSConfig struct {
 
 // RateLimitConfig is the token bucket that each client has.
 type RateLimitConfig struct {
-	// Capacity is the tokens that a full bucket holds: the requests that may come at once. Default: 100. Example: 20
+	// Capacity is the number of tokens in a full bucket: the requests that may arrive at once. Default: 100. Example: 20
 	Capacity string `json:"capacity,omitempty"`
-	// RefillRate is the tokens that a RefillPeriod adds. Default: 10. Example: 5
+	// RefillRate is the number of tokens that a RefillPeriod adds. Default: 10. Example: 5
 	RefillRate string `json:"refillRate,omitempty"`
 	// RefillPeriod is that time. Capacity times RefillPeriod stays below 2^53 microseconds. Default: 1s. Example: 1m
 	RefillPeriod string `json:"refillPeriod,omitempty"`
-	// SourceCriterion says what makes two requests come from the same client. Default: the address of the connection.
+	// SourceCriterion says which requests come from the same client. Default: the address of the connection.
 	SourceCriterion *SourceCriterionConfig `json:"sourceCriterion,omitempty"`
 
 	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`
@@ -89,11 +89,11 @@ type RateLimitConfig struct {
 
 // SourceCriterionConfig is Traefik's sourceCriterion: one of three.
 type SourceCriterionConfig struct {
-	// IPStrategy is for the client's address.
+	// IPStrategy selects the client's address.
 	IPStrategy *IPStrategyConfig `json:"ipStrategy,omitempty"`
-	// RequestHeaderName is for the value of a header. Example: X-Api-Key
+	// RequestHeaderName selects the value of a header. Example: X-Api-Key
 	RequestHeaderName string `json:"requestHeaderName,omitempty"`
-	// RequestHost is for the host that is asked for. Default: false. Example: true
+	// RequestHost selects the requested host. Default: false. Example: true
 	RequestHost string `json:"requestHost,omitempty"`
 
 	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`
@@ -115,20 +115,20 @@ type IPStrategyConfig struct {
 
 // CircuitBreakerConfig is the circuit breaker of the service.
 type CircuitBreakerConfig struct {
-	// FailureThreshold is the failures in a row that open the circuit. Default: 5. Example: 10
+	// FailureThreshold is the number of consecutive failures that open the circuit. Default: 5. Example: 10
 	FailureThreshold string `json:"failureThreshold,omitempty"`
 	// ResetTimeout is how long it stays open before probes may pass. Default: 30s. Example: 10s
 	ResetTimeout string `json:"resetTimeout,omitempty"`
-	// HalfOpenSuccessThreshold is the successes of probes that close it. Default: 2. Example: 3
+	// HalfOpenSuccessThreshold is the number of successful probes that close it. Default: 2. Example: 3
 	HalfOpenSuccessThreshold string `json:"halfOpenSuccessThreshold,omitempty"`
-	// HalfOpenMaxProbes is the probes under way at once in the whole fleet, 1000 at the most.
+	// HalfOpenMaxProbes is the number of probes in flight at once in the whole fleet, at most 1000.
 	// Default: HalfOpenSuccessThreshold. Example: 1
 	HalfOpenMaxProbes string `json:"halfOpenMaxProbes,omitempty"`
-	// ProbeTimeout is the time to its response headers after which a probe is a failure. Default: 10s. Example: 5s
+	// ProbeTimeout is the time after which a probe without response headers is a failure. Default: 10s. Example: 5s
 	ProbeTimeout string `json:"probeTimeout,omitempty"`
-	// HangTimeout is the time, from the end of a request's body, after which no response headers are a failure, also when the client
-	// has left. It is to be less than the clients' own timeout; any client of a path that takes longer can then cause failures. At 0s
-	// it is off. Default: 0s. Example: 5s
+	// HangTimeout is the time, from the end of a request's body, after which missing response headers are a failure, even if the client
+	// has left. It should be less than the clients' own timeout; any client of a path that takes longer can then cause failures. 0s
+	// disables it. Default: 0s. Example: 5s
 	HangTimeout string `json:"hangTimeout,omitempty"`
 
 	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`
@@ -142,7 +142,7 @@ type HealthConfig struct {
 	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`
 }
 
-// CreateConfig returns the configuration that Traefik fills in: nothing is on.
+// CreateConfig returns the configuration that Traefik fills in: nothing is enabled.
 func CreateConfig() *Config {
 	return &Config{}
 }

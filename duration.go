@@ -9,8 +9,8 @@ import (
 
 const day = 24 * time.Hour
 
-// duration reads a time of at least the lowest, in whole microseconds. Where it is wrong, only the same time in another form is
-// suggested: any other would be a guess.
+// duration reads a time of at least lowest, in whole microseconds. If it is wrong, only the same time in another form is suggested: any
+// other would be a guess.
 func (r *problems) duration(path, text string, lowest, byDefault time.Duration) time.Duration {
 	text = strings.TrimSpace(text)
 	if text == "" {
@@ -22,14 +22,14 @@ func (r *problems) duration(path, text string, lowest, byDefault time.Duration) 
 		return d
 	case ok:
 		r.add(fmt.Sprintf("%s: %q is out of bounds; write a duration from %s to %s, in whole microseconds",
-			path, text, shown(lowest), shown(maxDuration)))
+			path, text, durationText(lowest), durationText(maxDuration)))
 	default:
 		r.add(fmt.Sprintf("%s: %q is not a duration%s", path, text, durationAdvice(text, lowest, byDefault)))
 	}
 	return byDefault
 }
 
-// durationOrNever is duration, for a time that 0 switches off.
+// durationOrNever is duration for a time that 0 disables.
 func (r *problems) durationOrNever(path, text string, lowest, byDefault time.Duration) time.Duration {
 	if d, ok := parseDuration(strings.TrimSpace(text)); ok && d == 0 {
 		return 0
@@ -37,7 +37,7 @@ func (r *problems) durationOrNever(path, text string, lowest, byDefault time.Dur
 	return r.duration(path, text, lowest, byDefault)
 }
 
-// durationAdvice tells what a text that is no duration lacks.
+// durationAdvice says how to write a text that is no duration.
 func durationAdvice(text string, lowest, byDefault time.Duration) string {
 	if together := strings.Join(strings.Fields(text), ""); together != text {
 		if d, ok := parseDuration(together); ok && isUsable(d, lowest) {
@@ -108,8 +108,8 @@ func isUsable(d, lowest time.Duration) bool {
 	return d >= lowest && d <= maxDuration && d%time.Microsecond == 0
 }
 
-// shown writes a bound for people.
-func shown(d time.Duration) string {
+// durationText returns a bound in the form that people write.
+func durationText(d time.Duration) string {
 	if d >= day && d%day == 0 {
 		return fmt.Sprintf("%dd", int64(d/day))
 	}

@@ -43,12 +43,31 @@ func outcomeOf(t *testing.T, redis *RedisConfig, answer func(handler http.Handle
 	return "success"
 }
 
+// outcomeRow is an answer of the upstream and what it counts as.
+type outcomeRow struct {
+	name   string
+	answer http.Handler
+	want   string
+}
+
+// requireOutcomes requires the outcome of each row in each store. send sends the request that is answered.
+func requireOutcomes(t *testing.T, rows []outcomeRow, send func(handler http.Handler)) {
+	forEachStore(t, func(t *testing.T, redis *RedisConfig) {
+		for _, row := range rows {
+			row := row
+			t.Run(row.name, func(t *testing.T) {
+				got := outcomeOf(t, redis, func(handler http.Handler, up *upstream) {
+					up.will(row.answer)
+					send(handler)
+				})
+				require.Equal(t, row.want, got)
+			})
+		}
+	})
+}
+
 func TestFailure_dependsOnTheStatus(t *testing.T) {
-	rows := []struct {
-		name   string
-		answer http.Handler
-		want   string
-	}{
+	rows := []outcomeRow{
 		{"a handler that writes nothing", nothingWritten, "success"},
 		{"a body without a status", nil, "success"},
 		{"200", status(200), "success"},
@@ -71,27 +90,12 @@ func TestFailure_dependsOnTheStatus(t *testing.T) {
 			w.WriteHeader(500)
 		}), "success"},
 	}
-	forEachStore(t, func(t *testing.T, redis *RedisConfig) {
-		for _, row := range rows {
-			row := row
-			t.Run(row.name, func(t *testing.T) {
-				got := outcomeOf(t, redis, func(handler http.Handler, up *upstream) {
-					up.will(row.answer)
-					get(handler)
-				})
-				require.Equal(t, row.want, got)
-			})
-		}
-	})
+	requireOutcomes(t, rows, func(handler http.Handler) { get(handler) })
 }
 
 // Whatever the handlers answer to a client that has disconnected, it proves neither a failure nor a success of the upstream.
 func TestFailure_isNotCountedAfterTheClientDisconnects(t *testing.T) {
-	rows := []struct {
-		name   string
-		answer http.Handler
-		want   string
-	}{
+	rows := []outcomeRow{
 		{"200", status(200), "nothing"},
 		{"499, which Traefik's proxy answers then", status(499), "nothing"},
 		{"502", status(502), "nothing"},
@@ -99,20 +103,10 @@ func TestFailure_isNotCountedAfterTheClientDisconnects(t *testing.T) {
 		{"a panic", panicking, "nothing"},
 		{"a WebSocket that was open", status(101), "success"},
 	}
-	forEachStore(t, func(t *testing.T, redis *RedisConfig) {
-		for _, row := range rows {
-			row := row
-			t.Run(row.name, func(t *testing.T) {
-				got := outcomeOf(t, redis, func(handler http.Handler, up *upstream) {
-					up.will(row.answer)
-					ctx, cancel := context.WithCancel(context.Background())
-					cancel()
-					request := httptest.NewRequest("GET", "/", nil).WithContext(ctx)
-					panicOf(handler, httptest.NewRecorder(), request)
-				})
-				require.Equal(t, row.want, got)
-			})
-		}
+	requireOutcomes(t, rows, func(handler http.Handler) {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		panicOf(handler, httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil).WithContext(ctx))
 	})
 }
 

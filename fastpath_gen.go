@@ -10,6 +10,28 @@ import (
 	"github.com/resilient-gateway/resilience/ratelimit"
 )
 
+// fastPath returns the handler for what is configured.
+func fastPath(m *Middleware) http.HandlerFunc {
+	limits, breaks := m.limit != nil, m.policy != nil
+	switch {
+	case !limits && breaks:
+		return fastBreak(m)
+	case limits && !breaks && m.ofConnection:
+		return fastLimitConnection(m)
+	case limits && breaks && m.ofConnection:
+		return fastBothConnection(m)
+	case limits && !breaks && m.header != "":
+		return fastLimitHeader(m)
+	case limits && breaks && m.header != "":
+		return fastBothHeader(m)
+	case limits && !breaks:
+		return fastLimitOther(m)
+	case limits && breaks:
+		return fastBothOther(m)
+	}
+	return nil // there is nothing to do
+}
+
 // fastBreak returns a handler that breaks.
 func fastBreak(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
@@ -528,7 +550,7 @@ func refuseEmptyLocked(m *Middleware, w http.ResponseWriter, r *http.Request, g 
 	}
 	g.Refused++
 	if now >= g.NoteAt {
-		noteEmptyLocked(m, r, g, now)
+		logEmptyLocked(m, r, g, now)
 	}
 	now = g.NextToken - now // until there is a token; a variable for it would be one more local (R1)
 	m.mu.Unlock()

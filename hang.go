@@ -5,20 +5,20 @@ import (
 	"time"
 )
 
-// hang waits for the response headers of one request, on routes with a hangTimeout. If they are not there in time, it reports a failure
-// at once, also of a client that leaves later; what comes afterwards is not reported any more. The time counts from the end of the request's
-// body: a body that has not ended says nothing about the service.
+// hang waits for the response headers of one request on routes with a hangTimeout. If they have not arrived in time, it reports a failure
+// at once, even if the client leaves later; nothing after that is reported. The time counts from the end of the request's body: a body that
+// has not ended says nothing about the service.
 type hang struct {
 	after  time.Duration
 	report func()
 
 	mu       sync.Mutex
 	timer    *time.Timer
-	over     bool // the headers are there, or the request has ended
+	over     bool // the headers have arrived, or the request has ended
 	reported bool
 }
 
-// newHang returns what waits for a request, from begin on. nil: there is no hangTimeout.
+// newHang returns a hang that waits once it has begun; nil: there is no hangTimeout.
 func (m *Middleware) newHang(report func()) *hang {
 	if m.hangTimeout == 0 {
 		return nil
@@ -26,7 +26,7 @@ func (m *Middleware) newHang(report func()) *hang {
 	return &hang{after: m.hangTimeout, report: report}
 }
 
-// begin begins to wait. It may be called by whoever reads the body.
+// begin starts the wait. The reader of the body may call it.
 func (h *hang) begin() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -42,7 +42,7 @@ func (h *hang) expire() {
 	}
 }
 
-// claim tells whether a failure is to be reported.
+// claim reports whether the caller is to report a failure.
 func (h *hang) claim() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -54,7 +54,7 @@ func (h *hang) claim() bool {
 	return true
 }
 
-// end ends the waiting, and tells whether a failure was reported.
+// end ends the wait, and says whether a failure was reported.
 func (h *hang) end() (reported bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -65,7 +65,7 @@ func (h *hang) end() (reported bool) {
 	return h.reported
 }
 
-// beginWith has the waiting begin with the end of a request's body, or now where there is none.
+// beginWith starts the wait at the end of a request's body, or now if there is none.
 func (h *hang) beginWith(body *watchedBody) {
 	if body == nil {
 		h.begin()

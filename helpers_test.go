@@ -102,6 +102,16 @@ func newGateway(t *testing.T, config *Config) (http.Handler, *upstream) {
 	return newHandler(t, ctx, up, config), up
 }
 
+// newInstance is newGateway for tests that look into the middleware.
+func newInstance(t *testing.T, config *Config) (*Middleware, *upstream) {
+	up := &upstream{}
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	m, err := newMiddleware(ctx, up, config, t.Name())
+	require.NoError(t, err)
+	return m, up
+}
+
 // newHandler is New. A configuration without a name gets the test's.
 func newHandler(t *testing.T, ctx context.Context, next http.Handler, config *Config) http.Handler {
 	handler, err := New(ctx, next, config, t.Name())

@@ -10,16 +10,16 @@ import (
 	"github.com/resilient-gateway/resilience/ratelimit"
 )
 
-// A request may come through several instances of the middleware: an entry point and a router name it, two chains do, a router and a
+// A request may come through several instances of the middleware: an entry point and a router use it, or two chains, or a router and a
 // service. Two rules hold for all of them in one process:
 //
-//   - A request counts once per scope. What an outer instance does, an inner one of the same scope does not do again.
-//   - What an inner instance answers because it refuses a request says nothing about the service: an outer one does not count it.
+//   - A request counts once for engines. What an outer instance does, an inner one with the same engines does not do again.
+//   - An answer with which an inner instance refuses a request says nothing about the service: an outer one does not count it.
 //
-// So an outer instance puts itself into the context of the request, where an inner one finds it, and no client can put anything. That
-// makes objects. An instance checks requests only while it learns what else is on their way, and for good once it has met another one.
+// Therefore an outer instance puts itself into the context of the request, where an inner one finds it and no client can put anything. That
+// allocates. An instance checks requests only while it learns what else is on their way, and always once it has met another one.
 
-// maxChecks is how many requests an instance checks when it is new, and each time another one wakes it.
+// maxChecks is how many requests an instance checks when it is new, and each time another instance wakes it.
 const maxChecks = 100
 
 // wakingChecks is how many of its first checks may wake the other instances.
@@ -29,63 +29,63 @@ const wakingChecks = 8
 var outersKey = new(int)
 
 // outer is an instance that a request has come through. The context holds all of them in a slice, the innermost last: the interpreter
-// cannot be trusted with types that hold themselves.
+// does not handle types that contain themselves.
 type outer struct {
 	instance *instance
 	part     *part         // what it does with this request
 	address  string        // of the client
-	refused  *atomic.Int64 // nil: it has no breaker, and need not know
+	refused  *atomic.Int64 // whether an inner instance refused it; nil: it has no breaker, and need not know
 }
 
-// part answers as an instance does, but only limits, only breaks, or both. It checks nothing.
+// part answers as an instance does, but only limits, only breaks, or does both. It checks nothing.
 type part struct {
 	limits, breaks bool
 	handler        http.Handler
 }
 
-// cohort is the instances that Traefik made together. No request comes through instances of two. Its lock may be held when a
-// middleware's mu is taken, and never the other way round.
+// cohort is the instances that Traefik made together. No request comes through instances of two cohorts. Its lock may be held when a
+// middleware's mu is taken, never the other way round.
 type cohort struct {
 	done <-chan struct{}
 
 	mu      sync.Mutex      // guards what follows
-	wakes   int64           // how often all instances were told to check requests again
+	wakes   int64           // how often all instances had to check requests again
 	resting []func(on bool) // the setChecks of instances that check none
 }
 
-// instance is one use of the middleware, as others on the way of a request know it.
+// instance is one use of the middleware, as others on the way of a request see it.
 type instance struct {
 	name      string // as Traefik says it
-	scope     *engines
+	engines   *engines
 	limit     *ratelimit.Limit // nil: it does not limit
-	client    string           // what its buckets are of
+	client    string           // its key source, in words
 	breaks    bool
 	setChecks func(on bool)
 	cohort    *cohort
 
 	// Guarded by the cohort's lock.
-	woken  int64 // the cohort's wakes when it last began to count
-	left   int   // requests to check
-	seen   int   // requests checked
-	met    bool  // another instance: all requests are checked
-	warned bool
-	parts  []*part // by what they do
+	woken     int64 // the cohort's wakes when it last began to count
+	left      int   // requests to check
+	seen      int   // requests checked
+	metOthers bool  // another instance: all requests are checked
+	warned    bool
+	parts     []*part // by what they do
 
-	known known
+	usual usualWay
 }
 
-// known is what an instance that has met another one need not find out for each request. It is guarded by the middleware's mu.
-type known struct {
+// usualWay is what an instance that has met another one need not find out for each request. It is guarded by the middleware's mu.
+type usualWay struct {
 	checked int64
 	alone   *part     // for requests that have come through no other instance; nil: not known
-	outer   *instance // the only one that others have come through; nil: not known
+	outer   *instance // the only instance that other requests have come through; nil: not known
 	inside  *part     // for those; nil: nothing is to be done
 }
 
-// enter makes the instance that a middleware is. It checks its first requests.
-func (g *registry) enter(ctx context.Context, m *Middleware, name string) {
+// addInstance makes the instance of a middleware, which checks its first requests.
+func (g *registry) addInstance(ctx context.Context, m *Middleware, name string) {
 	i := &instance{
-		name: name, scope: m.engines, limit: m.limit, client: fmt.Sprint(m.keySource), breaks: m.policy != nil, left: maxChecks,
+		name: name, engines: m.engines, limit: m.limit, client: fmt.Sprint(m.keySource), breaks: m.policy != nil, left: maxChecks,
 		setChecks: m.setChecks, parts: make([]*part, 8),
 	}
 	done := ctx.Done()
@@ -99,7 +99,7 @@ func (g *registry) enter(ctx context.Context, m *Middleware, name string) {
 	m.setChecks(true)
 }
 
-// setChecks has the middleware check requests, or not.
+// setChecks switches the check of requests on or off.
 func (m *Middleware) setChecks(on bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -110,13 +110,13 @@ func (m *Middleware) setChecks(on bool) {
 	}
 }
 
-// checkedLocked answers a request that may come through other instances. The lock is released. Where the way is known, only each
-// first, second, fourth, eighth request and so on is looked at anew.
+// checkedLocked answers a request that may come through other instances. The lock is released. If the way is known, only the
+// first, second, fourth, eighth request and so on are looked at again.
 func checkedLocked(m *Middleware, w http.ResponseWriter, r *http.Request) {
-	k := &m.instance.known
-	k.checked++
-	usual := k.checked&(k.checked-1) != 0
-	alone, outer, inside := k.alone, k.outer, k.inside
+	way := &m.instance.usual
+	way.checked++
+	usual := way.checked&(way.checked-1) != 0
+	alone, outer, inside := way.alone, way.outer, way.inside
 	m.mu.Unlock()
 	outers := outersOf(r)
 	if usual && alone != nil && len(outers) == 0 {
@@ -125,47 +125,47 @@ func checkedLocked(m *Middleware, w http.ResponseWriter, r *http.Request) {
 	}
 	if usual && outer != nil && len(outers) == 1 && outers[0].instance == outer {
 		if inside == nil {
-			handOn(m, outers[0], w, r)
+			passThrough(m, outers[0], w, r)
 			return
 		}
 		if !isCopy(r) {
-			note(outers, r, refused)
+			noteForOuter(outers, r, refused)
 			serveMarked(m, inside, outers, w, r)
 			return
 		}
 	}
-	find(m, outers, w, r)
+	checkAndServe(m, outers, w, r)
 }
 
-// handOn passes a request on whose outer instance has already done everything. An earlier attempt of the same request may have been
-// refused.
-func handOn(m *Middleware, one *outer, w http.ResponseWriter, r *http.Request) {
+// passThrough forwards a request for which its outer instance has already done everything. An earlier attempt of the same request may have
+// been refused.
+func passThrough(m *Middleware, one *outer, w http.ResponseWriter, r *http.Request) {
 	if one.refused != nil && one.refused.Load() == refused {
-		noteAttempt(one, r)
+		notePassedThrough(one, r)
 	}
 	m.next.ServeHTTP(w, r)
 }
 
-// noteAttempt tells the outer instance that the last attempt was passed on.
-func noteAttempt(one *outer, r *http.Request) {
+// notePassedThrough notes for the outer instance that the last attempt was forwarded.
+func notePassedThrough(one *outer, r *http.Request) {
 	if !isCopy(r) {
-		note([]*outer{one}, r, handedOn)
+		noteForOuter([]*outer{one}, r, passedThrough)
 	}
 }
 
-// find answers a request after it has looked what is to be done with it.
-func find(m *Middleware, outers []*outer, w http.ResponseWriter, r *http.Request) {
+// checkAndServe finds out what is to be done with a request, and does it.
+func checkAndServe(m *Middleware, outers []*outer, w http.ResponseWriter, r *http.Request) {
 	copied := len(outers) > 0 && isCopy(r)
-	part, repeated := m.meet(outers, copied)
+	part, repeated := m.decidePart(outers, copied)
 	if repeated != nil {
 		m.warnOfRepetition(repeated)
 	}
 	done := int64(refused)
 	if part == nil {
-		done = handedOn
+		done = passedThrough
 	}
 	if !copied {
-		note(outers, r, done)
+		noteForOuter(outers, r, done)
 	}
 	if part == nil {
 		m.next.ServeHTTP(w, r)
@@ -174,14 +174,14 @@ func find(m *Middleware, outers []*outer, w http.ResponseWriter, r *http.Request
 	serveMarked(m, part, outers, w, r)
 }
 
-// isCopy tells of a request that Traefik has made for a mirror, and for whose answer nobody waits: its context is none that ends, and
-// makes a channel each time it is asked for one.
+// isCopy reports whether Traefik has made a request for a mirror, so that nobody waits for its answer: the context of such a request never
+// ends, and makes a channel each time it is asked for one.
 func isCopy(r *http.Request) bool {
 	one, other := r.Context().Done(), r.Context().Done()
 	return one != other
 }
 
-// serveMarked has a part answer a request, and inner instances know of it.
+// serveMarked has a part answer a request, which inner instances can see.
 func serveMarked(m *Middleware, part *part, outers []*outer, w http.ResponseWriter, r *http.Request) {
 	own := &outer{instance: m.instance, part: part}
 	if part.breaks {
@@ -195,21 +195,21 @@ func serveMarked(m *Middleware, part *part, outers []*outer, w http.ResponseWrit
 	part.handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), outersKey, all)))
 }
 
-// outersOf returns the instances that a request has come through, as far as they have put themselves into its context.
+// outersOf returns the instances that a request has come through and that have put themselves into its context.
 func outersOf(r *http.Request) []*outer {
 	all, _ := r.Context().Value(outersKey).([]*outer)
 	return all
 }
 
-// What an instance does with a request, as outer ones are to know.
+// What an instance does with a request, as outer instances need to know.
 const (
-	handedOn = 0
-	refused  = 1 // or not handed on yet
+	passedThrough = 0
+	refused       = 1 // or not handed on yet
 )
 
-// note tells the outer instances what is done with a request inside of them. With a retry, the last attempt holds. The request for a page
-// of the errors middleware has no client's address: it decides nothing. Any address will do, for a middleware may have changed it.
-func note(outers []*outer, r *http.Request, done int64) {
+// noteForOuter notes for the outer instances what is done with a request inside them. With a retry, the last attempt counts. A request for a
+// page of the errors middleware has no client's address: it decides nothing. Any address will do, because a middleware may have changed it.
+func noteForOuter(outers []*outer, r *http.Request, done int64) {
 	for _, one := range outers {
 		if one.refused != nil && (r.RemoteAddr != "" || one.address == "") {
 			one.refused.Store(done)
@@ -217,7 +217,7 @@ func note(outers []*outer, r *http.Request, done int64) {
 	}
 }
 
-// refusedInside tells whether an answer is, or comes of, the refusal of an instance inside of this one. A success is not: then another
+// refusedInside reports whether an answer is the refusal of an instance inside this one, or follows from it. A success does not: then another
 // service has answered.
 func refusedInside(m *Middleware, r *http.Request, status int) bool {
 	if status < http.StatusBadRequest {
@@ -231,9 +231,9 @@ func refusedInside(m *Middleware, r *http.Request, status int) bool {
 	return own.instance == m.instance && own.refused != nil && own.refused.Load() == refused
 }
 
-// meet learns from a request that has come through outer instances, and returns what is to be done with it; nil: nothing. It also returns
-// an outer instance that does the same, the first time that there is one. A copy concerns nobody but those that do the same.
-func (m *Middleware) meet(outers []*outer, copied bool) (do *part, repeated *instance) {
+// decidePart returns what is to be done with a request that has come through outer instances; nil: nothing. It also returns an outer instance
+// that does the same, the first time that there is one. A copy concerns only those that do the same.
+func (m *Middleware) decidePart(outers []*outer, copied bool) (do *part, repeated *instance) {
 	i := m.instance
 	i.cohort.mu.Lock()
 	defer i.cohort.mu.Unlock()
@@ -249,64 +249,64 @@ func (m *Middleware) meet(outers []*outer, copied bool) (do *part, repeated *ins
 			again = true
 		}
 		if again || one.part.breaks && !copied {
-			keepChecking(i)
-			keepChecking(one.instance)
+			keepCheckingLocked(i)
+			keepCheckingLocked(one.instance)
 		}
 		if again && !i.warned {
 			i.warned = true
 			repeated = one.instance
 		}
 	}
-	countCheck(i, len(outers) == 0)
-	do = m.partOf(limits, breaks, len(outers) > 0 && !copied)
-	if i.met && !copied {
-		m.remember(outers, do)
+	countCheckLocked(i, len(outers) == 0)
+	do = m.partOfLocked(limits, breaks, len(outers) > 0 && !copied)
+	if i.metOthers && !copied {
+		m.rememberUsual(outers, do)
 	}
 	return do, repeated
 }
 
-// limitsAlike tells whether an outer instance takes the tokens that an inner one would take.
+// limitsAlike reports whether an outer instance takes the tokens that an inner one would take.
 func limitsAlike(outer *outer, inner *instance) bool {
 	one := outer.instance
-	return outer.part.limits && one.scope == inner.scope && one.limit == inner.limit && one.client == inner.client
+	return outer.part.limits && one.engines == inner.engines && one.limit == inner.limit && one.client == inner.client
 }
 
-// breaksAlike tells whether an outer instance has the circuit of an inner one.
+// breaksAlike reports whether an outer instance has the circuit of an inner one.
 func breaksAlike(outer *outer, inner *instance) bool {
-	return outer.part.breaks && outer.instance.scope == inner.scope
+	return outer.part.breaks && outer.instance.engines == inner.engines
 }
 
-// keepChecking has an instance check all requests from now on. The cohort's lock is held.
-func keepChecking(i *instance) {
-	if !i.met {
-		i.met = true
+// keepCheckingLocked has an instance check all requests from now on. The cohort's lock is held.
+func keepCheckingLocked(i *instance) {
+	if !i.metOthers {
+		i.metOthers = true
 		i.setChecks(true)
 	}
 }
 
-// countCheck counts a request that is checked. The first ones wake the other instances, because one that is reached for the first time
-// may be inside or outside of any of them. Where an instance has met others, so does a request that has come through none: it may have
-// come through one that checks nothing. Few of those get here (checked). The cohort's lock is held.
-func countCheck(i *instance, alone bool) {
+// countCheckLocked counts a request that is checked. The first ones wake the other instances, because an instance that is reached for the
+// first time may be inside or outside any of them. If an instance has met others, so does a request that has come through none: it may have
+// come through one that checks nothing. Few of those get here (checkedLocked). The cohort's lock is held.
+func countCheckLocked(i *instance, alone bool) {
 	c := i.cohort
 	if i.woken != c.wakes {
 		i.woken = c.wakes
 		i.left = maxChecks
 	}
 	i.seen++
-	if i.met && alone || i.seen <= wakingChecks && i.seen&(i.seen-1) == 0 {
-		wakeAll(c)
+	if i.metOthers && alone || i.seen <= wakingChecks && i.seen&(i.seen-1) == 0 {
+		wakeAllLocked(c)
 		i.woken = c.wakes
 	}
 	i.left--
-	if i.left == 0 && !i.met {
+	if i.left == 0 && !i.metOthers {
 		i.setChecks(false)
 		c.resting = append(c.resting, i.setChecks)
 	}
 }
 
-// wakeAll has all instances check requests again. The cohort's lock is held.
-func wakeAll(c *cohort) {
+// wakeAllLocked has all instances check requests again. The cohort's lock is held.
+func wakeAllLocked(c *cohort) {
 	c.wakes++
 	for _, setChecks := range c.resting {
 		setChecks(true)
@@ -314,23 +314,23 @@ func wakeAll(c *cohort) {
 	c.resting = nil
 }
 
-// remember notes what is to be done with requests that come this way.
-func (m *Middleware) remember(outers []*outer, do *part) {
+// rememberUsual notes what is to be done with requests that come this way.
+func (m *Middleware) rememberUsual(outers []*outer, do *part) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	k := &m.instance.known
+	way := &m.instance.usual
 	if len(outers) == 0 {
-		k.alone = do
+		way.alone = do
 	}
 	if len(outers) == 1 {
-		k.outer = outers[0].instance
-		k.inside = do
+		way.outer = outers[0].instance
+		way.inside = do
 	}
 }
 
-// partOf returns the part that limits, breaks, or both; nil where it is to do neither. Inside of other instances it tells them when it
-// hands a request on. The cohort's lock is held.
-func (m *Middleware) partOf(limits, breaks, inside bool) *part {
+// partOfLocked returns the part that limits, breaks, or does both; nil if it is to do neither. Inside other instances it notes for them when
+// it forwards a request. The cohort's lock is held.
+func (m *Middleware) partOfLocked(limits, breaks, inside bool) *part {
 	if !limits && !breaks {
 		return nil
 	}
@@ -370,24 +370,24 @@ func (m *Middleware) newPart(limits, breaks, inside bool) http.Handler {
 		next := m.next
 		one.next = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			all := outersOf(r)
-			note(all[:len(all)-1], r, handedOn)
+			noteForOuter(all[:len(all)-1], r, passedThrough)
 			next.ServeHTTP(w, r)
 		})
 	}
-	one.ready()
+	one.assemble()
 	return one.handler
 }
 
-// warnOfRepetition warns once in the life of a scope.
+// warnOfRepetition warns once in the life of the engines.
 func (m *Middleware) warnOfRepetition(outer *instance) {
 	const warning = "requests come through this middleware twice, and count once"
-	if processRegistry.isNews(m.engines, warning) {
+	if processRegistry.firstWarning(m.engines, warning) {
 		m.log.Warn(warning, "outer", outer.name, "inner", m.instance.name)
 	}
 }
 
-// isNews tells whether a scope has never warned of something, and notes that it has.
-func (g *registry) isNews(one *engines, warning string) bool {
+// firstWarning reports whether engines have never warned of something, and notes that they have.
+func (g *registry) firstWarning(one *engines, warning string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if one.loggedWarnings[warning] {

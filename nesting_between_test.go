@@ -16,16 +16,10 @@ import (
 // errorPages answers each failure with a page, for which it makes another request, as Traefik's errors middleware does.
 func errorPages(page http.Handler) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			answer := httptest.NewRecorder()
-			next.ServeHTTP(answer, r)
-			if answer.Code < 500 {
-				deliver(w, answer)
-				return
-			}
+		return onFailure(next, func(w http.ResponseWriter, r *http.Request, code int) {
 			ask := httptest.NewRequest("GET", "/page", nil).WithContext(r.Context())
 			ask.RemoteAddr = ""
-			w.WriteHeader(answer.Code)
+			w.WriteHeader(code)
 			page.ServeHTTP(httptest.NewRecorder(), ask)
 			io.WriteString(w, "sorry")
 		})
@@ -34,6 +28,13 @@ func errorPages(page http.Handler) func(http.Handler) http.Handler {
 
 // retries repeats a request once after a failure, as Traefik's retry middleware does.
 func retries(next http.Handler) http.Handler {
+	return onFailure(next, func(w http.ResponseWriter, r *http.Request, code int) {
+		next.ServeHTTP(w, r.Clone(r.Context()))
+	})
+}
+
+// onFailure delivers the next handler's answer, or, if that is a failure, calls fallback instead.
+func onFailure(next http.Handler, fallback func(w http.ResponseWriter, r *http.Request, code int)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		answer := httptest.NewRecorder()
 		next.ServeHTTP(answer, r)
@@ -41,7 +42,7 @@ func retries(next http.Handler) http.Handler {
 			deliver(w, answer)
 			return
 		}
-		next.ServeHTTP(w, r.Clone(r.Context()))
+		fallback(w, r, answer.Code)
 	})
 }
 
@@ -180,15 +181,7 @@ func TestNesting_successOfAFailoverCounts(t *testing.T) {
 		answer := 500
 		other := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(answer) })
 		inner := newMember(t, ctx, other, "inner", nil, failures("1"))
-		outer := newMember(t, ctx, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			answer := httptest.NewRecorder()
-			inner.handler.ServeHTTP(answer, r)
-			if answer.Code < 500 {
-				deliver(w, answer)
-				return
-			}
-			other.ServeHTTP(w, r)
-		}), "outer", nil, oneProbe("1"))
+		outer := newMember(t, ctx, onFailure(inner.handler, func(w http.ResponseWriter, r *http.Request, code int) { other.ServeHTTP(w, r) }), "outer", nil, oneProbe("1"))
 		require.Equal(t, 500, writer.get(outer.handler, "/"))
 		answer = 200
 		elapse(t, nil, time.Minute)

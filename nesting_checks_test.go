@@ -9,21 +9,21 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// newMember is an instance in this process, of which the test sees more than its handler.
+// newMember returns an instance with its state in this process, for tests that look into the middleware.
 func newMember(t *testing.T, ctx context.Context, next http.Handler, name string, limit *RateLimitConfig, circuit *CircuitBreakerConfig) *Middleware {
 	m, err := newMiddleware(ctx, next, &Config{Name: name, RateLimit: limit, CircuitBreaker: circuit}, name+"@file")
 	require.NoError(t, err)
 	return m
 }
 
-// checks tells whether an instance checks its requests.
+// checks reports whether an instance checks its requests for other instances on their way.
 func checks(m *Middleware) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.checks
 }
 
-// rest has an instance answer requests until it checks none.
+// finishChecks sends requests to an instance until it checks no more.
 func finishChecks(t *testing.T, m *Middleware) {
 	for i := 0; i < maxChecks; i++ {
 		require.True(t, checks(m))
@@ -32,10 +32,10 @@ func finishChecks(t *testing.T, m *Middleware) {
 	require.False(t, checks(m))
 }
 
-// left tells how many requests the bucket of all clients lets pass.
+// tokensLeft returns how many requests the client's bucket still lets pass. It empties the bucket.
 func tokensLeft(handler http.Handler) int { return countStatuses(handler, 2000)[200] }
 
-// inOrder is the parts of a chain that a test puts together, each in a process of its own.
+// newChain returns the context and the innermost handler of a chain that a test puts together, in a new process.
 func newChain(t *testing.T) (context.Context, http.Handler) {
 	newProcess(t, 0)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -116,7 +116,7 @@ func TestNesting_otherConfigurationsDoNotCheckAgain(t *testing.T) {
 	require.False(t, checks(old))
 }
 
-// A limiter inside of a limiter of another scope, or of a breaker's limiter: nothing is to be told between them.
+// Two limiters of different names have nothing to tell each other.
 func TestNesting_unrelatedInstancesStopChecking(t *testing.T) {
 	ctx, next := newChain(t)
 	inner := newMember(t, ctx, next, "inner", tokens("5000"), failures("5"))
@@ -128,7 +128,7 @@ func TestNesting_unrelatedInstancesStopChecking(t *testing.T) {
 	require.False(t, checks(outer))
 }
 
-// The front of an open circuit refuses without a look at the request: not where the refusal is to be told.
+// The handler of an open circuit does not look at the request. It is not used where an outer instance must learn of the refusal.
 func TestNesting_openCircuitChecksAgainToo(t *testing.T) {
 	setSwitch(t, true)
 	ctx, _ := newChain(t)

@@ -11,12 +11,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// endless is the context of a copy, as Traefik gives it to a mirror.
+// endless is the context of a copy of a request, as Traefik gives it to a mirror.
 type endless struct{ context.Context }
 
 func (e endless) Done() <-chan struct{} { return make(chan struct{}) }
 
-// The answer to a copy goes nowhere: it may come at any time, and decides nothing.
+// The answer to a copy is discarded: it may arrive at any time, and does not count.
 func TestNesting_mirroredCopyIsNotCounted(t *testing.T) {
 	for _, row := range []struct {
 		name    string

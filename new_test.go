@@ -22,7 +22,7 @@ func TestNew_rejectsInvalidConfiguration(t *testing.T) {
 		{"a wrong value", up, &Config{RateLimit: &RateLimitConfig{Capacity: "many"}},
 			`rateLimit.capacity: "many" is not a whole number from 1 to 1000000000`},
 		{"several wrong values", up, &Config{Name: "a b", Redis: &RedisConfig{OnError: "panic"}},
-			`2 problems: (1) name: "a b" is not a name of letters, digits and . _ @ -, 64 at the most` +
+			`2 problems: (1) name: "a b" is not a name of letters, digits and . _ @ -, at most 64` +
 				` (2) redis.onError: "panic" is not one of local, allow and deny`},
 		{"an unknown key", up, &Config{Unknown: map[string]interface{}{"ratelimit": "1"}},
 			`ratelimit: there is no such key; did you mean "rateLimit"?`},

@@ -10,25 +10,25 @@ import (
 	"github.com/resilient-gateway/resilience/internal/recorder"
 )
 
-// The statuses that fast reports compare with: a selector would be a local (R7).
+// What reports compare with: a selector would be a local (R7).
 const (
 	statusOK            = http.StatusOK
 	internalServerError = http.StatusInternalServerError
 )
 
-// exchange is a request that was forwarded, and what is known of its answer. Only what the service did, given a request that
-// reached it whole or could have, counts for or against it: an answer that Traefik wrote because of what the client sent, or did
-// not send, says nothing.
+// exchange is a request that was forwarded, and what is known of its answer. Only what the service did counts for or against it, and only
+// if the request reached the service completely, or could have: an answer that Traefik wrote because of what the client sent, or did not
+// send, says nothing.
 type exchange struct {
 	r        *http.Request
 	header   http.Header // of the answer
 	status   int         // of the answer; 0: there is none yet
 	size     int64       // bytes of the answer's body; -1: not known
-	dated    bool        // the answer had a Date when it came here, which Traefik's own have not
+	dated    bool        // the answer had a Date when it arrived here, which Traefik's own do not have
 	finished bool        // the next handler has returned; otherwise it panicked: the answer was cut
 	hung     bool        // its response headers have not arrived within the hangTimeout
 
-	came     time.Time
+	arrived  time.Time
 	now      time.Time // when it is judged
 	switches bool      // the service is known to switch protocols
 	watched  *watch    // how long the client was waited for; nil: not known
@@ -37,8 +37,7 @@ type exchange struct {
 	budget time.Duration // how long the report may wait for Redis
 	upload *upload       // nil: it is none
 
-	// doubtful is set where the outcome is not known because nothing was watched closely enough to know it.
-	doubtful bool
+	doubtful bool // the outcome is not known because the answer was not watched closely enough
 }
 
 // report is step 6 of every request: it judges the answer and tells the breaker. For an upload that asks for its place again, the report
@@ -52,14 +51,14 @@ func report(m *Middleware, x *exchange) {
 	x.upload.conclude(func() { m.breaker.Done(x.permit, outcome, m.policy, x.budget) })
 }
 
-// record takes over what a recorder knows of the answer.
+// record copies what a recorder knows of the answer.
 func (x *exchange) record(r *recorder.Recorder) {
 	x.status = r.Status
 	x.size = r.Size
 	x.dated = r.Dated
 }
 
-// judge returns what an answer says about the service, and logs a failure. Where it cannot tell, the next ones are watched closely.
+// judge returns what an answer says about the service, and logs a failure. If that cannot be known, the next answers are watched closely.
 func (m *Middleware) judge(x *exchange) breaker.Outcome {
 	if refusedInside(m, x.r, x.status) {
 		return breaker.Unknown
@@ -78,11 +77,11 @@ func (m *Middleware) judge(x *exchange) breaker.Outcome {
 	return outcome
 }
 
-// closelyFor is how long answers are watched closely after one that left it open whose failure it was, in microseconds.
+// closelyFor is how long, in microseconds, answers are watched closely after one that did not say whose failure it was.
 const closelyFor = 5 * 60 * 1000000
 
-// watchClosely has all answers go through a recorder for a while, which costs more and tells more. No writer is the route's own
-// meanwhile, so that all requests take the slow path.
+// watchClosely has all answers go through a recorder for a while, which costs more and knows more. Meanwhile no writer is the route's own,
+// so that every request is forwarded that way.
 func (m *Middleware) watchClosely() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -90,17 +89,17 @@ func (m *Middleware) watchClosely() {
 	m.source.writer = nil
 }
 
-// prompt is how long a client may have been waited for, all in all, when a failure is still the service's.
+// prompt is how long the service may have waited for a client, in total, for a failure still to be the service's.
 const prompt = 500 * time.Millisecond
 
-// Requests whose headers are longer than this may be too long for a service: for one that speaks HTTP/2, which Traefik then does not ask,
-// and for any other, which may hang up.
+// Headers longer than this may be too long for a service: for one that speaks HTTP/2, which Traefik then does not ask, and for any other,
+// which may close the connection.
 const (
 	shortHeaders = 4096
 	longHeaders  = 8000
 )
 
-// outcome tells what the answer says about the service.
+// outcome returns what the answer says about the service.
 func (x *exchange) outcome() breaker.Outcome {
 	if x.hung {
 		return breaker.Failure
@@ -126,14 +125,14 @@ func (x *exchange) outcome() breaker.Outcome {
 	return x.failedByService()
 }
 
-// failedByService tells what a failure says that the service answered with by itself, as it seems. One that has waited long for the rest
-// of a request's body may answer so; and a page of the errors middleware looks so too, whatever it stands for.
+// failedByService returns what a failure says that seems to be the service's own answer. A service that has waited long for the rest of a
+// request's body may answer so; and a page of the errors middleware looks the same, whatever it replaces.
 func (x *exchange) failedByService() breaker.Outcome {
 	if x.r.ContentLength == 0 {
 		return breaker.Failure
 	}
 	if x.watched == nil { // the transport may still be reading the body
-		if x.now.Sub(x.came) < prompt {
+		if x.now.Sub(x.arrived) < prompt {
 			return breaker.Failure
 		}
 		x.doubtful = true
@@ -151,14 +150,14 @@ func (x *exchange) failedByService() breaker.Outcome {
 // statusClientClosedRequest is Traefik's own, for a client that went away.
 const statusClientClosedRequest = 499
 
-// complete tells whether an answer was whole though its request has ended: one to HEAD is with its headers, and over HTTP/2
-// the request ends with them.
+// complete reports whether an answer was complete although its request has ended: an answer to HEAD is complete with its headers, and over
+// HTTP/2 the request ends with them.
 func (x *exchange) complete() bool {
 	return x.finished && x.r.Method == http.MethodHead && x.status != 0 && x.status != statusClientClosedRequest
 }
 
-// byTraefik tells whether an answer looks like what Traefik or a middleware writes where there is none from the service: without a
-// date and a length, and with the status in words for a body, or with none, or as http.Error writes it. A service's may look like that.
+// byTraefik reports whether an answer looks like what Traefik or a middleware writes if the service gives none: without a date and a
+// length, and with the status in words as its body, or no body, or as http.Error writes it. A service's answer may look like that, too.
 func (x *exchange) byTraefik() bool {
 	if x.dated || !failsByItself(x.status) || len(x.header["Content-Length"]) > 0 {
 		return false
@@ -167,7 +166,8 @@ func (x *exchange) byTraefik() bool {
 	return x.size <= 0 || x.size == words || x.header.Get("X-Content-Type-Options") == "nosniff" || x.replaced()
 }
 
-// replaced tells that another middleware reads the body of the request its own way, and may write the answer in its own way: grpcWeb does.
+// replaced reports whether another middleware has replaced the body of the request, and may therefore write the answer in its own way:
+// grpcWeb does.
 func (x *exchange) replaced() bool {
 	if x.r.ContentLength == 0 || x.r.Body == nil {
 		return false
@@ -179,15 +179,15 @@ func (x *exchange) replaced() bool {
 	return reflect.TypeOf(unwrapped(x.r.Body)) != ours
 }
 
-// failsByItself tells that a status is one of those that Traefik answers with by itself.
+// failsByItself reports whether Traefik itself answers with a status.
 func failsByItself(status int) bool {
 	return status == http.StatusInternalServerError || status == http.StatusBadGateway || status == http.StatusGatewayTimeout
 }
 
-// failedByTraefik tells what Traefik's own answer says. It came when the transport was done with the request, so that its body may be
-// asked. 502 and 504 are the service's failures, unless the body says otherwise, or the request was for what the service may never do:
-// one that speaks HTTP/2 only cannot switch protocols. 500 is whatever the transport has no other word for: the service's failure only
-// where nothing about the request can be the cause.
+// failedByTraefik returns what Traefik's own answer says. The transport was done with the request by then, so that its body may be read.
+// 502 and 504 are the service's failures, unless the body says otherwise, or the request asked for what the service may never do: a service
+// that speaks only HTTP/2 cannot switch protocols. 500 is whatever the transport has no other word for: the service's failure only if
+// nothing about the request can be the cause.
 func (x *exchange) failedByTraefik() breaker.Outcome {
 	end := x.bodyEnd()
 	if end == bodyBroken || x.r.Method == http.MethodConnect || upgrades(x.r) && !x.switches {
@@ -229,8 +229,8 @@ func (x *exchange) tooShort(end int) bool {
 	return lengthOf(x.r) < x.r.ContentLength
 }
 
-// cut tells what an answer says that was cut after its headers, or a handler that panicked. The proxy cuts it where the service does,
-// and also where it cannot write to the client.
+// cut returns what an answer says that was cut after its headers, or whose handler panicked. The proxy cuts it if the service does, and also
+// if it cannot write to the client.
 func (x *exchange) cut() breaker.Outcome {
 	if x.r.ContentLength != 0 {
 		if x.watched == nil { // the transport may still be reading the body
@@ -244,10 +244,10 @@ func (x *exchange) cut() breaker.Outcome {
 	return x.unlessClientWasWaitedFor()
 }
 
-// unlessClientWasWaitedFor tells what a failure says that may come of a client that reads or sends slowly: a service that has waited
-// for it long enough ends the connection.
+// unlessClientWasWaitedFor returns what a failure says that a client may have caused that reads or sends slowly: a service that has waited
+// for it long enough closes the connection.
 func (x *exchange) unlessClientWasWaitedFor() breaker.Outcome {
-	if x.now.Sub(x.came) < prompt {
+	if x.now.Sub(x.arrived) < prompt {
 		return breaker.Failure
 	}
 	if x.watched == nil {
@@ -260,7 +260,7 @@ func (x *exchange) unlessClientWasWaitedFor() breaker.Outcome {
 	return breaker.Unknown
 }
 
-// bodyEnd tells how the body of the request ended. Where it is not watched, nobody may be reading it.
+// bodyEnd returns how the body of the request ended. If it is not watched, nobody may be reading it.
 func (x *exchange) bodyEnd() int {
 	if x.watched == nil || x.watched.body == nil {
 		return bodyOf(x.r)
@@ -272,8 +272,8 @@ func (x *exchange) bodyEnd() int {
 	return end
 }
 
-// neverForwarded tells that Traefik answers a request by itself, whatever the service does: it makes no tunnels over HTTP/1, and
-// switches to no protocol whose name cannot be printed.
+// neverForwarded reports whether Traefik answers a request itself, whatever the service does: it makes no tunnels over HTTP/1, and does not
+// switch to a protocol whose name cannot be printed.
 func neverForwarded(r *http.Request) bool {
 	if r.Method == http.MethodConnect && r.ProtoMajor == 1 {
 		return true
@@ -281,7 +281,7 @@ func neverForwarded(r *http.Request) bool {
 	return len(r.Header["Upgrade"]) > 0 && upgrades(r) && !printable(r.Header.Get("Upgrade"))
 }
 
-// upgrades tells whether a request asks for another protocol.
+// upgrades reports whether a request asks for another protocol.
 func upgrades(r *http.Request) bool {
 	for _, line := range r.Header["Connection"] {
 		for _, token := range strings.Split(line, ",") {
@@ -293,12 +293,12 @@ func upgrades(r *http.Request) bool {
 	return false
 }
 
-// headerLine is what HTTP/2 adds to the length of each header line where it compares headers with a limit.
+// headerLine is what HTTP/2 adds to the length of each header line when it compares headers with a limit.
 const headerLine = 32
 
-// plain tells that nothing about a request can keep a transport from sending it: a method that is one, a target that is a path, a host
-// that can be printed, headers that are short and hold no control characters, no upgrade and no trailers. Over HTTP/3 a whole body need
-// not be as long as it was to be.
+// plain reports whether nothing about a request can keep a transport from sending it: the method is valid, the target is a path, the host
+// can be printed, the headers are short and hold no control characters, and there is neither an upgrade nor trailers. Over HTTP/3 a complete
+// body need not have the announced length.
 func plain(r *http.Request) bool {
 	if !isMethod(r.Method) || r.URL.Opaque != "" {
 		return false
@@ -330,12 +330,12 @@ func headLength(r *http.Request) int {
 	return length
 }
 
-// isMethod tells that a text is letters and hyphens, as all methods are that are in use.
+// isMethod reports whether a text is letters and hyphens, as all methods in use are.
 func isMethod(text string) bool {
 	return text != "" && strings.Trim(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-") == ""
 }
 
-// sendable tells that a text may be a header's value: without control characters, but in any encoding.
+// sendable reports whether a text may be a header's value: without control characters, but in any encoding.
 func sendable(text string) bool {
 	for i := 0; i < len(text); i++ {
 		if text[i] < ' ' && text[i] != '\t' || text[i] == 0x7f {
@@ -345,7 +345,7 @@ func sendable(text string) bool {
 	return true
 }
 
-// printable tells that a text is ASCII that can be printed.
+// printable reports whether a text is ASCII that can be printed.
 func printable(text string) bool {
 	for i := 0; i < len(text); i++ {
 		if text[i] < ' ' || text[i] > '~' {

@@ -95,10 +95,10 @@ func TestExchange_outcome(t *testing.T) {
 			r.Header.Set("Upgrade", "websocket")
 		}), exchange{status: 502, size: statusTextSize(502), finished: true, switches: true}, failure, false},
 		{"a cut", get(nil), exchange{status: 200, dated: true}, failure, false},
-		{"a late cut", get(nil), exchange{status: 200, dated: true, came: aMinuteAgo}, unknown, true},
-		{"a late cut, watched", get(nil), exchange{status: 200, came: aMinuteAgo,
+		{"a late cut", get(nil), exchange{status: 200, dated: true, arrived: aMinuteAgo}, unknown, true},
+		{"a late cut, watched", get(nil), exchange{status: 200, arrived: aMinuteAgo,
 			watched: &watch{recorder: &recorder.Recorder{Waited: 400 * time.Millisecond}}}, failure, false},
-		{"a late cut, of a slow client", get(nil), exchange{status: 200, came: aMinuteAgo,
+		{"a late cut, of a slow client", get(nil), exchange{status: 200, arrived: aMinuteAgo,
 			watched: &watch{recorder: &recorder.Recorder{Waited: 600 * time.Millisecond}}}, unknown, false},
 		{"a cut of a POST", post(io.EOF), exchange{status: 200}, unknown, true},
 		{"a cut of a POST, watched", post(io.EOF), exchange{status: 200,
@@ -106,16 +106,16 @@ func TestExchange_outcome(t *testing.T) {
 		{"a cut of half a POST, watched", post(nil), exchange{status: 200,
 			watched: &watch{recorder: &recorder.Recorder{}, body: &watchedBody{}}}, unknown, false},
 		{"502 in the middle of an upload", post(nil), byTraefik(502), failure, false},
-		{"502 late in an upload", post(nil), exchange{status: 502, size: statusTextSize(502), finished: true, came: aMinuteAgo}, unknown, true},
-		{"502 late in an upload of a prompt client", post(nil), exchange{status: 502, size: statusTextSize(502), finished: true, came: aMinuteAgo,
+		{"502 late in an upload", post(nil), exchange{status: 502, size: statusTextSize(502), finished: true, arrived: aMinuteAgo}, unknown, true},
+		{"502 late in an upload of a prompt client", post(nil), exchange{status: 502, size: statusTextSize(502), finished: true, arrived: aMinuteAgo,
 			watched: &watch{recorder: &recorder.Recorder{}, body: &watchedBody{}}}, failure, false},
-		{"502 late in an upload of a slow client", post(nil), exchange{status: 502, size: statusTextSize(502), finished: true, came: aMinuteAgo,
+		{"502 late in an upload of a slow client", post(nil), exchange{status: 502, size: statusTextSize(502), finished: true, arrived: aMinuteAgo,
 			watched: &watch{recorder: &recorder.Recorder{}, body: &watchedBody{took: time.Second}}}, unknown, false},
 		{"the service's 500 of a POST", post(nil), byService(500), failure, false},
-		{"the service's 500 of a POST, late", post(nil), exchange{status: 500, dated: true, finished: true, came: aMinuteAgo}, unknown, true},
-		{"the service's 500 of a POST, late, to a whole body", post(nil), exchange{status: 500, dated: true, finished: true, came: aMinuteAgo,
+		{"the service's 500 of a POST, late", post(nil), exchange{status: 500, dated: true, finished: true, arrived: aMinuteAgo}, unknown, true},
+		{"the service's 500 of a POST, late, to a whole body", post(nil), exchange{status: 500, dated: true, finished: true, arrived: aMinuteAgo,
 			watched: &watch{recorder: &recorder.Recorder{}, body: &watchedBody{err: io.EOF, took: time.Second}}}, failure, false},
-		{"the service's 500 of a POST, late, to a slow client", post(nil), exchange{status: 500, dated: true, finished: true, came: aMinuteAgo,
+		{"the service's 500 of a POST, late, to a slow client", post(nil), exchange{status: 500, dated: true, finished: true, arrived: aMinuteAgo,
 			watched: &watch{recorder: &recorder.Recorder{}, body: &watchedBody{took: time.Second}}}, unknown, false},
 		{"a page for a broken body, watched", post(nil), exchange{status: 502, dated: true, finished: true,
 			watched: &watch{recorder: &recorder.Recorder{}, body: &watchedBody{err: io.ErrUnexpectedEOF}}}, unknown, false},
@@ -148,8 +148,8 @@ func TestExchange_outcome(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			x := row.x
 			x.r = row.r
-			if x.came.IsZero() {
-				x.came = time.Now()
+			if x.arrived.IsZero() {
+				x.arrived = time.Now()
 			}
 			x.now = time.Now()
 			require.Equal(t, row.want, x.outcome())
@@ -242,23 +242,23 @@ func TestWatchClosely_afterAnUnclearOutcome(t *testing.T) {
 	newProcess(t, time.Minute)
 	m, err := newMiddleware(context.Background(), status(http.StatusOK), &Config{CircuitBreaker: failures("3")}, nameOf(t))
 	require.NoError(t, err)
-	source := func(now int64) (known, closely bool) {
-		own, closely := statusSourceFor(m, statuswriter.New(), now)
-		return own == m.source, closely
+	source := func(now int64) (own, closely bool) {
+		found, closely := statusSourceFor(m, statuswriter.New(), now)
+		return found == m.source, closely
 	}
 	now := m.now()
-	known, closely := source(now)
-	require.True(t, known)
+	own, closely := source(now)
+	require.True(t, own)
 	require.False(t, closely)
 
-	outcome := m.judge(&exchange{r: requestWith("GET", nil), status: http.StatusOK, came: time.Now().Add(-time.Minute)})
+	outcome := m.judge(&exchange{r: requestWith("GET", nil), status: http.StatusOK, arrived: time.Now().Add(-time.Minute)})
 	require.Equal(t, breaker.Unknown, outcome)
 	_, closely = source(now)
 	require.True(t, closely)
 	require.True(t, m.source.writer == nil, "no request takes the fast path")
 
-	known, closely = source(m.watchUntil)
-	require.True(t, known)
+	own, closely = source(m.watchUntil)
+	require.True(t, own)
 	require.False(t, closely)
 	require.True(t, m.source.writer != nil)
 	other, _ := statusSourceFor(m, statuswriter.NewSized(), m.watchUntil)

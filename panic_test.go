@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Where the key of a request is made the interpreter may stumble. The lock that all requests of a scope take is free afterwards.
+// The interpreter may panic while it makes the key of a request. The lock that all requests share is free afterwards.
 func TestMiddleware_panicInTheKeySourceReleasesTheLock(t *testing.T) {
 	redis := at(redistest.Start(t).Addr())
 	for _, row := range []struct {
@@ -39,19 +39,19 @@ func TestMiddleware_panicInTheKeySourceReleasesTheLock(t *testing.T) {
 			},
 		}, t.Name()+row.name)
 		require.NoError(t, err)
-		keyOf, stumbles := m.bucketKeyOf, false
-		m.bucketKeyOf = func(r *http.Request) string { // before any request: copies of the middleware have it too
-			if stumbles {
-				panic("stumbled")
+		keyOf, fails := m.bucketKeyOf, false
+		m.bucketKeyOf = func(r *http.Request) string { // set before any request: copies of the middleware have it too
+			if fails {
+				panic("fault")
 			}
 			return keyOf(r)
 		}
 		for i := 0; i < row.before; i++ {
 			get(m.handler)
 		}
-		stumbles = true
+		fails = true
 		require.Panics(t, func() { get(m.handler) }, row.name)
-		stumbles = false
+		fails = false
 		done := make(chan int, 1)
 		go func() { done <- get(m.handler) }()
 		select {
@@ -63,32 +63,32 @@ func TestMiddleware_panicInTheKeySourceReleasesTheLock(t *testing.T) {
 	}
 }
 
-// A transport reads the body in a goroutine of its own, where a panic would be the end of Traefik.
+// A transport reads the body in another goroutine, where a panic would end Traefik.
 func TestWatchedBody_recoversFromAPanicAtItsEnd(t *testing.T) {
 	r := httptest.NewRequest("POST", "/", strings.NewReader("hello"))
 	body := watchBody(r)
-	body.onWhole(func() { panic("stumbled") })
+	body.onWhole(func() { panic("fault") })
 	got, err := io.ReadAll(r.Body)
 	require.NoError(t, err)
 	require.Equal(t, "hello", string(got))
 	require.Equal(t, bodyWhole, body.end())
 }
 
-// stumblingContext panics where it is asked whether it may ever be done.
-type stumblingContext struct{}
+// panickingContext panics when it is asked for its Done channel.
+type panickingContext struct{}
 
-func (stumblingContext) Deadline() (deadline time.Time, ok bool) { return time.Time{}, false }
-func (stumblingContext) Done() <-chan struct{}                   { panic("stumbled") }
-func (stumblingContext) Err() error                              { return nil }
-func (stumblingContext) Value(key interface{}) interface{}       { return nil }
+func (panickingContext) Deadline() (deadline time.Time, ok bool) { return time.Time{}, false }
+func (panickingContext) Done() <-chan struct{}                   { panic("fault") }
+func (panickingContext) Err() error                              { return nil }
+func (panickingContext) Value(key interface{}) interface{}       { return nil }
 
 func TestRegistry_panicInAcquireReleasesTheLock(t *testing.T) {
 	registry := newRegistry(time.Hour)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	s, err := read(&Config{RateLimit: &RateLimitConfig{}}, t.Name())
+	s, err := readConfig(&Config{RateLimit: &RateLimitConfig{}}, t.Name())
 	require.NoError(t, err)
-	require.Panics(t, func() { registry.acquire(stumblingContext{}, s) })
+	require.Panics(t, func() { registry.acquire(panickingContext{}, s) })
 	done := make(chan bool, 1)
 	go func() { done <- registry.acquire(ctx, s) != nil }()
 	select {

@@ -37,8 +37,8 @@ func stateOf(handler http.Handler, up *upstream) string {
 }
 
 func TestProbe_outcomeDecidesTheState(t *testing.T) {
-	here := context.Background()
-	gone, cancel := context.WithCancel(here)
+	connected := context.Background()
+	disconnected, cancel := context.WithCancel(connected)
 	cancel()
 	rows := []struct {
 		name   string
@@ -46,16 +46,16 @@ func TestProbe_outcomeDecidesTheState(t *testing.T) {
 		answer http.Handler
 		after  string
 	}{
-		{"success", here, nil, "closed"},
-		{"a status that is not the upstream's fault", here, status(404), "closed"},
-		{"nothing written", here, nothingWritten, "closed"},
-		{"another protocol", here, status(101), "closed"},
-		{"early hints, then success", here, hintsThen(200), "closed"},
-		{"failure", here, status(503), "open"},
-		{"early hints, then failure", here, hintsThen(500), "open"},
-		{"a panic", here, panicking, "open"},
-		{"a client that disconnects returns its place", gone, status(502), "half-open"},
-		{"a client that disconnects before a panic, too", gone, panicking, "half-open"},
+		{"success", connected, nil, "closed"},
+		{"a status that is not the upstream's fault", connected, status(404), "closed"},
+		{"nothing written", connected, nothingWritten, "closed"},
+		{"another protocol", connected, status(101), "closed"},
+		{"early hints, then success", connected, hintsThen(200), "closed"},
+		{"failure", connected, status(503), "open"},
+		{"early hints, then failure", connected, hintsThen(500), "open"},
+		{"a panic", connected, panicking, "open"},
+		{"a client that disconnects returns its place", disconnected, status(502), "half-open"},
+		{"a client that disconnects before a panic, too", disconnected, panicking, "half-open"},
 	}
 	forEachStore(t, func(t *testing.T, redis *RedisConfig) {
 		for _, row := range rows {

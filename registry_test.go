@@ -37,7 +37,7 @@ func handlersOf(g *registry) int {
 	defer g.mu.Unlock()
 	n := 0
 	for _, one := range g.engines {
-		n += one.handlers
+		n += one.users
 	}
 	return n
 }
@@ -165,7 +165,7 @@ func TestRegistry_reusesEnginesWithinTheGracePeriod(t *testing.T) {
 	before := processes.latest
 	reload()
 	after, _ := newGateway(t, config)
-	processes.endSet(before) // the grace period is over
+	processes.release(before) // the grace period is over
 	require.Equal(t, 1, handlersOf(processes))
 	require.Equal(t, 429, get(after))
 	require.Equal(t, []int{1, 0}, sizesOf(processes))
@@ -185,7 +185,7 @@ func TestRegistry_releasesTheHandlersOfAConfigurationTogether(t *testing.T) {
 	require.Len(t, g.latest.refs, 1, "the next configuration has its own set")
 
 	cancel()
-	g.endSet(first)
+	g.release(first)
 	require.Equal(t, []int{1, 0}, sizesOf(g), "what the next one uses stays open")
 	newHandler(t, ctx, &upstream{}, &Config{Name: "late", RateLimit: tokens("10")})
 	require.NotSame(t, first, g.latest, "a handler that is added late starts a new set")

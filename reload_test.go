@@ -105,7 +105,7 @@ func TestRegistry_manyReloadsLeakNothing(t *testing.T) {
 			}
 			defer end()
 			require.Equal(t, []int{1, 1}, sizesOf(processes))
-			require.Len(t, only(processes).members, routers)
+			require.Len(t, only(processes).handlers, routers)
 			require.LessOrEqual(t, connections(server), 5)
 			waitFor(t, func() bool { return runtime.NumGoroutine() < before+20 })
 		})

@@ -16,35 +16,35 @@ import (
 const (
 	bodyWhole      = iota // all of it was read, or there is none
 	bodyUnfinished        // not all of it was read, for whatever reason
-	bodyUnknown           // another reader has taken the place of ours, and may have failed by itself
-	bodyBroken            // the client broke it off, was too slow for a timeout of Traefik's, or sent what is no body
+	bodyUnknown           // another reader has replaced ours, and may itself have failed
+	bodyBroken            // the client broke it off, was too slow for a timeout of Traefik's, or sent a malformed body
 )
 
-// The interpreter makes a value for each constant and selector that a call names, but not for variables.
+// Each constant and selector in a call is a local, variables are not (R1, R3).
 var (
 	maxBytesReader = http.MaxBytesReader
-	noWriter       http.ResponseWriter // to tell that a body is too large: none is
+	noWriter       http.ResponseWriter // it would learn that a body is too large: none is
 	noLimit        int64               = math.MaxInt64
 
 	trackedBody = reflect.TypeOf(http.MaxBytesReader(nil, nil, 0))
 	nopCloser   = reflect.TypeOf(io.NopCloser(http.MaxBytesReader(nil, nil, 0)))
 )
 
-// trackBody has the body of a request remember how it ended. The reader is compiled: an interpreted one would cost more than
-// all the rest of a request.
+// trackBody has the body of a request remember how it ended. The reader is compiled: an interpreted one would cost more than the rest of the
+// request.
 func trackBody(r *http.Request) {
 	r.Body = maxBytesReader(noWriter, r.Body, noLimit)
 }
 
-// trackOnce does so on the slow path, where the fast path may have done it before.
+// trackOnce is trackBody for the slow path, where the fast path may have done it already.
 func trackOnce(r *http.Request) {
 	if r.ContentLength != 0 && r.Body != nil && reflect.TypeOf(r.Body) != trackedBody {
 		trackBody(r)
 	}
 }
 
-// bodyOf tells how the body of a request ended. Nobody may be reading it. A reader that another middleware has put in the place of
-// ours, and that may keep it waiting, is not asked.
+// bodyOf returns how the body of a request ended. Nobody may be reading it. A reader with which another middleware has replaced ours is not
+// asked, because it may block.
 func bodyOf(r *http.Request) int {
 	if r.ContentLength == 0 || r.Body == nil {
 		return bodyWhole
@@ -53,7 +53,7 @@ func bodyOf(r *http.Request) int {
 	if reflect.TypeOf(body) != trackedBody {
 		return bodyUnknown
 	}
-	_, err := body.Read(nil) // the error that it ended with, or none: an empty slice is never waited for
+	_, err := body.Read(nil) // the error that it ended with, or none: an empty slice never blocks
 	return endOf(err)
 }
 
@@ -69,7 +69,7 @@ func lengthOf(r *http.Request) int64 {
 	return noLimit - left.Int()
 }
 
-// unwrapped returns the reader below those that only keep it from being closed.
+// unwrapped returns the reader inside those that only keep it from being closed.
 func unwrapped(body io.Reader) io.Reader {
 	for reflect.TypeOf(body) == nopCloser {
 		body, _ = reflect.ValueOf(body).Field(0).Interface().(io.Reader)
@@ -77,7 +77,7 @@ func unwrapped(body io.Reader) io.Reader {
 	return body
 }
 
-// endOf tells what the error that a body ended with says. One that was closed and then read says nothing about the client: the proxy
+// endOf returns what the error says that a body ended with. A body that was closed and then read says nothing about the client: the proxy
 // closes it when the service has answered.
 func endOf(err error) int {
 	if errors.Is(err, io.EOF) {
@@ -89,14 +89,14 @@ func endOf(err error) int {
 	return bodyBroken
 }
 
-// watch measures how long a client was waited for, to read its answer and to send its body.
+// watch measures how long the gateway waited for a client to read its answer and to send its body.
 type watch struct {
 	recorder *recorder.Recorder
 	body     *watchedBody // nil: there is none
 	reader   reflect.Type // the body's, as compiled code sees it
 }
 
-// watchClosely has a recorder measure, and the body of a request.
+// watchClosely has a recorder and the body of a request measure that.
 func watchClosely(recorder *recorder.Recorder, r *http.Request) *watch {
 	recorder.Timed = true
 	w := &watch{recorder: recorder, body: watchBody(r)}
@@ -114,8 +114,8 @@ func (w *watch) waited() time.Duration {
 	return waited
 }
 
-// watchedBody is the body of a request that is watched closely. Unlike a tracked one it may be asked while somebody is reading it, and knows
-// how long reading took; but it is interpreted, and reading it costs.
+// watchedBody is the body of a request that is watched closely. Unlike a tracked one it may be asked while it is being read, and it knows how
+// long reading took; but it is interpreted, and reading it is expensive.
 type watchedBody struct {
 	body io.ReadCloser
 
@@ -125,7 +125,7 @@ type watchedBody struct {
 	size   int64  // bytes that were read
 	took   time.Duration
 	begun  time.Time
-	during bool // somebody is reading
+	during bool // it is being read
 }
 
 // watchBody has the body of a request watched, where there is one.
@@ -138,7 +138,7 @@ func watchBody(r *http.Request) *watchedBody {
 	return b
 }
 
-// Read reads, and notes how long it took.
+// Read reads, and measures how long that took.
 func (b *watchedBody) Read(piece []byte) (int, error) {
 	b.mu.Lock()
 	b.begun = time.Now()
@@ -164,13 +164,13 @@ func (b *watchedBody) Read(piece []byte) (int, error) {
 	return n, err
 }
 
-// callSafely calls a function where a panic would end Traefik: a transport reads bodies in a goroutine that does not recover.
+// callSafely calls a function where a panic would end Traefik: a transport reads bodies in a goroutine that does not recover (R12).
 func callSafely(f func()) {
 	defer func() { recover() }()
 	f()
 }
 
-// onWhole has a function called once, when all of the body was read. It is to be set before anybody reads.
+// onWhole has a function called once, when all of the body was read. It must be set before the first read.
 func (b *watchedBody) onWhole(whole func()) {
 	b.mu.Lock()
 	b.whole = whole

@@ -4,11 +4,11 @@ import "sync"
 
 const (
 	maxSampled = 1024 // keys that a sampler tells apart
-	sweeps     = 16   // of a full sampler in its stretch of time, at the most
+	sweeps     = 16   // at most so often is a full sampler swept in one interval
 )
 
-// sampler picks the first event of a key in each stretch of time, and counts the others, so that a flood of requests is
-// no flood of log lines. It is safe for concurrent use.
+// sampler picks the first event of a key in each interval and counts the others, so that a flood of requests is no flood of log lines. It
+// is safe for concurrent use.
 type sampler struct {
 	every int64 // microseconds
 
@@ -26,17 +26,17 @@ func newSampler(every int64) *sampler {
 	return &sampler{every: every, seen: map[string]*sample{}}
 }
 
-// due tells whether the event of this key is to be logged, and how many before it were not.
+// due reports whether this event of the key is to be logged, and how many before it were not.
 func (s *sampler) due(key string, now int64) (before int, due bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	one := s.seen[key]
 	if one == nil {
 		if len(s.seen) >= maxSampled && now >= s.sweep {
-			s.forget(now)
+			s.forgetLocked(now)
 		}
 		if len(s.seen) >= maxSampled {
-			key = "" // all others are one
+			key = "" // all other keys count as one
 			one = s.seen[key]
 		}
 	}
@@ -54,9 +54,9 @@ func (s *sampler) due(key string, now int64) (before int, due bool) {
 	return before, true
 }
 
-// forget drops the keys of which any event would be due, though some then go uncounted. It looks at all keys, and so is
-// not done for each event of a flood. mu is held.
-func (s *sampler) forget(now int64) {
+// forgetLocked drops the keys of which any event would be due, although some events then stay uncounted. It looks at all keys, and is
+// therefore not done for each event of a flood.
+func (s *sampler) forgetLocked(now int64) {
 	s.sweep = now + s.every/sweeps
 	for key, one := range s.seen {
 		if now >= one.next {

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// What of Traefik's own environment says which files and variables a configuration may name. Whoever may write a middleware could
-// otherwise have any of them sent to a Redis of theirs, as a password.
+// These variables of Traefik's environment say which files and variables a configuration may name. Anybody who may write a middleware could
+// otherwise have any of them sent to their own Redis as a password.
 const (
 	secretsDirEnv    = "RESILIENCE_SECRETS_DIR"        // files of secrets and certificates lie below it; unset: anywhere
 	secretsPrefixEnv = "RESILIENCE_SECRETS_ENV_PREFIX" // variables of secrets begin with it; unset: with anything
@@ -18,7 +18,7 @@ const (
 
 const maxFile = 64 << 10 // bytes
 
-// variable returns the value of a variable of Traefik's environment, but for newlines at its end.
+// variable returns the value of a variable of Traefik's environment, without newlines at its end.
 func (r *problems) variable(path, name string) string {
 	if prefix := os.Getenv(secretsPrefixEnv); !strings.HasPrefix(name, prefix) {
 		r.add(fmt.Sprintf("%s: the name %q does not begin with %q, as %s of Traefik's environment demands; write one that does",
@@ -28,7 +28,7 @@ func (r *problems) variable(path, name string) string {
 	return strings.TrimRight(os.Getenv(name), "\r\n")
 }
 
-// content reads a file. It returns nil where that may not or cannot be read.
+// content reads a file. It returns nil if the file must not or cannot be read.
 func (r *problems) content(path, file string) []byte {
 	content, problem := readFile(file)
 	if problem != "" {
@@ -51,14 +51,14 @@ func (r *problems) pair(path, cert, key string) (pair tls.Certificate) {
 	return pair
 }
 
-// readFile reads a regular file of at most maxFile bytes that a configuration may name, or says what is wrong with it. Nothing in the
-// file is told.
+// readFile reads a regular file of at most maxFile bytes that a configuration may name, or says what is wrong with it. Nothing of its content
+// is shown.
 func readFile(file string) (content []byte, problem string) {
 	allowed, problem := allowedFile(file)
 	if problem != "" {
 		return nil, problem
 	}
-	// To open a pipe waits for somebody to write to it, so this looks first.
+	// Opening a pipe would wait for a writer, so the type comes first.
 	info, err := os.Stat(allowed)
 	if err != nil {
 		return nil, unreadable(err)
@@ -92,8 +92,8 @@ func notRegular(file string) string {
 	return fmt.Sprintf("%q is not a regular file; write the name of one", file)
 }
 
-// allowedFile returns the file that a name stands for, or says why it may not be read. A symbolic link may lead about below the
-// directory of secrets, as it does in a volume of Kubernetes, but not out of it.
+// allowedFile returns the file that a name stands for, or says why it must not be read. A symbolic link may point anywhere below the
+// directory of secrets, as in a Kubernetes volume, but not out of it.
 func allowedFile(file string) (allowed, problem string) {
 	folder := os.Getenv(secretsDirEnv)
 	if folder == "" {
@@ -118,7 +118,7 @@ func allowedFile(file string) (allowed, problem string) {
 	return name, ""
 }
 
-// isBelow tells whether a name is of something in a folder. Both are absolute, and clean.
+// isBelow reports whether a name is inside a folder. Both are absolute and clean.
 func isBelow(folder, name string) bool {
 	if folder != string(filepath.Separator) {
 		folder += string(filepath.Separator)

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// To open a pipe waits for a writer, and New must wait for nobody.
+// Opening a pipe would wait for a writer, but New must not wait.
 func TestFiles_aPipeIsNotOpened(t *testing.T) {
 	pipe := filepath.Join(t.TempDir(), "pipe")
 	require.NoError(t, syscall.Mkfifo(pipe, 0o600))

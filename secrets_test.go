@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// setenv sets a variable while a test lasts.
+// setenv sets a variable during a test.
 func setenv(t *testing.T, name, value string) {
 	require.NoError(t, os.Setenv(name, value))
 	t.Cleanup(func() { os.Unsetenv(name) })
@@ -38,7 +38,7 @@ func TestFiles_areRegularAndSmall(t *testing.T) {
 	}
 }
 
-// requireFileProblem gives a file to each key that names one. An empty problem says that the file itself is none.
+// requireFileProblem sets each key that names a file to this one, and requires the problem; "": none.
 func requireFileProblem(t *testing.T, file, problem string) {
 	cert, key := certificate(t)
 	for path, config := range map[string]*RedisConfig{
@@ -47,7 +47,7 @@ func requireFileProblem(t *testing.T, file, problem string) {
 		"redis.tls.cert":     {Address: "redis:6379", TLS: &TLSConfig{Enabled: "true", Cert: file, Key: key}},
 		"redis.tls.key":      {Address: "redis:6379", TLS: &TLSConfig{Enabled: "true", Cert: cert, Key: file}},
 	} {
-		_, err := read(&Config{Redis: config}, "gateway@file")
+		_, err := readConfig(&Config{Redis: config}, "gateway@file")
 		if problem != "" {
 			require.True(t, err != nil && strings.Contains(err.Error(), path+": ") && strings.HasSuffix(err.Error(), problem), "%s: %v", path, err)
 		} else if err != nil {
@@ -55,12 +55,12 @@ func requireFileProblem(t *testing.T, file, problem string) {
 		}
 		config.TLS = &TLSConfig{Enabled: "false", CA: file, Cert: file, Key: file}
 		config.PasswordFile = ""
-		_, err = read(&Config{Redis: config}, "gateway@file")
+		_, err = readConfig(&Config{Redis: config}, "gateway@file")
 		require.NoError(t, err, "where TLS is off, nobody needs it")
 	}
 }
 
-// A volume of Kubernetes has a link for each file, to a folder that is another link.
+// volume is a folder as Kubernetes mounts it: each file is a link into a folder that is a link itself.
 func volume(t *testing.T) (folder string) {
 	folder = t.TempDir()
 	require.NoError(t, os.Mkdir(filepath.Join(folder, "..2026"), 0o700))
@@ -108,7 +108,7 @@ func TestFiles_mustBeInTheSecretsDirectory(t *testing.T) {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
 			setenv(t, "RESILIENCE_SECRETS_DIR", row.folder)
-			s, err := read(&Config{Redis: &RedisConfig{Address: "redis:6379", PasswordFile: row.file}}, "gateway@file")
+			s, err := readConfig(&Config{Redis: &RedisConfig{Address: "redis:6379", PasswordFile: row.file}}, "gateway@file")
 			if row.allowed {
 				require.NoError(t, err)
 				require.Contains(t, []string{"s3cret", "hidden"}, s.redis.Password)
@@ -124,7 +124,7 @@ func TestFiles_mustBeInTheSecretsDirectory(t *testing.T) {
 
 func TestFiles_withoutASecretsDirectory(t *testing.T) {
 	setenv(t, "RESILIENCE_SECRETS_DIR", "/nowhere")
-	_, err := read(&Config{Redis: &RedisConfig{Address: "redis:6379", PasswordFile: "/nowhere/password"}}, "gateway@file")
+	_, err := readConfig(&Config{Redis: &RedisConfig{Address: "redis:6379", PasswordFile: "/nowhere/password"}}, "gateway@file")
 	require.EqualError(t, err, "redis.passwordFile: RESILIENCE_SECRETS_DIR of Traefik's environment: lstat /nowhere: no such file or directory; "+
 		"write the name of a directory that Traefik can read")
 }
@@ -146,7 +146,7 @@ func TestVariables_mustHaveThePrefix(t *testing.T) {
 		row := row
 		t.Run(row.prefix+" and "+row.name, func(t *testing.T) {
 			setenv(t, "RESILIENCE_SECRETS_ENV_PREFIX", row.prefix)
-			s, err := read(&Config{Redis: &RedisConfig{Address: "redis:6379", PasswordEnv: row.name}}, "gateway@file")
+			s, err := readConfig(&Config{Redis: &RedisConfig{Address: "redis:6379", PasswordEnv: row.name}}, "gateway@file")
 			if row.allowed {
 				require.NoError(t, err)
 				require.NotEqual(t, "", s.redis.Password)

@@ -1,7 +1,6 @@
 package resilience
 
 import (
-	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -154,10 +153,9 @@ func TestServeHTTP_keepsTheWriterWhileTheViewIsRefreshed(t *testing.T) {
 // Requests that are refused without asking Redis have the view refreshed. Otherwise each request of a flood would find it too old.
 func TestServeHTTP_refusedRequestsRefreshTheView(t *testing.T) {
 	newProcess(t, 0)
-	m, err := newMiddleware(context.Background(), status(200), &Config{
+	m, _ := newInstance(t, &Config{
 		Redis: at(redistest.Start(t).Addr()), RateLimit: tokens("1"), CircuitBreaker: failures("5"),
-	}, nameOf(t))
-	require.NoError(t, err)
+	})
 	require.Equal(t, 200, get(m.handler))
 	require.Equal(t, 429, get(m.handler))
 	advance(120 * time.Millisecond)

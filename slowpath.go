@@ -142,7 +142,7 @@ func slowDecide(m *Middleware, s *slowRequest, verdict int64) {
 // decideLocally decides as onError says, because asking Redis failed, or in this process, because no Redis is configured.
 func decideLocally(m *Middleware, s *slowRequest) {
 	if m.store != nil {
-		m.logTrouble(ratelimit.LastErr(m.cache))
+		m.logRedisError(ratelimit.LastErr(m.cache))
 		if m.onError == onErrorAllow {
 			slowForward(m, s)
 			return
@@ -209,7 +209,7 @@ func claimPermit(m *Middleware, s *slowRequest) (permit breaker.Permit, retryAft
 	if err == nil {
 		return permit, retryAfter, nil
 	}
-	m.logTrouble(err)
+	m.logRedisError(err)
 	if errors.Is(err, store.ErrUnavailable) {
 		last, wait, known := m.breaker.LastKnown(s.now)
 		if known && (wait > 0 || m.onError != onErrorDeny) {
@@ -234,7 +234,7 @@ func budget(m *Middleware, s *slowRequest) time.Duration {
 // forwardPermitted forwards a request that has a permit. Reporting waits for Redis no longer than what is left of its budget.
 func forwardPermitted(m *Middleware, s *slowRequest, permit breaker.Permit) {
 	p := &permitted{m: m, recorder: &recorder.Recorder{ResponseWriter: s.w}}
-	p.x = &exchange{r: s.r, header: s.w.Header(), came: timeOf(m.now()), permit: permit, budget: budget(m, s)}
+	p.x = &exchange{r: s.r, header: s.w.Header(), arrived: timeOf(m.now()), permit: permit, budget: budget(m, s)}
 	defer p.report()
 	p.forward()
 }

@@ -113,7 +113,7 @@ func (s *statusSource) callMethods(w http.ResponseWriter, x *exchange) {
 }
 
 func (p *tracked) exchange() *exchange {
-	return &exchange{r: p.r, header: p.w.Header(), finished: p.finished, came: start.Add(time.Duration(p.at) * time.Microsecond)}
+	return &exchange{r: p.r, header: p.w.Header(), finished: p.finished, arrived: start.Add(time.Duration(p.at) * time.Microsecond)}
 }
 
 // reportOutcome reports to the breaker what became of a request that passed at the time at.
@@ -231,18 +231,18 @@ func (p *recorded) watch() {
 	p.watched = watchClosely(p.recorder, p.r)
 	p.hang = p.m.newHang(p.hung)
 	if p.hang != nil {
-		p.recorder.OnHeader = p.came
+		p.recorder.OnHeader = p.headerArrived
 		p.hang.beginWith(p.watched.body)
 	}
 }
 
 // hung reports a request to the breaker whose response headers have not come in time.
 func (p *recorded) hung() {
-	p.m.tellHung(p.m.breaker.PermitAt(p.at))
+	p.m.reportHung(p.m.breaker.PermitAt(p.at))
 }
 
 // came ends the waiting for the response headers.
-func (p *recorded) came(status int) { p.hang.end() }
+func (p *recorded) headerArrived(status int) { p.hang.end() }
 
 // reportRecorded ends a request that was recorded, also one that ended in a panic, which continues.
 func reportRecorded(p *recorded) {
@@ -261,7 +261,7 @@ func reportRecorded(p *recorded) {
 	}
 }
 
-// tellHung reports a request to the breaker whose response headers have not come within the hangTimeout.
-func (m *Middleware) tellHung(permit breaker.Permit) {
+// tellHung tells the breaker of a request whose response headers have not come within the hangTimeout.
+func (m *Middleware) reportHung(permit breaker.Permit) {
 	report(m, &exchange{hung: true, permit: permit, budget: m.redis.Timeout})
 }

@@ -10,19 +10,17 @@ import (
 	"github.com/resilient-gateway/resilience/breaker"
 )
 
-// hasBody tells whether a request has a body that may still be coming. Over HTTP/3 that is not known of a GET: whether there is one
-// shows when it is read.
+// hasBody reports whether a request has a body that may still be coming. Over HTTP/3 that is not known of a GET until its body is read.
 func hasBody(r *http.Request) bool {
 	return r.ContentLength != 0 && r.Body != nil && r.Body != http.NoBody
 }
 
-// smallBody is the longest body that is read before a place for a probe is asked for, in bytes. The server's own buffers for a request
-// are as long.
+// smallBody is the longest body, in bytes, that is read before a place for a probe is asked for. The server's own buffers for a request
+// have the same size.
 const smallBody = 4096
 
-// readAhead reads the body of a request if it is small and its length is known, or looks whether there is one where that is unlikely.
-// It tells whether the body is whole: the request is then no upload, however many others are, and a client that sends no body never
-// asks for a place.
+// readAhead reads the body of a request if it is small and its length is known, or if there is probably none. It reports whether the body
+// is complete: the request is then no upload, and a client that does not send its body never asks for a place.
 func readAhead(r *http.Request) bool {
 	length := r.ContentLength
 	if length < 0 && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
@@ -40,58 +38,58 @@ func readAhead(r *http.Request) bool {
 	return err == nil
 }
 
-// upload is a probe whose body is on its way to the service. The time of the probe counts from the end of its body: a client that is
-// slow to send it says nothing about the service.
+// upload is a probe whose body is still being sent to the service. The time of the probe counts from the end of its body: a client that
+// sends slowly says nothing about the service.
 type upload struct {
 	m      *Middleware
 	permit breaker.Permit
 
-	mu      sync.Mutex // guards what follows; held while no other is
-	told    bool       // the verdict
-	joining bool       // it is late, and asks for a place again
-	verdict func()     // that waits for it
+	mu        sync.Mutex // guards what follows; no other lock is taken while it is held
+	concluded bool       // the report is made, or waits
+	joining   bool       // the body ended late, and the probe asks for a place again
+	pending   func()     // the report that waits for that
 }
 
-// bodyEnded has the breaker told in the background that all of the body was sent.
+// bodyEnded tells the breaker in the background that the whole body was sent.
 func (u *upload) bodyEnded() {
 	late := u.m.breaker.BodyLate(u.permit, u.m.policy)
 	u.mu.Lock()
-	told := u.told
-	u.joining = late && !told
+	concluded := u.concluded
+	u.joining = late && !concluded
 	u.mu.Unlock()
-	if !told {
+	if !concluded {
 		go u.sent(late)
 	}
 }
 
-// sent tells the breaker that the body has ended, and then the verdict, if that had to wait.
+// sent tells the breaker that the body has ended, and then makes the report if that had to wait.
 func (u *upload) sent(late bool) {
 	defer func() { recover() }()
-	u.tellSent(late)
+	u.reportSent(late)
 	u.mu.Lock()
 	u.joining = false
-	verdict := u.verdict
+	pending := u.pending
 	u.mu.Unlock()
-	if verdict != nil {
-		verdict()
+	if pending != nil {
+		pending()
 	}
 }
 
-func (u *upload) tellSent(late bool) {
+func (u *upload) reportSent(late bool) {
 	defer func() { recover() }()
 	u.m.breaker.BodySent(u.permit, late, u.m.policy)
 }
 
-// conclude has the verdict told: now, or when the probe has asked for its place.
-func (u *upload) conclude(verdict func()) {
+// conclude makes the report: now, or when the probe has asked for its place.
+func (u *upload) conclude(report func()) {
 	u.mu.Lock()
-	u.told = true
+	u.concluded = true
 	waits := u.joining
 	if waits {
-		u.verdict = verdict
+		u.pending = report
 	}
 	u.mu.Unlock()
 	if !waits {
-		verdict()
+		report()
 	}
 }

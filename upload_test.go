@@ -4,13 +4,13 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"testing/iotest"
 	"time"
 
+	"github.com/resilient-gateway/resilience/internal/redistest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -85,8 +85,12 @@ func TestProbe_timeoutStartsAtTheEndOfTheBody(t *testing.T) {
 	}
 	forEachStore(t, func(t *testing.T, redis *RedisConfig) {
 		for _, row := range rows {
+			if redis == nil && row.answer > 0 {
+				continue // only in Redis can a test see that the breaker knows of the end of the body
+			}
 			row := row
 			t.Run(row.name, func(t *testing.T) {
+				log := captureLog(t)
 				handler, up := newGateway(t, &Config{Redis: redis, CircuitBreaker: &CircuitBreakerConfig{
 					FailureThreshold: "1", ResetTimeout: "1h", HalfOpenSuccessThreshold: "1", HalfOpenMaxProbes: "1", ProbeTimeout: "5m",
 				}})
@@ -95,10 +99,9 @@ func TestProbe_timeoutStartsAtTheEndOfTheBody(t *testing.T) {
 				elapse(t, redis, time.Hour)
 				body := &pacedBody{sent: make(chan string)}
 				up.will(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					before := runtime.NumGoroutine()
 					io.Copy(io.Discard, r.Body)
 					if row.answer > 0 {
-						awaitGoroutines(t, before) // the breaker knows of the end of the body
+						waitFor(t, func() bool { return circuit(t, redis)["probe:1"] != "" }, "the body has ended")
 						elapse(t, redis, row.answer)
 					}
 					w.WriteHeader(row.code)
@@ -116,15 +119,15 @@ func TestProbe_timeoutStartsAtTheEndOfTheBody(t *testing.T) {
 					up.will(nil)
 					require.Equal(t, 200, get(handler))
 				}
-				others := runtime.NumGoroutine() - 1 // without the probe's
 				close(body.sent)
 				done.Wait()
 				require.Equal(t, row.code, w.Code)
-				awaitGoroutines(t, others) // the breaker knows of the answer
 				up.will(nil)
 				if row.after == "open" {
+					log.eventually(t, 2, `"message":"circuit open"`)
 					require.Equal(t, 503, get(handler))
 				} else {
+					log.eventually(t, 1, `"message":"circuit closed"`)
 					require.Equal(t, []int{200, 200}, statuses(handler, 2))
 				}
 			})
@@ -132,11 +135,9 @@ func TestProbe_timeoutStartsAtTheEndOfTheBody(t *testing.T) {
 	})
 }
 
-// awaitGoroutines waits until what was started in the background has ended: until there are no more goroutines than before.
-func awaitGoroutines(t *testing.T, before int) {
-	for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; runtime.Gosched() {
-		require.True(t, time.Now().Before(end), "a goroutine does not end")
-	}
+// circuit returns the state of the test's circuit in Redis.
+func circuit(t *testing.T, redis *RedisConfig) map[string]string {
+	return redistest.Connect(t, redis.Address).Hash(breakerOf(t))
 }
 
 // A body that has been read ahead does not make its request an upload: both probes pass at once.

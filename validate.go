@@ -18,21 +18,21 @@ import (
 // settings is a configuration that has been read and checked.
 type settings struct {
 	name       string
-	label      string         // the name, for people: it may be a hash, this is what was hashed
+	label      string         // the name for people: the name may be a hash, this is what was hashed
 	redis      store.Settings // in use where its Address is not empty
-	connection string         // of the connection to Redis: a hash of all that makes it
+	connection string         // a hash of everything that the connection to Redis depends on
 	onError    string
 	limit      *ratelimit.Limit // nil: no rate limiter
 	keySource  identity.Source
 	policy     *breaker.Policy // nil: no circuit breaker
-	// hangTimeout is the time to the response headers after which a request is a failure. 0: there is none.
+	// hangTimeout is the time after which a request without response headers is a failure. 0: there is none.
 	hangTimeout time.Duration
 	health      string   // path; empty: none
-	parts       []string // what is on, for people
+	parts       []string // what is enabled, for people
 	warnings    []string
 }
 
-// What rules while Redis is away.
+// What applies while Redis is unavailable.
 const (
 	onErrorLocal = "local"
 	onErrorAllow = "allow"
@@ -46,8 +46,8 @@ const (
 	maxDuration = 10000 * 24 * time.Hour
 )
 
-// read checks the configuration. Its error tells all that is wrong with it.
-func read(config *Config, middleware string) (*settings, error) {
+// readConfig checks the configuration. Its error says everything that is wrong with it.
+func readConfig(config *Config, middleware string) (*settings, error) {
 	s := &settings{onError: onErrorLocal}
 	r := &problems{}
 	r.unknown("", config.Unknown, "name", "redis", "rateLimit", "circuitBreaker", "health")
@@ -71,10 +71,10 @@ func read(config *Config, middleware string) (*settings, error) {
 	return s, r.err()
 }
 
-// does tells whether any part is on.
-func (s *settings) does() bool { return s.limit != nil || s.policy != nil || s.health != "" }
+// doesAnything reports whether any part is enabled.
+func (s *settings) doesAnything() bool { return s.limit != nil || s.policy != nil || s.health != "" }
 
-// labelOf returns the name that was given, or that of the middleware without its provider.
+// labelOf returns the configured name, or that of the middleware without its provider.
 func labelOf(name, middleware string) string {
 	if name != "" {
 		return name
@@ -87,23 +87,23 @@ func labelOf(name, middleware string) string {
 
 func readName(r *problems, name, label string) string {
 	if name != "" && !isName(name) {
-		r.wrong("name", name, nameRule)
+		r.invalid("name", name, nameRule)
 	}
 	if !isName(label) {
-		// A provider may allow more than we do; Redis's keys do not.
+		// A provider may allow more characters than keys in Redis.
 		return identity.Hash(label)
 	}
 	return label
 }
 
-const nameRule = "a name of letters, digits and . _ @ -, 64 at the most"
+const nameRule = "a name of letters, digits and . _ @ -, at most 64"
 
 func readRateLimit(r *problems, s *settings, c *RateLimitConfig) {
 	r.unknown("rateLimit.", c.Unknown, "capacity", "refillRate", "refillPeriod", "sourceCriterion")
 	capacity := r.count("rateLimit.capacity", c.Capacity, 1, maxCount, 100)
 	rate := r.count("rateLimit.refillRate", c.RefillRate, 1, maxCount, 10)
 	if isFraction(c.RefillRate) {
-		r.more("for a fraction of a token make refillPeriod longer")
+		r.extend("for a fraction of a token make refillPeriod longer")
 	}
 	period := r.duration("rateLimit.refillPeriod", c.RefillPeriod, time.Microsecond, time.Second)
 	if c.SourceCriterion != nil {
@@ -113,7 +113,7 @@ func readRateLimit(r *problems, s *settings, c *RateLimitConfig) {
 	s.parts = append(s.parts, fmt.Sprintf("rate limit: %d at once, %d each %s", capacity, rate, period))
 }
 
-// newLimit returns the limit. Where it would count in numbers that are too large, it is that of the same rate in smaller ones.
+// newLimit returns the limit. If its numbers are too large to count exactly, it reduces the fraction of rate and period.
 func newLimit(r *problems, capacity, rate int64, period time.Duration) *ratelimit.Limit {
 	micros := period.Microseconds()
 	if capacity > (maxExact-1)/micros {
@@ -156,7 +156,7 @@ func readSource(r *problems, c *SourceCriterionConfig) identity.Source {
 		r.add(path + ": ipStrategy, requestHeaderName and requestHost exclude each other; write one of them")
 	}
 	if c.RequestHeaderName != "" && !isHeaderName(c.RequestHeaderName) {
-		r.wrong(path+".requestHeaderName", c.RequestHeaderName, `the name of a header, such as "X-Api-Key"`)
+		r.invalid(path+".requestHeaderName", c.RequestHeaderName, `the name of a header, such as "X-Api-Key"`)
 	}
 	if strings.EqualFold(c.RequestHeaderName, "Host") {
 		r.add(path + ".requestHeaderName: the host is not among the headers; write requestHost: true instead")
@@ -180,7 +180,7 @@ func readIPStrategy(r *problems, criterion *identity.Source, c *IPStrategyConfig
 		}
 		prefix, err := parsePrefix(text)
 		if err != nil {
-			r.wrong(path+".excludedIPs", text, `an IP address or a network, such as "10.0.0.0/8"`)
+			r.invalid(path+".excludedIPs", text, `an IP address or a network, such as "10.0.0.0/8"`)
 		}
 		criterion.Excluded = append(criterion.Excluded, prefix)
 	}
@@ -231,7 +231,7 @@ func readHealth(r *problems, s *settings, c *HealthConfig) {
 		s.health = "/health"
 	}
 	if !strings.HasPrefix(s.health, "/") || strings.ContainsAny(s.health, "?# ") {
-		r.wrong("health.path", s.health, `a path that begins with / and holds no ?, # or space, such as "/health"`)
+		r.invalid("health.path", s.health, `a path that begins with / and holds no ?, # or space, such as "/health"`)
 	}
 	s.parts = append(s.parts, "health at "+s.health)
 }
@@ -256,13 +256,13 @@ func readRedis(r *problems, s *settings, c *RedisConfig) {
 		s.redis.KeyPrefix = "resilience"
 	}
 	if !isName(s.redis.KeyPrefix) {
-		r.wrong("redis.keyPrefix", s.redis.KeyPrefix, nameRule)
+		r.invalid("redis.keyPrefix", s.redis.KeyPrefix, nameRule)
 	}
 	if c.OnError != "" {
 		s.onError = c.OnError
 	}
 	if s.onError != onErrorLocal && s.onError != onErrorAllow && s.onError != onErrorDeny {
-		r.wrong("redis.onError", s.onError, "one of local, allow and deny")
+		r.invalid("redis.onError", s.onError, "one of local, allow and deny")
 	}
 	all := fmt.Sprintf("%q %q %q %d %s %s %s %q", s.redis.Address, c.Username, s.redis.Password, s.redis.DB,
 		s.redis.Timeout, s.redis.DialTimeout, s.redis.MaxConnAge, s.redis.KeyPrefix)
@@ -276,7 +276,7 @@ func readRedis(r *problems, s *settings, c *RedisConfig) {
 	}
 }
 
-// tlsIdentity tells certificates apart by what their files hold now, so that a reload takes renewed ones up.
+// tlsIdentity tells certificates apart by the present content of their files, so that a reload takes renewed ones.
 func tlsIdentity(c *TLSConfig) string {
 	text := fmt.Sprintf(" %q %q %q", c.Enabled, c.ServerName, c.InsecureSkipVerify)
 	for _, file := range []string{c.CA, c.Cert, c.Key} {
@@ -343,7 +343,7 @@ func readTLS(r *problems, s *settings, c *TLSConfig) *tls.Config {
 		config.RootCAs = x509.NewCertPool()
 		content := r.content(path+".ca", c.CA)
 		if content != nil && !config.RootCAs.AppendCertsFromPEM(content) {
-			r.wrong(path+".ca", c.CA, "a file with certificates in PEM form")
+			r.invalid(path+".ca", c.CA, "a file with certificates in PEM form")
 		}
 	}
 	if c.Cert != "" && c.Key != "" {

@@ -12,8 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// FuzzRead holds the reading of a configuration to this: it is refused with a message of one line that names a key, or what
-// it was read as can be worked with, whatever the values are, and whatever keys there are.
+// FuzzRead checks that any configuration is either refused, with a message of one line that names a key, or yields usable settings.
 func FuzzRead(f *testing.F) {
 	for _, seed := range []string{
 		`{}`,
@@ -33,7 +32,7 @@ func FuzzRead(f *testing.F) {
 		if json.Unmarshal(text, config) != nil || readsFiles(config) {
 			return
 		}
-		s, err := read(config, "m@file")
+		s, err := readConfig(config, "m@file")
 		if err != nil {
 			require.NotContains(t, err.Error(), "\n")
 			require.Regexp(t, `[A-Za-z]: `, err.Error())
@@ -43,7 +42,7 @@ func FuzzRead(f *testing.F) {
 	})
 }
 
-// readsFiles tells whether the configuration names files: what is in them is not the fuzzer's.
+// readsFiles reports whether the configuration names files, whose content the fuzzer does not choose.
 func readsFiles(c *Config) bool {
 	return c.Redis != nil && (c.Redis.PasswordFile != "" || c.Redis.TLS != nil && c.Redis.TLS.CA+c.Redis.TLS.Cert+c.Redis.TLS.Key != "")
 }
@@ -65,7 +64,7 @@ func requireUsable(t *testing.T, s *settings) {
 	}
 	require.LessOrEqual(t, kinds, 1)
 	if s.limit != nil {
-		// The bucket's arithmetic holds: a full one lets a request pass at any time.
+		// The bucket's arithmetic holds: a full bucket lets a request pass at any time.
 		for _, now := range []int64{0, 1, time.Hour.Microseconds(), maxDuration.Microseconds()} {
 			require.Equal(t, int64(1), ratelimit.AllowLocal(newLimiter(s), "key", s.limit, now))
 		}
@@ -76,5 +75,5 @@ func newLimiter(s *settings) *ratelimit.Limiter {
 	g := newRegistry(0)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.newEngines(s).limiter
+	return g.newEnginesLocked(s).limiter
 }

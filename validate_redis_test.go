@@ -234,9 +234,7 @@ func TestRead_reportsInvalidAddresses(t *testing.T) {
 	} {
 		row := row
 		t.Run(row.address, func(t *testing.T) {
-			_, err := read(&Config{Redis: &RedisConfig{Address: row.address}}, "gateway@file")
-
-			require.EqualError(t, err, "redis.address: "+row.message)
+			requireProblem(t, &Config{Redis: &RedisConfig{Address: row.address}}, "redis.address: "+row.message)
 		})
 	}
 }
@@ -259,8 +257,8 @@ func TestRead_reportsInvalidRedisSettings(t *testing.T) {
 		{"a password's file that is a folder", RedisConfig{PasswordFile: folder},
 			`redis.passwordFile: "` + folder + `" is not a regular file; write the name of one`},
 		{"a prefix with a colon", RedisConfig{KeyPrefix: "shop:"},
-			`redis.keyPrefix: "shop:" is not a name of letters, digits and . _ @ -, 64 at the most`},
-		{"what rules while it is away", RedisConfig{OnError: "open"},
+			`redis.keyPrefix: "shop:" is not a name of letters, digits and . _ @ -, at most 64`},
+		{"what decides while it is unavailable", RedisConfig{OnError: "open"},
 			`redis.onError: "open" is not one of local, allow and deny`},
 		{"TLS by another word", RedisConfig{TLS: &TLSConfig{Enabled: "no"}},
 			`redis.tls.enabled: "no" is neither true nor false; write "true" or "false"`},
@@ -282,9 +280,7 @@ func TestRead_reportsInvalidRedisSettings(t *testing.T) {
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
-			_, err := read(&Config{Redis: &row.config}, "gateway@file")
-
-			require.EqualError(t, err, row.message)
+			requireProblem(t, &Config{Redis: &row.config}, row.message)
 		})
 	}
 }
@@ -298,7 +294,7 @@ func TestRead_showsNoPassword(t *testing.T) {
 		{Address: "redis://:s3cret@redis:6379"},
 	} {
 		config := config
-		s, err := read(&Config{Redis: &config}, "gateway@file")
+		s, err := readConfig(&Config{Redis: &config}, "gateway@file")
 
 		require.NotNil(t, err)
 		shown := err.Error() + strings.Join(s.warnings, "") + s.connection

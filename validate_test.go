@@ -14,12 +14,12 @@ import (
 )
 
 func mustRead(t *testing.T, config *Config) *settings {
-	s, err := read(config, "gateway@file")
+	s, err := readConfig(config, "gateway@file")
 	require.NoError(t, err)
 	return s
 }
 
-// everyBlock has all parts on and leaves all values out.
+// everyBlock enables all parts and sets no value.
 func everyBlock() *Config {
 	return &Config{
 		Redis:          &RedisConfig{Address: "redis:6379", TLS: &TLSConfig{}},
@@ -70,7 +70,7 @@ func TestRead_defaults(t *testing.T) {
 	}
 }
 
-// Templates write an empty text, or a blank one, for a variable that is not set.
+// Templates write an empty or blank text for a variable that is not set.
 func TestRead_treatsBlankAsTheDefault(t *testing.T) {
 	s := mustRead(t, &Config{
 		Redis: &RedisConfig{Address: " ", DB: " ", Timeout: " ", DialTimeout: " ", TLS: &TLSConfig{Enabled: " "}},
@@ -103,7 +103,7 @@ func TestRead_name(t *testing.T) {
 		{"of a middleware in a file", "", "gateway@file", "gateway"},
 		{"of a middleware in Kubernetes", "", "ns-name@kubernetescrd", "ns-name"},
 		{"without a provider", "", "gateway", "gateway"},
-		{"with a mark of its own", "", "gateway@eu@file", "gateway@eu"},
+		{"with an @ in the name", "", "gateway@eu@file", "gateway@eu"},
 		{"of 64 characters", "", ofLength(64) + "@file", ofLength(64)},
 		{"too long for a key", "", ofLength(65) + "@file", identity.Hash(ofLength(65))},
 		{"unsafe in a key", "", "gate{way}@file", identity.Hash("gate{way}")},
@@ -111,7 +111,7 @@ func TestRead_name(t *testing.T) {
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
-			s, err := read(&Config{Name: row.config}, row.middleware)
+			s, err := readConfig(&Config{Name: row.config}, row.middleware)
 
 			require.NoError(t, err)
 			require.Equal(t, row.want, s.name)
@@ -119,7 +119,7 @@ func TestRead_name(t *testing.T) {
 	}
 }
 
-// In Redis a name may be a hash; people are told the name.
+// A name may be hashed in Redis. Logs show the name.
 func TestRead_labels(t *testing.T) {
 	for _, row := range []struct{ config, middleware, want string }{
 		{"shop", "gateway@file", "shop"},
@@ -127,7 +127,7 @@ func TestRead_labels(t *testing.T) {
 		{"", "gate{way}@file", "gate{way}"},
 		{"", ofLength(65) + "@file", ofLength(65)},
 	} {
-		s, err := read(&Config{Name: row.config}, row.middleware)
+		s, err := readConfig(&Config{Name: row.config}, row.middleware)
 
 		require.NoError(t, err)
 		require.Equal(t, row.want, s.label)
@@ -260,7 +260,7 @@ func TestRead_hangTimeout(t *testing.T) {
 		require.Equal(t, want > 0, strings.Contains(s.parts[0], "; no response headers within "), text)
 	}
 	for _, text := range []string{"-1s", "5", "x", "1ns"} {
-		_, err := read(&Config{CircuitBreaker: &CircuitBreakerConfig{HangTimeout: text}}, "gateway")
+		_, err := readConfig(&Config{CircuitBreaker: &CircuitBreakerConfig{HangTimeout: text}}, "gateway")
 		require.Error(t, err, text)
 		require.Contains(t, err.Error(), "circuitBreaker.hangTimeout", text)
 	}
@@ -283,7 +283,7 @@ func TestRead_describesTheParts(t *testing.T) {
 		"as it was written, and not as it is counted")
 }
 
-// A limit in smaller numbers lets the same requests pass at the same times, without Redis, and counts in Redis by the same rule.
+// A limit in reduced numbers admits the same requests at the same times.
 func TestRead_reducedRateAdmitsTheSameRequests(t *testing.T) {
 	wide, narrow := ratelimit.NewLimit(3, 1000, 1000*time.Second), ratelimit.NewLimit(3, 1, time.Second)
 	table := ratelimit.New(ratelimit.Settings{Now: func() int64 { return 0 }})
@@ -293,7 +293,7 @@ func TestRead_reducedRateAdmitsTheSameRequests(t *testing.T) {
 	}
 }
 
-// A million a day counts in Redis too.
+// A limit of a million a day fits into a bucket in Redis.
 func TestRead_reducedRateIsStoredInRedis(t *testing.T) {
 	server := redistest.Start(t)
 	newProcess(t, 0)

@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// reader reads the values of a configuration and collects what is wrong with them.
+// problems reads the values of a configuration and collects what is wrong with them.
 type problems struct {
 	problems []string
 }
@@ -35,13 +35,13 @@ func (r *problems) add(problem string) {
 	r.problems = append(r.problems, problem)
 }
 
-// wrong tells of a value that is not what it should be, which is what would be right.
-func (r *problems) wrong(path, value, want string) {
+// invalid adds a value that is not what it should be, and says what would be right.
+func (r *problems) invalid(path, value, want string) {
 	r.add(fmt.Sprintf("%s: %q is not %s", path, value, want))
 }
 
-// more goes on about the last problem.
-func (r *problems) more(text string) {
+// extend adds to the last problem.
+func (r *problems) extend(text string) {
 	r.problems[len(r.problems)-1] += "; " + text
 }
 
@@ -58,7 +58,7 @@ func (r *problems) count(path, text string, lowest, highest, byDefault int64) in
 	}
 	number, err := strconv.ParseInt(whole, 10, 64)
 	if err != nil || number < lowest || number > highest {
-		r.wrong(path, text, fmt.Sprintf("a whole number from %d to %d", lowest, highest))
+		r.invalid(path, text, fmt.Sprintf("a whole number from %d to %d", lowest, highest))
 		return byDefault
 	}
 	return number
@@ -76,8 +76,8 @@ func (r *problems) flag(path, text string) bool {
 	return false
 }
 
-// address checks a host and port. It shows none but those of which it can tell that no password is among them, and suggests what has
-// the same host, and its port if there is one.
+// address checks a host and port. It shows a text only if there can be no password in it, and suggests an address with the same host, and
+// with its port if there is one.
 func (r *problems) address(path, text string) {
 	if isAddress(text) {
 		return
@@ -103,8 +103,8 @@ func (r *problems) address(path, text string) {
 	r.add(path + ": " + problem + " " + advice)
 }
 
-// addressIn returns the host and port that a text stands for which is in another form, with Redis's own port where there is none; or
-// "" where it names no host, or a port that there is not.
+// addressIn returns the host and port in a text of another form, with Redis's usual port if there is none, or "" if the text has no valid
+// host or port.
 func addressIn(text string) string {
 	if scheme := strings.Index(text, "://"); scheme >= 0 {
 		text = text[scheme+len("://"):]
@@ -134,7 +134,7 @@ func addressIn(text string) string {
 
 const redisPort = ":6379"
 
-// hostLike is what has no room for a password.
+// hostLike matches what cannot contain a password.
 var hostLike = regexp.MustCompile(`^([a-z]+://)?([A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]*\])(:[0-9]*)?$`)
 
 func isAddress(text string) bool {
@@ -158,7 +158,7 @@ func isHost(text string) bool {
 	return text != ""
 }
 
-// unknown tells of keys that there are not, and of the valid one that each looks like, or of all where it looks like none.
+// unknown adds keys that do not exist, each with the valid key that it looks like, or with all of them.
 func (r *problems) unknown(path string, found map[string]interface{}, valid ...string) {
 	var keys []string
 	for key := range found {
@@ -175,8 +175,8 @@ func (r *problems) unknown(path string, found map[string]interface{}, valid ...s
 	}
 }
 
-// nearest returns the valid word that takes the fewest changes of a letter to write. It returns "" where there is none that
-// takes changes in half of it at the most, or has the word for a part.
+// nearest returns the valid word with the smallest edit distance. It returns "" if none has at most half of its letters changed, or contains
+// the word.
 func nearest(word string, valid []string) string {
 	word = strings.ToLower(word)
 	best, bestDistance := "", 0
@@ -191,7 +191,7 @@ func nearest(word string, valid []string) string {
 	return best
 }
 
-// distance is Levenshtein's.
+// distance is the Levenshtein distance.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {
@@ -218,13 +218,13 @@ func distance(a, b string) int {
 	return row[len(b)]
 }
 
-// isFraction tells whether the text is a positive number between whole ones.
+// isFraction reports whether the text is a positive number that is not whole.
 func isFraction(text string) bool {
 	number, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
 	return err == nil && number > 0 && number < maxCount && number != float64(int64(number))
 }
 
-// isName tells whether the text may be part of a key in Redis as it is.
+// isName reports whether the text may be part of a key in Redis as it is.
 func isName(text string) bool {
 	if text == "" || len(text) > 64 {
 		return false

@@ -6,6 +6,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// requireProblem requires that a configuration is refused with this message.
+func requireProblem(t *testing.T, config *Config, message string) {
+	t.Helper()
+	_, err := readConfig(config, "gateway@file")
+	require.EqualError(t, err, message)
+}
+
 func TestRead_reportsInvalidNumbers(t *testing.T) {
 	const capacity = " is not a whole number from 1 to 1000000000"
 	for _, row := range []struct {
@@ -50,9 +57,7 @@ func TestRead_reportsInvalidNumbers(t *testing.T) {
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
-			_, err := read(row.config, "gateway@file")
-
-			require.EqualError(t, err, row.message)
+			requireProblem(t, row.config, row.message)
 		})
 	}
 }
@@ -94,9 +99,7 @@ func TestRead_reportsInvalidDurations(t *testing.T) {
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
-			_, err := read(&Config{CircuitBreaker: &CircuitBreakerConfig{ResetTimeout: row.value}}, "gateway@file")
-
-			require.EqualError(t, err, "circuitBreaker.resetTimeout: "+row.message)
+			requireProblem(t, &Config{CircuitBreaker: &CircuitBreakerConfig{ResetTimeout: row.value}}, "circuitBreaker.resetTimeout: "+row.message)
 		})
 	}
 }
@@ -116,8 +119,7 @@ func TestRead_reportsWhichDurationIsInvalid(t *testing.T) {
 		{&Config{Redis: &RedisConfig{MaxConnAge: "999ms"}},
 			`redis.maxConnAge: "999ms" is out of bounds; write a duration from 1s to 10000d, in whole microseconds`},
 	} {
-		_, err := read(row.config, "gateway@file")
-		require.EqualError(t, err, row.message)
+		requireProblem(t, row.config, row.message)
 	}
 }
 
@@ -158,9 +160,7 @@ func TestRead_reportsUnknownKeys(t *testing.T) {
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
-			_, err := read(row.config, "gateway@file")
-
-			require.EqualError(t, err, row.message)
+			requireProblem(t, row.config, row.message)
 		})
 	}
 }
@@ -196,15 +196,13 @@ func TestRead_reportsInvalidKeySources(t *testing.T) {
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
-			_, err := read(&Config{RateLimit: &RateLimitConfig{SourceCriterion: &row.config}}, "gateway@file")
-
-			require.EqualError(t, err, row.message)
+			requireProblem(t, &Config{RateLimit: &RateLimitConfig{SourceCriterion: &row.config}}, row.message)
 		})
 	}
 }
 
 func TestRead_reportsInvalidNameAndHealth(t *testing.T) {
-	const name = " is not a name of letters, digits and . _ @ -, 64 at the most"
+	const name = " is not a name of letters, digits and . _ @ -, at most 64"
 	const path = " is not a path that begins with / and holds no ?, # or space, such as \"/health\""
 	for _, row := range []struct {
 		config  *Config
@@ -219,13 +217,12 @@ func TestRead_reportsInvalidNameAndHealth(t *testing.T) {
 		{&Config{Health: &HealthConfig{Path: "/health?full=1"}}, `health.path: "/health?full=1"` + path},
 		{&Config{Health: &HealthConfig{Path: "/he alth"}}, `health.path: "/he alth"` + path},
 	} {
-		_, err := read(row.config, "gateway@file")
-		require.EqualError(t, err, row.message)
+		requireProblem(t, row.config, row.message)
 	}
 }
 
 func TestRead_reportsAllProblemsAtOnce(t *testing.T) {
-	_, err := read(&Config{
+	_, err := readConfig(&Config{
 		Name:           "my gateway",
 		RateLimit:      &RateLimitConfig{Capacity: "0", RefillPeriod: "1"},
 		CircuitBreaker: &CircuitBreakerConfig{Unknown: map[string]interface{}{"resetTimeot": "30s"}},
@@ -233,7 +230,7 @@ func TestRead_reportsAllProblemsAtOnce(t *testing.T) {
 	}, "gateway@file")
 
 	require.EqualError(t, err, `5 problems:`+
-		` (1) name: "my gateway" is not a name of letters, digits and . _ @ -, 64 at the most`+
+		` (1) name: "my gateway" is not a name of letters, digits and . _ @ -, at most 64`+
 		` (2) rateLimit.capacity: "0" is not a whole number from 1 to 1000000000`+
 		` (3) rateLimit.refillPeriod: "1" is not a duration, as it has no unit; if it is seconds, write "1s"`+
 		` (4) circuitBreaker.resetTimeot: there is no such key; did you mean "resetTimeout"?`+

@@ -55,6 +55,7 @@ var compiled = interp.Exports{
 		"New": reflect.ValueOf(bucketmodel.New),
 	},
 	"github.com/resilient-gateway/resilience/internal/redistest/redistest": {
+		"Connect":  reflect.ValueOf(redistest.Connect),
 		"Elapse":   reflect.ValueOf(redistest.Elapse),
 		"FreePort": reflect.ValueOf(redistest.FreePort),
 		"Late":     reflect.ValueOf(redistest.Late),

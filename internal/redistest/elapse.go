@@ -22,6 +22,10 @@ end`
 // back instead. It leaves buckets as they are.
 func Elapse(t testing.TB, address string, while time.Duration) {
 	t.Helper()
-	s := &Server{t: t, port: address[strings.LastIndex(address, ":")+1:]}
-	s.Do("EVAL", moveDeadlines, 0, while.Microseconds())
+	Connect(t, address).Do("EVAL", moveDeadlines, 0, while.Microseconds())
+}
+
+// Connect returns a running server by its address on loopback. It is for commands only.
+func Connect(t testing.TB, address string) *Server {
+	return &Server{t: t, port: address[strings.LastIndex(address, ":")+1:]}
 }

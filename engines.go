@@ -1,0 +1,142 @@
+package resilience
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/resilient-gateway/resilience/breaker"
+	"github.com/resilient-gateway/resilience/identity"
+	"github.com/resilient-gateway/resilience/internal/logging"
+	"github.com/resilient-gateway/resilience/internal/store"
+	"github.com/resilient-gateway/resilience/ratelimit"
+)
+
+// refusalLogInterval is how often the refusals of one client are logged, in microseconds.
+const refusalLogInterval = int64(time.Minute / time.Microsecond)
+
+// engines is what all middlewares of one name on one Redis share in this process: the limiter and the breaker, which have one lock, their
+// clock, and what is logged about them.
+type engines struct {
+	store   *store.Store // nil: there is no Redis, the state is in this process
+	limiter *ratelimit.Limiter
+	breaker *breaker.Breaker
+
+	since func(time.Time) time.Duration // the registry's clock
+	now   func() int64                  // microseconds since start, by that clock
+
+	log         *logging.Logger
+	debug       bool
+	refusals    *sampler
+	openLogDue  *atomic.Int64 // when a refusal by an open circuit is to be logged again
+	failures    *sampler
+	redisErrors *sampler
+
+	// Guarded by the registry's lock.
+	users          int // handlers that have a reference
+	handlers       []handlerRef
+	loggedParts    string          // the settings that were logged last
+	loggedWarnings map[string]bool // what was warned of
+}
+
+// handlerRef is a handler that is not cancelled yet.
+type handlerRef struct {
+	ctx      context.Context
+	settings string // in words: all handlers of one name should have the same
+}
+
+// newEnginesLocked makes engines, and the store they need where there is none. The registry's lock is held.
+func (g *registry) newEnginesLocked(s *settings) *engines {
+	log := logging.New(s.label)
+	since, begun := g.since, start
+	shared := &engines{
+		since:          since,
+		now:            func() int64 { return int64(since(begun)) / 1000 },
+		log:            log,
+		debug:          log.Debugs(),
+		refusals:       newSampler(refusalLogInterval),
+		openLogDue:     &atomic.Int64{},
+		failures:       newSampler(time.Second.Microseconds()),
+		redisErrors:    newSampler(time.Second.Microseconds()),
+		loggedWarnings: map[string]bool{},
+	}
+	prefix := s.redis.KeyPrefix + ":{" + s.name + "}:"
+	lock := &sync.Mutex{} // of both engines, so that a request takes one
+	limit := ratelimit.Settings{Mu: lock, Prefix: prefix + "bucket:", Safe: identity.Harmless, Name: identity.Name, Now: shared.now}
+	circuit := breaker.Settings{
+		Mu:      lock,
+		Key:     prefix + "breaker",
+		Timeout: s.redis.Timeout,
+		Now:     shared.now,
+		Changed: func(from, to string) {
+			log.Warn("circuit "+to, "from", from, "to", to)
+		},
+	}
+	if s.redis.Address != "" {
+		shared.store = g.useStoreLocked(s)
+		limit.Store = shared.store
+		limit.Unavailable = &shared.store.Unavailable
+		circuit.Store = shared.store
+	}
+	shared.breaker = breaker.New(circuit)
+	limit.HealthyUntil = &shared.breaker.View.Healthy
+	shared.limiter = ratelimit.New(limit)
+	return shared
+}
+
+// close ends what the engines do in the background. Requests under way may still use them.
+func (e *engines) close() { ratelimit.Close(e.limiter) }
+
+// addHandlerLocked adds a handler, and returns what is to be logged about it, without the registry's lock, which is held.
+func (e *engines) addHandlerLocked(ctx context.Context, parts, settings string, warnings []string) (lines []func()) {
+	differs := false
+	var alive []handlerRef
+	for _, other := range e.handlers {
+		if other.ctx.Err() == nil {
+			alive = append(alive, other)
+			differs = differs || other.settings != settings
+		}
+	}
+	e.handlers = append(alive, handlerRef{ctx: ctx, settings: settings})
+	if e.loggedParts != parts {
+		e.loggedParts = parts
+		lines = append(lines, func() { e.log.Info("middleware configured", "parts", parts) })
+	}
+	if differs {
+		warnings = append(warnings, "middlewares of this name have different settings; each request is judged by its own")
+	}
+	for _, warning := range warnings {
+		if !e.loggedWarnings[warning] {
+			e.loggedWarnings[warning] = true
+			text := warning
+			lines = append(lines, func() { e.log.Warn(text) })
+		}
+	}
+	return lines
+}
+
+// keyMaker returns how an identity becomes the key of a bucket.
+func keyMaker(source identity.Source) ratelimit.KeyMaker {
+	switch {
+	case source.Header != "":
+		return ratelimit.KeyMaker{Kind: identity.KindHeader, MaxJoin: identity.MaxLength, Key: identity.OfHeader}
+	case source.OfConnection():
+		return ratelimit.KeyMaker{MaxJoin: -1, Key: source.OfAddress, ManyToOne: true} // each connection has an address
+	}
+	return ratelimit.KeyMaker{}
+}
+
+// viewRefresher lets a call of the limiter refresh the breaker's view in the same round trip.
+type viewRefresher struct {
+	breaker *breaker.Breaker
+	policy  *breaker.Policy
+}
+
+// PiggybackCall returns a call that refreshes the view, or nil.
+func (v *viewRefresher) PiggybackCall(now int64) *store.Call {
+	return v.breaker.PiggybackCall(now, v.policy)
+}
+
+// Extend extends the view while it is refreshed.
+func (v *viewRefresher) Extend(now int64) { v.breaker.ExtendView(now, v.policy) }

@@ -1,0 +1,114 @@
+package dialect
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"sort"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// sleepers are the functions in the tests of the plugin that may call time.Sleep, each with what it stands for. Any other test advances a
+// clock, or waits for a condition.
+var sleepers = map[string]string{
+	"breaker/TestAsk_whatIsNotUsedGivesItsPlaceBack":                             "no call is made",
+	"breaker/TestBreaker_aCrowdTakesOneLook":                                     "no request waits",
+	"breaker/TestBreaker_aLateAnswerCountsForNothing":                            "Redis's clock decides",
+	"breaker/TestBreaker_aPanicAtAnyStep":                                        "Redis's clock decides",
+	"breaker/TestBreaker_probesOfAllGatewaysCountTogether":                       "Redis's clock decides",
+	"breaker/TestBreaker_theFirstRequestOfAnIdleGatewayMayBeAProbe":              "Redis's clock decides",
+	"internal/recorder/Write":                                                    "a slow client",
+	"internal/store/Read":                                                        "a process that does not run",
+	"internal/store/Write":                                                       "a process that does not run",
+	"internal/store/newName":                                                     "a slow network",
+	"internal/store/TestStore_dialsAnewForAConnectionThatDiedBeforeItsFirstCall": "connections age by the machine's clock",
+	"internal/store/TestStore_followsANameThatMoves":                             "connections age by the machine's clock",
+	"internal/store/TestStore_isAwayFromAClusterThatServesSomeKeys":              "Redis's clock decides",
+	"internal/store/TestStore_isDownWhenRedisRefusesToWrite":                     "Redis's clock decides",
+	"internal/store/TestStore_isNotDownWhereRedisAnswersWithinItsTimeout":        "a slow Redis",
+	"internal/store/TestStore_keepsAnOldConnectionWhereNoOtherCanBeMade":         "connections age by the machine's clock",
+	"internal/store/TestStore_letsGoOfConnectionsThatAreNotNeeded":               "connections age by the machine's clock",
+	"internal/store/TestStore_makesACallOnceAfterAConnectionThatDiedIdle":        "connections age by the machine's clock",
+	"internal/store/TestStore_saysWhatIsWrongWithARedis":                         "Redis's clock decides",
+	"internal/store/TestStore_staysAwayWhileAScriptLacksACommand":                "the store asks again",
+	"internal/store/TestStore_triesACallOnceThatMustNotCountTwice":               "no call is made",
+	"ratelimit/TestDebt_nobodyOvertakesIt":                                       "the interval between batches",
+}
+
+func TestNoTestSleeps(t *testing.T) {
+	found := map[string]bool{}
+	for _, folder := range foldersOf(t) {
+		files, err := filepath.Glob(filepath.Join("../..", folder, "*_test.go"))
+		require.NoError(t, err)
+		for _, file := range files {
+			tree, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+			require.NoError(t, err)
+			for _, name := range sleepersOf(tree) {
+				found[filepath.Join(folder, name)] = true
+			}
+		}
+	}
+	var unexpected, gone []string
+	for name := range found {
+		if sleepers[name] == "" {
+			unexpected = append(unexpected, name)
+		}
+	}
+	for name := range sleepers {
+		if !found[name] {
+			gone = append(gone, name)
+		}
+	}
+	sort.Strings(unexpected)
+	require.Empty(t, unexpected, "these sleep; advance a clock, or wait for a condition")
+	require.Empty(t, gone, "these sleep no longer; take them off the list")
+}
+
+// sleepersOf returns the functions of a file that call time.Sleep.
+func sleepersOf(tree *ast.File) []string {
+	var names []string
+	for _, declaration := range tree.Decls {
+		f, ok := declaration.(*ast.FuncDecl)
+		if ok && sleeps(f) {
+			names = append(names, f.Name.Name)
+		}
+	}
+	return names
+}
+
+// sleeps reports whether a function uses time.Sleep, also in a function within it.
+func sleeps(f *ast.FuncDecl) bool {
+	found := false
+	ast.Inspect(f, func(node ast.Node) bool {
+		selector, ok := node.(*ast.SelectorExpr)
+		if ok && selector.Sel.Name == "Sleep" {
+			if of, isName := selector.X.(*ast.Ident); isName && of.Name == "time" {
+				found = true
+			}
+		}
+		return !found
+	})
+	return found
+}
+
+func TestSleepers_areSeen(t *testing.T) {
+	for _, row := range []struct {
+		name, body string
+		want       []string
+	}{
+		{"a call", `func TestA() { time.Sleep(1) }`, []string{"TestA"}},
+		{"in a function within", `func TestA() { go func() { time.Sleep(1) }() }`, []string{"TestA"}},
+		{"as a value", `func TestA() { wait := time.Sleep; wait(1) }`, []string{"TestA"}},
+		{"in a method", `func (s *slow) Read() { time.Sleep(1) }`, []string{"Read"}},
+		{"of another package", `func TestA() { bed.Sleep(1) }`, nil},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			tree, err := parser.ParseFile(token.NewFileSet(), "row.go", "package p; "+row.body, 0)
+			require.NoError(t, err)
+			require.Equal(t, row.want, sleepersOf(tree))
+		})
+	}
+}
