@@ -1,9 +1,12 @@
 package resilience
 
 import (
+	"context"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/stretchr/testify/require"
 )
 
 // clock is the clock of all middlewares that are made while it is the registry's. A test lets time pass by advancing it, not by sleeping.
@@ -47,4 +50,28 @@ func (c *clock) since(begun time.Time) time.Duration {
 		return c.ahead
 	}
 	return time.Since(begun) + c.ahead
+}
+
+func TestClock_letsABucketRefill(t *testing.T) {
+	newProcess(t, time.Hour)
+	clock := newStoppedClock(t)
+	handler, _ := newGateway(t, &Config{RateLimit: &RateLimitConfig{Capacity: "1", RefillRate: "1", RefillPeriod: "1h"}})
+	require.Equal(t, 200, get(handler))
+	clock.advance(time.Hour - time.Microsecond)
+	require.Equal(t, 429, get(handler))
+	clock.advance(time.Microsecond)
+	require.Equal(t, 200, get(handler))
+}
+
+func TestClock_letsACircuitHalfOpen(t *testing.T) {
+	newProcess(t, time.Hour)
+	clock := newStoppedClock(t)
+	m, err := newMiddleware(context.Background(), status(500), &Config{CircuitBreaker: failures("1")}, nameOf(t))
+	require.NoError(t, err)
+	fast := fastAlone(m)
+	require.Equal(t, 500, get(fast))
+	clock.advance(time.Hour - time.Microsecond)
+	require.Equal(t, 503, get(fast))
+	clock.advance(time.Microsecond)
+	require.Equal(t, 500, get(fast), "a probe")
 }
