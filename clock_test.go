@@ -17,13 +17,18 @@ type clock struct {
 	stopped bool // time passes by advance only
 }
 
-// newClock returns a clock that runs as usual, and may be advanced. It belongs to the present registry: newProcess comes before it.
+// newClock returns a clock that runs as usual, and may be advanced. It belongs to the present registry: newProcess comes before it. There is
+// no switch meanwhile, because a timer ends the notice of an open circuit, and no clock.
 func newClock(t *testing.T) *clock {
 	c := &clock{}
 	registry := processRegistry
-	before := registry.since
+	before, switched := registry.since, switchEnabled
 	registry.since = c.since
-	t.Cleanup(func() { registry.since = before })
+	switchEnabled = false
+	t.Cleanup(func() {
+		registry.since = before
+		switchEnabled = switched
+	})
 	return c
 }
 
