@@ -4,9 +4,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
-	"time"
 
-	"github.com/resilient-gateway/resilience/identity"
 	"github.com/resilient-gateway/resilience/internal/store"
 	"github.com/resilient-gateway/resilience/ratelimit"
 )
@@ -19,8 +17,14 @@ const (
 	unavailableBody = `{"error":"Service temporarily unavailable, please try again later."}`
 )
 
+// The statuses of refusals.
+const (
+	limitedStatus = http.StatusTooManyRequests
+	openStatus    = http.StatusServiceUnavailable
+)
+
 // ownAnswer is one of our own, made ready: a refusal must cost little.
-type ownAnswer struct {
+type preparedAnswer struct {
 	status int
 	length []string // the header's value
 	body   []byte
@@ -28,12 +32,12 @@ type ownAnswer struct {
 
 var (
 	healthy     = newAnswer(http.StatusOK, healthyBody)
-	tooMany     = newAnswer(http.StatusTooManyRequests, limitedBody)
-	circuitOpen = newAnswer(http.StatusServiceUnavailable, openBody)
+	rateLimited = newAnswer(limitedStatus, limitedBody)
+	circuitOpen = newAnswer(openStatus, openBody)
 	unavailable = newAnswer(http.StatusServiceUnavailable, unavailableBody)
 
 	// Of the two that many requests get, side by side: interpreted, a field costs.
-	limitedText, limitedLength = tooMany.body, tooMany.length
+	limitedText, limitedLength = rateLimited.body, rateLimited.length
 	openText, openLength       = circuitOpen.body, circuitOpen.length
 
 	contentType = []string{"application/json"}
@@ -41,13 +45,13 @@ var (
 	closing     = []string{"close"}
 )
 
-func newAnswer(status int, body string) *ownAnswer {
-	return &ownAnswer{status: status, length: []string{strconv.Itoa(len(body))}, body: []byte(body)}
+func newAnswer(status int, body string) *preparedAnswer {
+	return &preparedAnswer{status: status, length: []string{strconv.Itoa(len(body))}, body: []byte(body)}
 }
 
 // write answers the request. retryAfter is the header's value; nil: none. To find the length costs the server
 // more than it costs to tell.
-func (a *ownAnswer) write(w http.ResponseWriter, r *http.Request, retryAfter []string) {
+func (a *preparedAnswer) write(w http.ResponseWriter, r *http.Request, retryAfter []string) {
 	header := w.Header()
 	header["Content-Type"] = contentType
 	header["Content-Length"] = a.length
@@ -72,23 +76,51 @@ func closeAfter(header http.Header, r *http.Request) {
 
 func answerHealthy(w http.ResponseWriter, r *http.Request) { healthy.write(w, r, nil) }
 
-// answerUnavailable is the answer of onError: deny.
-func answerUnavailable(w http.ResponseWriter, r *http.Request) { unavailable.write(w, r, oneSecond) }
+// The ways to refuse a request on the slow path. None of them forwards it, and none returns to a step.
 
 // refuseLimited refuses a request of a client whose bucket holds a token again in retryAfter microseconds.
-func (m *Middleware) refuseLimited(w http.ResponseWriter, r *http.Request, retryAfter, now int64) {
-	tooMany.write(w, r, seconds(retryAfter))
-	key := m.bucketKeyOf(r)
-	m.logRefusal("rate limit exceeded", key, 0, now)
+func refuseLimited(m *Middleware, s *slowRequest, retryAfter int64) {
+	beforeRefusal(m, s)
+	rateLimited.write(s.w, s.r, seconds(retryAfter))
+	m.logRefusal("rate limit exceeded", m.bucketKeyOf(s.r), 0, s.now)
+}
+
+// refuseUnavailable refuses a request because onError is deny.
+func refuseUnavailable(m *Middleware, s *slowRequest) {
+	beforeRefusal(m, s)
+	unavailable.write(s.w, s.r, oneSecond)
+}
+
+// beforeRefusal gives the place back that was asked for, and has the view refreshed: a refused request may have asked Redis nothing, and
+// so may all that follow.
+func beforeRefusal(m *Middleware, s *slowRequest) {
+	if m.policy == nil {
+		return
+	}
+	if s.asked != nil {
+		m.breaker.CancelUnclaimed(s.asked)
+	}
+	m.breaker.RefreshIfStale(s.now, m.policy)
+}
+
+// refuseOpen refuses a request because the circuit is open for another retryAfter microseconds. The next ones are refused with the same
+// words, by a handler that does nothing else.
+func refuseOpen(m *Middleware, s *slowRequest, retryAfter int64) {
+	m.breaker.RecheckOpen(s.now, m.policy)
+	circuitOpen.write(s.w, s.r, seconds(retryAfter))
+	m.logOpen(s.now)
+	if !m.debug {
+		m.switchToOpen(s.now)
+	}
 }
 
 // waits are values of Retry-After made ready, by the seconds.
 var (
-	waits      = makeWaits(3600) // an hour
-	readyWaits = int64(len(waits))
+	retryAfterTexts = makeRetryAfterTexts(3600) // an hour
+	preparedSeconds = int64(len(retryAfterTexts))
 )
 
-func makeWaits(most int64) [][]string {
+func makeRetryAfterTexts(most int64) [][]string {
 	made := [][]string{oneSecond} // 0 is told as 1
 	for n := int64(1); n <= most; n++ {
 		made = append(made, []string{strconv.FormatInt(n, 10)})
@@ -102,8 +134,8 @@ func seconds(microseconds int64) []string {
 		return oneSecond
 	}
 	whole := (microseconds + 999999) / 1000000
-	if whole < readyWaits {
-		return waits[whole]
+	if whole < preparedSeconds {
+		return retryAfterTexts[whole]
 	}
 	return []string{strconv.FormatInt(whole, 10)}
 }
@@ -117,19 +149,19 @@ func (m *Middleware) logRefusal(reason, key string, skipped int, now int64) {
 }
 
 // noteOpen logs a refusal by an open circuit, the first in a minute, or where debug is on all of them.
-func (m *Middleware) noteOpen(now int64) {
-	if now >= m.openNote.Load() || m.debug {
-		m.openNote.Store(now + noteEvery)
+func (m *Middleware) logOpen(now int64) {
+	if now >= m.openLogDue.Load() || m.debug {
+		m.openLogDue.Store(now + refusalLogInterval)
 		m.logRefusal("circuit open", "", 0, now)
 	}
 }
 
-// noteEmpty logs a refusal that its entry calls for. The limiter's lock is held, and given back meanwhile.
-func noteEmpty(m *Middleware, r *http.Request, e *ratelimit.Grant, now int64) {
+// noteEmptyLocked logs a refusal from memory when that is due. It releases the lock meanwhile.
+func logEmptyLocked(m *Middleware, r *http.Request, e *ratelimit.Grant, now int64) {
 	before := int(e.Refused - 1)
 	e.Refused = 0
 	if !m.debug {
-		e.NoteAt = now + noteEvery
+		e.NoteAt = now + refusalLogInterval
 	}
 	m.mu.Unlock()
 	m.logRefusal("rate limit exceeded", m.bucketKeyOf(r), before, now)
@@ -139,7 +171,7 @@ func noteEmpty(m *Middleware, r *http.Request, e *ratelimit.Grant, now int64) {
 func (m *Middleware) writeRefusal(reason, key string, before int, due bool) {
 	fields := []string{}
 	if key != "" {
-		fields = append(fields, "client", logged(identity.Name(key)))
+		fields = append(fields, "client", redact(key))
 	}
 	if due {
 		m.log.Info("refused: "+reason, append(fields, "refusedBefore", strconv.Itoa(before))...)
@@ -150,17 +182,17 @@ func (m *Middleware) writeRefusal(reason, key string, before int, due bool) {
 
 // logFailure logs the first failure of the upstream in a second.
 func (m *Middleware) logFailure(status int) {
-	if before, due := m.failures.due("", sinceStart(time.Now())); due {
+	if before, due := m.failures.due("", m.now()); due {
 		m.log.Warn("upstream failed", "status", strconv.Itoa(status), "failedBefore", strconv.Itoa(before))
 	}
 }
 
 // logTrouble logs what Redis answered instead of an answer, once a second. That it is away, the store tells itself.
-func (m *Middleware) logTrouble(err error) {
+func (m *Middleware) logRedisError(err error) {
 	if errors.Is(err, store.ErrUnavailable) {
 		return
 	}
-	if before, due := m.troubles.due(err.Error(), sinceStart(time.Now())); due {
-		m.log.Warn("redis did not answer as it should", "reason", err.Error(), "before", strconv.Itoa(before))
+	if before, due := m.redisErrors.due(err.Error(), m.now()); due {
+		m.log.Warn("unexpected redis reply", "reason", err.Error(), "before", strconv.Itoa(before))
 	}
 }

@@ -42,7 +42,7 @@ func TestConfig_hasTheKeysThatAreSaidToBeValid(t *testing.T) {
 	} {
 		row := row
 		t.Run("at "+row.path, func(t *testing.T) {
-			_, err := read(row.config, "gateway")
+			_, err := readConfig(row.config, "gateway")
 
 			require.EqualError(t, err, row.path+"qqqqqqqqqqqq: there is no such key; valid keys: "+keysOf(row.block))
 		})

@@ -22,7 +22,7 @@ func (r *problems) duration(path, text string, lowest, byDefault time.Duration) 
 		return d
 	case ok:
 		r.add(fmt.Sprintf("%s: %q is out of bounds; write a duration from %s to %s, in whole microseconds",
-			path, text, shown(lowest), shown(maxDuration)))
+			path, text, durationText(lowest), durationText(maxDuration)))
 	default:
 		r.add(fmt.Sprintf("%s: %q is not a duration%s", path, text, durationAdvice(text, lowest, byDefault)))
 	}
@@ -109,7 +109,7 @@ func isUsable(d, lowest time.Duration) bool {
 }
 
 // shown writes a bound for people.
-func shown(d time.Duration) string {
+func durationText(d time.Duration) string {
 	if d >= day && d%day == 0 {
 		return fmt.Sprintf("%dd", int64(d/day))
 	}

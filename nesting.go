@@ -56,7 +56,7 @@ type cohort struct {
 // instance is one use of the middleware, as others on the way of a request know it.
 type instance struct {
 	name      string // as Traefik says it
-	scope     *engines
+	engines   *engines
 	limit     *ratelimit.Limit // nil: it does not limit
 	client    string           // what its buckets are of
 	breaks    bool
@@ -64,18 +64,18 @@ type instance struct {
 	cohort    *cohort
 
 	// Guarded by the cohort's lock.
-	woken  int64 // the cohort's wakes when it last began to count
-	left   int   // requests to check
-	seen   int   // requests checked
-	met    bool  // another instance: all requests are checked
-	warned bool
-	parts  []*part // by what they do
+	woken     int64 // the cohort's wakes when it last began to count
+	left      int   // requests to check
+	seen      int   // requests checked
+	metOthers bool  // another instance: all requests are checked
+	warned    bool
+	parts     []*part // by what they do
 
-	known known
+	usual usualWay
 }
 
 // known is what an instance that has met another one need not find out for each request. It is guarded by the middleware's mu.
-type known struct {
+type usualWay struct {
 	checked int64
 	alone   *part     // for requests that have come through no other instance; nil: not known
 	outer   *instance // the only one that others have come through; nil: not known
@@ -83,9 +83,9 @@ type known struct {
 }
 
 // enter makes the instance that a middleware is. It checks its first requests.
-func (g *registry) enter(ctx context.Context, m *Middleware, name string) {
+func (g *registry) addInstance(ctx context.Context, m *Middleware, name string) {
 	i := &instance{
-		name: name, scope: m.engines, limit: m.limit, client: fmt.Sprint(m.source), breaks: m.policy != nil, left: maxChecks,
+		name: name, engines: m.engines, limit: m.limit, client: fmt.Sprint(m.keySource), breaks: m.policy != nil, left: maxChecks,
 		setChecks: m.setChecks, parts: make([]*part, 8),
 	}
 	done := ctx.Done()
@@ -104,16 +104,16 @@ func (m *Middleware) setChecks(on bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.checks = on
-	m.check(on)
+	m.setFastChecks(on)
 	if on && switchEnabled && m.current != nil {
 		*m.current = m.fast
 	}
 }
 
-// checked answers a request that may come through other instances. The lock is held, and given back. Where the way is known, only each
+// checkedLocked answers a request that may come through other instances. The lock is released. Where the way is known, only each
 // first, second, fourth, eighth request and so on is looked at anew.
-func checked(m *Middleware, w http.ResponseWriter, r *http.Request) {
-	k := &m.instance.known
+func checkedLocked(m *Middleware, w http.ResponseWriter, r *http.Request) {
+	k := &m.instance.usual
 	k.checked++
 	usual := k.checked&(k.checked-1) != 0
 	alone, outer, inside := k.alone, k.outer, k.inside
@@ -125,47 +125,47 @@ func checked(m *Middleware, w http.ResponseWriter, r *http.Request) {
 	}
 	if usual && outer != nil && len(outers) == 1 && outers[0].instance == outer {
 		if inside == nil {
-			handOn(m, outers[0], w, r)
+			passThrough(m, outers[0], w, r)
 			return
 		}
 		if !isCopy(r) {
-			note(outers, r, refused)
+			noteForOuter(outers, r, refused)
 			serveMarked(m, inside, outers, w, r)
 			return
 		}
 	}
-	find(m, outers, w, r)
+	checkAndServe(m, outers, w, r)
 }
 
 // handOn passes a request on whose outer instance has already done everything. An earlier attempt of the same request may have been
 // refused.
-func handOn(m *Middleware, one *outer, w http.ResponseWriter, r *http.Request) {
+func passThrough(m *Middleware, one *outer, w http.ResponseWriter, r *http.Request) {
 	if one.refused != nil && one.refused.Load() == refused {
-		noteAttempt(one, r)
+		notePassedThrough(one, r)
 	}
 	m.next.ServeHTTP(w, r)
 }
 
 // noteAttempt tells the outer instance that the last attempt was passed on.
-func noteAttempt(one *outer, r *http.Request) {
+func notePassedThrough(one *outer, r *http.Request) {
 	if !isCopy(r) {
-		note([]*outer{one}, r, handedOn)
+		noteForOuter([]*outer{one}, r, passedThrough)
 	}
 }
 
 // find answers a request after it has looked what is to be done with it.
-func find(m *Middleware, outers []*outer, w http.ResponseWriter, r *http.Request) {
+func checkAndServe(m *Middleware, outers []*outer, w http.ResponseWriter, r *http.Request) {
 	copied := len(outers) > 0 && isCopy(r)
-	part, repeated := m.meet(outers, copied)
+	part, repeated := m.decidePart(outers, copied)
 	if repeated != nil {
 		m.warnOfRepetition(repeated)
 	}
 	done := int64(refused)
 	if part == nil {
-		done = handedOn
+		done = passedThrough
 	}
 	if !copied {
-		note(outers, r, done)
+		noteForOuter(outers, r, done)
 	}
 	if part == nil {
 		m.next.ServeHTTP(w, r)
@@ -203,13 +203,13 @@ func outersOf(r *http.Request) []*outer {
 
 // What an instance does with a request, as outer ones are to know.
 const (
-	handedOn = 0
-	refused  = 1 // or not handed on yet
+	passedThrough = 0
+	refused       = 1 // or not handed on yet
 )
 
 // note tells the outer instances what is done with a request inside of them. With a retry, the last attempt holds. The request for a page
 // of the errors middleware has no client's address: it decides nothing. Any address will do, for a middleware may have changed it.
-func note(outers []*outer, r *http.Request, done int64) {
+func noteForOuter(outers []*outer, r *http.Request, done int64) {
 	for _, one := range outers {
 		if one.refused != nil && (r.RemoteAddr != "" || one.address == "") {
 			one.refused.Store(done)
@@ -233,7 +233,7 @@ func refusedInside(m *Middleware, r *http.Request, status int) bool {
 
 // meet learns from a request that has come through outer instances, and returns what is to be done with it; nil: nothing. It also returns
 // an outer instance that does the same, the first time that there is one. A copy concerns nobody but those that do the same.
-func (m *Middleware) meet(outers []*outer, copied bool) (do *part, repeated *instance) {
+func (m *Middleware) decidePart(outers []*outer, copied bool) (do *part, repeated *instance) {
 	i := m.instance
 	i.cohort.mu.Lock()
 	defer i.cohort.mu.Unlock()
@@ -259,8 +259,8 @@ func (m *Middleware) meet(outers []*outer, copied bool) (do *part, repeated *ins
 	}
 	countCheck(i, len(outers) == 0)
 	do = m.partOf(limits, breaks, len(outers) > 0 && !copied)
-	if i.met && !copied {
-		m.remember(outers, do)
+	if i.metOthers && !copied {
+		m.rememberUsual(outers, do)
 	}
 	return do, repeated
 }
@@ -268,18 +268,18 @@ func (m *Middleware) meet(outers []*outer, copied bool) (do *part, repeated *ins
 // limitsAlike tells whether an outer instance takes the tokens that an inner one would take.
 func limitsAlike(outer *outer, inner *instance) bool {
 	one := outer.instance
-	return outer.part.limits && one.scope == inner.scope && one.limit == inner.limit && one.client == inner.client
+	return outer.part.limits && one.engines == inner.engines && one.limit == inner.limit && one.client == inner.client
 }
 
 // breaksAlike tells whether an outer instance has the circuit of an inner one.
 func breaksAlike(outer *outer, inner *instance) bool {
-	return outer.part.breaks && outer.instance.scope == inner.scope
+	return outer.part.breaks && outer.instance.engines == inner.engines
 }
 
 // keepChecking has an instance check all requests from now on. The cohort's lock is held.
 func keepChecking(i *instance) {
-	if !i.met {
-		i.met = true
+	if !i.metOthers {
+		i.metOthers = true
 		i.setChecks(true)
 	}
 }
@@ -294,12 +294,12 @@ func countCheck(i *instance, alone bool) {
 		i.left = maxChecks
 	}
 	i.seen++
-	if i.met && alone || i.seen <= wakingChecks && i.seen&(i.seen-1) == 0 {
+	if i.metOthers && alone || i.seen <= wakingChecks && i.seen&(i.seen-1) == 0 {
 		wakeAll(c)
 		i.woken = c.wakes
 	}
 	i.left--
-	if i.left == 0 && !i.met {
+	if i.left == 0 && !i.metOthers {
 		i.setChecks(false)
 		c.resting = append(c.resting, i.setChecks)
 	}
@@ -315,10 +315,10 @@ func wakeAll(c *cohort) {
 }
 
 // remember notes what is to be done with requests that come this way.
-func (m *Middleware) remember(outers []*outer, do *part) {
+func (m *Middleware) rememberUsual(outers []*outer, do *part) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	k := &m.instance.known
+	k := &m.instance.usual
 	if len(outers) == 0 {
 		k.alone = do
 	}
@@ -370,24 +370,24 @@ func (m *Middleware) newPart(limits, breaks, inside bool) http.Handler {
 		next := m.next
 		one.next = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			all := outersOf(r)
-			note(all[:len(all)-1], r, handedOn)
+			noteForOuter(all[:len(all)-1], r, passedThrough)
 			next.ServeHTTP(w, r)
 		})
 	}
-	one.ready()
+	one.assemble()
 	return one.handler
 }
 
 // warnOfRepetition warns once in the life of a scope.
 func (m *Middleware) warnOfRepetition(outer *instance) {
 	const warning = "requests come through this middleware twice, and count once"
-	if processRegistry.isNews(m.engines, warning) {
+	if processRegistry.firstWarning(m.engines, warning) {
 		m.log.Warn(warning, "outer", outer.name, "inner", m.instance.name)
 	}
 }
 
 // isNews tells whether a scope has never warned of something, and notes that it has.
-func (g *registry) isNews(one *engines, warning string) bool {
+func (g *registry) firstWarning(one *engines, warning string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if one.loggedWarnings[warning] {

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -43,7 +42,7 @@ func TestNesting_aCopyForAMirrorDecidesNothing(t *testing.T) {
 		for i := 0; i < 5; i++ {
 			require.Equal(t, row.service, get(outer.handler), row.name)
 		}
-		_, refuses := outer.breaker.MustRefuse(false, sinceStart(time.Now()))
+		_, refuses := outer.breaker.MustRefuse(false, outer.now())
 		require.Equal(t, row.counts, refuses, row.name)
 	}
 }

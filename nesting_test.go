@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/resilient-gateway/resilience/identity"
 	"github.com/resilient-gateway/resilience/internal/statuswriter"
 	"github.com/stretchr/testify/require"
 )
@@ -60,7 +61,7 @@ type asking struct {
 
 // named is a configuration with a name, where the state is.
 func named(name string, place place, limit *RateLimitConfig, circuit *CircuitBreakerConfig) *Config {
-	return &Config{Name: redact(name), Redis: place.redis, RateLimit: limit, CircuitBreaker: circuit}
+	return &Config{Name: identity.Hash(name), Redis: place.redis, RateLimit: limit, CircuitBreaker: circuit}
 }
 
 func byClient(limit *RateLimitConfig) *RateLimitConfig {
@@ -124,6 +125,20 @@ func TestNesting_aRequestTakesOneToken(t *testing.T) {
 			})
 		}
 	}
+}
+
+// Two limits of the same numbers are the same limit only if their buckets are of the same clients.
+func TestNesting_sameLimitByAnotherKeySourceIsAnotherLimit(t *testing.T) {
+	newProcess(t, 0)
+	instanceOf := func(limit *RateLimitConfig) *instance {
+		m, err := newMiddleware(context.Background(), status(200), &Config{Name: "shared", RateLimit: limit}, nameOf(t))
+		require.NoError(t, err)
+		return m.instance
+	}
+	byAddress, byAddressToo, byHeader := instanceOf(tokens("10")), instanceOf(tokens("10")), instanceOf(byClient(tokens("10")))
+	outermost := &outer{instance: byAddress, part: &part{limits: true}}
+	require.True(t, limitsAlike(outermost, byAddressToo))
+	require.False(t, limitsAlike(outermost, byHeader))
 }
 
 func TestNesting_aFailureCountsOnce(t *testing.T) {
@@ -253,8 +268,8 @@ func refusals(t *testing.T, place place, up *upstream) []refusal {
 	limited := nestedBefore(t, ctx, service, nil, named(nameOf(t)+"-limited", place, tokens("1"), failures("1")))
 	require.Equal(t, 200, get(limited))
 	away := &RedisConfig{Address: closedPort, OnError: "deny"}
-	denies := nestedBefore(t, ctx, service, nil, &Config{Name: redact(nameOf(t) + "-denies"), Redis: away, RateLimit: tokens("100")})
-	deniesToo := nestedBefore(t, ctx, service, nil, &Config{Name: redact(nameOf(t) + "-denies-too"), Redis: away, CircuitBreaker: failures("1")})
+	denies := nestedBefore(t, ctx, service, nil, &Config{Name: identity.Hash(nameOf(t) + "-denies"), Redis: away, RateLimit: tokens("100")})
+	deniesToo := nestedBefore(t, ctx, service, nil, &Config{Name: identity.Hash(nameOf(t) + "-denies-too"), Redis: away, CircuitBreaker: failures("1")})
 	return []refusal{
 		{"an open circuit", open}, {"an empty bucket", limited}, {"deny of a limiter", denies}, {"deny of a breaker", deniesToo},
 	}
@@ -537,7 +552,7 @@ func TestNesting_anOpenCircuitIsWokenToo(t *testing.T) {
 	for i := 0; i < 10; i++ {
 		require.Equal(t, 503, get(outer.handler))
 	}
-	retryAfter, refuses := outer.breaker.MustRefuse(false, sinceStart(time.Now()))
+	retryAfter, refuses := outer.breaker.MustRefuse(false, outer.now())
 	require.False(t, refuses, retryAfter)
 }
 
@@ -602,7 +617,7 @@ func TestNesting_aPageDecidesNothing(t *testing.T) {
 		for i := 0; i < 3; i++ { // the first page passes, the others are refused
 			require.GreaterOrEqual(t, get(outer.handler), 500, row.name)
 		}
-		_, refuses := outer.breaker.MustRefuse(false, sinceStart(time.Now()))
+		_, refuses := outer.breaker.MustRefuse(false, outer.now())
 		require.Equal(t, row.counts, refuses, row.name)
 	}
 }

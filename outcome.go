@@ -10,7 +10,13 @@ import (
 	"github.com/resilient-gateway/resilience/internal/recorder"
 )
 
-// exchange is a request that was let through, and what is known of its answer. Only what the service did, given a request that
+// The statuses that fast reports compare with: a selector would be a local (R7).
+const (
+	statusOK            = http.StatusOK
+	internalServerError = http.StatusInternalServerError
+)
+
+// exchange is a request that was forwarded, and what is known of its answer. Only what the service did, given a request that
 // reached it whole or could have, counts for or against it: an answer that Traefik wrote because of what the client sent, or did
 // not send, says nothing.
 type exchange struct {
@@ -20,13 +26,31 @@ type exchange struct {
 	size     int64       // bytes of the answer's body; -1: not known
 	dated    bool        // the answer had a Date when it came here, which Traefik's own have not
 	finished bool        // the next handler has returned; otherwise it panicked: the answer was cut
+	hung     bool        // its response headers have not arrived within the hangTimeout
+	unread   bool        // its status cannot be read
 
-	came     time.Time
-	switches bool   // the service is known to switch protocols
-	watched  *watch // how long the client was waited for; nil: not known
+	arrived  time.Time
+	now      time.Time // when it is judged
+	switches bool      // the service is known to switch protocols
+	watched  *watch    // how long the client was waited for; nil: not known
+
+	permit breaker.Permit
+	budget time.Duration // how long the report may wait for Redis
+	upload *upload       // nil: it is none
 
 	// doubtful is set where the outcome is not known because nothing was watched closely enough to know it.
 	doubtful bool
+}
+
+// report is step 6 of every request: it judges the answer and tells the breaker. For an upload that asks for its place again, the report
+// waits for that.
+func report(m *Middleware, x *exchange) {
+	outcome := m.judge(x)
+	if x.upload == nil {
+		m.breaker.Done(x.permit, outcome, m.policy, x.budget)
+		return
+	}
+	x.upload.conclude(func() { m.breaker.Done(x.permit, outcome, m.policy, x.budget) })
 }
 
 // record takes over what a recorder knows of the answer.
@@ -44,6 +68,7 @@ func (m *Middleware) judge(x *exchange) breaker.Outcome {
 	m.mu.Lock()
 	x.switches = m.switchesProtocol
 	m.mu.Unlock()
+	x.now = timeOf(m.now())
 	outcome := x.outcome()
 	if outcome == breaker.Failure {
 		m.logFailure(x.status)
@@ -62,7 +87,7 @@ const closelyFor = 5 * 60 * 1000000
 func (m *Middleware) watchClosely() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.watchUntil = sinceStart(time.Now()) + closelyFor
+	m.watchUntil = m.now() + closelyFor
 	m.source.writer = nil
 }
 
@@ -78,6 +103,12 @@ const (
 
 // outcome tells what the answer says about the service.
 func (x *exchange) outcome() breaker.Outcome {
+	if x.hung {
+		return breaker.Failure
+	}
+	if x.unread {
+		return breaker.Unknown
+	}
 	if x.status == http.StatusSwitchingProtocols {
 		return breaker.Success
 	}
@@ -106,7 +137,7 @@ func (x *exchange) failedByService() breaker.Outcome {
 		return breaker.Failure
 	}
 	if x.watched == nil { // the transport may still be reading the body
-		if time.Since(x.came) < prompt {
+		if x.now.Sub(x.arrived) < prompt {
 			return breaker.Failure
 		}
 		x.doubtful = true
@@ -196,7 +227,7 @@ func (x *exchange) cut() breaker.Outcome {
 // unlessClientWasWaitedFor tells what a failure says that may come of a client that reads or sends slowly: a service that has waited
 // for it long enough ends the connection.
 func (x *exchange) unlessClientWasWaitedFor() breaker.Outcome {
-	if time.Since(x.came) < prompt {
+	if x.now.Sub(x.arrived) < prompt {
 		return breaker.Failure
 	}
 	if x.watched == nil {

@@ -138,10 +138,10 @@ func TestExchange_outcome(t *testing.T) {
 			r.Header.Set("Upgrade", "websocket")
 		}), exchange{status: 502, size: words(502), finished: true, switches: true}, failure, false},
 		{"a cut", get(nil), exchange{status: 200, dated: true}, failure, false},
-		{"a late cut", get(nil), exchange{status: 200, dated: true, came: time.Now().Add(-time.Minute)}, unknown, true},
-		{"a late cut, watched", get(nil), exchange{status: 200, came: time.Now().Add(-time.Minute),
+		{"a late cut", get(nil), exchange{status: 200, dated: true, arrived: time.Now().Add(-time.Minute)}, unknown, true},
+		{"a late cut, watched", get(nil), exchange{status: 200, arrived: time.Now().Add(-time.Minute),
 			watched: &watch{recorder: &recorder.Recorder{Waited: 400 * time.Millisecond}}}, failure, false},
-		{"a late cut, of a client that was waited for", get(nil), exchange{status: 200, came: time.Now().Add(-time.Minute),
+		{"a late cut, of a client that was waited for", get(nil), exchange{status: 200, arrived: time.Now().Add(-time.Minute),
 			watched: &watch{recorder: &recorder.Recorder{Waited: 600 * time.Millisecond}}}, unknown, false},
 		{"a cut of a POST", post(io.EOF), exchange{status: 200}, unknown, true},
 		{"a cut of a POST, watched", post(io.EOF), exchange{status: 200,
@@ -149,16 +149,16 @@ func TestExchange_outcome(t *testing.T) {
 		{"a cut of half a POST, watched", post(nil), exchange{status: 200,
 			watched: &watch{recorder: &recorder.Recorder{}, body: &watchedBody{}}}, unknown, false},
 		{"502 in the middle of an upload", post(nil), exchange{status: 502, size: words(502), finished: true}, failure, false},
-		{"502 late in an upload", post(nil), exchange{status: 502, size: words(502), finished: true, came: time.Now().Add(-time.Minute)}, unknown, true},
-		{"502 late in an upload of a prompt client", post(nil), exchange{status: 502, size: words(502), finished: true, came: time.Now().Add(-time.Minute),
+		{"502 late in an upload", post(nil), exchange{status: 502, size: words(502), finished: true, arrived: time.Now().Add(-time.Minute)}, unknown, true},
+		{"502 late in an upload of a prompt client", post(nil), exchange{status: 502, size: words(502), finished: true, arrived: time.Now().Add(-time.Minute),
 			watched: &watch{recorder: &recorder.Recorder{}, body: &watchedBody{}}}, failure, false},
-		{"502 late in an upload of a slow client", post(nil), exchange{status: 502, size: words(502), finished: true, came: time.Now().Add(-time.Minute),
+		{"502 late in an upload of a slow client", post(nil), exchange{status: 502, size: words(502), finished: true, arrived: time.Now().Add(-time.Minute),
 			watched: &watch{recorder: &recorder.Recorder{}, body: &watchedBody{took: time.Second}}}, unknown, false},
 		{"the service's 500 of a POST", post(nil), exchange{status: 500, dated: true, finished: true}, failure, false},
-		{"the same, late", post(nil), exchange{status: 500, dated: true, finished: true, came: time.Now().Add(-time.Minute)}, unknown, true},
-		{"late, to a whole body", post(nil), exchange{status: 500, dated: true, finished: true, came: time.Now().Add(-time.Minute),
+		{"the same, late", post(nil), exchange{status: 500, dated: true, finished: true, arrived: time.Now().Add(-time.Minute)}, unknown, true},
+		{"late, to a whole body", post(nil), exchange{status: 500, dated: true, finished: true, arrived: time.Now().Add(-time.Minute),
 			watched: &watch{recorder: &recorder.Recorder{}, body: &watchedBody{err: io.EOF, took: time.Second}}}, failure, false},
-		{"late, to a client that was waited for", post(nil), exchange{status: 500, dated: true, finished: true, came: time.Now().Add(-time.Minute),
+		{"late, to a client that was waited for", post(nil), exchange{status: 500, dated: true, finished: true, arrived: time.Now().Add(-time.Minute),
 			watched: &watch{recorder: &recorder.Recorder{}, body: &watchedBody{took: time.Second}}}, unknown, false},
 		{"a page for a broken body, watched", post(nil), exchange{status: 502, dated: true, finished: true,
 			watched: &watch{recorder: &recorder.Recorder{}, body: &watchedBody{err: io.ErrUnexpectedEOF}}}, unknown, false},
@@ -179,9 +179,10 @@ func TestExchange_outcome(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			x := row.x
 			x.r = row.r
-			if x.came.IsZero() {
-				x.came = time.Now()
+			if x.arrived.IsZero() {
+				x.arrived = time.Now()
 			}
+			x.now = time.Now()
 			require.Equal(t, row.want, x.outcome())
 			require.Equal(t, row.doubts, x.doubtful)
 		})
@@ -307,12 +308,12 @@ func TestWatchClosely(t *testing.T) {
 		own, closely := statusSourceFor(m, statuswriter.New(), now)
 		return own == m.source, closely
 	}
-	now := sinceStart(time.Now())
+	now := m.now()
 	known, closely := source(now)
 	require.True(t, known)
 	require.False(t, closely)
 
-	outcome := m.judge(&exchange{r: requestWith("GET", nil), status: http.StatusOK, came: time.Now().Add(-time.Minute)})
+	outcome := m.judge(&exchange{r: requestWith("GET", nil), status: http.StatusOK, arrived: time.Now().Add(-time.Minute)})
 	require.Equal(t, breaker.Unknown, outcome)
 	_, closely = source(now)
 	require.True(t, closely)

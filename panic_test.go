@@ -86,7 +86,7 @@ func TestRegistry_aPanicWhereAHandlerJoins(t *testing.T) {
 	registry := newRegistry(time.Hour)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	s, err := read(&Config{RateLimit: &RateLimitConfig{}}, t.Name())
+	s, err := readConfig(&Config{RateLimit: &RateLimitConfig{}}, t.Name())
 	require.NoError(t, err)
 	require.Panics(t, func() { registry.acquire(stumblingContext{}, s) })
 	done := make(chan bool, 1)

@@ -2,107 +2,89 @@ package resilience
 
 import (
 	"net/http"
-	"time"
 
-	"github.com/resilient-gateway/resilience/breaker"
 	"github.com/resilient-gateway/resilience/internal/recorder"
 )
 
-// flight is a request with a permit on its way through the next handler.
+// permitted is a request that is forwarded with a permit. Its answer always goes through a recorder. A probe is reported as soon as its
+// response headers say whose answer it is, any other request when its answer is complete.
 type permitted struct {
 	m        *Middleware
-	permit   breaker.Permit
-	budget   time.Duration
 	x        *exchange
 	recorder *recorder.Recorder
-	reported bool    // the breaker knows
-	hang     *hang   // nil: there is no hangTimeout
-	upload   *upload // nil: it is none
+	reported bool  // the breaker knows
+	hang     *hang // nil: there is no hangTimeout
 }
 
-// watch has the next handler answer, and watches what it answers, and how long the client takes.
-func (f *permitted) forward(w http.ResponseWriter) {
-	f.x.watched = watchClosely(f.recorder, f.x.r)
-	f.hang = f.m.newHang(f.hung)
-	f.followBody()
-	if f.hang != nil {
-		f.recorder.OnHeader = f.came
-	} else if f.permit.Probe() {
-		f.recorder.OnHeader = f.arrived
+// forward has the next handler answer, and watches its answer and how long the client takes.
+func (p *permitted) forward() {
+	p.x.watched = watchClosely(p.recorder, p.x.r)
+	p.hang = p.m.newHang(p.hung)
+	p.followBody()
+	if p.hang != nil {
+		p.recorder.OnHeader = p.headerArrived
+	} else if p.x.permit.Probe() {
+		p.recorder.OnHeader = p.reportProbe
 	}
-	f.m.next.ServeHTTP(f.recorder, f.x.r)
-	f.x.finished = true
-	if f.recorder.Status == http.StatusSwitchingProtocols {
-		f.m.noteProtocolSwitch(f.x.r)
-	}
-}
-
-// followBody has the end of the request's body noted, where anything begins with it.
-func (f *permitted) followBody() {
-	body := f.x.watched.body
-	if f.permit.Upload() && body != nil {
-		f.upload = &upload{m: f.m, permit: f.permit}
-		body.onWhole(f.sent)
-	} else if f.hang != nil {
-		f.hang.beginWith(body)
+	p.m.next.ServeHTTP(p.recorder, p.x.r)
+	p.x.finished = true
+	if p.recorder.Status == http.StatusSwitchingProtocols {
+		p.m.noteProtocolSwitch(p.x.r)
 	}
 }
 
-// sent is called when the body of an upload has ended.
-func (f *permitted) sent() {
-	f.upload.bodyEnded()
-	if f.hang != nil {
-		f.hang.begin()
+// followBody notes the end of the request's body if the time of a probe or of the hangTimeout counts from there.
+func (p *permitted) followBody() {
+	body := p.x.watched.body
+	if p.x.permit.Upload() && body != nil {
+		p.x.upload = &upload{m: p.m, permit: p.x.permit}
+		body.onWhole(p.bodySent)
+	} else if p.hang != nil {
+		p.hang.beginWith(body)
 	}
 }
 
-// hung tells the breaker of a request whose response headers have not come in time.
-func (f *permitted) hung() {
-	f.conclude(func() { f.m.tellHung(f.permit) })
-}
-
-// conclude has a verdict told: that of an upload may have to wait.
-func (f *permitted) conclude(verdict func()) {
-	if f.upload == nil {
-		verdict()
-	} else {
-		f.upload.conclude(verdict)
+// bodySent is called when the body of an upload has ended.
+func (p *permitted) bodySent() {
+	p.x.upload.bodyEnded()
+	if p.hang != nil {
+		p.hang.begin()
 	}
 }
 
-// came ends the waiting for the response headers.
-func (f *permitted) came(status int) {
-	f.reported = f.hang.end()
-	if f.permit.Probe() && !f.reported {
-		f.arrived(status)
+// hung reports that the response headers have not arrived in time.
+func (p *permitted) hung() {
+	report(p.m, &exchange{hung: true, permit: p.x.permit, budget: p.m.redis.Timeout, upload: p.x.upload})
+}
+
+// headerArrived ends the wait for the response headers.
+func (p *permitted) headerArrived(status int) {
+	p.reported = p.hang.end()
+	if p.x.permit.Probe() && !p.reported {
+		p.reportProbe(status)
 	}
 }
 
-// arrived tells the breaker of a probe, when its response headers are there. Where they do not say whose answer it is, its end does.
-func (f *permitted) arrived(status int) {
-	f.x.record(f.recorder)
-	f.x.size = -1 // to come
-	if f.x.byTraefik() {
+// reportProbe reports a probe whose response headers have arrived. If they do not say whose answer it is, its end does.
+func (p *permitted) reportProbe(status int) {
+	p.x.record(p.recorder)
+	p.x.size = -1 // not known yet
+	if p.x.byTraefik() {
 		return
 	}
-	f.reported = true
-	f.x.finished = true
-	f.reportOutcome()
-	f.x.finished = false
+	p.reported = true
+	p.x.finished = true
+	report(p.m, p.x)
+	p.x.finished = false
 }
 
-// land tells the breaker of any other request, when its answer is complete; also of one that panicked, which goes on.
-func (f *permitted) report() {
-	if f.hang != nil && f.hang.end() {
-		f.reported = true
+// report reports any other request when its answer is complete, also one that panicked; the panic propagates.
+func (p *permitted) report() {
+	if p.hang != nil && p.hang.end() {
+		p.reported = true
 	}
-	if !f.reported {
-		f.x.record(f.recorder)
-		f.reportOutcome()
+	if !p.reported {
+		p.x.record(p.recorder)
+		report(p.m, p.x)
 	}
-}
-
-func (f *permitted) reportOutcome() {
-	outcome := f.m.judge(f.x)
-	f.conclude(func() { f.m.breaker.Done(f.permit, outcome, f.m.policy, f.budget) })
 }

@@ -1125,12 +1125,12 @@ func TestServeHTTP_aFloodRenewsTheView(t *testing.T) {
 	require.Equal(t, 200, get(m.handler))
 	require.Equal(t, 429, get(m.handler))
 	time.Sleep(120 * time.Millisecond)
-	_, healthy := m.healthy()
+	_, healthy := closedNow(m)
 	require.False(t, healthy)
 
 	require.Equal(t, 429, get(m.handler))
 	require.Eventually(t, func() bool {
-		_, healthy := m.healthy()
+		_, healthy := closedNow(m)
 		return healthy
 	}, 5*time.Second, time.Millisecond)
 }

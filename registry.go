@@ -20,7 +20,7 @@ import (
 const grace = 30 * time.Second
 
 // noteEvery is how often the refusals of one client are logged, microseconds.
-const noteEvery = int64(time.Minute / time.Microsecond)
+const refusalLogInterval = int64(time.Minute / time.Microsecond)
 
 // The interpreter lives as long as Traefik, and so does this: middlewares come and go with each reload, what they share
 // must not.
@@ -29,26 +29,28 @@ var (
 	processRegistry = newRegistry(grace)
 )
 
-// sinceStart returns microseconds, on a clock that only goes forward.
-func sinceStart(t time.Time) int64 {
-	return t.Sub(start).Microseconds()
+// timeOf returns the time that a number of microseconds since start stands for.
+func timeOf(now int64) time.Time {
+	return start.Add(time.Duration(now) * time.Microsecond)
 }
 
 // scope is what all middlewares of one name on one Redis share in this process.
 type engines struct {
-	store    *store.Store // nil: none, the state is in this process
-	limiter  *ratelimit.Limiter
-	breaker  *breaker.Breaker
-	log      *logging.Logger
-	debug    bool
-	refusals *sampler
-	openNote *atomic.Int64 // when a refusal by an open circuit is to be logged again
-	failures *sampler
-	troubles *sampler
+	store       *store.Store // nil: none, the state is in this process
+	limiter     *ratelimit.Limiter
+	breaker     *breaker.Breaker
+	log         *logging.Logger
+	debug       bool
+	since       func(time.Time) time.Duration // time.Since, or a test's
+	now         func() int64                  // microseconds since start, by it
+	refusals    *sampler
+	openLogDue  *atomic.Int64 // when a refusal by an open circuit is to be logged again
+	failures    *sampler
+	redisErrors *sampler
 
 	// Guarded by the registry's lock.
-	handlers       int
-	members        []handlerRef
+	users          int
+	handlers       []handlerRef
 	loggedParts    string          // the settings that were logged last
 	loggedWarnings map[string]bool // what was warned about
 }
@@ -79,6 +81,7 @@ type storeEntry struct {
 // registry holds the scopes and the stores in use.
 type registry struct {
 	grace time.Duration
+	since func(time.Time) time.Duration // the clock of all engines
 
 	mu      sync.Mutex // guards what follows
 	engines map[string]*engines
@@ -88,7 +91,7 @@ type registry struct {
 }
 
 func newRegistry(grace time.Duration) *registry {
-	return &registry{grace: grace, engines: map[string]*engines{}, stores: map[string]*storeEntry{}}
+	return &registry{grace: grace, since: time.Since, engines: map[string]*engines{}, stores: map[string]*storeEntry{}}
 }
 
 // join returns the scope of the settings, making it where there is none. It is left when ctx is done and the grace over.
@@ -111,7 +114,7 @@ func (g *registry) acquire(ctx context.Context, s *settings) *engines {
 			defer func() { recover() }()
 			time.AfterFunc(g.grace, func() {
 				defer func() { recover() }()
-				g.endSet(begun)
+				g.releaseSet(begun)
 			})
 		})
 	}
@@ -129,7 +132,7 @@ func (g *registry) acquireRef(ctx context.Context, key string, s *settings) (one
 		one = g.newEngines(s)
 		g.engines[key] = one
 	}
-	one.handlers++
+	one.users++
 	lines = one.addHandler(ctx, parts, fmt.Sprintf("%s; %+v", parts, s.keySource), s.warnings)
 	begun = g.register(ctx, key, s)
 	return one, begun, lines
@@ -152,7 +155,7 @@ func (g *registry) register(ctx context.Context, key string, s *settings) *handl
 }
 
 // end frees the seats of a generation.
-func (g *registry) endSet(one *handlerSet) {
+func (g *registry) releaseSet(one *handlerSet) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	one.ended = true
@@ -167,15 +170,17 @@ func (g *registry) newEngines(s *settings) *engines {
 	one := &engines{
 		log:            log,
 		debug:          log.Debugs(),
-		refusals:       newSampler(noteEvery),
-		openNote:       &atomic.Int64{},
+		refusals:       newSampler(refusalLogInterval),
+		openLogDue:     &atomic.Int64{},
 		failures:       newSampler(time.Second.Microseconds()),
-		troubles:       newSampler(time.Second.Microseconds()),
+		redisErrors:    newSampler(time.Second.Microseconds()),
 		loggedWarnings: map[string]bool{},
 	}
 	prefix := s.redis.KeyPrefix + ":{" + s.name + "}:"
-	since, begun := time.Since, start // captured: see lean.go
+	since, begun := g.since, start // captured (R3)
 	clock := func() int64 { return int64(since(begun)) / 1000 }
+	one.since = since
+	one.now = clock
 	lock := &sync.Mutex{} // of both, so that a request takes one
 	limiter := ratelimit.Settings{Mu: lock, Prefix: prefix + "bucket:", Safe: identity.Harmless, Name: identity.Name, Now: clock}
 	keeper := breaker.Settings{
@@ -208,7 +213,7 @@ func (g *registry) useStore(s *settings) *store.Store {
 			if reason == nil {
 				log.Warn("redis is back", "redis", address)
 			} else {
-				log.Warn("redis is away", "redis", address, "reason", reason.Error())
+				log.Warn("redis unavailable", "redis", address, "reason", reason.Error())
 			}
 		})}
 		g.stores[s.connection] = entry
@@ -221,8 +226,8 @@ func (g *registry) useStore(s *settings) *store.Store {
 // held.
 func (g *registry) release(key string, s *settings) {
 	one := g.engines[key]
-	one.handlers--
-	if one.handlers > 0 {
+	one.users--
+	if one.users > 0 {
 		return
 	}
 	delete(g.engines, key)
@@ -242,16 +247,16 @@ func (g *registry) release(key string, s *settings) {
 func (one *engines) addHandler(ctx context.Context, parts, settings string, warnings []string) (lines []func()) {
 	differs := false
 	var alive []handlerRef
-	for _, other := range one.members {
+	for _, other := range one.handlers {
 		if other.ctx.Err() == nil {
 			alive = append(alive, other)
 			differs = differs || other.settings != settings
 		}
 	}
-	one.members = append(alive, handlerRef{ctx: ctx, settings: settings})
+	one.handlers = append(alive, handlerRef{ctx: ctx, settings: settings})
 	if one.loggedParts != parts {
 		one.loggedParts = parts
-		lines = append(lines, func() { one.log.Info("on", "parts", parts) })
+		lines = append(lines, func() { one.log.Info("middleware configured", "parts", parts) })
 	}
 	if differs {
 		warnings = append(warnings, "middlewares of this name have different settings; each request is judged by its own")

@@ -215,7 +215,7 @@ func handlersOf(g *registry) int {
 	defer g.mu.Unlock()
 	n := 0
 	for _, one := range g.engines {
-		n += one.handlers
+		n += one.users
 	}
 	return n
 }
@@ -314,7 +314,7 @@ func TestScope_manyReloadsLeaveNothingBehind(t *testing.T) {
 			}
 			defer end()
 			require.Equal(t, []int{1, 1}, sizesOf(processes))
-			require.Len(t, only(processes).members, routers)
+			require.Len(t, only(processes).handlers, routers)
 			require.LessOrEqual(t, connections(server), 5)
 			require.Eventually(t, func() bool { return runtime.NumGoroutine() < before+20 }, 5*time.Second, time.Millisecond)
 		})
@@ -384,13 +384,13 @@ func TestLog_saysWhatIsOnOnceForAllReloads(t *testing.T) {
 	config := &Config{Name: "gateway", RateLimit: &RateLimitConfig{Capacity: "7"}}
 	newHandler(t, ctx, &upstream{}, config)
 	newHandler(t, ctx, &upstream{}, config)
-	log.eventually(t, 1, `"message":"on"`)
+	log.eventually(t, 1, `"message":"middleware configured"`)
 	log.eventually(t, 1, `"parts":"rate limit: 7 at once, 10 each 1s; state in this process"`)
 	reload()
 	newGateway(t, config)
 	newGateway(t, &Config{Name: "other", RateLimit: &RateLimitConfig{Capacity: "8"}})
 	log.eventually(t, 1, "8 at once")
-	require.Equal(t, 2, log.count(`"message":"on"`))
+	require.Equal(t, 2, log.count(`"message":"middleware configured"`))
 }
 
 func TestLog_warnsOnceOfOneNameWithTwoSettings(t *testing.T) {
@@ -439,7 +439,7 @@ func TestLog_aReloadWithOtherSettingsIsNothingToWarnOf(t *testing.T) {
 		newHandler(t, ctx, &upstream{}, &Config{Name: "gateway", RateLimit: tokens(strconv.Itoa(1 + i))})
 		reload()
 	}
-	log.eventually(t, 3, `"message":"on"`)
+	log.eventually(t, 3, `"message":"middleware configured"`)
 	require.Equal(t, 0, log.count("warn"))
 }
 
@@ -454,7 +454,7 @@ func TestLog_tellsOfRedisAndTheCircuit(t *testing.T) {
 	for i := 0; i < 4; i++ {
 		get(handler)
 	}
-	log.eventually(t, 1, `"message":"redis is away"`)
+	log.eventually(t, 1, `"message":"redis unavailable"`)
 	log.eventually(t, 1, `"redis":"`+server.Addr()+`"`)
 	log.eventually(t, 1, `"message":"circuit open"`)
 	log.eventually(t, 1, `"message":"upstream failed","middleware":"gateway","status":"502"`)
@@ -462,7 +462,7 @@ func TestLog_tellsOfRedisAndTheCircuit(t *testing.T) {
 	up.will(nil)
 	server.Run()
 	log.eventually(t, 1, `"message":"redis is back"`)
-	require.Equal(t, 0, log.count("redis did not answer as it should"), "nor did it answer at all")
+	require.Equal(t, 0, log.count("unexpected redis reply"), "nor did it answer at all")
 	get(handler)
 	log.eventually(t, 1, `"message":"circuit closed"`)
 }
@@ -475,7 +475,7 @@ func TestLog_tellsTheNameThatWasGiven(t *testing.T) {
 	defer cancel()
 	_, err := New(ctx, &upstream{}, &Config{RateLimit: tokens("1")}, "shop{way}@file")
 	require.NoError(t, err)
-	log.eventually(t, 1, `"message":"on","middleware":"shop{way}"`)
+	log.eventually(t, 1, `"message":"middleware configured","middleware":"shop{way}"`)
 }
 
 func TestLog_warnsOfAMiddlewareThatDoesNothing(t *testing.T) {
@@ -514,9 +514,9 @@ func TestLog_tellsOfAKeyThatIsNotOurs(t *testing.T) {
 	for i := 0; i < 10; i++ {
 		require.Equal(t, 200, get(handler))
 	}
-	log.eventually(t, 1, `"message":"redis did not answer as it should","middleware":"`+t.Name()+`","reason":"ratelimit: the key in redis does not hold a bucket"`)
+	log.eventually(t, 1, `"message":"unexpected redis reply","middleware":"`+t.Name()+`","reason":"ratelimit: the key in redis does not hold a bucket"`)
 	log.eventually(t, 1, `"reason":"WRONGTYPE`)
-	require.Equal(t, 0, log.count("redis is away"))
+	require.Equal(t, 0, log.count("redis unavailable"))
 }
 
 func TestLog_holdsNoSecret(t *testing.T) {
@@ -569,7 +569,7 @@ func TestScope_theHandlersOfAConfigurationLeaveTogether(t *testing.T) {
 	require.Len(t, g.latest.refs, 1, "the next configuration has its own")
 
 	cancel()
-	g.endSet(first)
+	g.releaseSet(first)
 	require.Equal(t, []int{1, 0}, sizesOf(g), "what the next one uses stays")
 	newHandler(t, ctx, &upstream{}, &Config{Name: "late", RateLimit: tokens("10")})
 	require.NotSame(t, first, g.latest, "one that comes late begins anew")

@@ -1,9 +1,6 @@
 package resilience
 
-import (
-	"strings"
-	"sync"
-)
+import "sync"
 
 const (
 	maxSampled = 1024 // keys that a sampler tells apart
@@ -66,13 +63,4 @@ func (s *sampler) forget(now int64) {
 			delete(s.seen, key)
 		}
 	}
-}
-
-// logged returns a client's key as a log may show it: a header's value may be a credential.
-func logged(key string) string {
-	const header = "header:"
-	if strings.HasPrefix(key, header) {
-		return header + "sha256:" + redact(key[len(header):])[:12]
-	}
-	return key
 }

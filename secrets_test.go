@@ -47,7 +47,7 @@ func requireFileProblem(t *testing.T, file, problem string) {
 		"redis.tls.cert":     {Address: "redis:6379", TLS: &TLSConfig{Enabled: "true", Cert: file, Key: key}},
 		"redis.tls.key":      {Address: "redis:6379", TLS: &TLSConfig{Enabled: "true", Cert: cert, Key: file}},
 	} {
-		_, err := read(&Config{Redis: config}, "gateway@file")
+		_, err := readConfig(&Config{Redis: config}, "gateway@file")
 		if problem != "" {
 			require.True(t, err != nil && strings.Contains(err.Error(), path+": ") && strings.HasSuffix(err.Error(), problem), "%s: %v", path, err)
 		} else if err != nil {
@@ -55,7 +55,7 @@ func requireFileProblem(t *testing.T, file, problem string) {
 		}
 		config.TLS = &TLSConfig{Enabled: "false", CA: file, Cert: file, Key: file}
 		config.PasswordFile = ""
-		_, err = read(&Config{Redis: config}, "gateway@file")
+		_, err = readConfig(&Config{Redis: config}, "gateway@file")
 		require.NoError(t, err, "where TLS is off, nobody needs it")
 	}
 }
@@ -108,7 +108,7 @@ func TestFiles_areThoseOfTheDirectoryOfSecrets(t *testing.T) {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
 			setenv(t, "RESILIENCE_SECRETS_DIR", row.folder)
-			s, err := read(&Config{Redis: &RedisConfig{Address: "redis:6379", PasswordFile: row.file}}, "gateway@file")
+			s, err := readConfig(&Config{Redis: &RedisConfig{Address: "redis:6379", PasswordFile: row.file}}, "gateway@file")
 			if row.allowed {
 				require.NoError(t, err)
 				require.Contains(t, []string{"s3cret", "hidden"}, s.redis.Password)
@@ -124,7 +124,7 @@ func TestFiles_areThoseOfTheDirectoryOfSecrets(t *testing.T) {
 
 func TestFiles_whereTheDirectoryOfSecretsIsMissing(t *testing.T) {
 	setenv(t, "RESILIENCE_SECRETS_DIR", "/nowhere")
-	_, err := read(&Config{Redis: &RedisConfig{Address: "redis:6379", PasswordFile: "/nowhere/password"}}, "gateway@file")
+	_, err := readConfig(&Config{Redis: &RedisConfig{Address: "redis:6379", PasswordFile: "/nowhere/password"}}, "gateway@file")
 	require.EqualError(t, err, "redis.passwordFile: RESILIENCE_SECRETS_DIR of Traefik's environment: lstat /nowhere: no such file or directory; "+
 		"write the name of a directory that Traefik can read")
 }
@@ -146,7 +146,7 @@ func TestVariables_areThoseOfThePrefix(t *testing.T) {
 		row := row
 		t.Run(row.prefix+" and "+row.name, func(t *testing.T) {
 			setenv(t, "RESILIENCE_SECRETS_ENV_PREFIX", row.prefix)
-			s, err := read(&Config{Redis: &RedisConfig{Address: "redis:6379", PasswordEnv: row.name}}, "gateway@file")
+			s, err := readConfig(&Config{Redis: &RedisConfig{Address: "redis:6379", PasswordEnv: row.name}}, "gateway@file")
 			if row.allowed {
 				require.NoError(t, err)
 				require.NotEqual(t, "", s.redis.Password)

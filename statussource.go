@@ -89,15 +89,13 @@ func (m *Middleware) noteProtocolSwitch(r *http.Request) {
 func reportTracked(m *Middleware, p *tracked, own *statusSource) {
 	x := p.exchange()
 	x.dated = p.r.ProtoMajor < 3 && len(x.header["Date"]) > 0 // HTTP/3's own writer sets one when the answer begins
-	if own.fields != nil {
-		if !own.fields.readFields(p.w, x) {
-			m.reportUnread(p, own)
-			return
-		}
-	} else {
+	if own.fields == nil {
 		own.callMethods(p.w, x)
+	} else if !own.fields.readFields(p.w, x) {
+		x.unread = true
+		m.giveUp(own)
 	}
-	if x.finished && x.status < http.StatusOK {
+	if x.finished && !x.unread && x.status < statusOK {
 		reportSwitch(m, p)
 	}
 	m.reportOutcome(x, p.at)
@@ -113,12 +111,14 @@ func (s *statusSource) callMethods(w http.ResponseWriter, x *exchange) {
 }
 
 func (p *tracked) exchange() *exchange {
-	return &exchange{r: p.r, header: p.w.Header(), finished: p.finished, came: start.Add(time.Duration(p.at) * time.Microsecond)}
+	return &exchange{r: p.r, header: p.w.Header(), finished: p.finished, arrived: start.Add(time.Duration(p.at) * time.Microsecond)}
 }
 
 // reportOutcome reports to the breaker what became of a request that passed at the time at.
 func (m *Middleware) reportOutcome(x *exchange, at int64) {
-	m.breaker.Done(m.breaker.PermitAt(at), m.judge(x), m.policy, m.redis.Timeout)
+	x.permit = m.breaker.PermitAt(at)
+	x.budget = m.redis.Timeout
+	report(m, x)
 }
 
 // forward has the next handler answer a request that passes at the time now, whatever its writer is.
@@ -229,18 +229,18 @@ func (p *recorded) watch() {
 	p.watched = watchClosely(p.recorder, p.r)
 	p.hang = p.m.newHang(p.hung)
 	if p.hang != nil {
-		p.recorder.OnHeader = p.came
+		p.recorder.OnHeader = p.headerArrived
 		p.hang.beginWith(p.watched.body)
 	}
 }
 
 // hung reports a request to the breaker whose response headers have not come in time.
 func (p *recorded) hung() {
-	p.m.tellHung(p.m.breaker.PermitAt(p.at))
+	p.m.reportHung(p.m.breaker.PermitAt(p.at))
 }
 
-// came ends the waiting for the response headers.
-func (p *recorded) came(status int) { p.hang.end() }
+// headerArrived ends the waiting for the response headers.
+func (p *recorded) headerArrived(status int) { p.hang.end() }
 
 // reportRecorded ends a request that was recorded, also one that ended in a panic, which continues.
 func reportRecorded(p *recorded) {
@@ -259,8 +259,7 @@ func reportRecorded(p *recorded) {
 	}
 }
 
-// tellHung reports a request to the breaker whose response headers have not come within the hangTimeout.
-func (m *Middleware) tellHung(permit breaker.Permit) {
-	m.logFailure(0)
-	m.breaker.Done(permit, breaker.Failure, m.policy, m.redis.Timeout)
+// reportHung reports a request to the breaker whose response headers have not come within the hangTimeout.
+func (m *Middleware) reportHung(permit breaker.Permit) {
+	report(m, &exchange{hung: true, permit: permit, budget: m.redis.Timeout})
 }

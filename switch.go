@@ -2,8 +2,6 @@ package resilience
 
 import (
 	"net/http"
-
-	"github.com/resilient-gateway/resilience/breaker"
 )
 
 // turning is off where tests look for races.
@@ -28,7 +26,7 @@ func (m *Middleware) newSwitch(lean http.HandlerFunc) http.Handler {
 func (m *Middleware) switchToOpen(now int64) {
 	refusal := m.breaker.OpenNotice(now)
 	if switchEnabled && refusal != nil {
-		switchTo(m, m.openHandler(refusal))
+		switchTo(m, openHandler(m, refusal))
 	}
 }
 
@@ -44,26 +42,6 @@ func switchTo(m *Middleware, handler http.HandlerFunc) {
 	defer m.mu.Unlock()
 	if !m.checks { // by the lean handler
 		*m.current = handler
-	}
-}
-
-// refuser returns a handler that refuses all requests as long as the refusal holds, and then hands over to the lean one.
-func (m *Middleware) openHandler(refusal *breaker.Notice) http.HandlerFunc {
-	holds, retryAfter := refusal.Holds, seconds(refusal.Seconds*1000000)
-	return func(w http.ResponseWriter, r *http.Request) {
-		if len(holds) == 0 {
-			switchBack(m, w, r)
-			return
-		}
-		header := w.Header()
-		header["Content-Type"] = contentType
-		header["Content-Length"] = openLength
-		header["Retry-After"] = retryAfter
-		if r.ContentLength != 0 {
-			closeAfter(header, r)
-		}
-		w.WriteHeader(serviceUnavailable)
-		w.Write(openText)
 	}
 }
 

@@ -27,7 +27,7 @@ func TestFront_refusesAsLongAsTheRefusalHolds(t *testing.T) {
 
 	refusal := &breaker.Notice{Seconds: 5, Holds: make(chan struct{}, 1)}
 	refusal.Holds <- struct{}{}
-	*m.current = m.openHandler(refusal)
+	*m.current = openHandler(m, refusal)
 	for i := 0; i < 3; i++ {
 		requireAnswer(t, send(front, "GET", "/"), 503, openBody, 5)
 	}

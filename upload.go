@@ -46,17 +46,17 @@ type upload struct {
 	m      *Middleware
 	permit breaker.Permit
 
-	mu      sync.Mutex // guards what follows; held while no other is
-	told    bool       // the verdict
-	joining bool       // it is late, and asks for a place again
-	verdict func()     // that waits for it
+	mu        sync.Mutex // guards what follows; held while no other is
+	concluded bool       // the verdict
+	joining   bool       // it is late, and asks for a place again
+	pending   func()     // that waits for it
 }
 
 // bodyEnded has the breaker told in the background that all of the body was sent.
 func (u *upload) bodyEnded() {
 	late := u.m.breaker.BodyLate(u.permit, u.m.policy)
 	u.mu.Lock()
-	told := u.told
+	told := u.concluded
 	u.joining = late && !told
 	u.mu.Unlock()
 	if !told {
@@ -67,17 +67,17 @@ func (u *upload) bodyEnded() {
 // sent tells the breaker that the body has ended, and then the verdict, if that had to wait.
 func (u *upload) sent(late bool) {
 	defer func() { recover() }()
-	u.tellSent(late)
+	u.reportSent(late)
 	u.mu.Lock()
 	u.joining = false
-	verdict := u.verdict
+	verdict := u.pending
 	u.mu.Unlock()
 	if verdict != nil {
 		verdict()
 	}
 }
 
-func (u *upload) tellSent(late bool) {
+func (u *upload) reportSent(late bool) {
 	defer func() { recover() }()
 	u.m.breaker.BodySent(u.permit, late, u.m.policy)
 }
@@ -85,10 +85,10 @@ func (u *upload) tellSent(late bool) {
 // conclude has the verdict told: now, or when the probe has asked for its place.
 func (u *upload) conclude(verdict func()) {
 	u.mu.Lock()
-	u.told = true
+	u.concluded = true
 	waits := u.joining
 	if waits {
-		u.verdict = verdict
+		u.pending = verdict
 	}
 	u.mu.Unlock()
 	if !waits {

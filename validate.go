@@ -47,7 +47,7 @@ const (
 )
 
 // read checks the configuration. Its error tells all that is wrong with it.
-func read(config *Config, middleware string) (*settings, error) {
+func readConfig(config *Config, middleware string) (*settings, error) {
 	s := &settings{onError: onErrorLocal}
 	r := &problems{}
 	r.unknown("", config.Unknown, "name", "redis", "rateLimit", "circuitBreaker", "health")
@@ -72,7 +72,7 @@ func read(config *Config, middleware string) (*settings, error) {
 }
 
 // does tells whether any part is on.
-func (s *settings) does() bool { return s.limit != nil || s.policy != nil || s.health != "" }
+func (s *settings) doesAnything() bool { return s.limit != nil || s.policy != nil || s.health != "" }
 
 // labelOf returns the name that was given, or that of the middleware without its provider.
 func labelOf(name, middleware string) string {
@@ -87,11 +87,11 @@ func labelOf(name, middleware string) string {
 
 func readName(r *problems, name, label string) string {
 	if name != "" && !isName(name) {
-		r.wrong("name", name, nameRule)
+		r.invalid("name", name, nameRule)
 	}
 	if !isName(label) {
 		// A provider may allow more than we do; Redis's keys do not.
-		return redact(label)
+		return identity.Hash(label)
 	}
 	return label
 }
@@ -103,7 +103,7 @@ func readRateLimit(r *problems, s *settings, c *RateLimitConfig) {
 	capacity := r.count("rateLimit.capacity", c.Capacity, 1, maxCount, 100)
 	rate := r.count("rateLimit.refillRate", c.RefillRate, 1, maxCount, 10)
 	if isFraction(c.RefillRate) {
-		r.more("for a fraction of a token make refillPeriod longer")
+		r.extend("for a fraction of a token make refillPeriod longer")
 	}
 	period := r.duration("rateLimit.refillPeriod", c.RefillPeriod, time.Microsecond, time.Second)
 	if c.SourceCriterion != nil {
@@ -156,7 +156,7 @@ func readSource(r *problems, c *SourceCriterionConfig) identity.Source {
 		r.add(path + ": ipStrategy, requestHeaderName and requestHost exclude each other; write one of them")
 	}
 	if c.RequestHeaderName != "" && !isHeaderName(c.RequestHeaderName) {
-		r.wrong(path+".requestHeaderName", c.RequestHeaderName, `the name of a header, such as "X-Api-Key"`)
+		r.invalid(path+".requestHeaderName", c.RequestHeaderName, `the name of a header, such as "X-Api-Key"`)
 	}
 	if strings.EqualFold(c.RequestHeaderName, "Host") {
 		r.add(path + ".requestHeaderName: the host is not among the headers; write requestHost: true instead")
@@ -180,7 +180,7 @@ func readIPStrategy(r *problems, criterion *identity.Source, c *IPStrategyConfig
 		}
 		prefix, err := parsePrefix(text)
 		if err != nil {
-			r.wrong(path+".excludedIPs", text, `an IP address or a network, such as "10.0.0.0/8"`)
+			r.invalid(path+".excludedIPs", text, `an IP address or a network, such as "10.0.0.0/8"`)
 		}
 		criterion.Excluded = append(criterion.Excluded, prefix)
 	}
@@ -231,7 +231,7 @@ func readHealth(r *problems, s *settings, c *HealthConfig) {
 		s.health = "/health"
 	}
 	if !strings.HasPrefix(s.health, "/") || strings.ContainsAny(s.health, "?# ") {
-		r.wrong("health.path", s.health, `a path that begins with / and holds no ?, # or space, such as "/health"`)
+		r.invalid("health.path", s.health, `a path that begins with / and holds no ?, # or space, such as "/health"`)
 	}
 	s.parts = append(s.parts, "health at "+s.health)
 }
@@ -256,21 +256,21 @@ func readRedis(r *problems, s *settings, c *RedisConfig) {
 		s.redis.KeyPrefix = "resilience"
 	}
 	if !isName(s.redis.KeyPrefix) {
-		r.wrong("redis.keyPrefix", s.redis.KeyPrefix, nameRule)
+		r.invalid("redis.keyPrefix", s.redis.KeyPrefix, nameRule)
 	}
 	if c.OnError != "" {
 		s.onError = c.OnError
 	}
 	if s.onError != onErrorLocal && s.onError != onErrorAllow && s.onError != onErrorDeny {
-		r.wrong("redis.onError", s.onError, "one of local, allow and deny")
+		r.invalid("redis.onError", s.onError, "one of local, allow and deny")
 	}
-	identity := fmt.Sprintf("%q %q %q %d %s %s %s %q", s.redis.Address, c.Username, s.redis.Password, s.redis.DB,
+	all := fmt.Sprintf("%q %q %q %d %s %s %s %q", s.redis.Address, c.Username, s.redis.Password, s.redis.DB,
 		s.redis.Timeout, s.redis.DialTimeout, s.redis.MaxConnAge, s.redis.KeyPrefix)
 	if c.TLS != nil {
 		s.redis.TLS = readTLS(r, s, c.TLS)
-		identity += tlsIdentity(c.TLS)
+		all += tlsIdentity(c.TLS)
 	}
-	s.connection = redact(identity)
+	s.connection = identity.Hash(all)
 	if s.redis.Address != "" {
 		s.parts = append(s.parts, fmt.Sprintf("redis %s, db %d, on error: %s", s.redis.Address, s.redis.DB, s.onError))
 	}
@@ -343,7 +343,7 @@ func readTLS(r *problems, s *settings, c *TLSConfig) *tls.Config {
 		config.RootCAs = x509.NewCertPool()
 		content := r.content(path+".ca", c.CA)
 		if content != nil && !config.RootCAs.AppendCertsFromPEM(content) {
-			r.wrong(path+".ca", c.CA, "a file with certificates in PEM form")
+			r.invalid(path+".ca", c.CA, "a file with certificates in PEM form")
 		}
 	}
 	if c.Cert != "" && c.Key != "" {

@@ -33,7 +33,7 @@ func FuzzRead(f *testing.F) {
 		if json.Unmarshal(text, config) != nil || readsFiles(config) {
 			return
 		}
-		s, err := read(config, "m@file")
+		s, err := readConfig(config, "m@file")
 		if err != nil {
 			require.NotContains(t, err.Error(), "\n")
 			require.Regexp(t, `[A-Za-z]: `, err.Error())

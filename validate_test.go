@@ -22,7 +22,7 @@ import (
 )
 
 func mustRead(t *testing.T, config *Config) *settings {
-	s, err := read(config, "gateway@file")
+	s, err := readConfig(config, "gateway@file")
 	require.NoError(t, err)
 	return s
 }
@@ -113,13 +113,13 @@ func TestRead_name(t *testing.T) {
 		{"without a provider", "", "gateway", "gateway"},
 		{"with a mark of its own", "", "gateway@eu@file", "gateway@eu"},
 		{"of 64 characters", "", ofLength(64) + "@file", ofLength(64)},
-		{"too long for a key", "", ofLength(65) + "@file", redact(ofLength(65))},
-		{"unsafe in a key", "", "gate{way}@file", redact("gate{way}")},
-		{"none", "", "", redact("")},
+		{"too long for a key", "", ofLength(65) + "@file", identity.Hash(ofLength(65))},
+		{"unsafe in a key", "", "gate{way}@file", identity.Hash("gate{way}")},
+		{"none", "", "", identity.Hash("")},
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
-			s, err := read(&Config{Name: row.config}, row.middleware)
+			s, err := readConfig(&Config{Name: row.config}, row.middleware)
 
 			require.NoError(t, err)
 			require.Equal(t, row.want, s.name)
@@ -135,7 +135,7 @@ func TestRead_labels(t *testing.T) {
 		{"", "gate{way}@file", "gate{way}"},
 		{"", ofLength(65) + "@file", ofLength(65)},
 	} {
-		s, err := read(&Config{Name: row.config}, row.middleware)
+		s, err := readConfig(&Config{Name: row.config}, row.middleware)
 
 		require.NoError(t, err)
 		require.Equal(t, row.want, s.label)
@@ -449,7 +449,7 @@ func TestRead_hangTimeout(t *testing.T) {
 		require.Equal(t, want > 0, strings.Contains(s.parts[0], "; no response headers within "), text)
 	}
 	for _, text := range []string{"-1s", "5", "x", "1ns"} {
-		_, err := read(&Config{CircuitBreaker: &CircuitBreakerConfig{HangTimeout: text}}, "gateway")
+		_, err := readConfig(&Config{CircuitBreaker: &CircuitBreakerConfig{HangTimeout: text}}, "gateway")
 		require.Error(t, err, text)
 		require.Contains(t, err.Error(), "circuitBreaker.hangTimeout", text)
 	}

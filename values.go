@@ -1,8 +1,6 @@
 package resilience
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -38,12 +36,12 @@ func (r *problems) add(problem string) {
 }
 
 // wrong tells of a value that is not what it should be, which is what would be right.
-func (r *problems) wrong(path, value, want string) {
+func (r *problems) invalid(path, value, want string) {
 	r.add(fmt.Sprintf("%s: %q is not %s", path, value, want))
 }
 
 // more goes on about the last problem.
-func (r *problems) more(text string) {
+func (r *problems) extend(text string) {
 	r.problems[len(r.problems)-1] += "; " + text
 }
 
@@ -60,7 +58,7 @@ func (r *problems) count(path, text string, lowest, highest, byDefault int64) in
 	}
 	number, err := strconv.ParseInt(whole, 10, 64)
 	if err != nil || number < lowest || number > highest {
-		r.wrong(path, text, fmt.Sprintf("a whole number from %d to %d", lowest, highest))
+		r.invalid(path, text, fmt.Sprintf("a whole number from %d to %d", lowest, highest))
 		return byDefault
 	}
 	return number
@@ -250,9 +248,4 @@ func isHeaderName(text string) bool {
 
 func isLetterOrDigit(b byte) bool {
 	return b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z' || b >= '0' && b <= '9'
-}
-
-func redact(text string) string {
-	sum := sha256.Sum256([]byte(text))
-	return hex.EncodeToString(sum[:])
 }

@@ -52,7 +52,7 @@ func TestRead_tellsWhatIsWrongWithNumbers(t *testing.T) {
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
-			_, err := read(row.config, "gateway@file")
+			_, err := readConfig(row.config, "gateway@file")
 
 			require.EqualError(t, err, row.message)
 		})
@@ -113,7 +113,7 @@ func TestRead_tellsWhatIsWrongWithDurations(t *testing.T) {
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
-			_, err := read(&Config{CircuitBreaker: &CircuitBreakerConfig{ResetTimeout: row.value}}, "gateway@file")
+			_, err := readConfig(&Config{CircuitBreaker: &CircuitBreakerConfig{ResetTimeout: row.value}}, "gateway@file")
 
 			require.EqualError(t, err, "circuitBreaker.resetTimeout: "+row.message)
 		})
@@ -135,7 +135,7 @@ func TestRead_tellsWhichDurationIsWrong(t *testing.T) {
 		{&Config{Redis: &RedisConfig{MaxConnAge: "999ms"}},
 			`redis.maxConnAge: "999ms" is out of bounds; write a duration from 1s to 10000d, in whole microseconds`},
 	} {
-		_, err := read(row.config, "gateway@file")
+		_, err := readConfig(row.config, "gateway@file")
 		require.EqualError(t, err, row.message)
 	}
 }
@@ -177,7 +177,7 @@ func TestRead_tellsWhichKeysThereAreNot(t *testing.T) {
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
-			_, err := read(row.config, "gateway@file")
+			_, err := readConfig(row.config, "gateway@file")
 
 			require.EqualError(t, err, row.message)
 		})
@@ -215,7 +215,7 @@ func TestRead_tellsWhatIsWrongWithTheSource(t *testing.T) {
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
-			_, err := read(&Config{RateLimit: &RateLimitConfig{SourceCriterion: &row.config}}, "gateway@file")
+			_, err := readConfig(&Config{RateLimit: &RateLimitConfig{SourceCriterion: &row.config}}, "gateway@file")
 
 			require.EqualError(t, err, row.message)
 		})
@@ -259,7 +259,7 @@ func TestRead_tellsWhatIsWrongWithTheAddress(t *testing.T) {
 	} {
 		row := row
 		t.Run(row.address, func(t *testing.T) {
-			_, err := read(&Config{Redis: &RedisConfig{Address: row.address}}, "gateway@file")
+			_, err := readConfig(&Config{Redis: &RedisConfig{Address: row.address}}, "gateway@file")
 
 			require.EqualError(t, err, "redis.address: "+row.message)
 		})
@@ -307,7 +307,7 @@ func TestRead_tellsWhatIsWrongWithTheRestOfRedis(t *testing.T) {
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
-			_, err := read(&Config{Redis: &row.config}, "gateway@file")
+			_, err := readConfig(&Config{Redis: &row.config}, "gateway@file")
 
 			require.EqualError(t, err, row.message)
 		})
@@ -330,13 +330,13 @@ func TestRead_tellsWhatIsWrongWithNameAndHealth(t *testing.T) {
 		{&Config{Health: &HealthConfig{Path: "/health?full=1"}}, `health.path: "/health?full=1"` + path},
 		{&Config{Health: &HealthConfig{Path: "/he alth"}}, `health.path: "/he alth"` + path},
 	} {
-		_, err := read(row.config, "gateway@file")
+		_, err := readConfig(row.config, "gateway@file")
 		require.EqualError(t, err, row.message)
 	}
 }
 
 func TestRead_tellsAllThatIsWrongAtOnce(t *testing.T) {
-	_, err := read(&Config{
+	_, err := readConfig(&Config{
 		Name:           "my gateway",
 		RateLimit:      &RateLimitConfig{Capacity: "0", RefillPeriod: "1"},
 		CircuitBreaker: &CircuitBreakerConfig{Unknown: map[string]interface{}{"resetTimeot": "30s"}},
@@ -360,7 +360,7 @@ func TestRead_showsNoPassword(t *testing.T) {
 		{Address: "redis://:s3cret@redis:6379"},
 	} {
 		config := config
-		s, err := read(&Config{Redis: &config}, "gateway@file")
+		s, err := readConfig(&Config{Redis: &config}, "gateway@file")
 
 		require.NotNil(t, err)
 		shown := err.Error() + strings.Join(s.warnings, "") + s.connection

@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"github.com/resilient-gateway/resilience/internal/pluginfolders"
 )
 
 const (
@@ -17,11 +19,8 @@ const (
 	redigo = "github.com/gomodule/redigo"
 )
 
-// folders of the plugin's own packages, and single files beside them.
-var (
-	folders = []string{".", "ratelimit", "breaker", "internal/store", "identity", "internal/recorder", "internal/logging"}
-	files   = []string{".traefik.yml", "go.mod", "go.sum"}
-)
+// files that belong to the plugin beside its packages.
+var files = []string{".traefik.yml", "go.mod", "go.sum"}
 
 func main() {
 	if len(os.Args) != 2 {
@@ -40,6 +39,10 @@ func main() {
 func write(target string) error {
 	fresh := target + ".new"
 	if err := os.RemoveAll(fresh); err != nil {
+		return err
+	}
+	folders, err := pluginfolders.Of(".")
+	if err != nil {
 		return err
 	}
 	for _, folder := range folders {

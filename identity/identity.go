@@ -208,7 +208,7 @@ func key(kind, text string) string {
 		return kindNone
 	}
 	if len(text) > MaxLength {
-		return kind + hash(text)
+		return kind + Hash(text)
 	}
 	return kind + text
 }
@@ -219,10 +219,11 @@ func Name(key string) string {
 	if safe(text) {
 		return key
 	}
-	return key[:len(key)-len(text)] + hash(text)
+	return key[:len(key)-len(text)] + Hash(text)
 }
 
-func hash(text string) string {
+// Hash returns the SHA-256 of a text in hexadecimal digits.
+func Hash(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:])
 }

@@ -12,17 +12,22 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/resilient-gateway/resilience/internal/pluginfolders"
 	"github.com/stretchr/testify/require"
 )
 
-// folders of what Traefik interprets.
-var folders = []string{".", "ratelimit", "breaker", "internal/store", "identity", "internal/recorder", "internal/logging"}
+// foldersOf returns the folders of what Traefik interprets.
+func foldersOf(t *testing.T) []string {
+	folders, err := pluginfolders.Of("../..")
+	require.NoError(t, err)
+	return folders
+}
 
 // forbiddenImports cannot be had in the interpreter, or are not what they seem there.
 var forbiddenImports = []string{"unsafe", "syscall", "os/exec", "embed", "slices", "maps", "cmp", "iter", "log/slog"}
 
 func TestDialect(t *testing.T) {
-	for _, folder := range folders {
+	for _, folder := range foldersOf(t) {
 		set := token.NewFileSet()
 		for _, tree := range sources(t, set, folder) {
 			require.Empty(t, violations(set, tree))

@@ -20,7 +20,7 @@ import (
 func TestLater(t *testing.T) {
 	set := token.NewFileSet()
 	imports := importer.ForCompiler(set, "source", nil)
-	for _, folder := range folders {
+	for _, folder := range foldersOf(t) {
 		require.Empty(t, tooLate(t, set, imports, sources(t, set, folder)...))
 	}
 }

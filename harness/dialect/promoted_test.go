@@ -22,7 +22,7 @@ import (
 func TestPromoted(t *testing.T) {
 	set := token.NewFileSet()
 	imports := importer.ForCompiler(set, "source", nil)
-	for _, folder := range folders {
+	for _, folder := range foldersOf(t) {
 		require.Empty(t, misread(t, set, imports, sources(t, set, folder)...))
 	}
 }

@@ -143,8 +143,8 @@ func TestClock(t *testing.T) {
 		})
 	}
 	done.Wait()
-	require.Empty(t, g.events("redis is away"))
-	require.Empty(t, g.events("redis did not answer as it should"))
+	require.Empty(t, g.events("redis unavailable"))
+	require.Empty(t, g.events("unexpected redis reply"))
 }
 
 // clocked is a limit and a circuit breaker on a Redis with a clock that is stepped.

@@ -218,7 +218,7 @@ func (r *faulty) logged() []string {
 		}
 		name, _ := fields["middleware"].(string)
 		message, _ := fields["message"].(string)
-		if strings.HasPrefix(name, r.path+"-") && !strings.HasPrefix(message, "refused") && message != "on" {
+		if strings.HasPrefix(name, r.path+"-") && !strings.HasPrefix(message, "refused") && message != "middleware configured" {
 			messages = append(messages, strings.TrimSpace(message+" "+fmt.Sprint(fields["reason"])))
 		}
 	}
@@ -353,10 +353,10 @@ func (l *asked) slowest(since time.Time) time.Duration {
 func (r *faulty) flap() time.Duration {
 	t := r.t
 	begun := time.Now()
-	gone, returned := r.times("redis is away"), r.times("redis is back")
+	gone, returned := r.times("redis unavailable"), r.times("redis is back")
 	r.begin(r)
 	if r.down {
-		require.Eventually(t, func() bool { return r.times("redis is away") > gone }, 10*time.Second, 20*time.Millisecond, "is away")
+		require.Eventually(t, func() bool { return r.times("redis unavailable") > gone }, 10*time.Second, 20*time.Millisecond, "is away")
 	}
 	noticed := time.Now()
 	// Calls that were under way take their time to give up.

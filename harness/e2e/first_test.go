@@ -57,7 +57,7 @@ func TestFirstSteps(t *testing.T) {
 		require.Equal(t, "30s", shown.Plugin["resilience"]["circuitBreaker"]["resetTimeout"])
 	})
 	t.Run("the log tells what is on, and of the refusal", func(t *testing.T) {
-		on := g.events("on")
+		on := g.events("middleware configured")
 		require.Len(t, on, 2)
 		require.Equal(t, "info", on[0]["level"])
 		refused := g.events("refused: rate limit exceeded")

@@ -150,7 +150,7 @@ func startTenants(t *testing.T, gateways int, redis string, all ...*tenant) (fle
 	require.NoError(t, os.WriteFile(filepath.Join(dynamic, "promise.yml"), content, 0o644))
 	another = func() *traefik {
 		g := startTraefik(t, options{dynamic: dynamic})
-		t.Cleanup(func() { require.Empty(t, g.events("redis is away")) })
+		t.Cleanup(func() { require.Empty(t, g.events("redis unavailable")) })
 		return g
 	}
 	for range gateways {

@@ -53,7 +53,7 @@ func requireShared(t *testing.T, g *traefik, do func(command string, args ...any
 	require.Equal(t, map[int]int{200: 15, 429: 5}, burst(20, "/proxy/ok", g))
 	require.Equal(t, int64(2), do("EXISTS", "resilience:{gateway}:bucket:ip:127.0.0.1", breakerKey))
 	require.Equal(t, "closed", string(do("HGET", breakerKey, "state").([]byte)))
-	require.Empty(t, g.events("redis is away"), g.log.String())
+	require.Empty(t, g.events("redis unavailable"), g.log.String())
 }
 
 func TestRedis_passwordAndDatabase(t *testing.T) {
@@ -85,7 +85,7 @@ func TestRedis_aUserThatMayOnlyDoWhatWeDo(t *testing.T) {
 		server.Kill()
 		noticed := func() bool {
 			require.Equal(t, 429, g.get("/proxy/ok").status)
-			return len(g.events("redis is away")) == 1
+			return len(g.events("redis unavailable")) == 1
 		}
 		require.Eventually(t, noticed, 3*time.Second, 50*time.Millisecond, "that the bucket is empty is known for a second")
 		server.Run()
@@ -104,13 +104,13 @@ func TestRedis_overTLS(t *testing.T) {
 	up := startUpstream(t)
 	g := startTraefik(t, options{upstream: up, plugin: plugin, env: env})
 	require.Equal(t, map[int]int{200: 20, 429: 5}, burst(25, "/proxy/ok", g, startTraefik(t, options{upstream: up, plugin: plugin, env: env})))
-	require.Empty(t, g.events("redis is away"), g.log.String())
+	require.Empty(t, g.events("redis unavailable"), g.log.String())
 
 	delete(tls, "ca")
 	wary := startTraefik(t, options{upstream: up, plugin: plugin, env: env})
 	require.Equal(t, 200, wary.get("/proxy/ok").status, "limits by itself")
-	require.Eventually(t, func() bool { return len(wary.events("redis is away")) == 1 }, 2*time.Second, 10*time.Millisecond)
-	require.Contains(t, wary.events("redis is away")[0]["reason"], "certificate")
+	require.Eventually(t, func() bool { return len(wary.events("redis unavailable")) == 1 }, 2*time.Second, 10*time.Millisecond)
+	require.Contains(t, wary.events("redis unavailable")[0]["reason"], "certificate")
 }
 
 // certificates writes an authority, and a certificate of its for 127.0.0.1 with its key.
@@ -196,7 +196,7 @@ func TestRedis_killedUnderTraffic(t *testing.T) {
 	require.LessOrEqual(t, float64(counts[200]), 30+20*took+30, "limiting goes on")
 	require.GreaterOrEqual(t, counts[200], int(20*took)-10)
 	require.Less(t, slowest, 500*time.Millisecond+late())
-	require.Len(t, g.events("redis is away"), 1)
+	require.Len(t, g.events("redis unavailable"), 1)
 	t.Logf("%.1f s: %v, slowest %s", took, counts, slowest)
 }
 

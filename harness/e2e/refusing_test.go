@@ -102,7 +102,7 @@ func TestRefusing_noKeyOfAClientIsLogged(t *testing.T) {
 		}
 	}
 	away := map[string][]string{}
-	for _, event := range g.events("redis is away") {
+	for _, event := range g.events("redis unavailable") {
 		away[event["middleware"]] = append(away[event["middleware"]], event["reason"])
 	}
 	for _, row := range rows {
@@ -112,7 +112,7 @@ func TestRefusing_noKeyOfAClientIsLogged(t *testing.T) {
 		}
 		require.Equal(t, []string{row.reason}, away[row.name], row.name)
 	}
-	odd := g.events("redis did not answer as it should")
+	odd := g.events("unexpected redis reply")
 	require.NotEmpty(t, odd)
 	for _, event := range odd {
 		require.Equal(t, "redis answered with an error that is unknown here; its text is left out, because it may hold a client's key", event["reason"])
@@ -150,7 +150,7 @@ func TestIdle_noFailureIsLostWithAConnection(t *testing.T) {
 			}
 			require.Equal(t, []int{500, 500, 500, 503, 503, 503}, got)
 			require.Equal(t, "open", server.Hash(breakerKey)["state"])
-			require.Empty(t, g.events("redis is away"))
+			require.Empty(t, g.events("redis unavailable"))
 		})
 	}
 }
@@ -169,7 +169,7 @@ func TestSlow_aFirstRequestIsOneRoundTrip(t *testing.T) {
 		got = append(got, g.get("/proxy/ok").status)
 	}
 	require.Equal(t, []int{200, 200, 200, 200, 200, 429}, got)
-	require.Empty(t, g.events("redis is away"))
+	require.Empty(t, g.events("redis unavailable"))
 	require.Contains(t, server.Text("INFO", "commandstats"), "cmdstat_evalsha")
 	require.NotContains(t, server.Text("INFO", "commandstats"), "cmdstat_eval:")
 }

@@ -125,7 +125,7 @@ func TestSecrets_aPasswordIsNeverTold(t *testing.T) {
 			server.Kill()
 			require.Eventually(t, func() bool {
 				s.walk()
-				return len(s.events("redis is away")) == 1
+				return len(s.events("redis unavailable")) == 1
 			}, 10*time.Second, 10*time.Millisecond)
 			server.Run()
 			require.Eventually(t, func() bool { return len(s.events("redis is back")) == 1 }, 5*time.Second, 10*time.Millisecond)
@@ -134,9 +134,9 @@ func TestSecrets_aPasswordIsNeverTold(t *testing.T) {
 			server.Do("CLIENT", "KILL", "TYPE", "normal")
 			require.Eventually(t, func() bool {
 				s.walk()
-				return len(s.events("redis is away")) == 2
+				return len(s.events("redis unavailable")) == 2
 			}, 10*time.Second, 10*time.Millisecond)
-			require.Contains(t, s.events("redis is away")[1]["reason"], "WRONGPASS")
+			require.Contains(t, s.events("redis unavailable")[1]["reason"], "WRONGPASS")
 			s.requireSilence()
 		})
 		t.Run(source.name+", where nothing works", func(t *testing.T) {
@@ -188,7 +188,7 @@ func TestSecrets_aPasswordIsNeverTold(t *testing.T) {
 
 // whyAway returns what the log says of why a middleware's Redis is away.
 func (s *spilling) whyAway(name string) string {
-	for _, event := range s.events("redis is away") {
+	for _, event := range s.events("redis unavailable") {
 		if event["middleware"] == name {
 			return event["reason"] + " "
 		}

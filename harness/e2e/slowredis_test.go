@@ -193,7 +193,7 @@ func (r *slowRow) refused(since time.Time) (first, last time.Time) {
 
 // away returns how often the gateway said that the row's Redis is away.
 func (r *slowRow) away(g *traefik) (n int) {
-	for _, event := range g.events("redis is away") {
+	for _, event := range g.events("redis unavailable") {
 		if event["redis"] == r.redis {
 			n++
 		}

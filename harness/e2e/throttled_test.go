@@ -113,7 +113,7 @@ func TestThrottled_aPauseOfTheGatewayIsNotRediss(t *testing.T) {
 
 	away := 0
 	for _, g := range fleet {
-		away += len(g.events("redis is away"))
+		away += len(g.events("redis unavailable"))
 	}
 	t.Logf("admitted %v; circuits open %d of %d; Redis away %d times", admitted, open, circuits, away)
 	require.Zero(t, away, "times that a healthy Redis was taken to be away")

@@ -65,6 +65,8 @@ var compiled = interp.Exports{
 	"github.com/resilient-gateway/resilience/internal/statuswriter/statuswriter": {
 		"Answers":   reflect.ValueOf(statuswriter.Answers),
 		"New":       reflect.ValueOf(statuswriter.New),
+		"NewFaulty": reflect.ValueOf(statuswriter.NewFaulty),
+		"NewMute":   reflect.ValueOf(statuswriter.NewMute),
 		"NewSized":  reflect.ValueOf(statuswriter.NewSized),
 		"Notifying": reflect.ValueOf(statuswriter.Notifying),
 		"Serve":     reflect.ValueOf(statuswriter.Serve),

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/resilient-gateway/resilience/internal/pluginfolders"
 	"github.com/stretchr/testify/require"
 	"github.com/traefik/yaegi/interp"
 	"github.com/traefik/yaegi/stdlib"
@@ -17,14 +18,12 @@ import (
 
 const module = "github.com/resilient-gateway/resilience"
 
-var packages = []string{
-	"", "ratelimit", "breaker", "internal/store", "identity", "internal/recorder", "internal/logging",
-}
-
 func TestInterpreted(t *testing.T) {
 	root, err := filepath.Abs("../..")
 	require.NoError(t, err)
-	goPath := bundleWithTests(t, root)
+	packages, err := pluginfolders.Of(root)
+	require.NoError(t, err)
+	goPath := bundleWithTests(t, root, packages)
 	for _, name := range packages {
 		t.Run(strings.ReplaceAll(filepath.Join("resilience", name), "/", "."), func(t *testing.T) {
 			tests := load(t, goPath, filepath.Join(module, name))
@@ -37,7 +36,7 @@ func TestInterpreted(t *testing.T) {
 }
 
 // bundleWithTests writes the bundle as Traefik loads it, and beside each of its files the tests of that folder.
-func bundleWithTests(t *testing.T, root string) (goPath string) {
+func bundleWithTests(t *testing.T, root string, packages []string) (goPath string) {
 	dist := t.TempDir()
 	command := exec.Command("go", "run", "./bundle", dist)
 	command.Dir = root

@@ -73,7 +73,7 @@ func TestAttack(t *testing.T) {
 	t.Logf("a greedy client's answers: %v in %.0f s while the service was well, %v in all", limited, calmSeconds, greedy.all())
 	t.Logf("the circuit: %s", since(begun, changes))
 	for _, g := range fleet {
-		t.Logf("a gateway took Redis to be away %d times", strings.Count(g.log.String(), `"redis is away"`))
+		t.Logf("a gateway took Redis to be away %d times", strings.Count(g.log.String(), `"redis unavailable"`))
 		assert.NotContains(t, g.log.String(), "anic")
 	}
 	for _, one := range attackers {

@@ -64,7 +64,7 @@ func (m *member) read(line string) {
 	if strings.Contains(line, "panic:") {
 		m.panics++
 	}
-	away := strings.Contains(line, `"redis is away"`)
+	away := strings.Contains(line, `"redis unavailable"`)
 	if !away && !strings.Contains(line, `"redis is back"`) {
 		return
 	}

@@ -1,0 +1,16 @@
+package resilience
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestRedact_hidesWhatMayBeACredential(t *testing.T) {
+	require.Equal(t, "ip:192.0.2.1", redact("ip:192.0.2.1"))
+	require.Equal(t, "host:shop.example", redact("host:shop.example"))
+	require.Equal(t, "none:", redact("none:"))
+	require.Equal(t, "header:sha256:2bb80d537b1d", redact("header:secret"))
+	require.Equal(t, redact("header:a"), redact("header:a"))
+	require.NotEqual(t, redact("header:a"), redact("header:b"))
+}

@@ -1,0 +1,240 @@
+package resilience
+
+//go:generate go run ./internal/gen fastpath_gen.go
+
+import (
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/resilient-gateway/resilience/breaker"
+	"github.com/resilient-gateway/resilience/internal/recorder"
+	"github.com/resilient-gateway/resilience/internal/store"
+	"github.com/resilient-gateway/resilience/ratelimit"
+)
+
+// The slow path: the steps of the fast path (fastpath_gen.go) as functions, in the same order. A request that leaves the fast path at a
+// step enters here at that step, and each step continues with the next one: slowCircuit, slowAcquire, slowForward. None returns a verdict
+// to the step before it, and none starts the request again.
+
+// slowRequest is a request on the slow path, and what its steps have found out.
+type slowRequest struct {
+	w   http.ResponseWriter
+	r   *http.Request
+	now int64 // when it arrived, or when a small body was read: its time for Redis counts from here
+
+	closed   bool  // the circuit was known to be closed
+	closedAt int64 // at this time
+	upload   bool  // its body is still coming
+	asked    *breaker.PermitRequest
+}
+
+// slowCircuitLocked is step 2 of a request for which the circuit is not known to be closed. It refuses the request if the circuit is open,
+// and lets it continue with a view that is only to be refreshed. Any other request needs a permit. The lock is released.
+func slowCircuitLocked(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
+	until := m.view.Open
+	m.mu.Unlock()
+	s := &slowRequest{w: w, r: r, now: now}
+	if now < until {
+		refuseOpen(m, s, until-now)
+		return
+	}
+	if m.breaker.ExtendView(now, m.policy) {
+		s.closed = true
+		s.closedAt = now
+		slowAcquire(m, s)
+		return
+	}
+	if retryAfter, refused := m.breaker.MustRefuse(false, now); refused {
+		refuseOpen(m, s, retryAfter.Microseconds())
+		return
+	}
+	slowUpload(m, s)
+}
+
+// slowUpload is the rest of step 2 for a request that may become a probe: a small body is read before a place is asked for, so that no
+// client holds a place while it sends one.
+func slowUpload(m *Middleware, s *slowRequest) {
+	s.upload = hasBody(s.r)
+	if s.upload && m.breaker.Probing() {
+		s.upload = !readAhead(s.r)
+		s.now = m.now() // the client was waited for, not Redis
+		if retryAfter, refused := m.breaker.MustRefuse(s.upload, s.now); refused {
+			refuseOpen(m, s, retryAfter.Microseconds())
+			return
+		}
+	}
+	slowAcquire(m, s)
+}
+
+// slowAcquire is steps 3 and 4 of a request that has passed step 2 here: it takes a token. Where Redis must be asked for one, a permit that
+// the request needs is asked for in the same call: one after the other, they would take longer than a request may wait for a slow Redis.
+func slowAcquire(m *Middleware, s *slowRequest) {
+	if m.limit == nil {
+		slowForward(m, s)
+		return
+	}
+	id := identityOf(m, s.r)
+	verdict := ratelimit.AllowCached(m.cache, id, s.now)
+	if verdict != 0 {
+		slowDecide(m, s, verdict)
+		return
+	}
+	if m.policy != nil && !s.closed {
+		s.asked = m.breaker.RequestPermit(m.policy, s.upload, s.now)
+		if s.asked != nil {
+			defer m.breaker.CancelUnclaimed(s.asked)
+		}
+	}
+	s.closed = false // the verdict says so if it still is
+	slowDecide(m, s, ratelimit.Allow(m.cache, id, s.now))
+}
+
+// identityOf returns the identity of a request: a header's value or the connection's address, from which its key is made only if it is
+// needed, or else the key.
+func identityOf(m *Middleware, r *http.Request) string {
+	if m.headerValue != nil {
+		return m.headerValue(r)
+	}
+	if m.ofConnection {
+		return r.RemoteAddr
+	}
+	return m.bucketKeyOf(r)
+}
+
+// identityOfLocked is identityOf with the lock held. It releases the lock meanwhile: to make a key takes long, and may panic.
+func identityOfLocked(m *Middleware, r *http.Request) string {
+	m.mu.Unlock()
+	//lint:ignore S1021 R2
+	var id string
+	id = identityOf(m, r)
+	m.mu.Lock()
+	return id
+}
+
+// slowRenewLocked is step 4 of a request whose grant has no token left, or must be renewed. The lock is released.
+func slowRenewLocked(m *Middleware, w http.ResponseWriter, r *http.Request, g *ratelimit.Grant, now int64) {
+	verdict := ratelimit.AllowGrant(m.cache, g, identityOfLocked(m, r), now)
+	slowVerdict(m, w, r, verdict, now)
+}
+
+// slowVerdict is step 4 of a request from the fast path that has the limiter's verdict.
+func slowVerdict(m *Middleware, w http.ResponseWriter, r *http.Request, verdict, now int64) {
+	slowDecide(m, &slowRequest{w: w, r: r, now: now, upload: hasBody(r)}, verdict)
+}
+
+// slowDecide is the end of step 4: it refuses a request without a token, and decides without Redis where there is no verdict.
+func slowDecide(m *Middleware, s *slowRequest, verdict int64) {
+	switch {
+	case verdict == ratelimit.Undecided:
+		decideLocally(m, s)
+	case verdict <= 0:
+		refuseLimited(m, s, -verdict)
+	default:
+		if verdict > 1 {
+			s.closed = true
+			s.closedAt = verdict
+		}
+		slowForward(m, s)
+	}
+}
+
+// decideLocally decides as onError says, because asking Redis failed, or in this process, because no Redis is configured.
+func decideLocally(m *Middleware, s *slowRequest) {
+	if m.store != nil {
+		m.logRedisError(ratelimit.LastErr(m.cache))
+		if m.onError == onErrorAllow {
+			slowForward(m, s)
+			return
+		}
+		if m.onError == onErrorDeny {
+			refuseUnavailable(m, s)
+			return
+		}
+	}
+	verdict := ratelimit.AllowLocal(m.limiter, m.bucketKeyOf(s.r), m.limit, s.now)
+	if verdict <= 0 {
+		refuseLimited(m, s, -verdict)
+		return
+	}
+	slowForward(m, s)
+}
+
+// slowForward is step 5 of a request that has its token: it passes if the circuit is known to be closed, and else if there is a permit.
+func slowForward(m *Middleware, s *slowRequest) {
+	if m.policy == nil {
+		m.next.ServeHTTP(s.w, s.r)
+		return
+	}
+	if s.closed {
+		forward(m, s.w, s.r, s.closedAt)
+		return
+	}
+	permit, retryAfter, err := claimPermit(m, s)
+	if err != nil {
+		refuseUnavailable(m, s)
+		return
+	}
+	if retryAfter > 0 {
+		refuseOpen(m, s, retryAfter.Microseconds())
+		return
+	}
+	if !permit.Probe() {
+		at, closed := closedNow(m)
+		if closed {
+			forward(m, s.w, s.r, at)
+			return
+		}
+	}
+	forwardPermitted(m, s, permit)
+}
+
+// closedNow reports whether the circuit is known to be closed, and the time.
+func closedNow(m *Middleware) (int64, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.now()
+	return now, now < m.view.Healthy
+}
+
+// claimPermit returns the permit that was asked for, or asks for one: Redis's, as Redis last said if it is too slow, or while it is
+// unavailable as onError says. If retryAfter is not 0 there is none. An error means that onError is deny.
+func claimPermit(m *Middleware, s *slowRequest) (permit breaker.Permit, retryAfter time.Duration, err error) {
+	deadline := time.Now().Add(budget(m, s))
+	if s.asked != nil {
+		permit, retryAfter, err = m.breaker.Await(s.asked, deadline)
+	} else {
+		permit, retryAfter, err = m.breaker.Allow(m.policy, s.upload, s.now, deadline)
+	}
+	if err == nil {
+		return permit, retryAfter, nil
+	}
+	m.logRedisError(err)
+	if errors.Is(err, store.ErrUnavailable) {
+		last, wait, known := m.breaker.LastKnown(s.now)
+		if known && (wait > 0 || m.onError != onErrorDeny) {
+			return last, wait, nil
+		}
+	}
+	switch m.onError {
+	case onErrorAllow:
+		return m.breaker.UnaskedPermit(), 0, nil
+	case onErrorDeny:
+		return breaker.Permit{}, 0, err
+	}
+	permit, retryAfter = m.breaker.AllowLocal(m.policy, s.upload, s.now)
+	return permit, retryAfter, nil
+}
+
+// budget returns how long a request may still wait for Redis.
+func budget(m *Middleware, s *slowRequest) time.Duration {
+	return m.redis.Timeout - time.Duration(m.now()-s.now)*time.Microsecond
+}
+
+// forwardPermitted forwards a request that has a permit. Reporting waits for Redis no longer than what is left of its budget.
+func forwardPermitted(m *Middleware, s *slowRequest, permit breaker.Permit) {
+	p := &permitted{m: m, recorder: &recorder.Recorder{ResponseWriter: s.w}}
+	p.x = &exchange{r: s.r, header: s.w.Header(), arrived: timeOf(m.now()), permit: permit, budget: budget(m, s)}
+	defer p.report()
+	p.forward()
+}
