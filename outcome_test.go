@@ -10,7 +10,6 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
-	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -306,7 +305,7 @@ func TestWatchClosely(t *testing.T) {
 	m, err := newMiddleware(context.Background(), status(http.StatusOK), &Config{CircuitBreaker: failures("3")}, nameOf(t))
 	require.NoError(t, err)
 	source := func(now int64) (known, closely bool) {
-		own, closely := statusSourceFor(m, reflect.TypeOf(statuswriter.New()), now)
+		own, closely := statusSourceFor(m, statuswriter.New(), now)
 		return own == m.source, closely
 	}
 	now := m.now()
@@ -324,6 +323,6 @@ func TestWatchClosely(t *testing.T) {
 	require.True(t, known)
 	require.False(t, closely)
 	require.True(t, m.source.writer != nil)
-	other, _ := statusSourceFor(m, reflect.TypeOf(statuswriter.NewSized()), m.watchUntil)
+	other, _ := statusSourceFor(m, statuswriter.NewSized(), m.watchUntil)
 	require.True(t, other != m.source && other != nil, "another writer is not the route's own")
 }

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// load is what wrk prints.
+// load is the summary that wrk prints.
 type load struct {
 	Requests int     `json:"requests"`
 	Micros   float64 `json:"micros"`
@@ -23,17 +23,17 @@ type load struct {
 	P99      float64 `json:"p99"`
 }
 
-// load runs one wrk for each gateway, and shares the connections among them. One seed is one sequence of clients.
-func (l *lab) load(w workload, c contender, duration time.Duration, seed int) ([]load, error) {
-	file := filepath.Join(l.dir, w.Name+".lua")
+// load runs one wrk for each gateway and divides the connections among them. The same seed gives the same sequence of clients.
+func (t *testbed) load(w workload, c contender, duration time.Duration, seed int) ([]load, error) {
+	file := filepath.Join(t.dir, w.Name+".lua")
 	if err := os.WriteFile(file, []byte(strings.ReplaceAll(script, "CLIENTS", w.clients.lua)), 0o644); err != nil {
 		return nil, err
 	}
-	loads := make([]load, len(l.webs))
+	loads := make([]load, len(t.webAddresses))
 	results := make(chan error)
-	for i, web := range l.webs {
+	for i, web := range t.webAddresses {
 		go func() {
-			command := exec.Command("wrk", "-t1", "-c", strconv.Itoa(w.Connections/len(l.webs)),
+			command := exec.Command("wrk", "-t1", "-c", strconv.Itoa(w.Connections/len(t.webAddresses)),
 				"-d", fmt.Sprintf("%ds", int(duration.Seconds())), "-s", file, "http://"+web[c]+"/ok", strconv.Itoa(seed*10+i))
 			out, err := command.Output()
 			if err == nil {
@@ -44,11 +44,11 @@ func (l *lab) load(w workload, c contender, duration time.Duration, seed int) ([
 		}()
 	}
 	var failed error
-	for range l.webs {
+	for range t.webAddresses {
 		if err := <-results; err != nil {
 			failed = errors.Join(failed, fmt.Errorf("wrk: %w", err))
 		}
 	}
-	time.Sleep(50 * time.Millisecond) // for what wrk left behind
+	time.Sleep(50 * time.Millisecond) // for the requests that wrk abandoned at its end
 	return loads, failed
 }

@@ -7,51 +7,50 @@ import (
 	"time"
 )
 
-// sample is one contender in one round. What is per request is so of those that wrk saw answered.
+// sample is what one contender used in one round. Figures per request are per request that wrk saw answered.
 type sample struct {
 	Round      int     `json:"round"`
 	Requests   int     `json:"requests"`
 	Refused    int     `json:"refused"`
 	Upstream   int     `json:"upstream"` // requests that reached it
-	Clients    int     `json:"clients"`  // that asked
-	Keys       int     `json:"keys"`     // made in Redis, for them; of a lasting workload until now
+	Clients    int     `json:"clients"`  // distinct ones that sent requests
+	Keys       int     `json:"keys"`     // created in Redis; since the first round where Redis keeps its state
 	PerSecond  float64 `json:"perSecond"`
 	TraefikCPU float64 `json:"traefikCPU"` // microseconds a request
 	RedisCPU   float64 `json:"redisCPU"`   // microseconds a request
 	RedisCalls float64 `json:"redisCalls"` // a request
-	Objects    float64 `json:"objects"`    // allocated in Traefik a request; 0: not known
+	Objects    float64 `json:"objects"`    // allocated in Traefik, a request; 0 without metrics
 	Bytes      float64 `json:"bytes"`
 	P50        float64 `json:"p50"` // microseconds
 	P99        float64 `json:"p99"`
 }
 
-// cpu is what the sample's request costs in all.
+// cpu returns the CPU of a request, Traefik and Redis together.
 func (s sample) cpu() float64 { return s.TraefikCPU + s.RedisCPU }
 
-// slice is how long a contender answers before it is another's turn. A sample has as many as it has seconds: neighbours on a machine
-// come and go within seconds, and so disturb all contenders of a round alike.
+// slice is how long a contender is measured before the next has its turn. A sample consists of several. Other work on the machine starts
+// and stops within seconds, so short turns let it disturb all contenders of a round alike.
 const slice = time.Second
 
-// measure has a contender answer the workload for a slice of time, and checks that it measured what it says. Each seed is another
-// sequence of clients.
-func (l *lab) measure(w workload, c contender, seed int) (sample, error) {
-	before, err := l.account(true)
+// measure sends a contender the workload for one slice and checks that the sample is valid. Each seed gives another sequence of clients.
+func (t *testbed) measure(w workload, c contender, seed int) (sample, error) {
+	before, err := t.readCounters(true)
 	if err != nil {
 		return sample{}, err
 	}
-	loads, err := l.load(w, c, slice, seed)
+	loads, err := t.load(w, c, slice, seed)
 	if err != nil {
 		return sample{}, err
 	}
-	after, err := l.account(false)
+	after, err := t.readCounters(false)
 	if err != nil {
 		return sample{}, err
 	}
-	l.made[c] += after.keys - before.keys
-	s := sample{Upstream: after.upstream - before.upstream, Keys: l.made[c]}
+	t.keysCreated[c] += after.keys - before.keys
+	s := sample{Upstream: after.upstream - before.upstream, Keys: t.keysCreated[c]}
 	for _, one := range loads {
 		if one.Broken > 0 {
-			return s, fmt.Errorf("%d requests got no answer", one.Broken)
+			return s, fmt.Errorf("%d requests without an answer", one.Broken)
 		}
 		s.Requests += one.Requests
 		s.Refused += one.Refused
@@ -60,7 +59,7 @@ func (l *lab) measure(w workload, c contender, seed int) (sample, error) {
 		s.P50 = max(s.P50, one.P50)
 		s.P99 = max(s.P99, one.P99)
 		if expected := w.clients.expected(one.Requests); math.Abs(float64(one.Distinct)-expected) > expected/10+1 {
-			return s, fmt.Errorf("%d clients asked, not about %.0f", one.Distinct, expected)
+			return s, fmt.Errorf("%d distinct clients; expected about %.0f", one.Distinct, expected)
 		}
 	}
 	n := float64(s.Requests)
@@ -72,12 +71,12 @@ func (l *lab) measure(w workload, c contender, seed int) (sample, error) {
 	if err := w.check(c, s, slice); err != nil {
 		return s, err
 	}
-	return s, l.ask(w, c)
+	return s, t.verifyAnswer(w, c)
 }
 
-// ask asks once, for wrk does not tell one refusal from another.
-func (l *lab) ask(w workload, c contender) error {
-	for _, web := range l.webs {
+// verifyAnswer sends one request to each gateway and checks its status: wrk counts refusals, but not by status.
+func (t *testbed) verifyAnswer(w workload, c contender) error {
+	for _, web := range t.webAddresses {
 		request, err := http.NewRequest(http.MethodGet, "http://"+web[c]+"/ok", nil)
 		if err != nil {
 			return err
@@ -88,27 +87,27 @@ func (l *lab) ask(w workload, c contender) error {
 			return err
 		}
 		response.Body.Close()
-		if !w.answers(c, response.StatusCode) {
-			return fmt.Errorf("the answer was %d", response.StatusCode)
+		if !w.allowsStatus(c, response.StatusCode) {
+			return fmt.Errorf("unexpected status %d", response.StatusCode)
 		}
 	}
 	return nil
 }
 
-// answers tells whether a contender may answer so.
-func (w workload) answers(c contender, status int) bool {
+// allowsStatus reports whether a contender may answer with the status.
+func (w workload) allowsStatus(c contender, status int) bool {
 	switch {
 	case status == http.StatusOK:
-		return !w.open || !c.guards()
+		return !w.open || !c.mayRefuse()
 	case status == http.StatusTooManyRequests:
-		return !w.open && w.refused > 0 && c.guards()
+		return !w.open && w.refused > 0 && c.mayRefuse()
 	case status == http.StatusServiceUnavailable:
-		return w.open && c.guards()
+		return w.open && c.mayRefuse()
 	}
 	return false
 }
 
-// join makes one sample of slices. What is per request is weighed by the requests; of latencies and rates it is the mean.
+// join combines slices into one sample. Figures per request are weighted by requests; latencies and rates are averaged.
 func join(slices []sample) sample {
 	var all sample
 	for _, s := range slices {
@@ -132,25 +131,25 @@ func join(slices []sample) sample {
 	return all
 }
 
-// empty empties Redis, unless it is to keep what it has.
-func (l *lab) empty(w workload) error {
-	if w.lasting {
+// emptyRedis deletes all keys, unless the workload keeps its state from one round to the next.
+func (t *testbed) emptyRedis(w workload) error {
+	if w.keepsState {
 		return nil
 	}
-	clear(l.made)
-	_, err := l.do("FLUSHALL")
+	clear(t.keysCreated)
+	_, err := t.do("FLUSHALL")
 	return err
 }
 
-// prepare opens the circuit where it is to be open, and warms up.
-func (l *lab) prepare(w workload, c contender, round int) error {
-	start, err := l.account(true)
+// prepare opens the circuit if the workload needs it open, and warms up.
+func (t *testbed) prepare(w workload, c contender, round int) error {
+	start, err := t.readCounters(true)
 	if err != nil {
 		return err
 	}
 	if w.open {
 		for range 50 {
-			for _, web := range l.webs {
+			for _, web := range t.webAddresses {
 				response, err := http.Get("http://" + web[c] + "/fail")
 				if err != nil {
 					return err
@@ -160,15 +159,15 @@ func (l *lab) prepare(w workload, c contender, round int) error {
 		}
 		time.Sleep(300 * time.Millisecond)
 	}
-	if _, err := l.load(w, c, w.warmUp(c, round), round+1000); err != nil {
+	if _, err := t.load(w, c, w.warmUp(c, round), round+1000); err != nil {
 		return err
 	}
-	end, err := l.account(false)
-	l.made[c] += end.keys - start.keys
+	end, err := t.readCounters(false)
+	t.keysCreated[c] += end.keys - start.keys
 	return err
 }
 
-// check tells why a sample is not one of its workload.
+// check returns an error if the sample cannot be one of its workload.
 func (w workload) check(c contender, s sample, duration time.Duration) error {
 	passed := s.Requests - s.Refused
 	share := float64(s.Refused) / float64(s.Requests)
@@ -176,31 +175,31 @@ func (w workload) check(c contender, s sample, duration time.Duration) error {
 	if err != nil {
 		return err
 	}
-	// wrk leaves a request under way on each connection, which the upstream may have seen; so did the one that warmed up.
-	under := 2 * w.Connections
+	// At its end, wrk abandons one request in flight on each connection, and the upstream may count it. The warm-up does the same.
+	abandoned := 2 * w.Connections
 	refilled := float64(w.Rate) * (duration + 500*time.Millisecond).Seconds() / period.Seconds()
 	limits := c == builtin || c == ours && !w.open
 	switch {
 	case s.Requests < 500:
 		return fmt.Errorf("only %d requests", s.Requests)
-	case s.Upstream < passed || s.Upstream > passed+under:
+	case s.Upstream < passed || s.Upstream > passed+abandoned:
 		return fmt.Errorf("%d requests reached the upstream, but %d passed", s.Upstream, passed)
-	case !c.guards() && s.Refused != 0:
-		return fmt.Errorf("%d refused, with nobody to refuse", s.Refused)
-	case !c.guards() && s.RedisCalls > 0.001: // the last contender may be late with one
-		return fmt.Errorf("redis was asked %.2f times a request, by nobody", s.RedisCalls)
-	case c.guards() && w.refused == 0 && s.Refused != 0:
-		return fmt.Errorf("%d refused, which this limit should not", s.Refused)
-	case c.guards() && share < w.refused:
-		return fmt.Errorf("only %.3f refused", share)
+	case !c.mayRefuse() && s.Refused != 0:
+		return fmt.Errorf("%d refused on a route without a limiter", s.Refused)
+	case !c.mayRefuse() && s.RedisCalls > 0.001: // the previous contender may send one late
+		return fmt.Errorf("%.2f Redis calls a request on a route without a limiter", s.RedisCalls)
+	case c.mayRefuse() && w.refused == 0 && s.Refused != 0:
+		return fmt.Errorf("%d refused below the limit", s.Refused)
+	case c.mayRefuse() && share < w.refused:
+		return fmt.Errorf("only %.3f of the requests refused", share)
 	case limits && w.clients.count == 1 && float64(s.Upstream) > float64(w.Capacity)+refilled:
-		return fmt.Errorf("%d passed, over the limit", s.Upstream)
+		return fmt.Errorf("%d passed, which is over the limit", s.Upstream)
 	case limits && s.Keys < s.Clients:
-		return fmt.Errorf("redis was asked for %d keys, of %d clients", s.Keys, s.Clients)
+		return fmt.Errorf("%d keys in Redis for %d clients", s.Keys, s.Clients)
 	case c == builtin && w.refused == 0 && s.RedisCalls < 0.9:
-		return fmt.Errorf("%.2f calls a request: the built-in limiter does not ask Redis", s.RedisCalls)
+		return fmt.Errorf("%.2f Redis calls a request: the built-in limiter does not use Redis", s.RedisCalls)
 	case c == ours && limits && w.refused == 0 && s.RedisCalls == 0:
-		return fmt.Errorf("our limiter never asks Redis")
+		return fmt.Errorf("the plugin never calls Redis")
 	}
 	return nil
 }

@@ -20,12 +20,12 @@ var shortTitles = map[string]string{
 	"a": "hot client", "b": "Zipf", "c": "uniform", "c256": "uniform", "d": "flood", "e": "circuit open", "f": "two gateways",
 }
 
-// drawCase writes the CPU of a request as an SVG: a group of bars for each workload, whiskers from the least to the most.
+// drawCase writes the CPU of a request as an SVG: a group of bars for each workload, with whiskers from the minimum to the maximum.
 func drawCase(c *oneCase, path string) error {
 	p := plot.New()
-	p.Title.Text = "CPU of a request, Traefik and Redis: " + c.Setting.String()
+	p.Title.Text = c.Configuration.String() + "\nCPU of a request, Traefik and Redis"
 	p.Title.Padding = vg.Points(8)
-	p.Y.Label.Text = "µs, median; whiskers: least and most"
+	p.Y.Label.Text = "µs, median; whiskers: minimum and maximum"
 	p.Y.Min = 0
 	p.Legend.Top = true
 	p.Legend.Left = true
@@ -53,10 +53,10 @@ func drawCase(c *oneCase, path string) error {
 			if _, alone := r.Medians[builtinOpen]; bar == builtin && alone {
 				who = builtinOpen
 			}
-			f := r.Medians[who]["cpu"]
-			values = append(values, f.Median)
-			w.bars = append(w.bars, whisker{float64(x), f})
-			top = max(top, f.Most)
+			s := r.Medians[who]["cpu"]
+			values = append(values, s.Median)
+			w.bars = append(w.bars, whisker{float64(x), s})
+			top = max(top, s.Max)
 		}
 		chart, err := plotter.NewBarChart(values, vg.Points(width))
 		if err != nil {

@@ -18,18 +18,19 @@ import (
 
 // report is a whole run.
 type report struct {
-	Date       time.Time  `json:"date"`
-	Conditions conditions `json:"conditions"`
-	Cases      []*oneCase `json:"cases"`
+	Configurations []string   `json:"configurations"` // which case is which, in words
+	Date           time.Time  `json:"date"`
+	Conditions     conditions `json:"conditions"`
+	Cases          []*oneCase `json:"cases"`
 }
 
-// oneCase is all workloads under one setting.
+// oneCase holds all workloads measured in one configuration.
 type oneCase struct {
-	Setting setting   `json:"setting"`
-	Results []*result `json:"results"`
+	Configuration configuration `json:"configuration"`
+	Results       []*result     `json:"results"`
 }
 
-// conditions are what the figures depend on besides the settings.
+// conditions are what the figures depend on besides the configuration.
 type conditions struct {
 	CPU     string  `json:"cpu"`
 	Cores   int     `json:"cores"`
@@ -55,7 +56,7 @@ func observe(root string, rounds int, duration time.Duration) (conditions, error
 	if m := regexp.MustCompile(`Go version:\s+(\S+)`).FindSubmatch(version); m != nil {
 		c.Traefik = "v3.7.9, " + string(m[1])
 	}
-	// wrk tells its version and then fails, for there is nothing to do.
+	// wrk prints its version and then fails, because it has no URL.
 	text, _ := exec.Command("wrk", "-v").CombinedOutput()
 	c.Load = strings.Join(strings.Fields(string(text))[:2], " ") + ", one thread a gateway"
 	return c, nil
@@ -75,9 +76,9 @@ func cpuModel() string {
 	return runtime.GOARCH
 }
 
-// redisVersion asks the lab's Redis for its version.
-func (l *lab) redisVersion() (string, error) {
-	info, err := redis.String(l.do("INFO", "server"))
+// redisVersion returns the version of the Redis in use.
+func (t *testbed) redisVersion() (string, error) {
+	info, err := redis.String(t.do("INFO", "server"))
 	if err != nil {
 		return "", err
 	}
@@ -86,6 +87,38 @@ func (l *lab) redisVersion() (string, error) {
 		return "unknown", nil
 	}
 	return m[1], nil
+}
+
+// summary lists the bounds that are not met, if any bound was checked.
+func (r *report) summary() string {
+	var all, met int
+	var b strings.Builder
+	for _, c := range r.Cases {
+		for _, result := range c.Results {
+			for _, bound := range result.Bounds {
+				all++
+				if bound.Met {
+					met++
+					continue
+				}
+				fmt.Fprintf(&b, "  %s, %s: %s\n", c.Configuration.Name, result.Workload.Name, bound)
+			}
+		}
+	}
+	if all == 0 {
+		return ""
+	}
+	return fmt.Sprintf("\n%d of %d bounds met\n%s", met, all, b.String())
+}
+
+// find returns the case with the name, or nil.
+func (r *report) find(name string) *oneCase {
+	for _, c := range r.Cases {
+		if c.Configuration.Name == name {
+			return c
+		}
+	}
+	return nil
 }
 
 func (r *report) write(path string) error {
@@ -108,7 +141,7 @@ func (r *report) read(path string) error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	if len(r.Cases) == 0 {
-		return fmt.Errorf("%s holds no case", path)
+		return fmt.Errorf("%s has no cases", path)
 	}
 	return nil
 }

@@ -8,24 +8,25 @@ import (
 
 // result is all rounds of one workload.
 type result struct {
-	Workload workload                         `json:"workload"`
-	Samples  map[contender][]sample           `json:"samples"`
-	Medians  map[contender]map[string]figures `json:"medians"`
-	Ratios   map[string]figures               `json:"ratios"` // ours to the rival
+	Workload workload                       `json:"workload"`
+	Samples  map[contender][]sample         `json:"samples"`
+	Medians  map[contender]map[string]stats `json:"medians"`
+	Ratios   map[string]stats               `json:"ratios"` // of the plugin to the baseline
+	Bounds   []checkedBound                 `json:"bounds"`
 	order    []contender
 }
 
-// figures are the median of some, the least and the most.
-type figures struct {
+// stats are the median, the minimum and the maximum of some values.
+type stats struct {
 	Median float64 `json:"median"`
-	Least  float64 `json:"least"`
-	Most   float64 `json:"most"`
+	Min    float64 `json:"min"`
+	Max    float64 `json:"max"`
 }
 
-func spread(values []float64) figures {
+func statsOf(values []float64) stats {
 	values = slices.Sorted(slices.Values(values))
 	n := len(values)
-	return figures{(values[(n-1)/2] + values[n/2]) / 2, values[0], values[n-1]}
+	return stats{(values[(n-1)/2] + values[n/2]) / 2, values[0], values[n-1]}
 }
 
 var columns = []struct {
@@ -43,38 +44,38 @@ var columns = []struct {
 	{"p99", func(s sample) float64 { return s.P99 }},
 }
 
-// sum works the medians and the ratios out. A ratio is that of the medians; its spread is that of the rounds.
-func (r *result) sum() {
-	r.Medians = map[contender]map[string]figures{}
+// summarize computes the medians and the ratios. A ratio is that of the medians; its minimum and maximum are those of the rounds.
+func (r *result) summarize() {
+	r.Medians = map[contender]map[string]stats{}
 	for _, c := range r.order {
-		r.Medians[c] = map[string]figures{}
+		r.Medians[c] = map[string]stats{}
 		for _, column := range columns {
 			var values []float64
 			for _, s := range r.Samples[c] {
 				values = append(values, column.figure(s))
 			}
-			r.Medians[c][column.name] = spread(values)
+			r.Medians[c][column.name] = statsOf(values)
 		}
 	}
-	rival := r.Workload.rival()
-	r.Ratios = map[string]figures{}
+	baseline := r.Workload.baseline()
+	r.Ratios = map[string]stats{}
 	for name, ratio := range map[string]func(figure func(contender, string) float64) float64{
 		"added": func(of func(contender, string) float64) float64 {
-			return (of(ours, "cpu") - of(none, "cpu")) / (of(rival, "cpu") - of(none, "cpu"))
+			return (of(ours, "cpu") - of(none, "cpu")) / (of(baseline, "cpu") - of(none, "cpu"))
 		},
-		"whole": func(of func(contender, string) float64) float64 { return of(ours, "cpu") / of(rival, "cpu") },
-		"p99":   func(of func(contender, string) float64) float64 { return of(ours, "p99") / of(rival, "p99") },
+		"whole": func(of func(contender, string) float64) float64 { return of(ours, "cpu") / of(baseline, "cpu") },
+		"p99":   func(of func(contender, string) float64) float64 { return of(ours, "p99") / of(baseline, "p99") },
 		"perSecond": func(of func(contender, string) float64) float64 {
-			return of(ours, "perSecond") / of(rival, "perSecond")
+			return of(ours, "perSecond") / of(baseline, "perSecond")
 		},
 	} {
 		var rounds []float64
 		for i := range r.Samples[ours] {
 			rounds = append(rounds, ratio(func(c contender, name string) float64 { return r.value(c, name, i) }))
 		}
-		f := spread(rounds)
-		f.Median = ratio(func(c contender, name string) float64 { return r.Medians[c][name].Median })
-		r.Ratios[name] = f
+		s := statsOf(rounds)
+		s.Median = ratio(func(c contender, name string) float64 { return r.Medians[c][name].Median })
+		r.Ratios[name] = s
 	}
 }
 
@@ -85,9 +86,10 @@ func (r *result) value(c contender, name string, round int) float64 {
 			return column.figure(r.Samples[c][round])
 		}
 	}
-	panic("there is no figure " + name)
+	panic("unknown column " + name)
 }
 
+// table returns the result as text, with its bounds.
 func (r *result) table() string {
 	var b strings.Builder
 	w := r.Workload
@@ -96,18 +98,33 @@ func (r *result) table() string {
 		fmt.Fprintf(&b, " to %d gateways", w.Gateways)
 	}
 	fmt.Fprintf(&b, "\n  %-17s %8s %15s %8s %7s %8s %8s %7s %8s %8s %8s\n",
-		"", "CPU µs", "(least-most)", "Traefik", "Redis", "calls", "objects", "KB", "req/s", "p50 µs", "p99 µs")
+		"", "CPU µs", "(min-max)", "Traefik", "Redis", "calls", "objects", "KB", "req/s", "p50 µs", "p99 µs")
 	for _, c := range r.order {
 		m := r.Medians[c]
-		fmt.Fprintf(&b, "  %-17s %8.1f %7.1f-%7.1f %8.1f %7.1f %8.4f %8.0f %7.1f %8.0f %8.0f %8.0f\n", c,
-			m["cpu"].Median, m["cpu"].Least, m["cpu"].Most, m["traefikCPU"].Median, m["redisCPU"].Median, m["redisCalls"].Median,
-			m["objects"].Median, m["bytes"].Median/1024, m["perSecond"].Median, m["p50"].Median, m["p99"].Median)
+		fmt.Fprintf(&b, "  %-17s %8.1f %7.1f-%7.1f %8.1f %7.1f %8.4f %8s %7s %8.0f %8.0f %8.0f\n", c,
+			m["cpu"].Median, m["cpu"].Min, m["cpu"].Max, m["traefikCPU"].Median, m["redisCPU"].Median, m["redisCalls"].Median,
+			unknownIfZero("%.0f", m["objects"].Median), unknownIfZero("%.1f", m["bytes"].Median/1024), m["perSecond"].Median, m["p50"].Median, m["p99"].Median)
 	}
 	base := r.Medians[none]["cpu"].Median
-	fmt.Fprintf(&b, "  added: %s %.1f, ours %.1f\n  ours to %s: added %s; whole request %s; p99 %s; requests per second %s\n",
-		w.rival(), r.Medians[w.rival()]["cpu"].Median-base, r.Medians[ours]["cpu"].Median-base, w.rival(),
-		r.Ratios["added"], r.Ratios["whole"], r.Ratios["p99"], r.Ratios["perSecond"])
+	baseline := w.baseline()
+	fmt.Fprintf(&b, "  added CPU: %s %.1f µs, ours %.1f µs\n", baseline, r.Medians[baseline]["cpu"].Median-base, r.Medians[ours]["cpu"].Median-base)
+	fmt.Fprintf(&b, "  ratio of ours to %s: ", baseline)
+	if w.refused == 0 { // the added CPU of a refused request may be negative, and then its ratio says nothing
+		fmt.Fprintf(&b, "added CPU %s; ", r.Ratios["added"])
+	}
+	fmt.Fprintf(&b, "whole request %s; p99 %s; requests a second %s\n", r.Ratios["whole"], r.Ratios["p99"], r.Ratios["perSecond"])
+	for _, bound := range r.Bounds {
+		fmt.Fprintf(&b, "  bound: %s\n", bound)
+	}
 	return b.String()
 }
 
-func (f figures) String() string { return fmt.Sprintf("%.2f (%.2f-%.2f)", f.Median, f.Least, f.Most) }
+// unknownIfZero formats a figure that is zero where it cannot be measured.
+func unknownIfZero(format string, value float64) string {
+	if value == 0 {
+		return "-"
+	}
+	return fmt.Sprintf(format, value)
+}
+
+func (s stats) String() string { return fmt.Sprintf("%.2f (%.2f to %.2f)", s.Median, s.Min, s.Max) }

@@ -5,30 +5,32 @@ import (
 	"strings"
 )
 
-// contender is one way to guard a route.
+// contender is a route with its middlewares, which the others are compared with.
 type contender string
 
 const (
 	none        contender = "none"             // no middleware
-	noop        contender = "no-op"            // a plugin that does nothing
+	noop        contender = "no-op"            // a plugin that only calls the next handler
 	builtin     contender = "built-in"         // Traefik's own RateLimit on Redis and its CircuitBreaker
 	builtinOpen contender = "built-in breaker" // its CircuitBreaker alone
 	ours        contender = "ours"
 )
 
-func (c contender) guards() bool { return c != none && c != noop }
+// mayRefuse reports whether the contender has a limiter or a circuit breaker.
+func (c contender) mayRefuse() bool { return c != none && c != noop }
 
+// slug returns the contender's name for use in configuration.
 func (c contender) slug() string { return strings.ReplaceAll(string(c), " ", "-") }
 
-// routes returns the dynamic configuration: a route for each contender, at an entry point of its own. At one entry point Traefik tries
-// one route after the other, those with long rules first, and whose name is short would pay for all before it.
+// routes returns the dynamic configuration: a route for each contender, each at a separate entry point. At a shared entry point Traefik
+// would try the routes one after the other, and a request would pay for those that are tried first.
 func (w workload) routes(redis, upstream string) block {
-	routers, middlewares := block{}, block{}
-	for c, chain := range w.guards(redis) {
+	routers, all := block{}, block{}
+	for c, chain := range w.middlewares(redis) {
 		var used []string
 		for i, middleware := range chain {
 			id := fmt.Sprint(c.slug(), "-", i)
-			middlewares[id] = middleware
+			all[id] = middleware
 			used = append(used, id)
 		}
 		routers[c.slug()] = block{
@@ -36,13 +38,13 @@ func (w workload) routes(redis, upstream string) block {
 		}
 	}
 	return block{"http": block{
-		"routers": routers, "middlewares": middlewares,
+		"routers": routers, "middlewares": all,
 		"services": block{"upstream": block{"loadBalancer": block{"servers": []block{{"url": upstream}}}}},
 	}}
 }
 
-// guards returns the middlewares of each contender under the workload's limit.
-func (w workload) guards(redis string) map[contender][]block {
+// middlewares returns the middlewares of each contender, with the limit of the workload.
+func (w workload) middlewares(redis string) map[contender][]block {
 	source := block{"requestHeaderName": "X-Client"}
 	limiter := block{"rateLimit": block{
 		"average": w.Rate, "period": w.Period, "burst": w.Capacity, "sourceCriterion": source,
@@ -58,15 +60,15 @@ func (w workload) guards(redis string) map[contender][]block {
 		},
 		"circuitBreaker": block{"failureThreshold": 5, "resetTimeout": "1h"},
 	}
-	guards := map[contender][]block{
+	chains := map[contender][]block{
 		none: nil,
 		noop: {block{"plugin": block{"noop": block{"any": 1}}}},
 		ours: {block{"plugin": block{"resilience": resilience}}},
 	}
 	if w.open {
-		guards[builtinOpen] = []block{breaker}
+		chains[builtinOpen] = []block{breaker}
 	} else {
-		guards[builtin] = []block{limiter, breaker}
+		chains[builtin] = []block{limiter, breaker}
 	}
-	return guards
+	return chains
 }

@@ -9,7 +9,7 @@ import (
 	"gonum.org/v1/plot/vg/draw"
 )
 
-// whiskers are a line from the least to the most on each bar of a chart, and its median in digits above.
+// whiskers draw a line from the minimum to the maximum on each bar of a chart, and the median in digits above it.
 type whiskers struct {
 	offset vg.Length
 	bars   []whisker
@@ -17,7 +17,7 @@ type whiskers struct {
 
 type whisker struct {
 	x float64
-	figures
+	stats
 }
 
 // Plot implements plot.Plotter.
@@ -29,7 +29,7 @@ func (w whiskers) Plot(c draw.Canvas, p *plot.Plot) {
 	style.XAlign, style.YAlign = text.XCenter, text.YBottom
 	for _, bar := range w.bars {
 		x := toX(bar.x) + w.offset
-		c.StrokeLine2(line, x, toY(bar.Least), x, toY(bar.Most))
-		c.FillText(style, vg.Point{X: x, Y: toY(bar.Most) + vg.Points(2)}, fmt.Sprintf("%.0f", bar.Median))
+		c.StrokeLine2(line, x, toY(bar.Min), x, toY(bar.Max))
+		c.FillText(style, vg.Point{X: x, Y: toY(bar.Max) + vg.Points(2)}, fmt.Sprintf("%.0f", bar.Median))
 	}
 }

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"fmt"
 	"math"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -15,10 +18,10 @@ type workload struct {
 	Gateways    int    `json:"gateways"`
 	Connections int    `json:"connections"`
 
-	clients clients
-	refused float64 // share of the answers, at the least; 0: none at all
-	open    bool    // the circuit is opened first
-	lasting bool    // what Redis and the gateways know stays from one round to the next; else Redis begins each empty
+	clients    clients
+	refused    float64 // least share of refused requests; 0: none at all
+	open       bool    // the circuit is opened first
+	keepsState bool    // leases and keys last from one round to the next; otherwise Redis is empty at the start of each
 }
 
 var workloads = []workload{
@@ -28,7 +31,7 @@ var workloads = []workload{
 	},
 	{
 		Name: "b", Title: "10,000 clients, Zipf", Capacity: 10000, Rate: 10000, Period: "1s", Gateways: 1, Connections: 16,
-		clients: zipf, lasting: true,
+		clients: zipf, keepsState: true,
 	},
 	{
 		Name: "c", Title: "200,000 clients, uniform", Capacity: 10000, Rate: 1, Period: "1m", Gateways: 1, Connections: 64,
@@ -48,15 +51,39 @@ var workloads = []workload{
 	},
 	{
 		Name: "f", Title: "two gateways, 10,000 clients, Zipf", Capacity: 10000, Rate: 10000, Period: "1s", Gateways: 2, Connections: 16,
-		clients: zipf, lasting: true,
+		clients: zipf, keepsState: true,
 	},
 }
 
-// warmUp is how long a contender answers before it is measured, in whole seconds, as wrk counts. Where leases last from one round to
-// the next, ours is given the time to take them: as long as one lasts before the first round, and some of what the others' rounds
-// took before each further one.
+// chooseWorkloads returns those whose names are in a list separated by commas; an empty list means all.
+func chooseWorkloads(names string) ([]workload, error) {
+	if names == "" {
+		return workloads, nil
+	}
+	var chosen []workload
+	for _, name := range strings.Split(names, ",") {
+		i := slices.IndexFunc(workloads, func(w workload) bool { return w.Name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("-only: there is no workload %q; use %s", name, strings.Join(workloadNames(), ", "))
+		}
+		chosen = append(chosen, workloads[i])
+	}
+	return chosen, nil
+}
+
+func workloadNames() []string {
+	var names []string
+	for _, w := range workloads {
+		names = append(names, w.Name)
+	}
+	return names
+}
+
+// warmUp returns how long a contender is under load before it is measured, in whole seconds as wrk requires. Where state is kept, the plugin
+// gets time to take its leases: before the first round the lifetime of a lease, and before each later round enough to renew the
+// leases that ended while the other contenders were measured.
 func (w workload) warmUp(c contender, round int) time.Duration {
-	if !w.lasting || c != ours {
+	if !w.keepsState || c != ours {
 		return time.Second
 	}
 	if round == 0 {
@@ -65,15 +92,15 @@ func (w workload) warmUp(c contender, round int) time.Duration {
 	return 12 * time.Second
 }
 
-// rival is the contender that ours is measured against.
-func (w workload) rival() contender {
+// baseline returns the contender that the plugin is compared with.
+func (w workload) baseline() contender {
 	if w.open {
 		return builtinOpen
 	}
 	return builtin
 }
 
-// clients is how the requests spread over the clients.
+// clients describes how requests are distributed among clients.
 type clients struct {
 	lua   string // an expression in wrk's script, for X-Client
 	count int
@@ -86,7 +113,7 @@ var (
 	uniform = clients{lua: "uniform()", count: 200000}
 )
 
-// expected is how many clients so many requests come from, on average.
+// expected returns how many distinct clients send this number of requests, on average.
 func (c clients) expected(requests int) float64 {
 	sum := 0.0
 	for i := range c.count {
@@ -100,7 +127,7 @@ func (c clients) expected(requests int) float64 {
 	return seen
 }
 
-// script is what wrk runs. The draws of the Zipf distribution are made ahead, for they cost more than a request.
+// script is what wrk runs. It draws from the Zipf distribution in advance, because a draw costs more than a request.
 const script = `function setup(thread)
 	worker = thread
 end

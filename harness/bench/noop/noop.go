@@ -1,4 +1,4 @@
-// Package noop is a plugin that does nothing: what being interpreted costs by itself.
+// Package noop is a plugin that only calls the next handler. It shows what the interpreter costs by itself.
 package noop
 
 import (
@@ -9,7 +9,7 @@ import (
 // Config is empty.
 type Config struct{}
 
-// CreateConfig returns it.
+// CreateConfig returns an empty configuration.
 func CreateConfig() *Config { return &Config{} }
 
 type noop struct{ next http.Handler }

@@ -13,45 +13,45 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// account is what has been used so far.
-type account struct {
+// counters are what has been used since the processes started.
+type counters struct {
 	traefik, redis float64 // CPU, microseconds
 	calls          float64 // of scripts in Redis
-	keys           int     // in Redis, and that were in it
+	keys           int     // created in Redis: those it holds and those that have expired
 	objects, bytes float64 // allocated in Traefik
 	upstream       int     // requests that reached it
 }
 
-// account reads it. The processes' CPU is read closest to the load: what the reading itself costs does not count.
-func (l *lab) account(before bool) (a account, err error) {
-	readers := []func(*account) error{l.readUpstream, l.readAllocations, l.readCalls, l.readCPU}
+// readCounters reads all counters. It reads the CPU of the processes closest to the load, so that the cost of reading does not count.
+func (t *testbed) readCounters(before bool) (c counters, err error) {
+	readers := []func(*counters) error{t.readUpstream, t.readAllocations, t.readCalls, t.readCPU}
 	for i := range readers {
 		read := readers[i]
 		if !before {
 			read = readers[len(readers)-1-i]
 		}
-		if err := read(&a); err != nil {
-			return a, err
+		if err := read(&c); err != nil {
+			return c, err
 		}
 	}
-	return a, nil
+	return c, nil
 }
 
-func (l *lab) readCPU(a *account) error {
-	for _, g := range l.gateways {
+func (t *testbed) readCPU(c *counters) error {
+	for _, g := range t.gateways {
 		used, err := processCPU(g.PID())
 		if err != nil {
 			return err
 		}
-		a.traefik += used
+		c.traefik += used
 	}
-	used, err := processCPU(l.redis.PID())
-	a.redis = used
+	used, err := processCPU(t.redis.PID())
+	c.redis = used
 	return err
 }
 
-// processCPU returns the microseconds that a process has run, in user and kernel mode: all its threads, also those that
-// have ended, to the nanosecond. /proc tells it in ticks of ten milliseconds, or of each living thread alone.
+// processCPU returns the microseconds that a process has run, in user and kernel mode, to the nanosecond. It includes threads that
+// have ended. The files in /proc have ticks of ten milliseconds, or only threads that still run.
 func processCPU(pid int) (float64, error) {
 	const scheduled = 2 // CPUCLOCK_SCHED; this is what clock_getcpuclockid(3) does
 	var used unix.Timespec
@@ -66,49 +66,49 @@ var (
 	expiredKeys = regexp.MustCompile(`expired_keys:(\d+)`)
 )
 
-// readCalls reads what Redis was asked for.
-func (l *lab) readCalls(a *account) error {
-	info, err := redis.String(l.do("INFO", "everything"))
+// readCalls reads how many scripts Redis has run, and how many keys were created in it.
+func (t *testbed) readCalls(c *counters) error {
+	info, err := redis.String(t.do("INFO", "everything"))
 	if err != nil {
 		return err
 	}
 	expired := expiredKeys.FindStringSubmatch(info)
 	if expired == nil {
-		return errors.New("redis does not tell how many keys have expired")
+		return errors.New("INFO of Redis does not report expired_keys")
 	}
-	if a.keys, err = strconv.Atoi(expired[1]); err != nil {
+	if c.keys, err = strconv.Atoi(expired[1]); err != nil {
 		return err
 	}
-	held, err := redis.Int(l.do("DBSIZE"))
+	held, err := redis.Int(t.do("DBSIZE"))
 	if err != nil {
 		return err
 	}
-	a.keys += held
+	c.keys += held
 	for _, m := range scriptCalls.FindAllStringSubmatch(info, -1) {
 		calls, err := strconv.ParseFloat(m[1], 64)
 		if err != nil {
 			return err
 		}
-		a.calls += calls
+		c.calls += calls
 	}
 	return nil
 }
 
 var allocations = regexp.MustCompile(`(?m)^go_memstats_(mallocs|alloc_bytes)_total (\S+)$`)
 
-// readAllocations reads what Traefik's metrics tell of its memory; a bare one has none.
-func (l *lab) readAllocations(a *account) error {
-	if l.bare {
+// readAllocations reads the allocations from Traefik's metrics, in the cases that have metrics.
+func (t *testbed) readAllocations(c *counters) error {
+	if !t.configuration.Metrics {
 		return nil
 	}
-	for _, api := range l.apis {
+	for _, api := range t.apiAddresses {
 		body, err := fetch("http://" + api + "/metrics")
 		if err != nil {
 			return err
 		}
 		found := allocations.FindAllStringSubmatch(string(body), -1)
 		if len(found) != 2 {
-			return fmt.Errorf("traefik's metrics tell %d times of allocations, not twice", len(found))
+			return fmt.Errorf("traefik's metrics have %d counters of allocations; expected 2", len(found))
 		}
 		for _, m := range found {
 			n, err := strconv.ParseFloat(m[2], 64)
@@ -116,23 +116,23 @@ func (l *lab) readAllocations(a *account) error {
 				return err
 			}
 			if m[1] == "mallocs" {
-				a.objects += n
+				c.objects += n
 			} else {
-				a.bytes += n
+				c.bytes += n
 			}
 		}
 	}
 	return nil
 }
 
-func (l *lab) readUpstream(a *account) error {
-	body, err := fetch("http://" + l.address + "/stats")
+func (t *testbed) readUpstream(c *counters) error {
+	body, err := fetch("http://" + t.upstreamAddress + "/stats")
 	if err != nil {
 		return err
 	}
 	var stats struct{ Requests int }
 	err = json.Unmarshal(body, &stats)
-	a.upstream = stats.Requests
+	c.upstream = stats.Requests
 	return err
 }
 
@@ -148,11 +148,11 @@ func fetch(url string) ([]byte, error) {
 	return io.ReadAll(response.Body)
 }
 
-func (l *lab) do(command string, args ...any) (any, error) {
-	c, err := redis.Dial("tcp", l.redis.Address)
+func (t *testbed) do(command string, args ...any) (any, error) {
+	conn, err := redis.Dial("tcp", t.redis.Address)
 	if err != nil {
 		return nil, err
 	}
-	defer c.Close()
-	return c.Do(command, args...)
+	defer conn.Close()
+	return conn.Do(command, args...)
 }
