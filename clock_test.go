@@ -1,11 +1,13 @@
 package resilience
 
 import (
+	"context"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/resilient-gateway/resilience/internal/redistest"
+	"github.com/stretchr/testify/require"
 )
 
 // clock is the clock of all middlewares that are made while it is the registry's. A test lets time pass by advancing it, not by sleeping.
@@ -30,13 +32,18 @@ func elapse(t *testing.T, redis *RedisConfig, d time.Duration) {
 	advance(d)
 }
 
-// newClock returns a clock of the present registry's own: newProcess comes before it.
+// newClock returns a clock that runs as usual, and may be advanced. It belongs to the present registry: newProcess comes before it. There is
+// no switch meanwhile, because a timer ends the notice of an open circuit, and no clock.
 func newClock(t *testing.T) *clock {
 	c := &clock{}
 	registry := processRegistry
-	before := registry.since
+	before, switched := registry.since, switchEnabled
 	registry.since = c.since
-	t.Cleanup(func() { registry.since = before })
+	switchEnabled = false
+	t.Cleanup(func() {
+		registry.since = before
+		switchEnabled = switched
+	})
 	return c
 }
 
@@ -63,4 +70,28 @@ func (c *clock) since(begun time.Time) time.Duration {
 		return c.ahead
 	}
 	return time.Since(begun) + c.ahead
+}
+
+func TestClock_letsABucketRefill(t *testing.T) {
+	newProcess(t, time.Hour)
+	clock := newStoppedClock(t)
+	handler, _ := newGateway(t, &Config{RateLimit: &RateLimitConfig{Capacity: "1", RefillRate: "1", RefillPeriod: "1h"}})
+	require.Equal(t, 200, get(handler))
+	clock.advance(time.Hour - time.Microsecond)
+	require.Equal(t, 429, get(handler))
+	clock.advance(time.Microsecond)
+	require.Equal(t, 200, get(handler))
+}
+
+func TestClock_letsACircuitHalfOpen(t *testing.T) {
+	newProcess(t, time.Hour)
+	clock := newStoppedClock(t)
+	m, err := newMiddleware(context.Background(), status(500), &Config{CircuitBreaker: failures("1")}, nameOf(t))
+	require.NoError(t, err)
+	fast := fastAlone(m)
+	require.Equal(t, 500, get(fast))
+	clock.advance(time.Hour - time.Microsecond)
+	require.Equal(t, 503, get(fast))
+	clock.advance(time.Microsecond)
+	require.Equal(t, 500, get(fast), "a probe")
 }

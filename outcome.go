@@ -27,6 +27,7 @@ type exchange struct {
 	dated    bool        // the answer had a Date when it arrived here, which Traefik's own do not have
 	finished bool        // the next handler has returned; otherwise it panicked: the answer was cut
 	hung     bool        // its response headers have not arrived within the hangTimeout
+	unread   bool        // its status cannot be read
 
 	arrived  time.Time
 	now      time.Time // when it is judged
@@ -103,6 +104,9 @@ const (
 func (x *exchange) outcome() breaker.Outcome {
 	if x.hung {
 		return breaker.Failure
+	}
+	if x.unread {
+		return breaker.Unknown
 	}
 	if x.status == http.StatusSwitchingProtocols {
 		return breaker.Success

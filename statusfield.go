@@ -4,8 +4,6 @@ import (
 	"net/http"
 	"reflect"
 	"sync"
-
-	"github.com/resilient-gateway/resilience/breaker"
 )
 
 // Where Traefik does not watch answers itself, only its recovery middleware is around net/http's own writer. That writer has a field for
@@ -70,7 +68,7 @@ func (m *Middleware) newFieldReporter(own *statusSource) func(*tracked) {
 func reportOther(m *Middleware, p *tracked, own *statusSource, writer reflect.Value) {
 	fields := knownWriters.of(valueType(writer))
 	if fields == nil {
-		m.reportUnread(p, own)
+		reportTracked(m, p, own)
 		return
 	}
 	status := valueInt(valueFieldByIndex(valueElem(writer), fields.status))
@@ -133,16 +131,14 @@ func (k *writerTypes) of(writer reflect.Type) *answerFields {
 	return fields
 }
 
-// reportUnread reports a tracked request of which only the end is known: it says nothing about the service. No writer of the source is
-// asked again.
-func (m *Middleware) reportUnread(p *tracked, own *statusSource) {
+// giveUp has no writer of a source asked again, because one could not be read. Its request says nothing about the service.
+func (m *Middleware) giveUp(own *statusSource) {
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	own.fields.unreadable = true
 	if m.source.fields == own.fields {
 		m.source.writer = nil
 	}
-	m.mu.Unlock()
-	m.breaker.Done(m.breaker.PermitAt(p.at), breaker.Unknown, m.policy, m.redis.Timeout)
 }
 
 // The types that Traefik's recovery middleware wraps a writer in. The second embeds the first.

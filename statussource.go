@@ -89,15 +89,13 @@ func (m *Middleware) noteProtocolSwitch(r *http.Request) {
 func reportTracked(m *Middleware, p *tracked, own *statusSource) {
 	x := p.exchange()
 	x.dated = p.r.ProtoMajor < 3 && len(x.header["Date"]) > 0 // HTTP/3's own writer sets one when the answer begins
-	if own.fields != nil {
-		if !own.fields.readFields(p.w, x) {
-			m.reportUnread(p, own)
-			return
-		}
-	} else {
+	if own.fields == nil {
 		own.callMethods(p.w, x)
+	} else if !own.fields.readFields(p.w, x) {
+		x.unread = true
+		m.giveUp(own)
 	}
-	if x.finished && x.status < http.StatusOK {
+	if x.finished && !x.unread && x.status < statusOK {
 		reportSwitch(m, p)
 	}
 	m.reportOutcome(x, p.at)
@@ -241,7 +239,7 @@ func (p *recorded) hung() {
 	p.m.reportHung(p.m.breaker.PermitAt(p.at))
 }
 
-// came ends the waiting for the response headers.
+// headerArrived ends the waiting for the response headers.
 func (p *recorded) headerArrived(status int) { p.hang.end() }
 
 // reportRecorded ends a request that was recorded, also one that ended in a panic, which continues.
@@ -261,7 +259,7 @@ func reportRecorded(p *recorded) {
 	}
 }
 
-// tellHung tells the breaker of a request whose response headers have not come within the hangTimeout.
+// reportHung reports a request to the breaker whose response headers have not come within the hangTimeout.
 func (m *Middleware) reportHung(permit breaker.Permit) {
 	report(m, &exchange{hung: true, permit: permit, budget: m.redis.Timeout})
 }

@@ -32,17 +32,11 @@ func arrivals(t *testing.T, url string) []time.Duration {
 	return times
 }
 
-func TestStreams_pastTraefiksOwnWriter(t *testing.T) {
+func TestStreams_areNotHeldBack(t *testing.T) {
 	t.Parallel()
-	testStreams(t, nil)
-}
-
-func TestStreams_throughTheRecorder(t *testing.T) {
-	t.Parallel()
-	testStreams(t, func(static map[string]any) {
-		delete(static, "metrics")
-		delete(static, "accessLog")
-	})
+	for source, change := range statusSources {
+		t.Run(source, func(t *testing.T) { t.Parallel(); testStreams(t, change) })
+	}
 }
 
 func testStreams(t *testing.T, change func(static map[string]any)) {

@@ -29,13 +29,13 @@ func TestObjects_ofAStatus(t *testing.T) {
 		recorder     bool
 		most         float64
 	}{
-		{name: "both, HTTP/2 that nobody had met when the route learned HTTP/1", limits: true, first: http1, proto: http2, most: 250},
-		{name: "a healthy circuit, HTTP/1", first: http1, proto: http1, most: 105},
-		{name: "a healthy circuit, HTTP/2", first: http2, proto: http2, most: 105},
-		{name: "both, HTTP/1", limits: true, first: http1, proto: http1, most: 119},
-		{name: "both, HTTP/2", limits: true, first: http2, proto: http2, most: 119},
-		{name: "both, HTTP/2 after HTTP/1", limits: true, first: http1, proto: http2, most: 119},
-		{name: "both, HTTP/1 after HTTP/2", limits: true, first: http2, proto: http1, most: 119},
+		{name: "both, HTTP/2 that nobody had met when the route learned HTTP/1", limits: true, first: http1, proto: http2, most: 190},
+		{name: "a healthy circuit, HTTP/1", first: http1, proto: http1, most: 106},
+		{name: "a healthy circuit, HTTP/2", first: http2, proto: http2, most: 106},
+		{name: "both, HTTP/1", limits: true, first: http1, proto: http1, most: 115},
+		{name: "both, HTTP/2", limits: true, first: http2, proto: http2, most: 115},
+		{name: "both, HTTP/2 after HTTP/1", limits: true, first: http1, proto: http2, most: 115},
+		{name: "both, HTTP/1 after HTTP/2", limits: true, first: http2, proto: http1, most: 115},
 		{name: "both, through a recorder", limits: true, recorder: true, first: http1, proto: http1, most: 475},
 	} {
 		t.Run(row.name, func(t *testing.T) {
