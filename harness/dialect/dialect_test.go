@@ -42,6 +42,8 @@ func TestDialect_isSeen(t *testing.T) {
 		{"range over a number", `func f() { for i := range 3 { _ = i } }`},
 		{"several values with nil", `func f() { var a, b *int; a, b = nil, nil; _, _ = a, b }`},
 		{"several values with nil", `func f() { var a error; var b int; b, a = 1, nil; _, _ = a, b }`},
+		{"a call among several values", `func f() { var a, b int; a, b = g(), 1; _, _ = a, b }; func g() int { return 1 }`},
+		{"a call among several values", `func f() { var a, b int; a, b = 1, g()+1; _, _ = a, b }; func g() int { return 1 }`},
 		{"the builtin min", `func f() int { return min(1, 2) }`},
 		{"the builtin clear", `func f(m map[int]int) { clear(m) }`},
 		{"type parameters", `func f[T any](x T) {}`},
@@ -166,7 +168,22 @@ func (c *check) assignment(n *ast.AssignStmt) {
 		if name, ok := value.(*ast.Ident); ok && name.Name == "nil" {
 			c.forbid(n, "several values with nil among them: it panics")
 		}
+		if hasCall(value) {
+			c.forbid(n, "a call among several values: the other variables are not assigned")
+		}
 	}
+}
+
+// hasCall reports whether an expression calls anything. What a function literal in it calls is not called there.
+func hasCall(expression ast.Expr) bool {
+	found := false
+	ast.Inspect(expression, func(n ast.Node) bool {
+		_, isCall := n.(*ast.CallExpr)
+		_, isLiteral := n.(*ast.FuncLit)
+		found = found || isCall
+		return !isLiteral
+	})
+	return found
 }
 
 func (c *check) call(n *ast.CallExpr) {
