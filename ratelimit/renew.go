@@ -22,7 +22,7 @@ func takeAndRenew(cache *Cache, g *Grant, key string, now int64) int64 {
 	if !l.Unavailable.Load() {
 		g.renewing = true
 		l.renewals = append(l.renewals, renewal{key: key, cache: cache})
-		if len(l.renewals) >= renewTogether && len(l.pending) == 0 {
+		if len(l.renewals) >= renewTogether && l.waiting == 0 {
 			cannotJoinLocked(cache, now) // begins a batch
 		}
 	}
@@ -57,6 +57,7 @@ func addRenewals(l *Limiter, trip []*batch, now int64) []*batch {
 			b = one.cache.openBatch
 			beginLocked(l, b, now)
 			trip = append(trip, b)
+			l.mixed = true
 		}
 		arg, returns := argAndPrefetch(lease, b, len(b.keys), 0, now)
 		lease.requests = 0
