@@ -75,8 +75,8 @@ func batchWorker(l *Limiter) {
 		l.waiting--
 		sentAt = now
 		if l.renewals != nil {
-			trip = addRenewals(l, trip, now)
-			state.trip = trip
+			addRenewals(l, state, now)
+			trip = state.trip
 		}
 
 		// 3. Make a call of each of its batches.
