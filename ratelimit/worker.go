@@ -181,7 +181,7 @@ func batchWorker(l *Limiter) {
 		}
 		if state.abandoned {
 			l.Mu.Unlock()
-			return // the requests have been told; another worker has taken the place of this one
+			return // the requests have failed already, and another worker has replaced this one
 		}
 
 		// 5. Apply the reply. Most say no more than that all requests have their tokens.
