@@ -110,7 +110,7 @@ func AllowKey(cache *Cache, id, key string, now int64) (int64, error) {
 		sealLocked(b)
 	}
 	if now >= b.sendAt {
-		sendIfOverdueLocked(l, b, now)
+		sendIfOverdueLocked(b, now)
 	}
 	l.Mu.Unlock()
 	b.done.Wait()

@@ -44,7 +44,6 @@ type batch struct {
 	cache       *Cache // whose requests may join by their identities
 	limit       *Limit
 	sendAt      int64    // from then on it may be sent though another one is in flight
-	deadline    int64    // of its oldest request
 	lastPlace   int      // the place of the last identity that there is room for
 	ids         []string // of the requests that joined by those
 	keys        []string // of the others; when it is sent, of all
@@ -52,7 +51,7 @@ type batch struct {
 	returns     []int    // places that return a lease, which must not happen twice
 	prefetching []*Lease // for which it asks for the next lease
 	payments    []*payment
-	newLease    *Lease         // of the keys that were not known before
+	newLease    *Lease         // of the keys that were not known before; prefetchedAt is when the oldest request came
 	call        *store.Call    // that it makes
 	done        sync.WaitGroup // until all below is there
 
@@ -71,7 +70,7 @@ func newBatchLocked(cache *Cache) {
 	l := cache.limiter
 	l.batchSeq++
 	b := &batch{
-		number: l.batchSeq, cache: cache, limit: cache.limit, newLease: &Lease{limit: cache.limit, common: true, usage: usage{requests: 1}},
+		number: l.batchSeq, cache: cache, limit: cache.limit, newLease: &Lease{limit: cache.limit, common: true},
 	}
 	b.done.Add(1)
 	cache.openBatch = b
@@ -83,7 +82,6 @@ func beginLocked(l *Limiter, b *batch, now int64) {
 	b.newLease.prefetchedAt = now
 	b.borrowedTotal = l.borrowedTotal
 	b.lastPlace = l.batchCap - 1
-	b.deadline = now + b.cache.timeout
 }
 
 // sealLocked closes a batch to further requests.

@@ -16,7 +16,7 @@ import (
 // allWords are lease terms under which no bucket is nearly full, so that every level is reported.
 var allWords = strings.TrimSuffix(leaseText, digits(nearlyFull)) + "9"
 
-// walk takes n random asks in the model, of a few keys, under a few limits, on a clock that mostly goes forward, and returns
+// walk takes n random asks in the model, of a few keys, under a few limits, on a clock that mostly moves forward, and returns
 // them as steps with the model's answers: what is asked at one time under one limit is one step.
 func walk(random *rand.Rand, n int) (steps []redistest.Step, answers [][]int64) {
 	var limits []*Limit
@@ -26,9 +26,9 @@ func walk(random *rand.Rand, n int) (steps []redistest.Step, answers [][]int64) 
 		limits = append(limits, NewLimit(capacity, upTo(random, 20), time.Duration(period)*time.Microsecond))
 	}
 	m := bucketmodel.New()
-	var told [][]int64 // for each ask
+	var answered [][]int64 // for each ask
 	now := int64(0)
-	for len(told) < n {
+	for len(answered) < n {
 		limit := limits[0]
 		if random.Intn(8) == 0 {
 			limit = limits[random.Intn(len(limits))]
@@ -45,8 +45,8 @@ func walk(random *rand.Rand, n int) (steps []redistest.Step, answers [][]int64) 
 			a.short = upTo(random, 14)
 			a.long = random.Int63n(2 * upTo(random, 14))
 		}
-		if len(told) > 0 && random.Intn(3) == 0 {
-			ended := told[len(told)-1-random.Intn(len(told))%16]
+		if len(answered) > 0 && random.Intn(3) == 0 {
+			ended := answered[len(answered)-1-random.Intn(len(answered))%16]
 			a.unused = random.Int63n(ended[2] + 2)
 			if len(ended) > 3 {
 				a.lease = ended[3]
@@ -55,7 +55,7 @@ func walk(random *rand.Rand, n int) (steps []redistest.Step, answers [][]int64) 
 		key := "key" + strconv.Itoa(random.Intn(3))
 		step := askStep(key, limit, a, now)
 		answer := m.Run(step.At, step.Keys, step.Args)
-		told = append(told, answer)
+		answered = append(answered, answer)
 		last := len(steps) - 1
 		if last < 0 || steps[last].At != step.At || steps[last].Args[0] != limit.text {
 			steps = append(steps, step)
@@ -118,7 +118,7 @@ func TestScript_agreesWithTheModel(t *testing.T) {
 	}
 }
 
-// TestBucket_agreesWithTheModel walks the bucket of this process beside the model, without leases, and on a
+// TestBucket_agreesWithTheModel compares the bucket of this process with the model step by step, without leases, and on a
 // clock that is never set back: the model's keys expire, which a bucket here does not.
 func TestBucket_agreesWithTheModel(t *testing.T) {
 	random := rand.New(rand.NewSource(1))

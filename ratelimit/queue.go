@@ -1,6 +1,10 @@
 package ratelimit
 
-import "github.com/resilient-gateway/resilience/internal/store"
+import (
+	"math"
+
+	"github.com/resilient-gateway/resilience/internal/store"
+)
 
 // queue is where all requests of the limiter wait that must ask Redis, whatever their routes and limits. Those of one lane gather in a
 // batch; the batches that wait at the same time, one of each lane, make a trip: they are sent in one round trip, a call each. The
@@ -8,6 +12,8 @@ import "github.com/resilient-gateway/resilience/internal/store"
 type queue struct {
 	lanes    map[laneKey]*lane
 	pending  [][]*batch // the trips to be sent, in order
+	waiting  int        // how many those are: in the interpreter, len makes objects
+	mixed    bool       // one of them may have several batches
 	claimed  int        // how many of the first may be sent; a worker is on its way to each
 	inFlight int        // trips that are claimed, or sent and not answered
 	nextSend int64      // from then on another trip may be sent though some are in flight
@@ -44,17 +50,17 @@ func laneOf(l *Limiter, limit *Limit, timeout int64) *lane {
 // cannotJoinLocked reports whether the cache's batch is closed to new requests: Redis is unavailable, or another cache's batch under the
 // same limit is open. Otherwise it enqueues the batch if that has not begun, and sends its trip if that is overdue.
 func cannotJoinLocked(cache *Cache, now int64) bool {
-	l, b := cache.limiter, cache.openBatch
-	if cache.lane.open == nil {
+	l, lane, b := cache.limiter, cache.lane, cache.openBatch
+	if lane.open == nil {
 		if l.Unavailable.Load() {
 			return true
 		}
-		cache.lane.open = b // beginLocked, written out
+		lane.open = b // beginLocked, written out
 		b.newLease.prefetchedAt = now
-		b.deadline = now + cache.timeout
 		b.borrowedTotal = l.borrowedTotal
 		b.lastPlace = l.batchCap - 1
-		if len(l.pending) == 0 {
+		if l.waiting == 0 {
+			l.waiting++
 			l.pending = append(l.pending, []*batch{b})
 			if l.inFlight == 0 {
 				startWorkerLocked(l, now)
@@ -62,22 +68,24 @@ func cannotJoinLocked(cache *Cache, now int64) bool {
 		} else {
 			joinTripLocked(l, b)
 		}
-	} else if cache.lane.open != b {
+	} else if lane.open != b {
 		return true
 	}
 	b.sendAt = l.nextSend
 	if now >= b.sendAt {
-		sendIfOverdueLocked(l, b, now)
+		sendIfOverdueLocked(b, now)
 	}
 	return false
 }
 
 // joinTripLocked adds a batch to the last trip that waits, or begins another one if that has a batch of the same lane.
 func joinTripLocked(l *Limiter, b *batch) {
-	last := len(l.pending) - 1
+	last := l.waiting - 1
 	if batchOf(l.pending[last], b.cache.lane) != nil {
+		l.waiting++
 		l.pending = append(l.pending, []*batch{b})
 	} else {
+		l.mixed = true
 		l.pending[last] = append(l.pending[last], b)
 	}
 }
@@ -93,7 +101,8 @@ func batchOf(trip []*batch, lane *lane) *batch {
 }
 
 // sendIfOverdueLocked sends a trip if the last one was sent long ago. b is a batch that waits.
-func sendIfOverdueLocked(l *Limiter, b *batch, now int64) {
+func sendIfOverdueLocked(b *batch, now int64) {
+	l := b.cache.limiter
 	if maySendLocked(l, now) {
 		startWorkerLocked(l, now)
 	}
@@ -102,28 +111,28 @@ func sendIfOverdueLocked(l *Limiter, b *batch, now int64) {
 
 // maySendLocked reports whether one more of the pending trips may be sent.
 func maySendLocked(l *Limiter, now int64) bool {
-	return len(l.pending) > l.claimed && (l.inFlight == 0 || l.inFlight < maxInFlight && now >= l.nextSend)
+	return l.waiting > l.claimed && (l.inFlight == 0 || l.inFlight < maxInFlight && now >= l.nextSend)
 }
 
 // earliestDeadline returns when the first request of a trip must have its verdict.
 func earliestDeadline(trip []*batch) int64 {
-	deadline := trip[0].deadline
+	earliest := int64(math.MaxInt64)
 	for _, b := range trip {
-		if b.deadline < deadline {
-			deadline = b.deadline
+		if deadline := b.newLease.prefetchedAt + b.cache.timeout; deadline < earliest {
+			earliest = deadline
 		}
 	}
-	return deadline
+	return earliest
 }
 
-// refresherOf returns what refreshes the breaker's view for the requests of a trip, or nil.
-func refresherOf(trip []*batch) BreakerRefresher {
+// refreshingCache returns the first cache of a trip that refreshes the breaker's view, or the last one of all.
+func refreshingCache(trip []*batch) *Cache {
 	for _, b := range trip {
 		if b.cache.Refresher != nil {
-			return b.cache.Refresher
+			return b.cache
 		}
 	}
-	return nil
+	return trip[len(trip)-1].cache
 }
 
 // withPiggyback adds the breaker's call to those of a trip, if there is one.

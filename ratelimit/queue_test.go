@@ -141,7 +141,7 @@ func TestQueue_requestsBehindAHangingWorkerAreServed(t *testing.T) {
 		ofNext.done.Wait()
 	})
 	require.Equal(t, int64(1), ofFirst.failed)
-	require.Equal(t, int64(2), ofNext.allowed+ofNext.failed, "served, or told by their deadlines")
+	require.Equal(t, int64(2), ofNext.allowed+ofNext.failed, "served, or failed by their deadlines")
 	eventually(t, func() bool { return isQuiet(l) })
 }
 

@@ -22,7 +22,7 @@ func takeAndRenew(cache *Cache, g *Grant, key string, now int64) int64 {
 	if !l.Unavailable.Load() {
 		g.renewing = true
 		l.renewals = append(l.renewals, renewal{key: key, cache: cache})
-		if len(l.renewals) >= renewTogether && len(l.pending) == 0 {
+		if len(l.renewals) >= renewTogether && l.waiting == 0 {
 			cannotJoinLocked(cache, now) // begins a batch
 		}
 	}
@@ -34,9 +34,9 @@ func takeAndRenew(cache *Cache, g *Grant, key string, now int64) int64 {
 	return 1
 }
 
-// addRenewals lets a trip that is about to be sent renew leases, in exchange for what is left of them. It returns the trip, which may have
-// more batches then. Mu must be held.
-func addRenewals(l *Limiter, trip []*batch, now int64) []*batch {
+// addRenewals lets a trip that is about to be sent renew leases, in exchange for what is left of them. The trip may have more batches then.
+// Mu must be held.
+func addRenewals(l *Limiter, state *tripState, now int64) {
 	renewals := l.renewals
 	l.renewals = nil
 	if len(renewals) > maxRenewals {
@@ -48,20 +48,20 @@ func addRenewals(l *Limiter, trip []*batch, now int64) []*batch {
 		if lease == nil || !lease.renewing || lease.prefetchBatch != 0 || lease.limit != one.cache.limit {
 			continue // it was asked for since, or forgotten
 		}
-		b := batchOf(trip, one.cache.lane)
+		b := batchOf(state.trip, one.cache.lane)
 		if b == nil {
 			if one.cache.lane.open != nil {
 				l.renewals = append(l.renewals, one) // for the later trip where that batch waits
 				continue
 			}
 			b = one.cache.openBatch
+			state.trip = append(state.trip, b) // first: if anything panics from here on, it fails with the trip
+			l.mixed = true
 			beginLocked(l, b, now)
-			trip = append(trip, b)
 		}
 		arg, returns := argAndPrefetch(lease, b, len(b.keys), 0, now)
 		lease.requests = 0
 		addArg(b, lease, arg, returns, len(b.keys))
 		b.keys = append(b.keys, one.key)
 	}
-	return trip
 }

@@ -107,7 +107,7 @@ func TestRenew_returnsWhatIsLeft(t *testing.T) {
 	b := &batch{number: 99, cache: cache, limit: cache.limit}
 	left, lease := tokenOf(cache, idOf(0)), lookup(l, headers.Kind+idOf(0)).number
 	l.Mu.Lock()
-	addRenewals(l, []*batch{b}, l.Now())
+	addRenewals(l, &tripState{trip: []*batch{b}}, l.Now())
 	l.Mu.Unlock()
 	require.Equal(t, []string{headers.Kind + idOf(0)}, b.keys)
 	require.Len(t, b.args, 1)

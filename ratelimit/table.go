@@ -35,6 +35,7 @@ func unshare(l *Limiter, key string, lease *Lease) *Lease {
 	}
 	other := *lease
 	other.common = false
+	other.requests = 1
 	replace(l, key, lease, &other)
 	return &other
 }

@@ -39,7 +39,7 @@ func verdictsOf(seed int64, steps int) []int64 {
 		l := newVerdictLimiter(redis, random.Int63n(1000000000))
 		defer Close(l)
 		many := KeyMaker{MaxJoin: -1, Key: func(id string) string { return "header:" + id[:1] }, ManyToOne: true}
-		routes = append(routes, NewCache(l, limits[0], time.Second, headers), NewCache(l, limits[1], time.Second, many))
+		routes = append(routes, NewCache(l, limits[0], time.Hour, headers), NewCache(l, limits[1], time.Hour, many))
 	}
 	for i := 0; i < steps; i++ {
 		cache := routes[random.Intn(len(routes))]

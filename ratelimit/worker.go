@@ -33,10 +33,10 @@ func batchWorker(l *Limiter) {
 		key, kind        string
 		place, maxJoin   int
 		now, repliedAt   int64
+		sentAt           int64
 		rtt, due         int64
 		coldBefore       int64
 		odd, unlocked    bool
-		refresher        BreakerRefresher
 		refreshes        bool // the breaker's view
 	)
 	state := startWork(l)
@@ -46,7 +46,7 @@ func batchWorker(l *Limiter) {
 			abortTrip(l, state, unlocked, reason)
 		}
 	}()
-	heads, headsLen, run, clock := l.keyHeads, len(l.keyHeads), l.Store.Run, l.Now
+	heads, headsLen, run, clock, safe, healthyUntil := l.keyHeads, len(l.keyHeads), l.Store.Run, l.Now, l.Safe, l.HealthyUntil
 	zero := time.Now().Add(-time.Duration(clock()) * time.Microsecond)
 	state.zero = zero
 	l.Mu.Lock()
@@ -72,17 +72,11 @@ func batchWorker(l *Limiter) {
 		trip = l.pending[0]
 		state.trip = trip
 		l.pending = l.pending[1:]
-		l.nextSend = now + sendInterval
+		l.waiting--
+		sentAt = now
 		if l.renewals != nil {
-			trip = addRenewals(l, trip, now)
-			state.trip = trip
-		}
-		b = trip[0]
-		due = b.deadline
-		refresher = b.cache.Refresher
-		if len(trip) > 1 {
-			due = earliestDeadline(trip)
-			refresher = refresherOf(trip)
+			addRenewals(l, state, now)
+			trip = state.trip
 		}
 
 		// 3. Make a call of each of its batches.
@@ -96,7 +90,7 @@ func batchWorker(l *Limiter) {
 			if cache.lane.open == b {
 				cache.lane.open = nil
 				l.batchSeq++
-				next = &batch{number: l.batchSeq, cache: cache, limit: limit, newLease: &Lease{limit: limit, common: true, usage: usage{requests: 1}}}
+				next = &batch{number: l.batchSeq, cache: cache, limit: limit, newLease: &Lease{limit: limit, common: true}}
 				next.done.Add(1)
 				cache.openBatch = next
 			}
@@ -139,7 +133,7 @@ func batchWorker(l *Limiter) {
 				}
 				place++
 			}
-			if odd || strings.Trim(strings.Join(keys, ""), l.Safe) != "" {
+			if odd || strings.Trim(strings.Join(keys, ""), safe) != "" {
 				makeWireKeys(l, keys, words)
 			}
 			words = append(words, limit.wire, leaseWire)
@@ -153,10 +147,15 @@ func batchWorker(l *Limiter) {
 			b.call = call
 			calls = append(calls, call)
 		}
+		due = newLease.prefetchedAt + cache.timeout
+		if l.mixed {
+			l.mixed = l.waiting > 0
+			due = earliestDeadline(trip)
+			cache = refreshingCache(trip)
+		}
 
 		// 4. Ask Redis, with the breaker's own call where its view is to be refreshed.
-		refreshes = now >= *l.HealthyUntil && refresher != nil
-		state.due = due
+		refreshes = now >= *healthyUntil && cache.Refresher != nil
 		if !l.watched {
 			watchLocked(l, state)
 		}
@@ -164,7 +163,7 @@ func batchWorker(l *Limiter) {
 		unlocked = true
 		if refreshes {
 			place = len(calls)
-			calls = withPiggyback(calls, refresher.PiggybackCall(now))
+			calls = withPiggyback(calls, cache.Refresher.PiggybackCall(now))
 		}
 		run(calls, zero.Add(time.Duration(due)*time.Microsecond))
 		if refreshes {
@@ -173,21 +172,21 @@ func batchWorker(l *Limiter) {
 		now = clock()
 		l.Mu.Lock()
 		unlocked = false
-		if now >= *l.HealthyUntil && refresher != nil {
+		if now >= *healthyUntil && cache.Refresher != nil {
 			unlocked = true
 			l.Mu.Unlock()
-			refresher.Extend(now)
+			cache.Refresher.Extend(now)
 			l.Mu.Lock()
 			unlocked = false
 		}
 		if state.abandoned {
 			l.Mu.Unlock()
-			return // the requests have been told; another worker has taken the place of this one
+			return // the requests have failed already, and another worker has replaced this one
 		}
 
 		// 5. Apply the reply. Most say no more than that all requests have their tokens.
 		l.replySeq++
-		rtt = now - b.sentAt
+		rtt = now - sentAt
 		if call.Err != nil {
 			rtt = l.minRTT // no reply is not a fast one
 		}
@@ -211,7 +210,7 @@ func batchWorker(l *Limiter) {
 				endPrefetch(b)
 			}
 			b.grantedAt = 1
-			if now < *l.HealthyUntil {
+			if now < *healthyUntil {
 				b.grantedAt = now
 			}
 			b.done.Done()
@@ -224,7 +223,7 @@ func batchWorker(l *Limiter) {
 
 		// 6. Take the next trip: maySendLocked and startWorkerLocked, written out. The goroutines that are ready run first and may join
 		// it; how long they take shows whether the CPU is saturated.
-		if len(l.pending) > l.claimed && (l.inFlight == 0 || l.inFlight < maxInFlight && now >= l.nextSend) {
+		if l.waiting > l.claimed && (l.inFlight == 0 || l.inFlight < maxInFlight && now >= l.nextSend) {
 			l.claimed++
 			l.inFlight++
 			l.nextSend = now + sendInterval

@@ -30,7 +30,6 @@ type workers struct {
 // tripState is what a worker has sent.
 type tripState struct {
 	trip      []*batch  // whose requests wait; nil: there is none
-	due       int64     // the deadline of its requests
 	zero      time.Time // when the limiter's clock was 0
 	late      *batch    // of the trip that was overdue when last looked at
 	abandoned bool      // the worker did not come back, and the trip is no longer its
@@ -101,6 +100,7 @@ func abortTrip(l *Limiter, state *tripState, unlocked bool, reason interface{}) 
 		l.claimed--
 		trip = l.pending[0]
 		l.pending = l.pending[1:]
+		l.waiting--
 	}
 	failTripLocked(l, state, trip, fmt.Errorf("ratelimit: panic: %v", reason))
 }
@@ -143,7 +143,7 @@ func watchLocked(l *Limiter, state *tripState) {
 
 // deadlineOf returns the deadline of a trip on the process's clock.
 func deadlineOf(state *tripState) time.Time {
-	return state.zero.Add(time.Duration(state.due) * time.Microsecond)
+	return state.zero.Add(time.Duration(earliestDeadline(state.trip)) * time.Microsecond)
 }
 
 // failTripLocked fails the requests of a trip that still wait, and ends its worker's part in it. The next trip gets another worker.
@@ -162,7 +162,7 @@ func failTripLocked(l *Limiter, state *tripState, trip []*batch, reason error) {
 		endPrefetch(b)
 		b.done.Done()
 	}
-	if len(l.pending) > l.claimed && l.inFlight < maxInFlight {
+	if l.waiting > l.claimed && l.inFlight < maxInFlight {
 		startWorkerLocked(l, l.nextSend) // not the clock, which may be what panicked
 	}
 }

@@ -9,15 +9,15 @@ import (
 // client is a kind of traffic, given as a share of the rate that is allowed.
 type client struct {
 	Name string
-	// asks returns how many times the allowed rate is asked for at a time.
+	// asks returns at how many times the allowed rate it asks at a time.
 	asks func(at time.Duration) float64
-	// even says that the requests come at even intervals; else at random ones.
+	// even says that requests come at even intervals, otherwise at random ones.
 	even bool
-	// picks returns the gateway, out of gateways, that a request at this time goes to.
+	// picks returns which of the gateways a request at this time goes to.
 	picks func(random *rand.Rand, gateways int, at time.Duration) int
-	// lives is how long a gateway lives until it dies, on average, and another takes its place; 0: for ever.
+	// lives is how long a gateway lives until it dies, on average, and another replaces it; 0: forever.
 	lives time.Duration
-	// least is the part of what is allowed that the client must be let through.
+	// least is the part of what is allowed that must be admitted.
 	least float64
 	// promise is that part once its bucket's first filling is spent, which leases may hold back some of.
 	promise float64
@@ -27,17 +27,17 @@ func always(times float64) func(time.Duration) float64 {
 	return func(time.Duration) float64 { return times }
 }
 
-// anyOf picks gateways as a load balancer does that knows nothing.
+// anyOf picks gateways at random, as a load balancer does.
 func anyOf(random *rand.Rand, gateways int, _ time.Duration) int { return random.Intn(gateways) }
 
-// few sends most requests to few of the gateways: the one at rank k gets a share of 1/k^1.5.
-func few(random *rand.Rand, gateways int, _ time.Duration) int {
+// skewed sends most requests to a few gateways: the one at rank k gets a share of 1/k^1.5.
+func skewed(random *rand.Rand, gateways int, _ time.Duration) int {
 	// The rank of a Pareto distribution, cut to what there is.
 	rank := math.Pow(1-random.Float64(), -1/0.5)
 	return int(math.Min(rank-1, 1e9)) % gateways
 }
 
-// turns sends all requests of half a second to one gateway, and then on to the next.
+// turns sends all requests of half a second to one gateway, and then to the next.
 func turns(_ *rand.Rand, gateways int, at time.Duration) int {
 	return int(at/(500*time.Millisecond)) % gateways
 }
@@ -46,7 +46,7 @@ var clients = []client{
 	{Name: "its rate", asks: always(1), even: true, picks: anyOf, least: 0.99, promise: 0.99},
 	{Name: "its rate, in turns", asks: always(1), even: true, picks: turns, least: 0.99, promise: 0.99},
 	{Name: "twice its rate", asks: always(2), picks: anyOf, least: 0.95, promise: 0.98},
-	{Name: "twice its rate, skewed", asks: always(2), picks: few, least: 0.95, promise: 0.98},
+	{Name: "twice its rate, skewed", asks: always(2), picks: skewed, least: 0.95, promise: 0.98},
 	{Name: "twice its rate, in turns", asks: always(2), picks: turns, least: 0.95, promise: 0.98},
 	{Name: "twice its rate, gateways die", asks: always(2), picks: anyOf, lives: 5 * time.Second, least: 0.95, promise: 0.98},
 	{Name: "bursts", asks: bursts, picks: anyOf, least: 0.95, promise: 0.9},

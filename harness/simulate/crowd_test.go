@@ -13,14 +13,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// crowd is many clients, all far below their limit: 5,500 requests a second of all together, at random times.
+// crowd is many clients, all far below their limit: together they send 5,500 requests a second, at random times.
 type crowd struct {
 	clients int
 	skew    float64 // of a Zipf distribution; 0: uniform
 }
 
-// TestCrowd holds how many of a crowd's requests Redis hears of: in the three seconds after the first, and at the end; and how many have
-// to wait for it then.
+// TestCrowd bounds how many of a crowd's requests reach Redis, in the three seconds after the first and at the end, and how many have to
+// wait for it then.
 func TestCrowd(t *testing.T) {
 	zipf, uniform := crowd{10000, 1.1}, crowd{200000, 0}
 	rows := []struct {
@@ -29,8 +29,8 @@ func TestCrowd(t *testing.T) {
 		limit       *ratelimit.Limit
 		gateways    int
 		seconds     int
-		soon, later float64 // the most that Redis may hear of
-		waits       float64 // and that may wait for it
+		soon, later float64 // the largest shares that may reach Redis
+		waits       float64 // and the largest that may wait for it
 	}{
 		{"Zipf", zipf, ratelimit.NewLimit(10000, 10000, time.Second), 1, 160, 0.22, 0.03, 0.008},
 		{"Zipf", zipf, ratelimit.NewLimit(10000, 10000, time.Second), 2, 160, 0.28, 0.052, 0.018},
@@ -43,7 +43,7 @@ func TestCrowd(t *testing.T) {
 			synctest.Test(t, func(*testing.T) {
 				soon, later, waits = row.crowd.ask(row.gateways, row.limit, row.seconds)
 			})
-			t.Logf("Redis hears of %.3f of the requests at first, of %.3f later; %.4f wait", soon, later, waits)
+			t.Logf("%.3f of the requests reach Redis at first, %.3f later; %.4f wait", soon, later, waits)
 			require.LessOrEqual(t, soon, row.soon)
 			require.LessOrEqual(t, later, row.later)
 			require.LessOrEqual(t, waits, row.waits)
@@ -51,8 +51,8 @@ func TestCrowd(t *testing.T) {
 	}
 }
 
-// ask has the crowd ask a fleet, and returns the share of its requests that Redis heard of: from the first second to the fourth, and
-// in the last quarter of the time; and that of those that waited then.
+// ask lets the crowd ask a fleet, and returns the share of its requests that reached Redis, from the first second to the fourth and in the
+// last quarter of the time, and the share of those that waited then.
 func (c crowd) ask(gateways int, limit *ratelimit.Limit, seconds int) (soon, later, waits float64) {
 	f := newFleet(gateways, limit, 1)
 	defer f.stop()
@@ -64,12 +64,12 @@ func (c crowd) ask(gateways int, limit *ratelimit.Limit, seconds int) (soon, lat
 		sums[i] = sum
 	}
 	begun := time.Now()
-	asked, heard, waited := map[int]int{}, map[int]int{}, map[int]int{} // until a second
+	asked, reached, waited := map[int]int{}, map[int]int{}, map[int]int{} // until a second
 	for n := 0; ; n++ {
 		second := int(time.Since(begun) / time.Second)
-		if _, known := asked[second]; !known {
+		if _, counted := asked[second]; !counted {
 			f.asking.Wait()
-			asked[second], heard[second], waited[second] = n, f.redis.keys, int(f.waited.Load())
+			asked[second], reached[second], waited[second] = n, f.redis.keys, int(f.waited.Load())
 		}
 		if second == seconds {
 			break
@@ -81,5 +81,5 @@ func (c crowd) ask(gateways int, limit *ratelimit.Limit, seconds int) (soon, lat
 	share := func(of map[int]int, from, to int) float64 {
 		return float64(of[to]-of[from]) / float64(asked[to]-asked[from])
 	}
-	return share(heard, 1, 4), share(heard, seconds*3/4, seconds), share(waited, seconds*3/4, seconds)
+	return share(reached, 1, 4), share(reached, seconds*3/4, seconds), share(waited, seconds*3/4, seconds)
 }

@@ -1,6 +1,6 @@
 // Package simulate runs the real limiter in fleets of up to a thousand gateways, in virtual time: on the model of its
-// script that the limiter's own tests hold against Redis. It tells how much a client is let through of what its limit
-// allows.
+// script that the limiter's own tests hold against Redis. It reports how much of what its limit allows a client
+// is admitted.
 package simulate
 
 import (
@@ -15,7 +15,7 @@ import (
 	"github.com/resilient-gateway/resilience/ratelimit"
 )
 
-// oneWay is how far away Redis is, each call a little differently.
+// oneWay is about the time of a call's way to Redis, and of its way back.
 const oneWay = 250 * time.Microsecond
 
 // maxDrift is how fast or slow a gateway's clock is at most.
@@ -29,7 +29,7 @@ type shared struct {
 	model  *bucketmodel.Model
 	random *rand.Rand
 	calls  int
-	keys   int // that they asked for
+	keys   int // of all calls
 }
 
 // Run implements ratelimit.Store.
@@ -62,12 +62,12 @@ type fleet struct {
 	waited   atomic.Int64 // requests, for Redis
 }
 
-// gateway is one process: what it knows dies with it.
+// gateway is one process: what it knows is lost when it ends.
 type gateway struct {
-	begun   time.Time // on its own clock, which shares no zero with the others'
-	drift   float64   // and is a little fast or slow
+	begun   time.Time // zero of its clock, different from the others'
+	drift   float64   // of its clock, a factor
 	limiter *ratelimit.Limiter
-	hand    *ratelimit.Cache
+	cache   *ratelimit.Cache
 
 	mu       sync.Mutex    // guards admitted
 	admitted []window.Span // of the one client
@@ -91,7 +91,7 @@ func newFleet(gateways int, limit *ratelimit.Limit, seed int64) *fleet {
 
 func (g *gateway) now() int64 { return int64(float64(time.Since(g.begun).Microseconds()) * g.drift) }
 
-// restart makes a gateway forget all.
+// restart replaces a gateway by one that knows nothing.
 func (f *fleet) restart(g *gateway) {
 	if g.limiter != nil {
 		ratelimit.Close(g.limiter)
@@ -99,10 +99,10 @@ func (f *fleet) restart(g *gateway) {
 	g.limiter = ratelimit.New(ratelimit.Settings{
 		Store: f.redis, Prefix: "bucket:", Name: func(key string) string { return key }, Now: g.now,
 	})
-	g.hand = ratelimit.NewCache(g.limiter, f.limit, time.Second, ratelimit.KeyMaker{})
+	g.cache = ratelimit.NewCache(g.limiter, f.limit, time.Second, ratelimit.KeyMaker{})
 }
 
-// stop returns when all that was asked is answered, and no gateway runs any more.
+// stop returns when all requests are answered, and ends the gateways.
 func (f *fleet) stop() {
 	f.asking.Wait()
 	for _, g := range f.gateways {
@@ -110,21 +110,21 @@ func (f *fleet) stop() {
 	}
 }
 
-// ask has a client ask a gateway once, and comes back at once: who has to wait for Redis does so beside.
+// ask lets a client ask a gateway once, and returns at once: a request that has to wait for Redis does so in the background.
 func (f *fleet) ask(g *gateway, key string) {
 	start := time.Since(f.redis.begun).Microseconds()
-	verdict := ratelimit.AllowCached(g.hand, key, g.now())
+	verdict := ratelimit.AllowCached(g.cache, key, g.now())
 	if verdict > 0 {
 		g.admit(start, start)
 	}
 	if verdict != 0 {
 		return
 	}
-	limiter, hand := g.limiter, g.hand
+	limiter, cache := g.limiter, g.cache
 	f.asking.Go(func() {
-		verdict := ratelimit.Allow(hand, key, g.now())
+		verdict := ratelimit.Allow(cache, key, g.now())
 		if verdict == ratelimit.Undecided {
-			panic(ratelimit.LastErr(hand)) // this Redis never fails
+			panic(ratelimit.LastErr(cache)) // this Redis never fails
 		}
 		end := time.Since(f.redis.begun).Microseconds()
 		if end > start {

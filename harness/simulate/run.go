@@ -11,7 +11,7 @@ import (
 // limit of the simulated client: tokens, and tokens a second.
 type limit struct{ Capacity, Rate int64 }
 
-// outcome is what came of a run.
+// outcome is the result of a run.
 type outcome struct {
 	Client   string  `json:"client"`
 	Capacity int64   `json:"capacity"`
@@ -20,18 +20,18 @@ type outcome struct {
 	Asked    int     `json:"asked"`
 	Allowed  int     `json:"allowed"` // by one bucket that sees every request at once
 	Admitted int     `json:"admitted"`
-	Calls    int     `json:"calls"` // of Redis
+	Calls    int     `json:"calls"` // to Redis
 	Late     float64 `json:"late"`  // admitted / allowed in the second half
 	Most     float64 `json:"most"`  // tokens that any window saw beyond the rate: at most the capacity
 }
 
-// unused is the part of what is allowed that was not let through.
+// unused is the part of what is allowed that was not admitted.
 func (o outcome) unused() float64 { return 1 - float64(o.Admitted)/float64(o.Allowed) }
 
-// callsPerRequest of Redis.
+// callsPerRequest is how many calls to Redis a request costs.
 func (o outcome) callsPerRequest() float64 { return float64(o.Calls) / float64(o.Asked) }
 
-// run has a client ask a fleet for so long. It runs in a bubble of package synctest, whose time is virtual.
+// run lets a client ask a fleet for some time. It runs in a bubble of package synctest, whose time is virtual.
 func run(c client, l limit, gateways int, length time.Duration, seed int64) outcome {
 	f := newFleet(gateways, ratelimit.NewLimit(l.Capacity, l.Rate, time.Second), seed)
 	random := rand.New(rand.NewSource(seed + 1))

@@ -23,8 +23,8 @@ var (
 	limits = []limit{{10000, 1000}, {1000, 1000}, {100, 500}, {100, 10}}
 )
 
-// TestFleets holds the promises: never above the limit, in any window; and whoever asks for that much is let through all
-// of it, or nearly.
+// TestFleets holds the promises: never above the limit in any window, and a client that asks for all that its limit allows gets it, or nearly
+// all.
 func TestFleets(t *testing.T) {
 	var outcomes []outcome
 	for _, l := range limits {

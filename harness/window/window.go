@@ -1,4 +1,4 @@
-// Package window checks the limiter's promise: in every window of length t, no more than capacity + rate x t.
+// Package window checks the limiter's promise: in every window of length t, at most capacity + rate x t.
 package window
 
 import (
@@ -7,15 +7,14 @@ import (
 	"time"
 )
 
-// Span is a request that was let through: decided at some time from Start to End, in microseconds of any one clock.
+// Span is an admitted request: decided at some time from Start to End, in microseconds of one clock.
 type Span struct {
 	Start, End int64
 	Tokens     int64 // that it took
 }
 
-// Most returns the most tokens that any window saw taken beyond what rate, in tokens a period, gave it. The
-// promise is kept as long as it is no more than the capacity. Only spans that lie in a window whole count for it: of those
-// it is sure that they were decided in it.
+// Most returns the largest number of tokens that were taken in any window beyond what the rate, in tokens a period, gave it. The promise is
+// kept while that is at most the capacity. A window counts only the spans that lie in it entirely: those were decided in it for sure.
 func Most(spans []Span, rate int64, period time.Duration) float64 {
 	unit := period.Microseconds()
 	byEnd := slices.SortedFunc(slices.Values(spans), func(a, b Span) int { return int(a.End - b.End) })
@@ -26,8 +25,8 @@ func Most(spans []Span, rate int64, period time.Duration) float64 {
 	ends = slices.Compact(ends)
 	byStart := slices.SortedFunc(slices.Values(spans), func(a, b Span) int { return int(b.Start - a.Start) })
 
-	// A window begins at some span's start and ends at some span's end. The starts are gone through from the last to the
-	// first; sums holds, for each end, what the window from here to there has seen, less the rate.
+	// A window begins at some span's start and ends at some span's end. We go through the starts from the last to the
+	// first; sums holds, for each end, the tokens taken in the window from here to there, less the rate.
 	sums := newTree(len(ends))
 	most := int64(0)
 	for i, s := range byStart {
@@ -41,7 +40,7 @@ func Most(spans []Span, rate int64, period time.Duration) float64 {
 	return float64(most) / float64(unit)
 }
 
-// tree is a row of numbers, all of them shut at first, that tells the largest of those that are open.
+// tree is a row of numbers, all closed at first, that knows the largest of those that are open.
 type tree struct {
 	size  int
 	nodes []node
@@ -52,7 +51,7 @@ type node struct {
 	add  int64 // to all below
 }
 
-const shut = math.MinInt64 / 2
+const closed = math.MinInt64 / 2
 
 func newTree(n int) *tree {
 	size := 1
@@ -61,21 +60,21 @@ func newTree(n int) *tree {
 	}
 	t := &tree{size: size, nodes: make([]node, 2*size)}
 	for i := range t.nodes {
-		t.nodes[i].most = shut
+		t.nodes[i].most = closed
 	}
 	return t
 }
 
-// open opens a number, unless it is open, at the given value on top of what was added to it.
+// open opens a number, unless it is open already, with the given value in addition to what was added to it.
 func (t *tree) open(place int, value int64) {
 	n := &t.nodes[t.size+place]
-	if n.most == shut {
+	if n.most == closed {
 		n.most = value
 		t.lift(t.size + place)
 	}
 }
 
-// addFrom adds to the number at a place and to all behind it.
+// addFrom adds to the number at a place and to all after it.
 func (t *tree) addFrom(place int, value int64) {
 	i := t.size + place
 	t.nodes[i].add += value
@@ -87,7 +86,7 @@ func (t *tree) addFrom(place int, value int64) {
 	t.lift(t.size + place)
 }
 
-// lift works the nodes above one out anew.
+// lift computes the nodes above one again.
 func (t *tree) lift(i int) {
 	for i /= 2; i > 0; i /= 2 {
 		t.nodes[i].most = max(t.value(2*i), t.value(2*i+1))
@@ -95,8 +94,8 @@ func (t *tree) lift(i int) {
 }
 
 func (t *tree) value(i int) int64 {
-	if t.nodes[i].most == shut {
-		return shut
+	if t.nodes[i].most == closed {
+		return closed
 	}
 	return t.nodes[i].most + t.nodes[i].add
 }

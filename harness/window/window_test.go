@@ -32,7 +32,7 @@ func TestMost_steps(t *testing.T) {
 	}
 }
 
-// TestMost_everyWindow compares with what one finds who looks at every window.
+// TestMost_everyWindow compares with a search through every window.
 func TestMost_everyWindow(t *testing.T) {
 	random := rand.New(rand.NewSource(1))
 	for range 500 {

@@ -1,5 +1,5 @@
-// Package bucketmodel is the rate limiter's script, said once more in Go, on a clock that is the caller's. The limiter's
-// tests hold the two against each other; the simulation runs a fleet on it.
+// Package bucketmodel is the rate limiter's script once more, in Go, on the caller's clock. The limiter's tests compare the two; the
+// simulation runs a fleet on it.
 package bucketmodel
 
 import (
@@ -36,8 +36,8 @@ type bucket struct {
 
 type lease struct{ deadline, tokens int64 }
 
-// Run does what the script does with these keys and arguments when Redis's clock says now, in microseconds. It returns the
-// integers that the script answers.
+// Run does what the script does with these keys and arguments at a time of Redis's clock, in microseconds, and returns the integers of its
+// answer.
 func (m *Model) Run(now int64, keys, args []string) []int64 {
 	words := numbers(args[0])
 	l := limit{capacity: words[0], refill: words[1], period: words[2]}
@@ -140,8 +140,8 @@ func (b *bucket) settle(now int64, l limit, t terms) (setBack bool) {
 	return setBack
 }
 
-// inUnits returns a level that counts in another period, in the limit's units. More than the capacity is as much as that: no int64 may
-// hold it.
+// inUnits converts a level that counts in another period to the limit's units. More than the capacity is cut to it: an int64 may not hold
+// it.
 func inUnits(level, period int64, l limit) int64 {
 	tokens := level / period
 	if tokens >= l.capacity {
@@ -151,7 +151,7 @@ func inUnits(level, period int64, l limit) int64 {
 	return tokens*l.period + int64(rest)
 }
 
-// refill goes on to a time, up to where the level and the tokens leased make the capacity.
+// refill refills until a time, up to where the level and the tokens leased make the capacity.
 func (b *bucket) refill(time, leased int64, l limit) {
 	full := max(0, l.capacity-leased) * l.period
 	if b.level >= full {
@@ -164,7 +164,7 @@ func (b *bucket) refill(time, leased int64, l limit) {
 	b.at = max(b.at, time)
 }
 
-// lease adds a lease, among those that end before and after it, and returns its deadline: one that no other has.
+// lease inserts a lease in the order of the deadlines, and returns its own: one that no other lease has.
 func (b *bucket) lease(deadline, tokens int64) int64 {
 	place := 0
 	for place < len(b.leases) && b.leases[place].deadline <= deadline {
@@ -177,7 +177,7 @@ func (b *bucket) lease(deadline, tokens int64) int64 {
 	return deadline
 }
 
-// end ends a lease: its tokens that were not used go back.
+// end ends a lease, and returns its unused tokens to the bucket.
 func (b *bucket) end(number, unused int64, l limit) {
 	for i, lease := range b.leases {
 		if lease.deadline != number {
@@ -202,7 +202,7 @@ func (m *Model) Serve(now int64, call *store.Call) {
 	call.Answer, call.Err = m.Answer(now, call.Number, call.Words), nil
 }
 
-// Answer returns the script's answer to a call, which is given as it goes over the wire: so many keys, and the arguments.
+// Answer returns the script's answer to a call, given as it is sent: some keys, and the arguments.
 func (m *Model) Answer(now int64, number int, wire []string) string {
 	var words []string
 	for _, word := range wire {
