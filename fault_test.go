@@ -98,8 +98,9 @@ type faultyGateway struct {
 }
 
 func newFaultyGateway(t *testing.T, variant fastVariant, redis *RedisConfig, capacity, name string) *faultyGateway {
-	processes := newProcess(t, time.Hour)
+	processes, switched := newProcess(t, time.Hour), switchEnabled
 	g := &faultyGateway{clock: newClock(t), faults: &faults{}, status: 200}
+	switchEnabled = switched // nothing here waits for the end of a notice
 	processes.since = func(begun time.Time) time.Duration {
 		g.faults.step("the clock")
 		return g.clock.since(begun)

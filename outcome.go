@@ -10,8 +10,11 @@ import (
 	"github.com/resilient-gateway/resilience/internal/recorder"
 )
 
-// internalServerError is what reports compare with: a selector would be a local (R7).
-const internalServerError = http.StatusInternalServerError
+// What reports compare with: a selector would be a local (R7).
+const (
+	statusOK            = http.StatusOK
+	internalServerError = http.StatusInternalServerError
+)
 
 // exchange is a request that was forwarded, and what is known of its answer. Only what the service did counts for or against it, and only
 // if the request reached the service completely, or could have: an answer that Traefik wrote because of what the client sent, or did not
@@ -24,6 +27,7 @@ type exchange struct {
 	dated    bool        // the answer had a Date when it arrived here, which Traefik's own do not have
 	finished bool        // the next handler has returned; otherwise it panicked: the answer was cut
 	hung     bool        // its response headers have not arrived within the hangTimeout
+	unread   bool        // its status cannot be read
 
 	arrived  time.Time
 	now      time.Time // when it is judged
@@ -100,6 +104,9 @@ const (
 func (x *exchange) outcome() breaker.Outcome {
 	if x.hung {
 		return breaker.Failure
+	}
+	if x.unread {
+		return breaker.Unknown
 	}
 	if x.status == http.StatusSwitchingProtocols {
 		return breaker.Success

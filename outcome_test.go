@@ -10,7 +10,6 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
-	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -222,7 +221,7 @@ func TestWatchClosely_afterAnUnclearOutcome(t *testing.T) {
 	m, err := newMiddleware(context.Background(), status(http.StatusOK), &Config{CircuitBreaker: failures("3")}, nameOf(t))
 	require.NoError(t, err)
 	source := func(now int64) (own, closely bool) {
-		found, closely := statusSourceFor(m, reflect.TypeOf(statuswriter.New()), now)
+		found, closely := statusSourceFor(m, statuswriter.New(), now)
 		return found == m.source, closely
 	}
 	now := m.now()
@@ -240,6 +239,6 @@ func TestWatchClosely_afterAnUnclearOutcome(t *testing.T) {
 	require.True(t, own)
 	require.False(t, closely)
 	require.True(t, m.source.writer != nil)
-	other, _ := statusSourceFor(m, reflect.TypeOf(statuswriter.NewSized()), m.watchUntil)
+	other, _ := statusSourceFor(m, statuswriter.NewSized(), m.watchUntil)
 	require.True(t, other != m.source && other != nil, "another type of writer has its own status source")
 }

@@ -27,11 +27,11 @@
 //	statussource.go   step 5: how the status of an answer is learnt
 //	outcome.go        step 6: what an answer says about the service
 //	requestbody.go    how a request's body ended; upload.go and hang.go: when the time of a probe or of hangTimeout starts
-//	answer.go         our own answers; redact.go and sampler.go: what of them is logged
+//	answer.go         our own answers; eventlog.go, redact.go and sampler.go: what is logged
 //	nesting.go        requests that come through several instances of the middleware
 //
-// The engines are packages of their own: ratelimit, breaker, identity. Everything runs in Traefik's interpreter, Yaegi. Its rules, R1 to
-// R14, are in docs/interpreter.md, and comments cite them.
+// The packages ratelimit and breaker are the engines, identity reads the key sources. Everything runs in Traefik's interpreter, Yaegi: its
+// rules are numbered in docs/interpreter.md, and comments cite the numbers.
 package resilience
 
 import (

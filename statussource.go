@@ -9,16 +9,23 @@ import (
 	"github.com/resilient-gateway/resilience/internal/recorder"
 )
 
-// statusSource is a type of writers that know the status of the answer: Traefik's own, where its metrics or access log watch the answer
-// already. Asking them leaves them whole. Its first request finds out; others go the longer way.
+// statusSource says how writers of one type tell the status of an answer, so that they need no recorder around them. There are two kinds:
+//
+//   - With metrics, access log or tracing, Traefik's own writer has a method Status.
+//   - With none of them, which is Traefik's default, the writer leads to net/http's own, which has a field status (statusfield.go).
+//
+// The first request with a type finds out. The first type that tells the status is the route's own: only its requests take the fast path.
+// Writers that do not tell it get a recorder.
 type statusSource struct {
-	writer reflect.Type // nil: not known, or not to be asked now
-	first  reflect.Type // the writer, once it is known
-	status int          // which of its methods tells the status
-	size   int          // and which the bytes of the body; -1: none
+	writer reflect.Type   // nil: not known, or not to be asked now
+	first  reflect.Type   // the writer's type, once it is known
+	status int            // the index of the method Status
+	size   int            // and of the method Size; -1: there is none
+	fields *fieldSource   // nil: there is a method Status
+	report func(*tracked) // ends the tracked requests of these writers
 }
 
-// passage is a request that passed at a time because the view of the breaker was healthy then.
+// tracked is a request that passes with an intact writer, at a time when the circuit is known to be closed.
 type tracked struct {
 	w        http.ResponseWriter
 	r        *http.Request
@@ -26,20 +33,36 @@ type tracked struct {
 	finished bool // the next handler has returned
 }
 
-// lander returns what ends a passage whose writer is of the type, once that is known, also one that ended in a panic, which goes on. A
+// A function costs the interpreter less to call than a method of a compiled type does.
+var (
+	valueElem         = valueMethod("Elem").(func(reflect.Value) reflect.Value)
+	valueType         = valueMethod("Type").(func(reflect.Value) reflect.Type)
+	valueFieldByIndex = valueMethod("FieldByIndex").(func(reflect.Value, []int) reflect.Value)
+	valueInt          = valueMethod("Int").(func(reflect.Value) int64)
+	valueCall         = valueMethod("Call").(func(reflect.Value, []reflect.Value) []reflect.Value)
+	valueMethodAt     = valueMethod("Method").(func(reflect.Value, int) reflect.Value)
+)
+
+func valueMethod(name string) interface{} {
+	method, _ := reflect.TypeOf(reflect.Value{}).MethodByName(name)
+	return method.Func.Interface()
+}
+
+// newReporter returns what ends a tracked request whose writer has a method Status, also one that ended in a panic, which continues. A
 // success is no news, unless others have failed since: it ends their row.
 func (m *Middleware) newReporter(own *statusSource) func(*tracked) {
-	failing, valueOf := m.view.Failing, reflect.ValueOf
+	failing, valueOf, toInt, call, methodAt := m.view.Failing, reflect.ValueOf, valueInt, valueCall, valueMethodAt
+	var none []reflect.Value
 	return func(p *tracked) {
 		if p.finished {
 			//lint:ignore S1021 the interpreter makes two values for :=
 			var status int64
-			status = valueOf(p.w).Method(own.status).Call(nil)[0].Int()
+			status = toInt(call(methodAt(valueOf(p.w), own.status), none)[0])
 			if status >= internalServerError {
 				reportTracked(m, p, own)
 			} else if len(failing) > 0 {
 				reportTracked(m, p, own)
-			} else if status == 0 {
+			} else if status < statusOK {
 				reportSwitch(m, p)
 			}
 		} else {
@@ -48,8 +71,8 @@ func (m *Middleware) newReporter(own *statusSource) func(*tracked) {
 	}
 }
 
-// switched notes of a request whose connection the next handler took over that the service switches protocols, and so speaks HTTP/1.
-// Traefik's own writer knows no status of such an answer.
+// reportSwitch notes that the service switches protocols, and so speaks HTTP/1, if a request asked for it. Of an answer whose connection
+// the next handler took over, a writer knows no status.
 func reportSwitch(m *Middleware, p *tracked) {
 	m.noteProtocolSwitch(p.r)
 }
@@ -62,51 +85,61 @@ func (m *Middleware) noteProtocolSwitch(r *http.Request) {
 	}
 }
 
-// tell tells the breaker of a passage.
+// reportTracked reports a tracked request to the breaker.
 func reportTracked(m *Middleware, p *tracked, own *statusSource) {
-	writer := reflect.ValueOf(p.w)
 	x := p.exchange()
 	x.dated = p.r.ProtoMajor < 3 && len(x.header["Date"]) > 0 // HTTP/3's own writer sets one when the answer begins
-	x.status = int(writer.Method(own.status).Call(nil)[0].Int())
-	x.size = -1
-	if own.size >= 0 {
-		x.size = writer.Method(own.size).Call(nil)[0].Int()
+	if own.fields == nil {
+		own.callMethods(p.w, x)
+	} else if !own.fields.readFields(p.w, x) {
+		x.unread = true
+		m.giveUp(own)
+	}
+	if x.finished && !x.unread && x.status < statusOK {
+		reportSwitch(m, p)
 	}
 	m.reportOutcome(x, p.at)
+}
+
+func (s *statusSource) callMethods(w http.ResponseWriter, x *exchange) {
+	writer := reflect.ValueOf(w)
+	x.status = int(writer.Method(s.status).Call(nil)[0].Int())
+	x.size = -1
+	if s.size >= 0 {
+		x.size = writer.Method(s.size).Call(nil)[0].Int()
+	}
 }
 
 func (p *tracked) exchange() *exchange {
 	return &exchange{r: p.r, header: p.w.Header(), finished: p.finished, arrived: start.Add(time.Duration(p.at) * time.Microsecond)}
 }
 
-// tell tells the breaker what became of a request that passed at the time at.
+// reportOutcome reports to the breaker what became of a request that passed at the time at.
 func (m *Middleware) reportOutcome(x *exchange, at int64) {
 	x.permit = m.breaker.PermitAt(at)
 	x.budget = m.redis.Timeout
 	report(m, x)
 }
 
-// pass has the next handler answer a request that passes at the time now, whatever its writer is.
+// forward has the next handler answer a request that passes at the time now, whatever its writer is.
 func forward(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
-	own, closely := statusSourceFor(m, reflect.TypeOf(w), now)
+	own, closely := statusSourceFor(m, w, now)
 	if own == nil {
 		forwardRecorded(m, w, r, now, closely)
 		return
 	}
-	land := m.report
-	if own != m.source {
-		land = m.newReporter(own)
-	}
+	end := own.report
 	trackOnce(r)
 	p := &tracked{w: w, r: r, at: now}
-	defer land(p)
+	defer end(p)
 	m.next.ServeHTTP(w, r)
 	p.finished = true
 }
 
-// sourceOf returns how writers of a type tell their status, or nil where they do not, or answers are watched closely. The first who do
-// are the route's own.
-func statusSourceFor(m *Middleware, writer reflect.Type, now int64) (own *statusSource, closely bool) {
+// statusSourceFor returns how a writer tells its status, or nil where it does not, or answers are watched closely. The first type of
+// writers that does is the route's own.
+func statusSourceFor(m *Middleware, w http.ResponseWriter, now int64) (own *statusSource, closely bool) {
+	writer := reflect.TypeOf(w)
 	m.mu.Lock()
 	known := m.source.writer
 	closely = now < m.watchUntil
@@ -117,29 +150,59 @@ func statusSourceFor(m *Middleware, writer reflect.Type, now int64) (own *status
 	if known == writer {
 		return m.source, false
 	}
-	status, found := writer.MethodByName("Status")
-	if !found || m.hangTimeout > 0 { // the time of the headers is not asked of a writer
+	if m.hangTimeout > 0 { // no writer tells when the headers were there
 		return nil, false
 	}
-	size := -1
-	if method, found := writer.MethodByName("Size"); found {
-		size = method.Index
+	found := m.newStatusSource(w)
+	if found == nil {
+		return nil, false
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.source.first == nil {
-		m.source.first = writer
-		m.source.status = status.Index
-		m.source.size = size
+	own = m.source
+	if own.first == nil {
+		m.adoptLocked(found)
 	}
-	if m.source.first != writer { // passages that are under way may still ask the first
-		return &statusSource{writer: writer, status: status.Index, size: size}, false
+	if own.first != writer { // requests under way may still ask the first
+		return found, false
 	}
-	m.source.writer = writer
-	return m.source, false
+	if own.fields != nil && own.fields.unreadable {
+		return nil, false
+	}
+	own.writer = writer
+	return own, false
 }
 
-// recorded is a passage whose answer goes through a recorder.
+// newStatusSource returns how writers such as this one tell their status, or nil where they do not.
+func (m *Middleware) newStatusSource(w http.ResponseWriter) *statusSource {
+	writer := reflect.TypeOf(w)
+	source := &statusSource{first: writer, size: -1}
+	if method, found := writer.MethodByName("Status"); found {
+		source.status = method.Index
+		if method, found = writer.MethodByName("Size"); found {
+			source.size = method.Index
+		}
+		source.report = m.newReporter(source)
+		return source
+	}
+	source.fields = newFieldSource(w)
+	if source.fields == nil {
+		return nil
+	}
+	source.report = m.newFieldReporter(source)
+	return source
+}
+
+// adoptLocked makes a source the route's own. The fast path's report is set before the type that it is for, and never again: requests
+// use it without the lock.
+func (m *Middleware) adoptLocked(found *statusSource) {
+	own := m.source
+	own.status, own.size, own.fields, own.report = found.status, found.size, found.fields, found.report
+	m.setReport(found.report)
+	own.first = found.first
+}
+
+// recorded is a tracked request whose answer goes through a recorder.
 type recorded struct {
 	tracked
 	m        *Middleware
@@ -148,7 +211,7 @@ type recorded struct {
 	hang     *hang  // nil: there is no hangTimeout
 }
 
-// passRecorded has the next handler answer a request that passes at the time now, and records the answer's status; closely: also how
+// forwardRecorded has the next handler answer a request that passes at the time now, and records the answer's status; closely: also how
 // long the client was waited for.
 func forwardRecorded(m *Middleware, w http.ResponseWriter, r *http.Request, now int64, closely bool) {
 	p := &recorded{tracked: tracked{w: w, r: r, at: now}, m: m, recorder: &recorder.Recorder{ResponseWriter: w}}
@@ -171,15 +234,15 @@ func (p *recorded) watch() {
 	}
 }
 
-// hung tells the breaker of a request whose response headers have not come in time.
+// hung reports a request to the breaker whose response headers have not come in time.
 func (p *recorded) hung() {
 	p.m.reportHung(p.m.breaker.PermitAt(p.at))
 }
 
-// came ends the waiting for the response headers.
+// headerArrived ends the waiting for the response headers.
 func (p *recorded) headerArrived(status int) { p.hang.end() }
 
-// landRecorded ends a passage that was recorded, also one that ended in a panic, which goes on. It is what lander returns, for this case.
+// reportRecorded ends a request that was recorded, also one that ended in a panic, which continues.
 func reportRecorded(p *recorded) {
 	if p.hang != nil && p.hang.end() {
 		return
@@ -196,7 +259,7 @@ func reportRecorded(p *recorded) {
 	}
 }
 
-// tellHung tells the breaker of a request whose response headers have not come within the hangTimeout.
+// reportHung reports a request to the breaker whose response headers have not come within the hangTimeout.
 func (m *Middleware) reportHung(permit breaker.Permit) {
 	report(m, &exchange{hung: true, permit: permit, budget: m.redis.Timeout})
 }

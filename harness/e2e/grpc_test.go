@@ -195,7 +195,7 @@ func (p *pair) routeRPC(t *testing.T, s *rpcServer) {
 }
 
 func TestTransparency_gRPCIsTheSame(t *testing.T) {
-	bothWays(t, func(t *testing.T, p *pair) {
+	eachSource(t, func(t *testing.T, p *pair) {
 		server := startRPC(t)
 		p.routeRPC(t, server)
 		plain, web := dialRPC(t, p.plain), dialRPC(t, p.web)

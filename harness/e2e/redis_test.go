@@ -23,7 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// commands are all that we send, and what a user needs on the keys below our prefix. The README names them.
+// commands are all that we send, and what a user needs on the keys below our prefix. docs/operations.md names them.
 var commands = []string{
 	"+evalsha", "+eval", "+time", "+get", "+set", "+del", "+hgetall", "+hset", "+hdel", "+pttl", "+pexpire", "+select", "+script|load",
 }

@@ -149,6 +149,7 @@ func writeDynamic(t *testing.T, folder string, plugin block) {
 				"gateway":     block{"plugin": block{"resilience": plugin}},
 				"health":      block{"plugin": block{"resilience": block{"health": block{"path": "/health"}}}},
 				"strip-proxy": block{"stripPrefix": block{"prefixes": []string{"/proxy"}}},
+				"wraps":       wraps,
 			}}})
 			require.NoError(t, err)
 		}

@@ -32,13 +32,10 @@ func arrivals(t *testing.T, url string) []time.Duration {
 	return times
 }
 
-func TestStreams_pastTraefiksOwnWriter(t *testing.T) { testStreams(t, nil) }
-
-func TestStreams_throughTheRecorder(t *testing.T) {
-	testStreams(t, func(static map[string]any) {
-		delete(static, "metrics")
-		delete(static, "accessLog")
-	})
+func TestStreams_areNotHeldBack(t *testing.T) {
+	for source, change := range statusSources {
+		t.Run(source, func(t *testing.T) { testStreams(t, change) })
+	}
 }
 
 func testStreams(t *testing.T, change func(static map[string]any)) {

@@ -40,17 +40,6 @@ const (
 	failed    verdict = "2" // is one more
 )
 
-// bothWays runs the test with Traefik's own writer telling the status, and with our recorder.
-func bothWays(t *testing.T, test func(t *testing.T, p *pair)) {
-	t.Run("past Traefik's own writer", func(t *testing.T) { test(t, startPair(t, nil)) })
-	t.Run("through the recorder", func(t *testing.T) {
-		test(t, startPair(t, func(static map[string]any) {
-			delete(static, "metrics")
-			delete(static, "accessLog")
-		}))
-	})
-}
-
 func startPair(t *testing.T, change func(static map[string]any)) *pair {
 	t.Helper()
 	p := &pair{plain: freeAddress(t), dynamic: t.TempDir(), up: startUpstream(t), server: redistest.Start(t)}
@@ -249,7 +238,7 @@ var conversations = []struct {
 }
 
 func TestTransparency_http1IsTheSameByteForByte(t *testing.T) {
-	bothWays(t, func(t *testing.T, p *pair) {
+	eachSource(t, func(t *testing.T, p *pair) {
 		for _, row := range conversations {
 			t.Run(row.name, func(t *testing.T) {
 				want := masked(talk(t, p.plain, row.steps...))
@@ -318,7 +307,7 @@ func ask(t *testing.T, address, method, path, body string) told {
 }
 
 func TestTransparency_http2IsTheSame(t *testing.T) {
-	bothWays(t, func(t *testing.T, p *pair) {
+	eachSource(t, func(t *testing.T, p *pair) {
 		for _, row := range []struct {
 			method, path, body string
 			status             int
@@ -393,7 +382,7 @@ func (p *pair) requireFlat(t *testing.T, most int64, do func()) {
 }
 
 func TestTransparency_aGigabyteTakesNoMemory(t *testing.T) {
-	bothWays(t, func(t *testing.T, p *pair) {
+	eachSource(t, func(t *testing.T, p *pair) {
 		p.calm(t)
 		t.Run("down", func(t *testing.T) {
 			p.judge(t, succeeded, func() {
@@ -429,7 +418,7 @@ func TestTransparency_aGigabyteTakesNoMemory(t *testing.T) {
 
 func TestTransparency_aSlowReaderIsWaitedFor(t *testing.T) {
 	const size = 64 << 20
-	bothWays(t, func(t *testing.T, p *pair) {
+	eachSource(t, func(t *testing.T, p *pair) {
 		p.judge(t, succeeded, func() {
 			p.requireFlat(t, 32<<20, func() {
 				response, err := client.Get(p.url(fmt.Sprint("/proxy/download?bytes=", size)))
@@ -464,7 +453,7 @@ func leave(t *testing.T, address, path string) {
 }
 
 func TestTransparency_theUpstreamHearsThatAClientIsGone(t *testing.T) {
-	bothWays(t, func(t *testing.T, p *pair) {
+	eachSource(t, func(t *testing.T, p *pair) {
 		for _, path := range []string{"/slow?seconds=30", "/sse?events=100&interval=0.2", "/download?bytes=1073741824"} {
 			t.Run(path, func(t *testing.T) {
 				for _, address := range []string{p.plain, p.web} {

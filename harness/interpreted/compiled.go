@@ -6,6 +6,7 @@ import (
 	"github.com/resilient-gateway/resilience/internal/bucketmodel"
 	"github.com/resilient-gateway/resilience/internal/redistest"
 	"github.com/resilient-gateway/resilience/internal/statuswriter"
+	"github.com/resilient-gateway/resilience/internal/statuswriter/recovery"
 	"github.com/stretchr/testify/require"
 	"github.com/traefik/yaegi/interp"
 )
@@ -66,9 +67,16 @@ var compiled = interp.Exports{
 		"Step":     reflect.ValueOf((*redistest.Step)(nil)),
 	},
 	"github.com/resilient-gateway/resilience/internal/statuswriter/statuswriter": {
+		"Answers":   reflect.ValueOf(statuswriter.Answers),
 		"New":       reflect.ValueOf(statuswriter.New),
 		"NewFaulty": reflect.ValueOf(statuswriter.NewFaulty),
 		"NewMute":   reflect.ValueOf(statuswriter.NewMute),
 		"NewSized":  reflect.ValueOf(statuswriter.NewSized),
+		"Notifying": reflect.ValueOf(statuswriter.Notifying),
+		"Serve":     reflect.ValueOf(statuswriter.Serve),
+		"Wrappers":  reflect.ValueOf(statuswriter.Wrappers),
+	},
+	"github.com/resilient-gateway/resilience/internal/statuswriter/recovery/recovery": {
+		"Wrap": reflect.ValueOf(recovery.Wrap),
 	},
 }

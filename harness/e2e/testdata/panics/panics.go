@@ -1,10 +1,12 @@
-// Package panics is a plugin that panics where the path says so: a handler below ours that is broken.
+// Package panics is a plugin that panics where the path says so: a handler below ours that is broken. It also tells the type of writer
+// that it was given.
 package panics
 
 import (
 	"context"
 	"io"
 	"net/http"
+	"reflect"
 )
 
 // Config is empty.
@@ -27,6 +29,9 @@ func (p *panics) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "/panic/late":
 		io.WriteString(w, "a part of an answer")
 		panic("broken on purpose")
+	case "/writer":
+		w.Header().Set("X-Writer", reflect.TypeOf(w).String())
+		return
 	}
 	p.next.ServeHTTP(w, r)
 }
