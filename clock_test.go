@@ -11,6 +11,7 @@ import (
 )
 
 // clock is the clock of all middlewares that are made while it is the registry's. A test lets time pass by advancing it, not by sleeping.
+// Redis's clock is another: what is in Redis ages by that.
 type clock struct {
 	mu      sync.Mutex
 	ahead   time.Duration
@@ -20,8 +21,9 @@ type clock struct {
 // gatewayClock is the clock of each new process. It runs as usual, and tests advance it.
 var gatewayClock = &clock{}
 
-// advance advances the clock of the gateways. Redis has a clock of its own: what is in Redis does not grow older. A limiter that has asked
-// Redis before waits for it longer by what the clock was advanced: Redis must be prompt from then on.
+// advance advances the clock of the gateways. What is in Redis does not grow older. A limiter that has asked Redis before waits for it longer
+// by what the clock was advanced: Redis must be prompt from then on. A timer and no clock ends the notice of an open circuit: a circuit that
+// has refused before needs setSwitch(t, false).
 func advance(d time.Duration) { gatewayClock.advance(d) }
 
 // elapse is advance, also for circuits in Redis (nil: in this process).
@@ -32,18 +34,14 @@ func elapse(t *testing.T, redis *RedisConfig, d time.Duration) {
 	advance(d)
 }
 
-// newClock returns a clock that runs as usual, and may be advanced. It belongs to the present registry: newProcess comes before it. There is
-// no switch meanwhile, because a timer ends the notice of an open circuit, and no clock.
+// newClock gives the present registry another clock, and disables the switch: newProcess comes before it.
 func newClock(t *testing.T) *clock {
 	c := &clock{}
 	registry := processRegistry
-	before, switched := registry.since, switchEnabled
+	before := registry.since
 	registry.since = c.since
-	switchEnabled = false
-	t.Cleanup(func() {
-		registry.since = before
-		switchEnabled = switched
-	})
+	t.Cleanup(func() { registry.since = before })
+	setSwitch(t, false)
 	return c
 }
 
@@ -56,7 +54,6 @@ func newStoppedClock(t *testing.T) *clock {
 	return c
 }
 
-// advance lets time pass.
 func (c *clock) advance(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
