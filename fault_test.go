@@ -98,7 +98,7 @@ type faultyGateway struct {
 }
 
 func newFaultyGateway(t *testing.T, variant fastVariant, redis *RedisConfig, capacity, name string) *faultyGateway {
-	processes, switched := newProcess(t, time.Hour), switchEnabled
+	processes, switched := newProcess(t, 0), switchEnabled
 	g := &faultyGateway{clock: newClock(t), faults: &faults{}, status: 200}
 	switchEnabled = switched // nothing here waits for the end of a notice
 	processes.since = func(begun time.Time) time.Duration {
