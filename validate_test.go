@@ -300,6 +300,8 @@ func TestRead_reducedRateIsStoredInRedis(t *testing.T) {
 	handler, _ := newGateway(t, &Config{Redis: at(server.Addr()),
 		RateLimit: &RateLimitConfig{Capacity: "1000000", RefillRate: "1000000", RefillPeriod: "1d"}})
 
-	require.Equal(t, 200, get(handler))
+	for i := 0; i < 50; i++ { // a full bucket is not kept in Redis: it refills in 4 s, not in 86 ms
+		require.Equal(t, 200, get(handler))
+	}
 	require.Equal(t, "86400", strings.Fields(server.Text("GET", bucketOf(t)))[2], "a token is 86,400 units")
 }
