@@ -102,8 +102,8 @@ func (o *twin) ask(r *http.Request, knowsStatus bool) (answer string) {
 		w = known.ResponseRecorder
 	}
 	defer func() {
-		if trouble := recover(); trouble != nil {
-			answer = fmt.Sprintf("panic: %v", trouble)
+		if reason := recover(); reason != nil {
+			answer = fmt.Sprintf("panic: %v", reason)
 		}
 	}()
 	o.handler(w, r)

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A request whose lease must be renewed takes a token of its own client's lease, not of the lease of the request before it.
+// A request whose lease must be renewed takes a token of its client's lease, not of the lease of the request before it.
 func TestFastPath_takesNoTokenOfAnotherClient(t *testing.T) {
 	redis := at(redistest.Start(t).Addr())
 	for _, row := range []struct {

@@ -108,12 +108,12 @@ func TestNesting_outerAddedLateIsDetectedAtOnce(t *testing.T) {
 
 func TestNesting_otherConfigurationsDoNotCheckAgain(t *testing.T) {
 	ctx, next := newChain(t)
-	old := newMember(t, ctx, next, "gateway", tokens("1000"), nil)
-	finishChecks(t, old)
+	earlier := newMember(t, ctx, next, "gateway", tokens("1000"), nil)
+	finishChecks(t, earlier)
 	later, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	get(newMember(t, later, next, "gateway", tokens("1000"), nil).handler)
-	require.False(t, checks(old))
+	require.False(t, checks(earlier))
 }
 
 // Two limiters of different names have nothing to tell each other.

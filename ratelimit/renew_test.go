@@ -46,7 +46,7 @@ func endOf(cache *Cache, id string) int64 {
 	return cache.Grants[id].ends
 }
 
-func TestRenew_nextBatchCarriesPendingRenewals(t *testing.T) {
+func TestRenew_nextBatchIncludesPendingRenewals(t *testing.T) {
 	server := redistest.Start(t)
 	counted := &counter{store: newStore(t, server.Addr())}
 	l, cache, ahead := leases(t, counted, 3)

@@ -43,7 +43,7 @@ func hostileServices(t *testing.T) map[string]string {
 	h2c := &http.Server{Handler: http.HandlerFunc(reads), Protocols: new(http.Protocols)}
 	h2c.Protocols.SetUnencryptedHTTP2(true)
 	const fixed = "\r\nDate: Mon, 02 Jan 2006 15:04:05 GMT\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
-	// It keeps connections for longer than it waits for a body: one that it closes just when a POST is sent on it is a failure of its own.
+	// It keeps connections for longer than it waits for a body: one that it closes just when a POST is sent on it is its failure.
 	impatient := &http.Server{Handler: http.HandlerFunc(reads), ReadTimeout: time.Second, IdleTimeout: time.Minute}
 	return map[string]string{
 		"h2c":       "h2c://" + serve(h2c),

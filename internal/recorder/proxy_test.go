@@ -19,19 +19,19 @@ import (
 
 const patience = 5 * time.Second
 
-// proxied puts a recorder before a reverse proxy before the upstream, each on a socket of its own, and returns the address
-// of the whole.
+// proxied puts a recorder before a reverse proxy before the upstream, each on its own socket, and returns the address of
+// the recorder.
 func proxied(t *testing.T, upstream http.HandlerFunc) string {
 	origin := httptest.NewServer(upstream)
 	t.Cleanup(origin.Close)
 	address, err := url.Parse(origin.URL)
 	require.NoError(t, err)
 	proxy := httputil.NewSingleHostReverseProxy(address)
-	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	recording := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		proxy.ServeHTTP(&Recorder{ResponseWriter: w}, r)
 	}))
-	t.Cleanup(front.Close)
-	return front.URL
+	t.Cleanup(recording.Close)
+	return recording.URL
 }
 
 func TestRecorder_deliversPiecesOneByOne(t *testing.T) {

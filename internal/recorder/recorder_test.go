@@ -232,7 +232,7 @@ func TestRecorder_flushesAPieceThatCameBeforeAnyHeader(t *testing.T) {
 	require.True(t, w.Flushed)
 }
 
-func TestRecorder_tellsMoreOfAnAnswer(t *testing.T) {
+func TestRecorder_reportsDateAndSize(t *testing.T) {
 	d := newDiary()
 	r := watch(d)
 	r.Header().Set("Date", "Mon, 02 Jan 2006 15:04:05 GMT")
@@ -260,7 +260,7 @@ func (s *slowWriter) Write(p []byte) (int, error) {
 	return s.ResponseWriter.Write(p)
 }
 
-func TestRecorder_tellsHowLongTheClientWasWaitedFor(t *testing.T) {
+func TestRecorder_reportsHowLongTheClientWasWaitedFor(t *testing.T) {
 	r := &Recorder{ResponseWriter: &slowWriter{newDiary(), 10 * time.Millisecond}, Timed: true}
 	r.WriteHeader(http.StatusOK)
 	r.Write([]byte("a"))
