@@ -138,10 +138,10 @@ func TestExchange_outcome(t *testing.T) {
 		{"trailers, and the service hangs up", overHTTP3(get(func(r *http.Request) { r.Trailer = http.Header{"X-Sum": nil} }), 0),
 			byTraefik(502), failure, false},
 		{"a body that is shorter than announced", overHTTP3(whole("abc"), 10), byTraefik(502), unknown, false},
-		{"a body that is shorter than announced, watched", overHTTP3(whole("abc"), 10), exchange{status: 502, size: int64(len(http.StatusText(502))), finished: true,
+		{"a body that is shorter than announced, watched", overHTTP3(whole("abc"), 10), exchange{status: 502, size: statusTextSize(502), finished: true,
 			watched: &watch{recorder: &recorder.Recorder{}, body: &watchedBody{err: io.EOF, size: 3}}}, unknown, false},
 		{"one that is as long, and the service hangs up", overHTTP3(whole("abc"), 3), byTraefik(502), failure, false},
-		{"one that is as long, watched, and the service hangs up", overHTTP3(whole("abc"), 3), exchange{status: 502, size: int64(len(http.StatusText(502))), finished: true,
+		{"one that is as long, watched, and the service hangs up", overHTTP3(whole("abc"), 3), exchange{status: 502, size: statusTextSize(502), finished: true,
 			watched: &watch{recorder: &recorder.Recorder{}, body: &watchedBody{err: io.EOF, size: 3}}}, failure, false},
 	} {
 		row := row
