@@ -40,10 +40,14 @@ func fastBreak(m *Middleware) http.HandlerFunc {
 		length  int64
 		hasBody bool
 	)
-	m.setFastChecks = func(on bool) { checks = on }
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	view, source, report, typeOf := m.view, m.source, m.report, reflect.TypeOf
-	m.setReport = func(of func(*tracked)) { report = of }
+	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
+		checks = on
+		if of != nil {
+			report = of
+		}
+	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
 			now   int64
@@ -100,9 +104,9 @@ func fastLimitConnection(m *Middleware) http.HandlerFunc {
 		g             *ratelimit.Grant
 		found, leased bool
 	)
-	m.setFastChecks = func(on bool) { checks = on }
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	cache, grants := m.cache, m.cache.Grants
+	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
 	return func(w http.ResponseWriter, r *http.Request) {
 		var now int64 // R2
 
@@ -161,11 +165,15 @@ func fastBothConnection(m *Middleware) http.HandlerFunc {
 		length        int64
 		hasBody       bool
 	)
-	m.setFastChecks = func(on bool) { checks = on }
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	cache, grants := m.cache, m.cache.Grants
 	view, source, report, typeOf := m.view, m.source, m.report, reflect.TypeOf
-	m.setReport = func(of func(*tracked)) { report = of }
+	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
+		checks = on
+		if of != nil {
+			report = of
+		}
+	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
 			now   int64
@@ -246,10 +254,10 @@ func fastLimitHeader(m *Middleware) http.HandlerFunc {
 		found, leased bool
 		values        []string
 	)
-	m.setFastChecks = func(on bool) { checks = on }
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	cache, grants := m.cache, m.cache.Grants
 	header := m.header
+	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
 	return func(w http.ResponseWriter, r *http.Request) {
 		var now int64 // R2
 
@@ -314,12 +322,16 @@ func fastBothHeader(m *Middleware) http.HandlerFunc {
 		length        int64
 		hasBody       bool
 	)
-	m.setFastChecks = func(on bool) { checks = on }
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	cache, grants := m.cache, m.cache.Grants
 	header := m.header
 	view, source, report, typeOf := m.view, m.source, m.report, reflect.TypeOf
-	m.setReport = func(of func(*tracked)) { report = of }
+	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
+		checks = on
+		if of != nil {
+			report = of
+		}
+	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
 			now   int64
@@ -404,9 +416,9 @@ func fastLimitOther(m *Middleware) http.HandlerFunc {
 		g             *ratelimit.Grant
 		found, leased bool
 	)
-	m.setFastChecks = func(on bool) { checks = on }
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	cache, grants := m.cache, m.cache.Grants
+	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
 	return func(w http.ResponseWriter, r *http.Request) {
 		var now int64 // R2
 
@@ -465,11 +477,15 @@ func fastBothOther(m *Middleware) http.HandlerFunc {
 		length        int64
 		hasBody       bool
 	)
-	m.setFastChecks = func(on bool) { checks = on }
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	cache, grants := m.cache, m.cache.Grants
 	view, source, report, typeOf := m.view, m.source, m.report, reflect.TypeOf
-	m.setReport = func(of func(*tracked)) { report = of }
+	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
+		checks = on
+		if of != nil {
+			report = of
+		}
+	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
 			now   int64

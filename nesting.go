@@ -104,7 +104,7 @@ func (m *Middleware) setChecks(on bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.checks = on
-	m.setFastChecks(on)
+	m.setFast(on, nil)
 	if on && switchEnabled && m.current != nil {
 		*m.current = m.fast
 	}

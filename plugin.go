@@ -69,17 +69,14 @@ type Middleware struct {
 	source *statusSource  // of this route's writers; guarded by mu
 	report func(*tracked) // ends the tracked requests of those writers
 
-	// setReport has the fast path end them in another way. It is called before the source has a writer, and once; mu is held.
-	setReport func(report func(*tracked))
-
 	// Which handler answers, where there is a breaker (switch.go).
 	current *http.HandlerFunc // fast, or that of an open circuit
 	fast    http.HandlerFunc
 
 	// Other instances on the way of a request (nesting.go).
-	instance      *instance
-	setFastChecks func(on bool) // has the fast path check requests, or not; mu is held
-	checks        bool          // whether it does; guarded by mu
+	instance *instance
+	setFast  func(checks bool, report func(*tracked)) // has the fast path check requests, or not, and report by this (nil: as before); mu is held
+	checks   bool                                     // whether it does; guarded by mu
 
 	watchUntil       int64 // answers are watched closely until then (outcome.go); guarded by mu
 	switchesProtocol bool  // the service has switched protocols; guarded by mu
@@ -131,9 +128,6 @@ func newMiddleware(ctx context.Context, next http.Handler, config *Config, name 
 
 // assemble makes the handlers of a middleware that has everything else.
 func (m *Middleware) assemble() {
-	if m.policy != nil {
-		m.report = m.newReporter(m.source)
-	}
 	m.handler = m.newHandler()
 }
 

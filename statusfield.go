@@ -34,7 +34,7 @@ type answerFields struct {
 // newFieldReporter is newReporter for writers that lead to net/http's own. It knows the types that the process has met when it is made,
 // which are usually all: each route adds those that it meets, and a route makes the report after its first requests. A type that comes
 // later is looked up with a lock.
-func (m *Middleware) newFieldReporter(own *statusSource) func(*tracked) {
+func newFieldReporter(m *Middleware, own *statusSource) func(*tracked) {
 	failing, valueOf, toInt, typeOf, elem, byIndex := m.view.Failing, reflect.ValueOf, valueInt, valueType, valueElem, valueFieldByIndex
 	inside, paths := own.fields.inside, knownWriters.paths()
 	return func(p *tracked) {

@@ -50,7 +50,7 @@ func valueMethod(name string) interface{} {
 
 // newReporter returns what ends a tracked request whose writer has a method Status, also one that ended in a panic, which continues. A
 // success is no news, unless others have failed since: it ends their row.
-func (m *Middleware) newReporter(own *statusSource) func(*tracked) {
+func newReporter(m *Middleware, own *statusSource) func(*tracked) {
 	failing, valueOf, toInt, call, methodAt := m.view.Failing, reflect.ValueOf, valueInt, valueCall, valueMethodAt
 	var none []reflect.Value
 	return func(p *tracked) {
@@ -182,14 +182,14 @@ func (m *Middleware) newStatusSource(w http.ResponseWriter) *statusSource {
 		if method, found = writer.MethodByName("Size"); found {
 			source.size = method.Index
 		}
-		source.report = m.newReporter(source)
+		source.report = newReporter(m, source)
 		return source
 	}
 	source.fields = newFieldSource(w)
 	if source.fields == nil {
 		return nil
 	}
-	source.report = m.newFieldReporter(source)
+	source.report = newFieldReporter(m, source)
 	return source
 }
 
@@ -198,7 +198,7 @@ func (m *Middleware) newStatusSource(w http.ResponseWriter) *statusSource {
 func (m *Middleware) adoptLocked(found *statusSource) {
 	own := m.source
 	own.status, own.size, own.fields, own.report = found.status, found.size, found.fields, found.report
-	m.setReport(found.report)
+	m.setFast(m.checks, found.report)
 	own.first = found.first
 }
 
