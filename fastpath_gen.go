@@ -35,7 +35,7 @@ func fastPath(m *Middleware) http.HandlerFunc {
 // fastBreak returns a handler that breaks.
 func fastBreak(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks  bool // requests are checked for other instances on their way (nesting.go)
+		checks  bool // requests are checked for other instances on the same route (nesting.go)
 		writer  reflect.Type
 		length  int64
 		hasBody bool
@@ -47,7 +47,7 @@ func fastBreak(m *Middleware) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
 			now   int64
-			other bool // the writer is none of those that are known to tell the status
+			other bool // the writer's type is not the one that the route reads the status of
 		)
 
 		// 1 clock
@@ -95,7 +95,7 @@ func fastBreak(m *Middleware) http.HandlerFunc {
 // fastLimitConnection returns a handler that limits by the address of the connection.
 func fastLimitConnection(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on their way (nesting.go)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -146,14 +146,14 @@ func fastLimitConnection(m *Middleware) http.HandlerFunc {
 		// 5 forward
 		next.ServeHTTP(w, r)
 
-		// 6 report: nobody is told
+		// 6 report: there is no breaker
 	}
 }
 
 // fastBothConnection returns a handler that limits by the address of the connection, and breaks.
 func fastBothConnection(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on their way (nesting.go)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -169,7 +169,7 @@ func fastBothConnection(m *Middleware) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
 			now   int64
-			other bool // the writer is none of those that are known to tell the status
+			other bool // the writer's type is not the one that the route reads the status of
 		)
 
 		// 1 clock
@@ -240,7 +240,7 @@ func fastBothConnection(m *Middleware) http.HandlerFunc {
 // fastLimitHeader returns a handler that limits by a header.
 func fastLimitHeader(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on their way (nesting.go)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -298,14 +298,14 @@ func fastLimitHeader(m *Middleware) http.HandlerFunc {
 		// 5 forward
 		next.ServeHTTP(w, r)
 
-		// 6 report: nobody is told
+		// 6 report: there is no breaker
 	}
 }
 
 // fastBothHeader returns a handler that limits by a header, and breaks.
 func fastBothHeader(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on their way (nesting.go)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -323,7 +323,7 @@ func fastBothHeader(m *Middleware) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
 			now   int64
-			other bool // the writer is none of those that are known to tell the status
+			other bool // the writer's type is not the one that the route reads the status of
 		)
 
 		// 1 clock
@@ -399,7 +399,7 @@ func fastBothHeader(m *Middleware) http.HandlerFunc {
 // fastLimitOther returns a handler that limits by any other key source.
 func fastLimitOther(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on their way (nesting.go)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -450,14 +450,14 @@ func fastLimitOther(m *Middleware) http.HandlerFunc {
 		// 5 forward
 		next.ServeHTTP(w, r)
 
-		// 6 report: nobody is told
+		// 6 report: there is no breaker
 	}
 }
 
 // fastBothOther returns a handler that limits by any other key source, and breaks.
 func fastBothOther(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on their way (nesting.go)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -473,7 +473,7 @@ func fastBothOther(m *Middleware) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
 			now   int64
-			other bool // the writer is none of those that are known to tell the status
+			other bool // the writer's type is not the one that the route reads the status of
 		)
 
 		// 1 clock
@@ -541,8 +541,8 @@ func fastBothOther(m *Middleware) http.HandlerFunc {
 	}
 }
 
-// refuseEmptyLocked is the rest of step 4 for a grant without a token: it refuses the request while the bucket is known to be empty, and
-// else asks for more. The lock is released.
+// refuseEmptyLocked is the rest of step 4 for a grant without a token. It refuses the request while the bucket is known to be empty, and
+// otherwise asks for more tokens. It releases the lock.
 func refuseEmptyLocked(m *Middleware, w http.ResponseWriter, r *http.Request, g *ratelimit.Grant, now int64) {
 	if now >= g.RefuseUntil {
 		slowRenewLocked(m, w, r, g, now)
@@ -552,7 +552,7 @@ func refuseEmptyLocked(m *Middleware, w http.ResponseWriter, r *http.Request, g 
 	if now >= g.NoteAt {
 		logEmptyLocked(m, r, g, now)
 	}
-	now = g.NextToken - now // until there is a token; a variable for it would be one more local (R1)
+	now = g.NextToken - now // the time until there is a token; another variable would be one more local (R1)
 	m.mu.Unlock()
 	header := w.Header()
 	header["Content-Type"] = contentType
