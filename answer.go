@@ -19,7 +19,7 @@ const (
 	openStatus    = http.StatusServiceUnavailable
 )
 
-// preparedAnswer is an answer of our own, prepared: a refusal must cost little.
+// preparedAnswer is an answer of the middleware itself, prepared because a refusal must cost little.
 type preparedAnswer struct {
 	status int
 	length []string // the header's value
@@ -32,7 +32,7 @@ var (
 	circuitOpen = newAnswer(openStatus, openBody)
 	unavailable = newAnswer(http.StatusServiceUnavailable, unavailableBody)
 
-	// The parts of the two that many requests get: a field would be a local (R7).
+	// The parts of the two most frequent answers: a field would be a local (R7).
 	limitedText, limitedLength = rateLimited.body, rateLimited.length
 	openText, openLength       = circuitOpen.body, circuitOpen.length
 
@@ -45,8 +45,8 @@ func newAnswer(status int, body string) *preparedAnswer {
 	return &preparedAnswer{status: status, length: []string{strconv.Itoa(len(body))}, body: []byte(body)}
 }
 
-// write answers the request. retryAfter is the header's value; nil: none. It sets the length, because the server would need more time to
-// find it.
+// write answers the request. retryAfter is the value of Retry-After; nil: none. It sets Content-Length, because the server would take longer
+// to compute it.
 func (a *preparedAnswer) write(w http.ResponseWriter, r *http.Request, retryAfter []string) {
 	header := w.Header()
 	header["Content-Type"] = contentType
@@ -61,16 +61,16 @@ func (a *preparedAnswer) write(w http.ResponseWriter, r *http.Request, retryAfte
 	w.Write(a.body)
 }
 
-// closeAfter closes the connection after the answer to a request with a body. To keep it, net/http would first read that body, up to
-// 256 KB, and a client that does not send it would get no answer. Over HTTP/2 and HTTP/3 no answer waits for a body, and closing the
-// connection would end the other requests on it.
+// closeAfter closes the connection after the answer to a request with a body. To keep the connection, net/http would first read up to 256 KB
+// of the body, and a client that does not send its body would get no answer. Over HTTP/2 and HTTP/3 no answer waits for a body, and closing
+// the connection would end the other requests on it.
 func closeAfter(header http.Header, r *http.Request) {
 	if r.ProtoMajor == 1 {
 		header["Connection"] = closing
 	}
 }
 
-// serveHealth answers requests for the health of this gateway itself, and has the handler answer all others.
+// serveHealth answers requests for the health path itself, and passes all others to the handler.
 func (m *Middleware) serveHealth(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == m.health && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
 		healthy.write(w, r, nil)
@@ -79,9 +79,9 @@ func (m *Middleware) serveHealth(w http.ResponseWriter, r *http.Request) {
 	m.handler.ServeHTTP(w, r)
 }
 
-// The ways to refuse a request on the slow path. None of them forwards it, and none returns to a step.
+// The functions below refuse a request on the slow path. None forwards it, and none returns to a step.
 
-// refuseLimited refuses a request of a client whose bucket holds a token again in retryAfter microseconds.
+// refuseLimited refuses a request because the client's bucket is empty. It has a token again in retryAfter microseconds.
 func refuseLimited(m *Middleware, s *slowRequest, retryAfter int64) {
 	beforeRefusal(m, s)
 	rateLimited.write(s.w, s.r, seconds(retryAfter))
@@ -94,8 +94,8 @@ func refuseUnavailable(m *Middleware, s *slowRequest) {
 	unavailable.write(s.w, s.r, oneSecond)
 }
 
-// beforeRefusal gives the place back that was asked for, and has the view refreshed: a refused request may have asked Redis nothing, and
-// so may all that follow.
+// beforeRefusal gives back a place that was asked for, and refreshes the view if it is stale: neither this request nor the ones that follow
+// may otherwise ask Redis.
 func beforeRefusal(m *Middleware, s *slowRequest) {
 	if m.policy == nil {
 		return
@@ -106,8 +106,8 @@ func beforeRefusal(m *Middleware, s *slowRequest) {
 	m.breaker.RefreshIfStale(s.now, m.policy)
 }
 
-// refuseOpen refuses a request because the circuit is open for another retryAfter microseconds. The next ones are refused with the same
-// words, by a handler that does nothing else.
+// refuseOpen refuses a request because the circuit is open for another retryAfter microseconds. A handler that only refuses answers the
+// requests that follow.
 func refuseOpen(m *Middleware, s *slowRequest, retryAfter int64) {
 	m.breaker.RecheckOpen(s.now, m.policy)
 	circuitOpen.write(s.w, s.r, seconds(retryAfter))
@@ -117,7 +117,7 @@ func refuseOpen(m *Middleware, s *slowRequest, retryAfter int64) {
 	}
 }
 
-// retryAfterTexts are prepared values of Retry-After, by the seconds.
+// retryAfterTexts are prepared values of Retry-After, one for each number of seconds.
 var (
 	retryAfterTexts = makeRetryAfterTexts(3600) // an hour
 	preparedSeconds = int64(len(retryAfterTexts))

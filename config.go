@@ -1,7 +1,7 @@
 package resilience
 
-// Config is the middleware's configuration. Values are strings because files and labels deliver them so; New reads and checks numbers and
-// durations. A value that is left out or empty has its default. The maps named Unknown collect misspelt keys.
+// Config is the middleware's configuration. Values are strings because that is how files and labels deliver them; New reads and checks
+// numbers and durations. A value that is left out or empty has its default. The maps named Unknown collect misspelt keys.
 type Config struct {
 	// Name says which middlewares share their state: those of one name on one Redis have the same buckets and the same circuit.
 	// At most 64 letters, digits and . _ @ -. Default: the middleware's own name without its @provider.
@@ -67,7 +67,7 @@ type TLSConfig struct {
 	Key string `json:"key,omitempty"`
 	// ServerName is the name that Redis's certificate must have. Default: the host in Address. Example: redis.internal
 	ServerName string `json:"serverName,omitempty"`
-	// InsecureSkipVerify accepts any certificate: anybody could pose as that Redis. Default: false.
+	// InsecureSkipVerify accepts any certificate, so any server can pose as that Redis. Default: false.
 	InsecureSkipVerify string `json:"insecureSkipVerify,omitempty"`
 
 	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`

@@ -76,7 +76,7 @@ func parseDuration(text string) (time.Duration, bool) {
 			part = number + next
 		}
 		if number == part && strings.Trim(text, "+-0") != "" {
-			return 0, false // only nothing needs no unit
+			return 0, false // only 0 needs no unit
 		}
 		d, ok := parsePart(rest[:number], rest[number:part])
 		if !ok || sum+d < sum {
@@ -108,7 +108,7 @@ func isUsable(d, lowest time.Duration) bool {
 	return d >= lowest && d <= maxDuration && d%time.Microsecond == 0
 }
 
-// durationText returns a bound in the form that people write.
+// durationText returns a bound as an operator would write it.
 func durationText(d time.Duration) string {
 	if d >= day && d%day == 0 {
 		return fmt.Sprintf("%dd", int64(d/day))

@@ -16,8 +16,8 @@ import (
 // refusalLogInterval is how often the refusals of one client are logged, in microseconds.
 const refusalLogInterval = int64(time.Minute / time.Microsecond)
 
-// engines is what all middlewares of one name on one Redis share in this process: the limiter and the breaker, which have one lock, their
-// clock, and what is logged about them.
+// engines are what all middlewares of one name on one Redis share in this process: the limiter and the breaker, which have one lock, their
+// clock, and the state of their log.
 type engines struct {
 	store   *store.Store // nil: there is no Redis, the state is in this process
 	limiter *ratelimit.Limiter
@@ -37,16 +37,16 @@ type engines struct {
 	users          int // handlers that have a reference
 	handlers       []handlerRef
 	loggedParts    string          // the settings that were logged last
-	loggedWarnings map[string]bool // what was warned of
+	loggedWarnings map[string]bool // the warnings that were logged
 }
 
-// handlerRef is a handler that is not cancelled yet.
+// handlerRef is a handler whose context may not be cancelled yet.
 type handlerRef struct {
 	ctx      context.Context
 	settings string // in words: all handlers of one name should have the same
 }
 
-// newEnginesLocked makes engines, and the store they need where there is none. The registry's lock is held.
+// newEnginesLocked makes engines, and their store if there is none. The registry's lock is held.
 func newEnginesLocked(g *registry, s *settings) *engines {
 	log := logging.New(s.label)
 	since, begun := g.since, start
@@ -62,7 +62,7 @@ func newEnginesLocked(g *registry, s *settings) *engines {
 		loggedWarnings: map[string]bool{},
 	}
 	prefix := s.redis.KeyPrefix + ":{" + s.name + "}:"
-	lock := &sync.Mutex{} // of both engines, so that a request takes one
+	lock := &sync.Mutex{} // one for both engines, so that a request takes only one
 	limit := ratelimit.Settings{Mu: lock, Prefix: prefix + "bucket:", Safe: identity.Harmless, Name: identity.Name, Now: shared.now}
 	circuit := breaker.Settings{
 		Mu:      lock,
@@ -85,10 +85,10 @@ func newEnginesLocked(g *registry, s *settings) *engines {
 	return shared
 }
 
-// close ends what the engines do in the background. Requests under way may still use them.
+// close ends the background work of the engines. Requests under way may still use them.
 func (e *engines) close() { ratelimit.Close(e.limiter) }
 
-// addHandlerLocked adds a handler, and returns what is to be logged about it, without the registry's lock, which is held.
+// addHandlerLocked adds a handler, and returns what is to be logged about it once the registry's lock, which is held, has been released.
 func (e *engines) addHandlerLocked(ctx context.Context, parts, settings string, warnings []string) (lines []func()) {
 	differs := false
 	var alive []handlerRef
@@ -116,13 +116,13 @@ func (e *engines) addHandlerLocked(ctx context.Context, parts, settings string, 
 	return lines
 }
 
-// keyMaker returns how an identity becomes the key of a bucket.
+// keyMaker returns the ratelimit.KeyMaker of a key source: how an identity becomes the key of a bucket.
 func keyMaker(source identity.Source) ratelimit.KeyMaker {
 	switch {
 	case source.Header != "":
 		return ratelimit.KeyMaker{Kind: identity.KindHeader, MaxJoin: identity.MaxLength, Key: identity.OfHeader}
 	case source.OfConnection():
-		return ratelimit.KeyMaker{MaxJoin: -1, Key: source.OfAddress, ManyToOne: true} // each connection has an address
+		return ratelimit.KeyMaker{MaxJoin: -1, Key: source.OfAddress, ManyToOne: true} // each connection is another identity: many have one key
 	}
 	return ratelimit.KeyMaker{}
 }

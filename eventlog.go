@@ -26,7 +26,7 @@ func (m *Middleware) logOpen(now int64) {
 	}
 }
 
-// logEmptyLocked logs a refusal from memory when that is due. It releases the lock meanwhile.
+// logEmptyLocked logs a refusal from memory whose log line is due. It releases the lock meanwhile.
 func logEmptyLocked(m *Middleware, r *http.Request, g *ratelimit.Grant, now int64) {
 	before := int(g.Refused - 1)
 	g.Refused = 0

@@ -35,13 +35,14 @@ func fastPath(m *Middleware) http.HandlerFunc {
 // fastBreak returns a handler that breaks.
 func fastBreak(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks  bool // requests are checked for other instances on their way (nesting.go)
+		checks  bool // requests are checked for other instances on the same route (nesting.go)
 		writer  reflect.Type
+		report  func(*tracked) // not guarded: it is set once, before the source has a writer
 		length  int64
 		hasBody bool
 	)
 	mu, next, since, begun := m.mu, m.next, m.since, start
-	view, source, report, typeOf := m.view, m.source, m.report, reflect.TypeOf
+	view, source, typeOf := m.view, m.source, reflect.TypeOf
 	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
 		checks = on
 		if of != nil {
@@ -51,7 +52,7 @@ func fastBreak(m *Middleware) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
 			now   int64
-			other bool // the writer is none of those that are known to tell the status
+			other bool // the writer's type is not the one that the route reads the status of
 		)
 
 		// 1 clock
@@ -99,7 +100,7 @@ func fastBreak(m *Middleware) http.HandlerFunc {
 // fastLimitConnection returns a handler that limits by the address of the connection.
 func fastLimitConnection(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on their way (nesting.go)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -150,24 +151,25 @@ func fastLimitConnection(m *Middleware) http.HandlerFunc {
 		// 5 forward
 		next.ServeHTTP(w, r)
 
-		// 6 report: nobody is told
+		// 6 report: there is no breaker
 	}
 }
 
 // fastBothConnection returns a handler that limits by the address of the connection, and breaks.
 func fastBothConnection(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on their way (nesting.go)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
 		writer        reflect.Type
+		report        func(*tracked) // not guarded: it is set once, before the source has a writer
 		length        int64
 		hasBody       bool
 	)
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	cache, grants := m.cache, m.cache.Grants
-	view, source, report, typeOf := m.view, m.source, m.report, reflect.TypeOf
+	view, source, typeOf := m.view, m.source, reflect.TypeOf
 	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
 		checks = on
 		if of != nil {
@@ -177,7 +179,7 @@ func fastBothConnection(m *Middleware) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
 			now   int64
-			other bool // the writer is none of those that are known to tell the status
+			other bool // the writer's type is not the one that the route reads the status of
 		)
 
 		// 1 clock
@@ -248,7 +250,7 @@ func fastBothConnection(m *Middleware) http.HandlerFunc {
 // fastLimitHeader returns a handler that limits by a header.
 func fastLimitHeader(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on their way (nesting.go)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -306,26 +308,27 @@ func fastLimitHeader(m *Middleware) http.HandlerFunc {
 		// 5 forward
 		next.ServeHTTP(w, r)
 
-		// 6 report: nobody is told
+		// 6 report: there is no breaker
 	}
 }
 
 // fastBothHeader returns a handler that limits by a header, and breaks.
 func fastBothHeader(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on their way (nesting.go)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
 		values        []string
 		writer        reflect.Type
+		report        func(*tracked) // not guarded: it is set once, before the source has a writer
 		length        int64
 		hasBody       bool
 	)
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	cache, grants := m.cache, m.cache.Grants
 	header := m.header
-	view, source, report, typeOf := m.view, m.source, m.report, reflect.TypeOf
+	view, source, typeOf := m.view, m.source, reflect.TypeOf
 	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
 		checks = on
 		if of != nil {
@@ -335,7 +338,7 @@ func fastBothHeader(m *Middleware) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
 			now   int64
-			other bool // the writer is none of those that are known to tell the status
+			other bool // the writer's type is not the one that the route reads the status of
 		)
 
 		// 1 clock
@@ -411,7 +414,7 @@ func fastBothHeader(m *Middleware) http.HandlerFunc {
 // fastLimitOther returns a handler that limits by any other key source.
 func fastLimitOther(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on their way (nesting.go)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -462,24 +465,25 @@ func fastLimitOther(m *Middleware) http.HandlerFunc {
 		// 5 forward
 		next.ServeHTTP(w, r)
 
-		// 6 report: nobody is told
+		// 6 report: there is no breaker
 	}
 }
 
 // fastBothOther returns a handler that limits by any other key source, and breaks.
 func fastBothOther(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on their way (nesting.go)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
 		writer        reflect.Type
+		report        func(*tracked) // not guarded: it is set once, before the source has a writer
 		length        int64
 		hasBody       bool
 	)
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	cache, grants := m.cache, m.cache.Grants
-	view, source, report, typeOf := m.view, m.source, m.report, reflect.TypeOf
+	view, source, typeOf := m.view, m.source, reflect.TypeOf
 	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
 		checks = on
 		if of != nil {
@@ -489,7 +493,7 @@ func fastBothOther(m *Middleware) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
 			now   int64
-			other bool // the writer is none of those that are known to tell the status
+			other bool // the writer's type is not the one that the route reads the status of
 		)
 
 		// 1 clock
@@ -557,8 +561,8 @@ func fastBothOther(m *Middleware) http.HandlerFunc {
 	}
 }
 
-// refuseEmptyLocked is the rest of step 4 for a grant without a token: it refuses the request while the bucket is known to be empty, and
-// else asks for more. The lock is released.
+// refuseEmptyLocked is the rest of step 4 for a grant without a token. It refuses the request while the bucket is known to be empty, and
+// otherwise asks for more tokens. It releases the lock.
 func refuseEmptyLocked(m *Middleware, w http.ResponseWriter, r *http.Request, g *ratelimit.Grant, now int64) {
 	if now >= g.RefuseUntil {
 		slowRenewLocked(m, w, r, g, now)
@@ -568,7 +572,7 @@ func refuseEmptyLocked(m *Middleware, w http.ResponseWriter, r *http.Request, g 
 	if now >= g.NoteAt {
 		logEmptyLocked(m, r, g, now)
 	}
-	now = g.NextToken - now // until there is a token; a variable for it would be one more local (R1)
+	now = g.NextToken - now // the time until there is a token; another variable would be one more local (R1)
 	m.mu.Unlock()
 	header := w.Header()
 	header["Content-Type"] = contentType

@@ -178,7 +178,7 @@ func faultyStates() []faultyState {
 	return []faultyState{
 		{"a new client", nil},
 		{"a new client, while instances are looked for", func(g *faultyGateway) { g.m.setChecks(true) }},
-		{"a lease in hand", grant(100, 60000000, 0)},
+		{"a lease", grant(100, 60000000, 0)},
 		{"a lease that is over", grant(100, -1, -1)},
 		{"an empty bucket", grant(0, 0, 60000000)},
 		{"no token anywhere", func(g *faultyGateway) {

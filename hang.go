@@ -6,8 +6,8 @@ import (
 )
 
 // hang waits for the response headers of one request on routes with a hangTimeout. If they have not arrived in time, it reports a failure
-// at once, even if the client leaves later; nothing after that is reported. The time counts from the end of the request's body: a body that
-// has not ended says nothing about the service.
+// at once, even if the client disconnects later, and the end of the request is not reported. The time counts from the end of the request's
+// body: a body that has not ended says nothing about the service.
 type hang struct {
 	after  time.Duration
 	report func()
@@ -18,7 +18,7 @@ type hang struct {
 	reported bool
 }
 
-// newHang returns a hang that waits once it has begun; nil: there is no hangTimeout.
+// newHang returns a hang that has not begun to wait, or nil if there is no hangTimeout.
 func (m *Middleware) newHang(report func()) *hang {
 	if m.hangTimeout == 0 {
 		return nil
@@ -26,7 +26,7 @@ func (m *Middleware) newHang(report func()) *hang {
 	return &hang{after: m.hangTimeout, report: report}
 }
 
-// begin starts the wait. The reader of the body may call it.
+// begin starts the wait, unless it has started or ended. It may be called by the goroutine that reads the body.
 func (h *hang) begin() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -54,7 +54,7 @@ func (h *hang) claim() bool {
 	return true
 }
 
-// end ends the wait, and says whether a failure was reported.
+// end ends the wait, and reports whether a failure was reported.
 func (h *hang) end() (reported bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -10,14 +10,15 @@ import (
 	"github.com/resilient-gateway/resilience/ratelimit"
 )
 
-// A request may come through several instances of the middleware: an entry point and a router use it, or two chains, or a router and a
-// service. Two rules hold for all of them in one process:
+// A request may pass several instances of the middleware: an entry point and a router use it, or two chains, or a router and a service. Two
+// rules hold for all instances in one process:
 //
-//   - A request counts once for engines. What an outer instance does, an inner one with the same engines does not do again.
-//   - An answer with which an inner instance refuses a request says nothing about the service: an outer one does not count it.
+//   - A request counts once for engines. What an outer instance does, an inner instance with the same engines does not do again.
+//   - If an inner instance refuses a request, its answer says nothing about the service, and an outer instance does not count it.
 //
-// Therefore an outer instance puts itself into the context of the request, where an inner one finds it and no client can put anything. That
-// allocates. An instance checks requests only while it learns what else is on their way, and always once it has met another one.
+// Therefore an outer instance puts itself into the context of the request. An inner instance finds it there, and no client can put anything
+// there. That allocates. So an instance checks requests only until it has learned which other instances they pass, and always once it has
+// met another instance.
 
 // maxChecks is how many requests an instance checks when it is new, and each time another instance wakes it.
 const maxChecks = 100
@@ -28,58 +29,59 @@ const wakingChecks = 8
 // outersKey finds the outer instances of a request in its context.
 var outersKey = new(int)
 
-// outer is an instance that a request has come through. The context holds all of them in a slice, the innermost last: the interpreter
-// does not handle types that contain themselves.
+// outer is an instance that a request has passed. The context holds all of them in a slice, the innermost last: the interpreter does not
+// handle types that refer to themselves (R36).
 type outer struct {
 	instance *instance
 	part     *part         // what it does with this request
 	address  string        // of the client
-	refused  *atomic.Int64 // whether an inner instance refused it; nil: it has no breaker, and need not know
+	refused  *atomic.Int64 // refused or passedThrough, by the inner instances; nil: this one has no breaker, and need not know
 }
 
-// part answers as an instance does, but only limits, only breaks, or does both. It checks nothing.
+// part is what an instance does with a request: it only limits, only breaks, or does both. It does not check for other instances.
 type part struct {
 	limits, breaks bool
 	handler        http.Handler
 }
 
-// cohort is the instances that Traefik made together. No request comes through instances of two cohorts. Its lock may be held when a
-// middleware's mu is taken, never the other way round.
+// cohort is the instances that Traefik made together. No request passes instances of two cohorts. A middleware's mu may be taken while the
+// cohort's lock is held, never the other way round.
 type cohort struct {
 	done <-chan struct{}
 
 	mu      sync.Mutex      // guards what follows
-	wakes   int64           // how often all instances had to check requests again
+	wakes   int64           // how often all instances were woken to check requests again
 	resting []func(on bool) // the setChecks of instances that check none
 }
 
-// instance is one use of the middleware, as others on the way of a request see it.
+// instance is one use of the middleware, as other instances on the route of a request see it.
 type instance struct {
-	name      string // as Traefik says it
+	name      string // Traefik's name of the middleware
 	engines   *engines
 	limit     *ratelimit.Limit // nil: it does not limit
-	client    string           // its key source, in words
+	client    string           // its key source as text, to compare
 	breaks    bool
 	setChecks func(on bool)
 	cohort    *cohort
 
 	// Guarded by the cohort's lock.
-	woken     int64 // the cohort's wakes when it last began to count
-	left      int   // requests to check
-	seen      int   // requests checked
-	metOthers bool  // another instance: all requests are checked
-	warned    bool
-	parts     []*part // by what they do
+	woken     int64   // the cohort's wakes when it last began to count
+	left      int     // how many more requests it checks
+	seen      int     // how many it has checked
+	metOthers bool    // it has met another instance, and checks all requests
+	warned    bool    // of a repetition
+	parts     []*part // by what they do: 1 limits, 2 breaks, 4 is inside others
 
 	usual usualWay
 }
 
-// usualWay is what an instance that has met another one need not find out for each request. It is guarded by the middleware's mu.
+// usualWay is what an instance that has met another one remembers, to decide most requests without looking again. It is guarded by the
+// middleware's mu.
 type usualWay struct {
-	checked int64
-	alone   *part     // for requests that have come through no other instance; nil: not known
-	outer   *instance // the only instance that other requests have come through; nil: not known
-	inside  *part     // for those; nil: nothing is to be done
+	checked int64     // requests
+	alone   *part     // for requests that have passed no other instance; nil: not known
+	outer   *instance // the only instance that other requests have passed; nil: not known
+	inside  *part     // for requests that have passed outer; nil: they are only forwarded
 }
 
 // addInstance makes the instance of a middleware, which checks its first requests.
@@ -110,8 +112,8 @@ func (m *Middleware) setChecks(on bool) {
 	}
 }
 
-// checkedLocked answers a request that may come through other instances. The lock is released. If the way is known, only the
-// first, second, fourth, eighth request and so on are looked at again.
+// checkedLocked answers a request that may pass other instances. It releases the lock. If the usual way is known, it is checked again only
+// for the first, second, fourth, eighth request and so on.
 func checkedLocked(m *Middleware, w http.ResponseWriter, r *http.Request) {
 	way := &m.instance.usual
 	way.checked++
@@ -137,8 +139,8 @@ func checkedLocked(m *Middleware, w http.ResponseWriter, r *http.Request) {
 	checkAndServe(m, outers, w, r)
 }
 
-// passThrough forwards a request for which its outer instance has already done everything. An earlier attempt of the same request may have
-// been refused.
+// passThrough forwards a request for which its outer instance has already done everything. If an earlier attempt of the same request was
+// refused, it notes that this one was forwarded.
 func passThrough(m *Middleware, one *outer, w http.ResponseWriter, r *http.Request) {
 	if one.refused != nil && one.refused.Load() == refused {
 		notePassedThrough(one, r)
@@ -153,7 +155,7 @@ func notePassedThrough(one *outer, r *http.Request) {
 	}
 }
 
-// checkAndServe finds out what is to be done with a request, and does it.
+// checkAndServe decides what part of this instance answers a request, and calls it.
 func checkAndServe(m *Middleware, outers []*outer, w http.ResponseWriter, r *http.Request) {
 	copied := len(outers) > 0 && isCopy(r)
 	part, repeated := m.decidePart(outers, copied)
@@ -174,14 +176,14 @@ func checkAndServe(m *Middleware, outers []*outer, w http.ResponseWriter, r *htt
 	serveMarked(m, part, outers, w, r)
 }
 
-// isCopy reports whether Traefik has made a request for a mirror, so that nobody waits for its answer: the context of such a request never
-// ends, and makes a channel each time it is asked for one.
+// isCopy reports whether Traefik made a request for a mirror, so that no client waits for its answer: the context of such a request never
+// ends, and returns a new channel from each call of Done.
 func isCopy(r *http.Request) bool {
 	one, other := r.Context().Done(), r.Context().Done()
 	return one != other
 }
 
-// serveMarked has a part answer a request, which inner instances can see.
+// serveMarked has a part answer a request, and marks the request, so that inner instances find this one.
 func serveMarked(m *Middleware, part *part, outers []*outer, w http.ResponseWriter, r *http.Request) {
 	own := &outer{instance: m.instance, part: part}
 	if part.breaks {
@@ -195,7 +197,7 @@ func serveMarked(m *Middleware, part *part, outers []*outer, w http.ResponseWrit
 	part.handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), outersKey, all)))
 }
 
-// outersOf returns the instances that a request has come through and that have put themselves into its context.
+// outersOf returns the instances that a request has passed and that have put themselves into its context.
 func outersOf(r *http.Request) []*outer {
 	all, _ := r.Context().Value(outersKey).([]*outer)
 	return all
@@ -204,11 +206,12 @@ func outersOf(r *http.Request) []*outer {
 // What an instance does with a request, as outer instances need to know.
 const (
 	passedThrough = 0
-	refused       = 1 // or not handed on yet
+	refused       = 1 // or not forwarded yet
 )
 
-// noteForOuter notes for the outer instances what is done with a request inside them. With a retry, the last attempt counts. A request for a
-// page of the errors middleware has no client's address: it decides nothing. Any address will do, because a middleware may have changed it.
+// noteForOuter notes for the outer instances what an inner one does with a request. With a retry, the last attempt counts. A request for a
+// page of the errors middleware counts for nothing: it has no client's address, where the client's own request has one. Addresses are not
+// compared, because a middleware may have changed the client's.
 func noteForOuter(outers []*outer, r *http.Request, done int64) {
 	for _, one := range outers {
 		if one.refused != nil && (r.RemoteAddr != "" || one.address == "") {
@@ -217,8 +220,8 @@ func noteForOuter(outers []*outer, r *http.Request, done int64) {
 	}
 }
 
-// refusedInside reports whether an answer is the refusal of an instance inside this one, or follows from it. A success does not: then another
-// service has answered.
+// refusedInside reports whether an answer is the refusal of an instance inside this one, or follows from one. A success does not follow from
+// a refusal: another service has answered.
 func refusedInside(m *Middleware, r *http.Request, status int) bool {
 	if status < http.StatusBadRequest {
 		return false
@@ -231,8 +234,8 @@ func refusedInside(m *Middleware, r *http.Request, status int) bool {
 	return own.instance == m.instance && own.refused != nil && own.refused.Load() == refused
 }
 
-// decidePart returns what is to be done with a request that has come through outer instances; nil: nothing. It also returns an outer instance
-// that does the same, the first time that there is one. A copy concerns only those that do the same.
+// decidePart returns the part that answers a request which has passed the outer instances; nil: it is only forwarded. It also returns an
+// outer instance that does the same as this one, the first time that there is one. A mirror's copy matters only to those that do the same.
 func (m *Middleware) decidePart(outers []*outer, copied bool) (do *part, repeated *instance) {
 	i := m.instance
 	i.cohort.mu.Lock()
@@ -284,9 +287,9 @@ func keepCheckingLocked(i *instance) {
 	}
 }
 
-// countCheckLocked counts a request that is checked. The first ones wake the other instances, because an instance that is reached for the
-// first time may be inside or outside any of them. If an instance has met others, so does a request that has come through none: it may have
-// come through one that checks nothing. Few of those get here (checkedLocked). The cohort's lock is held.
+// countCheckLocked counts a request that is checked. The first requests wake the other instances, because an instance that is reached for the
+// first time may be inside or outside any of them. A request that has passed no marked instance also wakes them if this instance has met
+// others: it may have passed one that checks nothing. Few such requests get here (see checkedLocked). The cohort's lock is held.
 func countCheckLocked(i *instance, alone bool) {
 	c := i.cohort
 	if i.woken != c.wakes {
@@ -314,7 +317,7 @@ func wakeAllLocked(c *cohort) {
 	c.resting = nil
 }
 
-// rememberUsual notes what is to be done with requests that come this way.
+// rememberUsual remembers the part for requests that have passed the same outer instances.
 func (m *Middleware) rememberUsual(outers []*outer, do *part) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -328,8 +331,8 @@ func (m *Middleware) rememberUsual(outers []*outer, do *part) {
 	}
 }
 
-// partOfLocked returns the part that limits, breaks, or does both; nil if it is to do neither. Inside other instances it notes for them when
-// it forwards a request. The cohort's lock is held.
+// partOfLocked returns the part that limits, breaks, or does both; nil if it is to do neither. A part inside other instances notes for them
+// when it forwards a request. The cohort's lock is held.
 func (m *Middleware) partOfLocked(limits, breaks, inside bool) *part {
 	if !limits && !breaks {
 		return nil
@@ -374,11 +377,10 @@ func (m *Middleware) newPart(limits, breaks, inside bool) http.Handler {
 			next.ServeHTTP(w, r)
 		})
 	}
-	one.assemble()
-	return one.handler
+	return one.newHandler()
 }
 
-// warnOfRepetition warns once in the life of the engines.
+// warnOfRepetition warns that two instances do the same, once in the life of the engines.
 func (m *Middleware) warnOfRepetition(outer *instance) {
 	const warning = "requests come through this middleware twice, and count once"
 	if processRegistry.firstWarning(m.engines, warning) {
@@ -386,7 +388,7 @@ func (m *Middleware) warnOfRepetition(outer *instance) {
 	}
 }
 
-// firstWarning reports whether engines have never warned of something, and notes that they have.
+// firstWarning reports whether engines have not logged a warning yet, and notes that they have now.
 func (g *registry) firstWarning(one *engines, warning string) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()

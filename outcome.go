@@ -16,18 +16,17 @@ const (
 	internalServerError = http.StatusInternalServerError
 )
 
-// exchange is a request that was forwarded, and what is known of its answer. Only what the service did counts for or against it, and only
-// if the request reached the service completely, or could have: an answer that Traefik wrote because of what the client sent, or did not
-// send, says nothing.
+// exchange is a forwarded request, and what is known of its answer. Only what the service did counts, and only if the request reached the
+// service whole, or could have: an answer that Traefik wrote because of what the client sent, or did not send, says nothing.
 type exchange struct {
 	r        *http.Request
 	header   http.Header // of the answer
 	status   int         // of the answer; 0: there is none yet
 	size     int64       // bytes of the answer's body; -1: not known
-	dated    bool        // the answer had a Date when it arrived here, which Traefik's own do not have
+	dated    bool        // the answer had a Date when it arrived here; Traefik's own answers have none
 	finished bool        // the next handler has returned; otherwise it panicked: the answer was cut
 	hung     bool        // its response headers have not arrived within the hangTimeout
-	unread   bool        // its status cannot be read
+	unread   bool        // its status could not be read
 
 	arrived  time.Time
 	now      time.Time // when it is judged
@@ -36,13 +35,13 @@ type exchange struct {
 
 	permit breaker.Permit
 	budget time.Duration // how long the report may wait for Redis
-	upload *upload       // nil: it is none
+	upload *upload       // nil: the request is no upload
 
 	doubtful bool // the outcome is not known because the answer was not watched closely enough
 }
 
-// report is step 6 of every request: it judges the answer and tells the breaker. For an upload that asks for its place again, the report
-// waits for that.
+// report is step 6 of every request: it judges the answer and reports the outcome to the breaker. The report of an upload that asks for its
+// place again waits for the reply.
 func report(m *Middleware, x *exchange) {
 	outcome := m.judge(x)
 	if x.upload == nil {
@@ -52,14 +51,15 @@ func report(m *Middleware, x *exchange) {
 	x.upload.conclude(func() { m.breaker.Done(x.permit, outcome, m.policy, x.budget) })
 }
 
-// record copies what a recorder knows of the answer.
+// record copies the status, size and date of the answer from a recorder.
 func (x *exchange) record(r *recorder.Recorder) {
 	x.status = r.Status
 	x.size = r.Size
 	x.dated = r.Dated
 }
 
-// judge returns what an answer says about the service, and logs a failure. If that cannot be known, the next answers are watched closely.
+// judge returns what an answer says about the service, and logs a failure. If the cause of a failure is unclear, the next answers are
+// watched closely.
 func (m *Middleware) judge(x *exchange) breaker.Outcome {
 	if refusedInside(m, x.r, x.status) {
 		return breaker.Unknown
@@ -78,11 +78,11 @@ func (m *Middleware) judge(x *exchange) breaker.Outcome {
 	return outcome
 }
 
-// closelyFor is how long, in microseconds, answers are watched closely after one that did not say whose failure it was.
+// closelyFor is how long, in microseconds, answers are watched closely after a failure whose cause was unclear.
 const closelyFor = 5 * 60 * 1000000
 
-// watchClosely has all answers go through a recorder for a while, which costs more and knows more. Meanwhile no writer is the route's own,
-// so that every request is forwarded that way.
+// watchClosely sends all answers through a recorder for a while, which measures more and costs more. Meanwhile the route has no type of
+// writer, so that every request leaves the fast path at step 5.
 func (m *Middleware) watchClosely() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -90,11 +90,11 @@ func (m *Middleware) watchClosely() {
 	m.source.writer = nil
 }
 
-// prompt is how long the service may have waited for a client, in total, for a failure still to be the service's.
+// prompt is the time that the service may have spent waiting for a client, in total, for a failure still to count as the service's.
 const prompt = 500 * time.Millisecond
 
-// Headers longer than this may be too long for a service: for one that speaks HTTP/2, which Traefik then does not ask, and for any other,
-// which may close the connection.
+// Headers longer than shortHeaders may be too long for a service that speaks HTTP/2: Traefik then answers without asking it. Headers longer
+// than longHeaders may be too long for any service, which may close the connection.
 const (
 	shortHeaders = 4096
 	longHeaders  = 8000
@@ -129,8 +129,8 @@ func (x *exchange) outcome() breaker.Outcome {
 	return x.failedByService()
 }
 
-// failedByService returns what a failure says that seems to be the service's own answer. A service that has waited long for the rest of a
-// request's body may answer so; and a page of the errors middleware looks the same, whatever it replaces.
+// failedByService returns what a failure says that looks like the service's own answer. It may be the answer of a service that has waited
+// long for the rest of a request's body. A page of the errors middleware looks the same, whatever it replaces.
 func (x *exchange) failedByService() breaker.Outcome {
 	if x.r.ContentLength == 0 {
 		return breaker.Failure
@@ -151,17 +151,17 @@ func (x *exchange) failedByService() breaker.Outcome {
 	return x.unlessClientWasWaitedFor()
 }
 
-// statusClientClosedRequest is Traefik's own, for a client that went away.
+// statusClientClosedRequest is Traefik's status for a client that has left.
 const statusClientClosedRequest = 499
 
-// complete reports whether an answer was complete although its request has ended: an answer to HEAD is complete with its headers, and over
-// HTTP/2 the request ends with them.
+// complete reports whether an answer was complete although the context of its request has ended: an answer to HEAD is complete with its
+// headers, and over HTTP/2 the request ends with them.
 func (x *exchange) complete() bool {
 	return x.finished && x.r.Method == http.MethodHead && x.status != 0 && x.status != statusClientClosedRequest
 }
 
-// byTraefik reports whether an answer looks like what Traefik or a middleware writes if the service gives none: without a date and a
-// length, and with the status in words as its body, or no body, or as http.Error writes it. A service's answer may look like that, too.
+// byTraefik reports whether an answer looks like what Traefik or a middleware writes if the service gives none: it has no date and no
+// length, and its body is the status in words, empty, or written by http.Error. An answer of the service may look like that, too.
 func (x *exchange) byTraefik() bool {
 	if x.dated || !failsByItself(x.status) || len(x.header["Content-Length"]) > 0 {
 		return false
@@ -188,10 +188,10 @@ func failsByItself(status int) bool {
 	return status == http.StatusInternalServerError || status == http.StatusBadGateway || status == http.StatusGatewayTimeout
 }
 
-// failedByTraefik returns what Traefik's own answer says. The transport was done with the request by then, so that its body may be read.
-// 502 and 504 are the service's failures, unless the body says otherwise, or the request asked for what the service may never do: a service
-// that speaks only HTTP/2 cannot switch protocols. 500 is whatever the transport has no other word for: the service's failure only if
-// nothing about the request can be the cause.
+// failedByTraefik returns what Traefik's own answer says. When Traefik wrote it, the transport had finished with the request, so its body
+// may be read. 502 and 504 are the service's failures, unless the body says otherwise, or the service may not support what the request asked
+// for: a service that speaks only HTTP/2 cannot switch protocols. 500 is Traefik's answer to any other error of the transport. It is the
+// service's failure only if nothing about the request can be the cause.
 func (x *exchange) failedByTraefik() breaker.Outcome {
 	end := x.bodyEnd()
 	if end == bodyBroken || x.r.Method == http.MethodConnect || upgrades(x.r) && !x.switches {
@@ -209,9 +209,9 @@ func (x *exchange) failedByTraefik() breaker.Outcome {
 	return x.unlessClientWasWaitedFor()
 }
 
-// unsendable reports whether a request announces trailers that a transport sends to no service, which only HTTP/3 lets pass. The
-// transport refuses it while it sends it, and closes the connection. Traefik answers with 500, or with 502 where the end of the
-// connection is noticed before its reason.
+// unsendable reports whether a request announces trailers that a transport sends to no service. Only HTTP/3 accepts such a request. The
+// transport refuses it while sending it, and closes the connection. Traefik answers with 500, or with 502 if the end of the connection is
+// noticed before its reason.
 func unsendable(r *http.Request) bool {
 	for name := range r.Trailer {
 		if name == "Content-Length" || name == "Transfer-Encoding" || name == "Trailer" {
@@ -221,8 +221,8 @@ func unsendable(r *http.Request) bool {
 	return false
 }
 
-// tooShort reports whether a body, which ended like this, is shorter than announced, which only HTTP/3 lets pass. The transport fails
-// as in unsendable.
+// tooShort reports whether a body that ended like this is shorter than announced. Only HTTP/3 accepts that. The transport fails as in
+// unsendable.
 func (x *exchange) tooShort(end int) bool {
 	if end != bodyWhole || x.r.ProtoMajor < 3 || x.r.ContentLength <= 0 {
 		return false
@@ -233,8 +233,8 @@ func (x *exchange) tooShort(end int) bool {
 	return lengthOf(x.r) < x.r.ContentLength
 }
 
-// cut returns what an answer says that was cut after its headers, or whose handler panicked. The proxy cuts it if the service does, and also
-// if it cannot write to the client.
+// cut returns what an answer says that broke off after its headers, or whose handler panicked. The proxy breaks an answer off if the service
+// does, and also if it cannot write to the client.
 func (x *exchange) cut() breaker.Outcome {
 	if x.r.ContentLength != 0 {
 		if x.watched == nil { // the transport may still be reading the body
@@ -248,8 +248,8 @@ func (x *exchange) cut() breaker.Outcome {
 	return x.unlessClientWasWaitedFor()
 }
 
-// unlessClientWasWaitedFor returns what a failure says that a client may have caused that reads or sends slowly: a service that has waited
-// for it long enough closes the connection.
+// unlessClientWasWaitedFor returns what a failure says that a client may have caused by reading or sending slowly: a service that has waited
+// long enough for a client closes the connection.
 func (x *exchange) unlessClientWasWaitedFor() breaker.Outcome {
 	if x.now.Sub(x.arrived) < prompt {
 		return breaker.Failure
@@ -264,7 +264,7 @@ func (x *exchange) unlessClientWasWaitedFor() breaker.Outcome {
 	return breaker.Unknown
 }
 
-// bodyEnd returns how the body of the request ended. If it is not watched, nobody may be reading it.
+// bodyEnd returns how the body of the request ended. An unwatched body must not be read by anything else meanwhile.
 func (x *exchange) bodyEnd() int {
 	if x.watched == nil || x.watched.body == nil {
 		return bodyOf(x.r)
@@ -276,8 +276,8 @@ func (x *exchange) bodyEnd() int {
 	return end
 }
 
-// neverForwarded reports whether Traefik answers a request itself, whatever the service does: it makes no tunnels over HTTP/1, and does not
-// switch to a protocol whose name cannot be printed.
+// neverForwarded reports whether Traefik answers a request itself, without asking the service: it makes no tunnels over HTTP/1, and does not
+// switch to a protocol whose name is not printable.
 func neverForwarded(r *http.Request) bool {
 	if r.Method == http.MethodConnect && r.ProtoMajor == 1 {
 		return true
@@ -301,8 +301,8 @@ func upgrades(r *http.Request) bool {
 const headerLine = 32
 
 // plain reports whether nothing about a request can keep a transport from sending it: the method is valid, the target is a path, the host
-// can be printed, the headers are short and hold no control characters, and there is neither an upgrade nor trailers. Over HTTP/3 a complete
-// body need not have the announced length.
+// is printable, the headers are short and hold no control characters, and there is neither an upgrade nor a trailer. Over HTTP/3 a complete
+// body need not have the announced length, so a body of announced length is not plain.
 func plain(r *http.Request) bool {
 	if !isMethod(r.Method) || r.URL.Opaque != "" {
 		return false
@@ -334,7 +334,7 @@ func headLength(r *http.Request) int {
 	return length
 }
 
-// isMethod reports whether a text is letters and hyphens, as all methods in use are.
+// isMethod reports whether a text consists of letters and hyphens, as all methods in use do.
 func isMethod(text string) bool {
 	return text != "" && strings.Trim(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-") == ""
 }
@@ -349,7 +349,7 @@ func sendable(text string) bool {
 	return true
 }
 
-// printable reports whether a text is ASCII that can be printed.
+// printable reports whether a text is printable ASCII.
 func printable(text string) bool {
 	for i := 0; i < len(text); i++ {
 		if text[i] < ' ' || text[i] > '~' {

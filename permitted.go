@@ -6,17 +6,17 @@ import (
 	"github.com/resilient-gateway/resilience/internal/recorder"
 )
 
-// permitted is a request that is forwarded with a permit. Its answer always goes through a recorder. A probe is reported as soon as its
-// response headers say whose answer it is, any other request when its answer is complete.
+// permitted is a request that is forwarded with a permit. Its answer always goes through a recorder. A probe is reported as soon as the
+// response headers show whether the service or Traefik answered; any other request is reported when its answer is complete.
 type permitted struct {
 	m        *Middleware
 	x        *exchange
 	recorder *recorder.Recorder
-	reported bool  // the breaker knows
+	reported bool  // the outcome was reported
 	hang     *hang // nil: there is no hangTimeout
 }
 
-// forward has the next handler answer, and watches its answer and how long the client takes.
+// forward calls the next handler, and measures how long the client is waited for.
 func (p *permitted) forward() {
 	p.x.watched = watchClosely(p.recorder, p.x.r)
 	p.hang = p.m.newHang(p.hung)
@@ -33,7 +33,7 @@ func (p *permitted) forward() {
 	}
 }
 
-// followBody notes the end of the request's body if the time of a probe or of the hangTimeout counts from there.
+// followBody watches for the end of the request's body if probeTimeout or hangTimeout counts from there.
 func (p *permitted) followBody() {
 	body := p.x.watched.body
 	if p.x.permit.Upload() && body != nil {
@@ -65,7 +65,8 @@ func (p *permitted) headerArrived(status int) {
 	}
 }
 
-// reportProbe reports a probe whose response headers have arrived. If they do not say whose answer it is, its end does.
+// reportProbe reports a probe whose response headers have arrived. If they look like Traefik's own, the probe is reported at the end of its
+// answer instead.
 func (p *permitted) reportProbe(status int) {
 	p.x.record(p.recorder)
 	p.x.size = -1 // not known yet
@@ -78,7 +79,7 @@ func (p *permitted) reportProbe(status int) {
 	p.x.finished = false
 }
 
-// report reports any other request when its answer is complete, also one that panicked; the panic propagates.
+// report reports a request that was not reported before, when its answer is complete or its handler has panicked. The panic propagates.
 func (p *permitted) report() {
 	if p.hang != nil && p.hang.end() {
 		p.reported = true

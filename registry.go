@@ -11,11 +11,12 @@ import (
 	"github.com/resilient-gateway/resilience/internal/store"
 )
 
-// grace is how long engines outlive their last handler. At a reload, Traefik cancels the old handlers before it makes the new ones, and
-// the old ones go on answering until it has.
+// grace is how long engines outlive their last handler. At a reload, Traefik cancels the old handlers before it makes the new ones, and the
+// old ones answer requests until the new ones are ready.
 const grace = 30 * time.Second
 
-// The interpreter lives as long as Traefik, and so does this. Handlers come and go with each reload; what they share must not.
+// The interpreter exists for the life of the process, and so do these variables. Handlers are replaced at each reload; what they share is
+// not.
 var (
 	start           = time.Now()
 	processRegistry = newRegistry(grace)
@@ -26,8 +27,9 @@ func timeOf(now int64) time.Time {
 	return start.Add(time.Duration(now) * time.Microsecond)
 }
 
-// registry holds the engines and the stores in use. Each handler has a reference to its engines, and the engines of one name on one Redis
-// share a store. A reference is released when the grace is over after Traefik has cancelled the handler.
+// registry holds the engines and the stores in use. Handlers with one name on one Redis share engines, and engines on one Redis with the same
+// connection settings share a store. Each handler has a reference to its engines, which is released one grace after Traefik has cancelled
+// the handler.
 type registry struct {
 	grace time.Duration
 	since func(time.Time) time.Duration // the clock of all engines: time.Since, except in tests
@@ -35,8 +37,8 @@ type registry struct {
 	mu      sync.Mutex // guards what follows
 	engines map[string]*engines
 	stores  map[string]*storeRef
-	latest  *handlerSet // that a handler was added to
-	cohort  *cohort     // of the instance that was made last (nesting.go)
+	latest  *handlerSet // the set that the last handler was added to
+	cohort  *cohort     // the cohort of the instance that was made last (nesting.go)
 }
 
 // storeRef is a store, and the number of engines that use it.
@@ -62,8 +64,8 @@ func newRegistry(grace time.Duration) *registry {
 	return &registry{grace: grace, since: time.Since, engines: map[string]*engines{}, stores: map[string]*storeRef{}}
 }
 
-// acquireEngines returns the engines for the settings, and makes them where there are none. They are released when ctx is done and the
-// grace is over.
+// acquireEngines returns the engines for the settings, and makes them if there are none. The reference to them is released one grace after
+// ctx is done.
 func acquireEngines(ctx context.Context, s *settings) *engines {
 	return processRegistry.acquire(ctx, s)
 }
@@ -78,7 +80,7 @@ func (g *registry) acquire(ctx context.Context, s *settings) *engines {
 		line()
 	}
 	if first != nil {
-		// One function for all handlers of a configuration: it keeps the whole frame alive that it was made in (R10).
+		// One function for all handlers of a configuration: a closure keeps the whole frame alive in which it was made (R10).
 		context.AfterFunc(ctx, func() {
 			defer func() { recover() }()
 			time.AfterFunc(g.grace, func() {
@@ -153,7 +155,7 @@ func (g *registry) releaseRefLocked(ref engineRef) {
 	}
 }
 
-// useStoreLocked returns the store for the settings, and makes it where there is none.
+// useStoreLocked returns the store for the settings, and makes it if there is none.
 func (g *registry) useStoreLocked(s *settings) *store.Store {
 	used := g.stores[s.connection]
 	if used == nil {

@@ -16,35 +16,35 @@ import (
 const (
 	bodyWhole      = iota // all of it was read, or there is none
 	bodyUnfinished        // not all of it was read, for whatever reason
-	bodyUnknown           // another reader has replaced ours, and may itself have failed
-	bodyBroken            // the client broke it off, was too slow for a timeout of Traefik's, or sent a malformed body
+	bodyUnknown           // another middleware has replaced the reader, and may itself have failed
+	bodyBroken            // the client broke it off, was too slow for one of Traefik's timeouts, or sent a malformed body
 )
 
-// Each constant and selector in a call is a local, variables are not (R1, R3).
+// A constant or selector in a call is a local, a variable of the package is not (R1, R3).
 var (
 	maxBytesReader = http.MaxBytesReader
-	noWriter       http.ResponseWriter // it would learn that a body is too large: none is
+	noWriter       http.ResponseWriter // would be told of a body above the limit, which no body is
 	noLimit        int64               = math.MaxInt64
 
 	trackedBody = reflect.TypeOf(http.MaxBytesReader(nil, nil, 0))
 	nopCloser   = reflect.TypeOf(io.NopCloser(http.MaxBytesReader(nil, nil, 0)))
 )
 
-// trackBody has the body of a request remember how it ended. The reader is compiled: an interpreted one would cost more than the rest of the
-// request.
+// trackBody puts a reader around the body of a request that remembers how the body ended. It is a compiled one of net/http: an interpreted
+// reader would cost more than the rest of the request.
 func trackBody(r *http.Request) {
 	r.Body = maxBytesReader(noWriter, r.Body, noLimit)
 }
 
-// trackOnce is trackBody for the slow path, where the fast path may have done it already.
+// trackOnce is trackBody, unless the fast path has called that already.
 func trackOnce(r *http.Request) {
 	if r.ContentLength != 0 && r.Body != nil && reflect.TypeOf(r.Body) != trackedBody {
 		trackBody(r)
 	}
 }
 
-// bodyOf returns how the body of a request ended. Nobody may be reading it. A reader with which another middleware has replaced ours is not
-// asked, because it may block.
+// bodyOf returns how the body of a request ended. Nothing else may read the body meanwhile. If another middleware has replaced the tracking
+// reader, its own is not asked, because it may block.
 func bodyOf(r *http.Request) int {
 	if r.ContentLength == 0 || r.Body == nil {
 		return bodyWhole
@@ -62,7 +62,7 @@ func lengthOf(r *http.Request) int64 {
 	if r.Body == nil {
 		return 0
 	}
-	left := reflect.ValueOf(unwrapped(r.Body)).Elem().FieldByName("n") // of the limit
+	left := reflect.ValueOf(unwrapped(r.Body)).Elem().FieldByName("n") // what remains of the limit
 	if !left.IsValid() || left.Kind() != reflect.Int64 {
 		return 0
 	}
@@ -77,8 +77,8 @@ func unwrapped(body io.Reader) io.Reader {
 	return body
 }
 
-// endOf returns what the error says that a body ended with. A body that was closed and then read says nothing about the client: the proxy
-// closes it when the service has answered.
+// endOf returns how a body ended, from the error of its last read. A body that was closed and then read says nothing about the client: the
+// proxy closes it when the service has answered.
 func endOf(err error) int {
 	if errors.Is(err, io.EOF) {
 		return bodyWhole
@@ -96,7 +96,7 @@ type watch struct {
 	reader   reflect.Type // the body's, as compiled code sees it
 }
 
-// watchClosely has a recorder and the body of a request measure that.
+// watchClosely makes a recorder and the body of a request measure how long the client is waited for.
 func watchClosely(recorder *recorder.Recorder, r *http.Request) *watch {
 	recorder.Timed = true
 	w := &watch{recorder: recorder, body: watchBody(r)}
@@ -114,21 +114,21 @@ func (w *watch) waited() time.Duration {
 	return waited
 }
 
-// watchedBody is the body of a request that is watched closely. Unlike a tracked one it may be asked while it is being read, and it knows how
-// long reading took; but it is interpreted, and reading it is expensive.
+// watchedBody is the body of a request that is watched closely. Unlike a tracked body it may be asked while it is being read, and it measures
+// how long reading takes. But it is interpreted, so reading it is expensive.
 type watchedBody struct {
 	body io.ReadCloser
 
 	mu     sync.Mutex
 	err    error
-	whole  func() // called when all of it was read; nil: nothing is
-	size   int64  // bytes that were read
-	took   time.Duration
-	begun  time.Time
-	during bool // it is being read
+	whole  func()        // called when all of the body was read, or nil
+	size   int64         // bytes that were read
+	took   time.Duration // how long all reads took
+	begun  time.Time     // when the last read began
+	during bool          // that read has not returned
 }
 
-// watchBody has the body of a request watched, where there is one.
+// watchBody replaces the body of a request by a watched one; nil: there is no body.
 func watchBody(r *http.Request) *watchedBody {
 	if r.ContentLength == 0 || r.Body == nil {
 		return nil
@@ -164,13 +164,14 @@ func (b *watchedBody) Read(piece []byte) (int, error) {
 	return n, err
 }
 
-// callSafely calls a function where a panic would end Traefik: a transport reads bodies in a goroutine that does not recover (R12).
+// callSafely calls a function and recovers from its panic, which would end Traefik: a transport reads bodies in a goroutine that does not
+// recover (R12).
 func callSafely(f func()) {
 	defer func() { recover() }()
 	f()
 }
 
-// onWhole has a function called once, when all of the body was read. It must be set before the first read.
+// onWhole sets the function to call once all of the body was read. It must be called before the first read.
 func (b *watchedBody) onWhole(whole func()) {
 	b.mu.Lock()
 	b.whole = whole

@@ -4,10 +4,10 @@ import "sync"
 
 const (
 	maxSampled = 1024 // keys that a sampler tells apart
-	sweeps     = 16   // at most so often is a full sampler swept in one interval
+	sweeps     = 16   // how often a full sampler is swept in one interval, at most
 )
 
-// sampler picks the first event of a key in each interval and counts the others, so that a flood of requests is no flood of log lines. It
+// sampler picks the first event of a key in each interval and counts the others, so that a flood of requests does not flood the log. It
 // is safe for concurrent use.
 type sampler struct {
 	every int64 // microseconds
@@ -19,7 +19,7 @@ type sampler struct {
 
 type sample struct {
 	next  int64 // time from which on an event is due again
-	count int   // of those since the last one that was
+	count int   // of the events since the last one that was due
 }
 
 func newSampler(every int64) *sampler {
@@ -54,8 +54,8 @@ func (s *sampler) due(key string, now int64) (before int, due bool) {
 	return before, true
 }
 
-// forgetLocked drops the keys of which any event would be due, although some events then stay uncounted. It looks at all keys, and is
-// therefore not done for each event of a flood.
+// forgetLocked drops the keys whose next event would be due anyway, although the events that they counted are lost. It looks at all keys, so
+// it is not called for each event of a flood.
 func (s *sampler) forgetLocked(now int64) {
 	s.sweep = now + s.every/sweeps
 	for key, one := range s.seen {

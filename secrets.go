@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// These variables of Traefik's environment say which files and variables a configuration may name. Anybody who may write a middleware could
-// otherwise have any of them sent to their own Redis as a password.
+// These variables of Traefik's environment say which files and variables a configuration may name. Otherwise anyone who may write a
+// middleware could have any of them sent to their own Redis as a password.
 const (
 	secretsDirEnv    = "RESILIENCE_SECRETS_DIR"        // files of secrets and certificates lie below it; unset: anywhere
 	secretsPrefixEnv = "RESILIENCE_SECRETS_ENV_PREFIX" // variables of secrets begin with it; unset: with anything

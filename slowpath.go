@@ -13,24 +13,24 @@ import (
 	"github.com/resilient-gateway/resilience/ratelimit"
 )
 
-// The slow path: the steps of the fast path (fastpath_gen.go) as functions, in the same order. A request that leaves the fast path at a
-// step enters here at that step, and each step continues with the next one: slowCircuit, slowAcquire, slowForward. None returns a verdict
-// to the step before it, and none starts the request again.
+// The slow path has the steps of the fast path (fastpath_gen.go) as functions, in the same order. A request that leaves the fast path at a
+// step enters the slow path at that step, and each step calls the next one: slowCircuitLocked, slowAcquire, slowDecide, slowForward. None
+// returns a verdict to the step before it, and none starts the request again.
 
 // slowRequest is a request on the slow path, and what its steps have found out.
 type slowRequest struct {
 	w   http.ResponseWriter
 	r   *http.Request
-	now int64 // when it arrived, or when a small body was read: its time for Redis counts from here
+	now int64 // when it arrived, or when its small body had been read: redis.timeout counts from here
 
-	closed   bool  // the circuit was known to be closed
-	closedAt int64 // at this time
-	upload   bool  // its body is still coming
-	asked    *breaker.PermitRequest
+	closed   bool                   // the circuit was known to be closed
+	closedAt int64                  // when that was known
+	upload   bool                   // its body is still arriving
+	asked    *breaker.PermitRequest // sent with the request for a token; nil: none
 }
 
 // slowCircuitLocked is step 2 of a request for which the circuit is not known to be closed. It refuses the request if the circuit is open,
-// and lets it continue with a view that is only to be refreshed. Any other request needs a permit. The lock is released.
+// and lets it continue if the view only needs to be refreshed. Any other request needs a permit. It releases the lock.
 func slowCircuitLocked(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
 	until := m.view.Open
 	m.mu.Unlock()
@@ -52,13 +52,13 @@ func slowCircuitLocked(m *Middleware, w http.ResponseWriter, r *http.Request, no
 	slowUpload(m, s)
 }
 
-// slowUpload is the rest of step 2 for a request that may become a probe: a small body is read before a place is asked for, so that no
-// client holds a place while it sends one.
+// slowUpload is the rest of step 2 for a request that may become a probe. It reads a small body before a place is asked for, so that no
+// client holds a place while it sends a small body.
 func slowUpload(m *Middleware, s *slowRequest) {
 	s.upload = hasBody(s.r)
 	if s.upload && m.breaker.Probing() {
 		s.upload = !readAhead(s.r)
-		s.now = m.now() // the client was waited for, not Redis
+		s.now = m.now() // that was waiting for the client, not for Redis
 		if retryAfter, refused := m.breaker.MustRefuse(s.upload, s.now); refused {
 			refuseOpen(m, s, retryAfter.Microseconds())
 			return
@@ -67,8 +67,9 @@ func slowUpload(m *Middleware, s *slowRequest) {
 	slowAcquire(m, s)
 }
 
-// slowAcquire is steps 3 and 4 of a request that has passed step 2 here: it takes a token. Where Redis must be asked for one, a permit that
-// the request needs is asked for in the same call: one after the other, they would take longer than a request may wait for a slow Redis.
+// slowAcquire is steps 3 and 4 of a request that has passed step 2 on the slow path: it takes a token. If Redis must be asked for the token,
+// a permit that the request needs is asked for in the same round trip: two round trips to a slow Redis would take longer than a request may
+// wait.
 func slowAcquire(m *Middleware, s *slowRequest) {
 	if m.limit == nil {
 		slowForward(m, s)
@@ -86,12 +87,12 @@ func slowAcquire(m *Middleware, s *slowRequest) {
 			defer m.breaker.CancelUnclaimed(s.asked)
 		}
 	}
-	s.closed = false // the verdict says so if it still is
+	s.closed = false // the verdict says whether it still is
 	slowDecide(m, s, ratelimit.Allow(m.cache, id, s.now))
 }
 
-// identityOf returns the identity of a request: a header's value or the connection's address, from which its key is made only if it is
-// needed, or else the key.
+// identityOf returns the identity of a request: a header's value, the connection's address, or, for any other key source, the key itself.
+// From the first two a key is made only if one is needed.
 func identityOf(m *Middleware, r *http.Request) string {
 	if m.headerValue != nil {
 		return m.headerValue(r)
@@ -102,7 +103,8 @@ func identityOf(m *Middleware, r *http.Request) string {
 	return m.bucketKeyOf(r)
 }
 
-// identityOfLocked is identityOf with the lock held. It releases the lock meanwhile: to make a key takes long, and may panic.
+// identityOfLocked is identityOf for a caller that holds the lock. It releases the lock meanwhile, because making a key is slow and may
+// panic.
 func identityOfLocked(m *Middleware, r *http.Request) string {
 	m.mu.Unlock()
 	//lint:ignore S1021 R2
@@ -112,18 +114,18 @@ func identityOfLocked(m *Middleware, r *http.Request) string {
 	return id
 }
 
-// slowRenewLocked is step 4 of a request whose grant has no token left, or must be renewed. The lock is released.
+// slowRenewLocked is step 4 of a request whose grant has no token left, or must be renewed. It releases the lock.
 func slowRenewLocked(m *Middleware, w http.ResponseWriter, r *http.Request, g *ratelimit.Grant, now int64) {
 	verdict := ratelimit.AllowGrant(m.cache, g, identityOfLocked(m, r), now)
 	slowVerdict(m, w, r, verdict, now)
 }
 
-// slowVerdict is step 4 of a request from the fast path that has the limiter's verdict.
+// slowVerdict is the end of step 4 for a request that comes from the fast path with the limiter's verdict.
 func slowVerdict(m *Middleware, w http.ResponseWriter, r *http.Request, verdict, now int64) {
 	slowDecide(m, &slowRequest{w: w, r: r, now: now, upload: hasBody(r)}, verdict)
 }
 
-// slowDecide is the end of step 4: it refuses a request without a token, and decides without Redis where there is no verdict.
+// slowDecide is the end of step 4. It refuses a request without a token, and decides without Redis if there is no verdict.
 func slowDecide(m *Middleware, s *slowRequest, verdict int64) {
 	switch {
 	case verdict == ratelimit.Undecided:
@@ -139,7 +141,7 @@ func slowDecide(m *Middleware, s *slowRequest, verdict int64) {
 	}
 }
 
-// decideLocally decides as onError says, because asking Redis failed, or in this process, because no Redis is configured.
+// decideLocally decides without Redis: as onError says if asking Redis failed, and in this process if no Redis is configured.
 func decideLocally(m *Middleware, s *slowRequest) {
 	if m.store != nil {
 		m.logRedisError(ratelimit.LastErr(m.cache))
@@ -160,7 +162,7 @@ func decideLocally(m *Middleware, s *slowRequest) {
 	slowForward(m, s)
 }
 
-// slowForward is step 5 of a request that has its token: it passes if the circuit is known to be closed, and else if there is a permit.
+// slowForward is step 5 of a request that has its token. It passes if the circuit is known to be closed, and otherwise needs a permit.
 func slowForward(m *Middleware, s *slowRequest) {
 	if m.policy == nil {
 		m.next.ServeHTTP(s.w, s.r)
@@ -197,8 +199,8 @@ func closedNow(m *Middleware) (int64, bool) {
 	return now, now < m.view.Healthy
 }
 
-// claimPermit returns the permit that was asked for, or asks for one: Redis's, as Redis last said if it is too slow, or while it is
-// unavailable as onError says. If retryAfter is not 0 there is none. An error means that onError is deny.
+// claimPermit returns the permit that was asked for, or asks for one. If Redis is too slow, its last known state decides; if Redis is
+// unavailable, onError does. If retryAfter is not 0, there is no permit. An error means that onError is deny.
 func claimPermit(m *Middleware, s *slowRequest) (permit breaker.Permit, retryAfter time.Duration, err error) {
 	deadline := time.Now().Add(budget(m, s))
 	if s.asked != nil {
@@ -231,7 +233,7 @@ func budget(m *Middleware, s *slowRequest) time.Duration {
 	return m.redis.Timeout - time.Duration(m.now()-s.now)*time.Microsecond
 }
 
-// forwardPermitted forwards a request that has a permit. Reporting waits for Redis no longer than what is left of its budget.
+// forwardPermitted forwards a request that has a permit. Its report waits for Redis no longer than what is left of the request's budget.
 func forwardPermitted(m *Middleware, s *slowRequest, permit breaker.Permit) {
 	p := &permitted{m: m, recorder: &recorder.Recorder{ResponseWriter: s.w}}
 	p.x = &exchange{r: s.r, header: s.w.Header(), arrived: timeOf(m.now()), permit: permit, budget: budget(m, s)}

@@ -6,34 +6,33 @@ import (
 	"sync"
 )
 
-// Where Traefik does not watch answers itself, only its recovery middleware is around net/http's own writer. That writer has a field for
-// the status, which is read by reflection:
+// Without metrics, access log and tracing, Traefik puts only its recovery middleware around net/http's own writer. That writer has a field
+// for the status, which is read by reflection:
 //
-//   - It is read after the next handler has returned or panicked, in the goroutine that called it, and before the server ends the answer.
-//     Only WriteHeader and Write set it, which the next handler calls, so nobody writes it meanwhile. A middleware that lets go of a
-//     handler before it has returned gives it another writer, of another type.
-//   - Informational answers leave it as it is. It stays 0 where nothing was written, and where the connection was taken over.
-//   - The type of the writer is the same for HTTP/1 and HTTP/2. That of net/http's own writer behind it differs, and is looked at for
+//   - The field is read after the next handler has returned or panicked, in the goroutine that called it, and before the server ends the
+//     answer. Only WriteHeader and Write set it, and only the next handler calls those, so the read races with no write. A middleware that
+//     returns before the handler that it called gives that handler a different writer, of a different type.
+//   - Informational answers do not change the field. It stays 0 if nothing was written, or if the connection was taken over.
+//   - The type of Traefik's writer is the same for HTTP/1 and HTTP/2. The type of net/http's writer behind it differs, and is compared for
 //     each request.
-//   - Fields are looked up by name at the first request with a type, and only in structs that look as expected. Another version of
-//     Traefik or Go may have others: then there is a recorder.
+//   - Fields are looked up by name at the first request with a type, and only in structs that look as expected. In another version of
+//     Traefik or Go they may not: then there is a recorder.
 
 // fieldSource finds net/http's own writers behind writers of one type.
 type fieldSource struct {
-	inside     []int // from the writer to the field that holds net/http's own
-	unreadable bool  // there was one that cannot be read: a recorder serves all requests; guarded by the middleware's mu
+	inside     []int // the path from the writer to the field that holds net/http's own
+	unreadable bool  // net/http's own could not be read once: a recorder serves all requests; guarded by the middleware's mu
 }
 
-// answerFields is where writers of one type keep what is known of an answer.
+// answerFields says where net/http's writers of one type keep the status and the size of an answer.
 type answerFields struct {
 	writer reflect.Type // a pointer to a struct
-	status []int        // from the struct to the status
-	size   []int        // and to the bytes of the body
+	status []int        // the path from the struct to the status
+	size   []int        // the path from the struct to the number of bytes in the body
 }
 
-// newFieldReporter is newReporter for writers that lead to net/http's own. It knows the types that the process has met when it is made,
-// which are usually all: each route adds those that it meets, and a route makes the report after its first requests. A type that comes
-// later is looked up with a lock.
+// newFieldReporter is newReporter for writers that lead to net/http's own. The report knows the types that this process has met before the
+// report is made, usually all of them. A type that is met later is looked up with a lock.
 func newFieldReporter(m *Middleware, own *statusSource) func(*tracked) {
 	failing, valueOf, toInt, typeOf, elem, byIndex := m.view.Failing, reflect.ValueOf, valueInt, valueType, valueElem, valueFieldByIndex
 	inside, paths := own.fields.inside, knownWriters.paths()
@@ -64,7 +63,7 @@ func newFieldReporter(m *Middleware, own *statusSource) func(*tracked) {
 	}
 }
 
-// reportOther ends a tracked request whose writer is of a type that the report did not know when it was made.
+// reportOther reports a tracked request whose writer has a type that was not known yet when the report was made.
 func reportOther(m *Middleware, p *tracked, own *statusSource, writer reflect.Value) {
 	fields := knownWriters.of(valueType(writer))
 	if fields == nil {
@@ -79,7 +78,7 @@ func reportOther(m *Middleware, p *tracked, own *statusSource, writer reflect.Va
 	}
 }
 
-// readFields reads what net/http's writer knows of an answer. It reports whether it can be read.
+// readFields reads status and size of an answer from net/http's writer. It reports whether they can be read.
 func (s *fieldSource) readFields(w http.ResponseWriter, x *exchange) bool {
 	writer := s.writerIn(w)
 	fields := knownWriters.of(writer.Type())
@@ -91,12 +90,12 @@ func (s *fieldSource) readFields(w http.ResponseWriter, x *exchange) bool {
 	return true
 }
 
-// writerIn returns net/http's own writer behind one that leads to it.
+// writerIn returns net/http's own writer behind a writer of this source.
 func (s *fieldSource) writerIn(w http.ResponseWriter) reflect.Value {
 	return reflect.ValueOf(w).Elem().FieldByIndex(s.inside).Elem()
 }
 
-// writerTypes are net/http's types of writers that the process has met: one for HTTP/1, one for HTTP/2.
+// writerTypes are the types of net/http's writers that this process has met: one for HTTP/1, one for HTTP/2.
 type writerTypes struct {
 	mu  sync.Mutex
 	met []*answerFields
@@ -115,7 +114,7 @@ func (k *writerTypes) paths() map[reflect.Type][]int {
 	return all
 }
 
-// of returns where writers of a type keep what is known of an answer, or nil where that cannot be told.
+// of returns the fields of a type of writer, or nil if it does not have the expected ones.
 func (k *writerTypes) of(writer reflect.Type) *answerFields {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -131,7 +130,7 @@ func (k *writerTypes) of(writer reflect.Type) *answerFields {
 	return fields
 }
 
-// giveUp has no writer of a source asked again, because one could not be read. Its request says nothing about the service.
+// giveUp stops reading writers of a source, because one could not be read. The outcome of that request is unknown.
 func (m *Middleware) giveUp(own *statusSource) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -147,7 +146,7 @@ const (
 	recoveryNotifier = "*recovery.responseWriterWrapperWithCloseNotify"
 )
 
-// newFieldSource returns how the status is read behind writers such as this one, or nil where it cannot be.
+// newFieldSource returns the source for writers of this one's type, or nil if net/http's writer is not found behind them.
 func newFieldSource(w http.ResponseWriter) *fieldSource {
 	writer := reflect.TypeOf(w)
 	if name := writer.String(); name != recoveryWriter && name != recoveryNotifier {
@@ -165,8 +164,8 @@ func newFieldSource(w http.ResponseWriter) *fieldSource {
 	return s
 }
 
-// pathToWriter returns the path from a struct of the recovery middleware's to the writer that it wraps, or nil where the struct does not
-// look as expected.
+// pathToWriter returns the path from a struct of the recovery middleware to the writer that it wraps, or nil if the struct does not look
+// as expected.
 func pathToWriter(wrapper reflect.Type) []int {
 	if wrapper.Kind() == reflect.Struct && wrapper.NumField() == 1 {
 		embedded := wrapper.Field(0)
@@ -192,7 +191,7 @@ func pathIn(wrapper reflect.Type, path []int) []int {
 
 var responseWriter = reflect.TypeOf((*http.ResponseWriter)(nil)).Elem()
 
-// fieldsOfNetHTTP returns where writers of a type keep what is known of an answer, if it is one of net/http's own.
+// fieldsOfNetHTTP is fieldsOf for net/http's own types; nil for any other.
 func fieldsOfNetHTTP(writer reflect.Type) *answerFields {
 	if writer.Kind() != reflect.Ptr || writer.Elem().PkgPath() != "net/http" {
 		return nil
@@ -200,7 +199,7 @@ func fieldsOfNetHTTP(writer reflect.Type) *answerFields {
 	return fieldsOf(writer)
 }
 
-// fieldsOf returns where writers of a type keep what is known of an answer, or nil where they do not look as expected.
+// fieldsOf returns the fields of a type of writer, or nil if it does not have the expected ones.
 func fieldsOf(writer reflect.Type) *answerFields {
 	answer := writer.Elem()
 	if answer.Kind() != reflect.Struct {
@@ -210,13 +209,13 @@ func fieldsOf(writer reflect.Type) *answerFields {
 	if !leads {
 		return fieldsIn(writer, answer, nil, "written")
 	}
-	if rws.Type.Kind() != reflect.Ptr || rws.Type.Elem().Kind() != reflect.Struct { // HTTP/2 keeps all in a second struct
+	if rws.Type.Kind() != reflect.Ptr || rws.Type.Elem().Kind() != reflect.Struct { // the writer of HTTP/2 keeps them in a second struct
 		return nil
 	}
 	return fieldsIn(writer, rws.Type.Elem(), rws.Index, "wroteBytes")
 }
 
-// fieldsIn looks for the fields in a struct that a path leads to.
+// fieldsIn returns the fields in a struct that a path leads to, or nil if they are not the expected ones.
 func fieldsIn(writer, answer reflect.Type, path []int, size string) *answerFields {
 	status, hasStatus := answer.FieldByName("status")
 	written, hasSize := answer.FieldByName(size)
@@ -230,7 +229,7 @@ func fieldsIn(writer, answer reflect.Type, path []int, size string) *answerField
 	return &answerFields{writer: writer, status: joined(path, status.Index), size: joined(path, written.Index)}
 }
 
-// joined returns a path that shares no memory with its parts.
+// joined returns a new path: path, then rest.
 func joined(path, rest []int) []int {
 	return append(append([]int{}, path...), rest...)
 }

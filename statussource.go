@@ -9,31 +9,32 @@ import (
 	"github.com/resilient-gateway/resilience/internal/recorder"
 )
 
-// statusSource says how writers of one type tell the status of an answer, so that they need no recorder around them. There are two kinds:
+// statusSource says how the status of an answer is read from writers of one type, so that they need no recorder around them. There are two
+// kinds:
 //
 //   - With metrics, access log or tracing, Traefik's own writer has a method Status.
-//   - With none of them, which is Traefik's default, the writer leads to net/http's own, which has a field status (statusfield.go).
+//   - Without them, which is Traefik's default, the writer leads to net/http's own, which has a field status (statusfield.go).
 //
-// The first request with a type finds out. The first type that tells the status is the route's own: only its requests take the fast path.
-// Writers that do not tell it get a recorder.
+// The first request with a type of writer looks it up. The first type whose status can be read is the route's own: only requests with it
+// stay on the fast path. For a writer of another type the source is looked up at each request; without one, it gets a recorder.
 type statusSource struct {
-	writer reflect.Type   // nil: not known, or not to be asked now
-	first  reflect.Type   // the writer's type, once it is known
+	writer reflect.Type   // of the writers that are read now; nil: not known yet, or a recorder serves all requests
+	first  reflect.Type   // the same once it is known, also while a recorder serves all requests
 	status int            // the index of the method Status
-	size   int            // and of the method Size; -1: there is none
+	size   int            // the index of the method Size; -1: there is none
 	fields *fieldSource   // nil: there is a method Status
-	report func(*tracked) // ends the tracked requests of these writers
+	report func(*tracked) // reports the tracked requests of these writers
 }
 
-// tracked is a request that passes with an intact writer, at a time when the circuit is known to be closed.
+// tracked is a request that passes while the circuit is known to be closed. The next handler gets its writer as it is.
 type tracked struct {
 	w        http.ResponseWriter
 	r        *http.Request
-	at       int64
-	finished bool // the next handler has returned
+	at       int64 // when the circuit was known to be closed
+	finished bool  // the next handler has returned
 }
 
-// A function costs the interpreter less to call than a method of a compiled type does.
+// Methods of reflect.Value as functions: a call of a function is cheaper in the interpreter than one of a method (R4).
 var (
 	valueElem         = valueMethod("Elem").(func(reflect.Value) reflect.Value)
 	valueType         = valueMethod("Type").(func(reflect.Value) reflect.Type)
@@ -48,8 +49,8 @@ func valueMethod(name string) interface{} {
 	return method.Func.Interface()
 }
 
-// newReporter returns what ends a tracked request whose writer has a method Status, also one that ended in a panic, which continues. A
-// success is no news, unless others have failed since: it ends their row.
+// newReporter returns the report of tracked requests whose writer has a method Status. It is deferred, so that a request that panics is
+// reported too; the panic continues. A success is reported only if failures are pending: it resets their count.
 func newReporter(m *Middleware, own *statusSource) func(*tracked) {
 	failing, valueOf, toInt, call, methodAt := m.view.Failing, reflect.ValueOf, valueInt, valueCall, valueMethodAt
 	var none []reflect.Value
@@ -71,8 +72,8 @@ func newReporter(m *Middleware, own *statusSource) func(*tracked) {
 	}
 }
 
-// reportSwitch notes that the service switches protocols, and so speaks HTTP/1, if a request asked for it. Of an answer whose connection
-// the next handler took over, a writer knows no status.
+// reportSwitch notes that the service has switched protocols, and so speaks HTTP/1, if the request asked for that. It is called for an
+// answer without a final status: the writer knows none if the next handler took over the connection.
 func reportSwitch(m *Middleware, p *tracked) {
 	m.noteProtocolSwitch(p.r)
 }
@@ -88,7 +89,7 @@ func (m *Middleware) noteProtocolSwitch(r *http.Request) {
 // reportTracked reports a tracked request to the breaker.
 func reportTracked(m *Middleware, p *tracked, own *statusSource) {
 	x := p.exchange()
-	x.dated = p.r.ProtoMajor < 3 && len(x.header["Date"]) > 0 // HTTP/3's own writer sets one when the answer begins
+	x.dated = p.r.ProtoMajor < 3 && len(x.header["Date"]) > 0 // the writer of HTTP/3 sets a Date when the answer begins
 	if own.fields == nil {
 		own.callMethods(p.w, x)
 	} else if !own.fields.readFields(p.w, x) {
@@ -114,14 +115,14 @@ func (p *tracked) exchange() *exchange {
 	return &exchange{r: p.r, header: p.w.Header(), finished: p.finished, arrived: start.Add(time.Duration(p.at) * time.Microsecond)}
 }
 
-// reportOutcome reports to the breaker what became of a request that passed at the time at.
+// reportOutcome reports the outcome of a request that passed at the time at.
 func (m *Middleware) reportOutcome(x *exchange, at int64) {
 	x.permit = m.breaker.PermitAt(at)
 	x.budget = m.redis.Timeout
 	report(m, x)
 }
 
-// forward has the next handler answer a request that passes at the time now, whatever its writer is.
+// forward calls the next handler for a request that passes at the time now, whatever its writer is.
 func forward(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
 	own, closely := statusSourceFor(m, w, now)
 	if own == nil {
@@ -136,8 +137,8 @@ func forward(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
 	p.finished = true
 }
 
-// statusSourceFor returns how a writer tells its status, or nil where it does not, or answers are watched closely. The first type of
-// writers that does is the route's own.
+// statusSourceFor returns the source of a writer's status; nil: a recorder is needed. closely reports whether answers are watched closely
+// now. The first type of writer that has a source is the route's own.
 func statusSourceFor(m *Middleware, w http.ResponseWriter, now int64) (own *statusSource, closely bool) {
 	writer := reflect.TypeOf(w)
 	m.mu.Lock()
@@ -150,7 +151,7 @@ func statusSourceFor(m *Middleware, w http.ResponseWriter, now int64) (own *stat
 	if known == writer {
 		return m.source, false
 	}
-	if m.hangTimeout > 0 { // no writer tells when the headers were there
+	if m.hangTimeout > 0 { // only a recorder learns when the headers were written
 		return nil, false
 	}
 	found := m.newStatusSource(w)
@@ -163,7 +164,7 @@ func statusSourceFor(m *Middleware, w http.ResponseWriter, now int64) (own *stat
 	if own.first == nil {
 		m.adoptLocked(found)
 	}
-	if own.first != writer { // requests under way may still ask the first
+	if own.first != writer { // requests under way still use the route's own
 		return found, false
 	}
 	if own.fields != nil && own.fields.unreadable {
@@ -173,7 +174,7 @@ func statusSourceFor(m *Middleware, w http.ResponseWriter, now int64) (own *stat
 	return own, false
 }
 
-// newStatusSource returns how writers such as this one tell their status, or nil where they do not.
+// newStatusSource returns the source of the status for writers of this one's type, or nil if there is none.
 func (m *Middleware) newStatusSource(w http.ResponseWriter) *statusSource {
 	writer := reflect.TypeOf(w)
 	source := &statusSource{first: writer, size: -1}
@@ -193,8 +194,8 @@ func (m *Middleware) newStatusSource(w http.ResponseWriter) *statusSource {
 	return source
 }
 
-// adoptLocked makes a source the route's own. The fast path's report is set before the type that it is for, and never again: requests
-// use it without the lock.
+// adoptLocked makes a source the route's own. The fast path's report is set once, before the writer's type is: requests use the report
+// without the lock.
 func (m *Middleware) adoptLocked(found *statusSource) {
 	own := m.source
 	own.status, own.size, own.fields, own.report = found.status, found.size, found.fields, found.report
@@ -211,8 +212,8 @@ type recorded struct {
 	hang     *hang  // nil: there is no hangTimeout
 }
 
-// forwardRecorded has the next handler answer a request that passes at the time now, and records the answer's status; closely: also how
-// long the client was waited for.
+// forwardRecorded calls the next handler with a recorder for a request that passes at the time now. closely says that it also measures how
+// long the client is waited for.
 func forwardRecorded(m *Middleware, w http.ResponseWriter, r *http.Request, now int64, closely bool) {
 	p := &recorded{tracked: tracked{w: w, r: r, at: now}, m: m, recorder: &recorder.Recorder{ResponseWriter: w}}
 	if closely || m.hangTimeout > 0 {
@@ -234,15 +235,15 @@ func (p *recorded) watch() {
 	}
 }
 
-// hung reports a request to the breaker whose response headers have not come in time.
+// hung reports that the response headers have not arrived in time.
 func (p *recorded) hung() {
 	p.m.reportHung(p.m.breaker.PermitAt(p.at))
 }
 
-// headerArrived ends the waiting for the response headers.
+// headerArrived ends the wait for the response headers.
 func (p *recorded) headerArrived(status int) { p.hang.end() }
 
-// reportRecorded ends a request that was recorded, also one that ended in a panic, which continues.
+// reportRecorded reports a recorded request, also one that panicked; the panic continues.
 func reportRecorded(p *recorded) {
 	if p.hang != nil && p.hang.end() {
 		return
@@ -259,7 +260,7 @@ func reportRecorded(p *recorded) {
 	}
 }
 
-// reportHung reports a request to the breaker whose response headers have not come within the hangTimeout.
+// reportHung reports a request whose response headers have not arrived within the hangTimeout.
 func (m *Middleware) reportHung(permit breaker.Permit) {
 	report(m, &exchange{hung: true, permit: permit, budget: m.redis.Timeout})
 }

@@ -7,14 +7,14 @@ import (
 // switchEnabled is false where tests look for races.
 var switchEnabled = true
 
-// Where there is a breaker, Traefik calls a pointer to one of two handlers: the fast path, or the handler of an open circuit. A refusal then
-// does not allocate the locals of the forwarding path (R1). The choice is only a hint: either handler must be able to serve any request.
-// The fast path switches when it has refused a request because the circuit is open, and the other handler switches back when its notice
-// holds no longer.
+// If there is a breaker, Traefik calls one of two handlers through a pointer: the fast path, or the handler of an open circuit. A refusal
+// then does not allocate the locals of the forwarding path (R1). The choice is only a hint: either handler must be able to serve any
+// request. A request that was refused because the circuit is open switches to the second handler, which switches back when its notice no
+// longer holds.
 //
-// Requests read the pointer without a lock, because a lock would cost each of them. That is a data race, and the Go memory model promises
-// little about it: a read sees one of the values that were written, because the value is one word. What makes it right is the order in
-// which the pointer is written (switchTo).
+// Requests read the pointer without a lock, because every request would pay for the lock. That is a data race. The Go memory model promises
+// only that a read sees one of the values that were written, because the value is one word. The order of the writes makes the race
+// harmless: see switchTo.
 
 // newSwitch returns the handler that Traefik calls, which is the fast path at first.
 func (m *Middleware) newSwitch(fast http.HandlerFunc) http.Handler {
@@ -32,8 +32,8 @@ func (m *Middleware) switchToOpen(now int64) {
 	}
 }
 
-// switchTo switches to a handler that is complete for every reader. An unlock is a release, and the next lock an acquire: no processor
-// makes a write after the two visible before one that came before them. The handler is published only after both. A request reaches
+// switchTo publishes a handler, so that every reader sees it complete. An unlock is a release, and the next lock an acquire: no processor
+// makes a write that follows the two visible before a write that precedes them. The handler is published only after both. A request reaches
 // everything that the handler has captured through the word that it reads, and no processor that Go runs on follows a pointer before it has
 // read it.
 func switchTo(m *Middleware, handler http.HandlerFunc) {
@@ -42,12 +42,12 @@ func switchTo(m *Middleware, handler http.HandlerFunc) {
 	m.mu.Unlock()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !m.checks { // the fast path does that
+	if !m.checks { // only the fast path checks requests
 		*m.current = handler
 	}
 }
 
-// switchBack switches to the fast path, and has it answer.
+// switchBack switches to the fast path, which answers the request.
 func switchBack(m *Middleware, w http.ResponseWriter, r *http.Request) {
 	switchTo(m, m.fast)
 	m.fast(w, r)

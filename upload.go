@@ -10,7 +10,8 @@ import (
 	"github.com/resilient-gateway/resilience/breaker"
 )
 
-// hasBody reports whether a request has a body that may still be coming. Over HTTP/3 that is not known of a GET until its body is read.
+// hasBody reports whether a request has a body that may still be arriving. Over HTTP/3 it is also true for a GET without a body:
+// only reading the body shows that there is none.
 func hasBody(r *http.Request) bool {
 	return r.ContentLength != 0 && r.Body != nil && r.Body != http.NoBody
 }
@@ -19,8 +20,8 @@ func hasBody(r *http.Request) bool {
 // have the same size.
 const smallBody = 4096
 
-// readAhead reads the body of a request if it is small and its length is known, or if there is probably none. It reports whether the body
-// is complete: the request is then no upload, and a client that does not send its body never asks for a place.
+// readAhead reads the body of a request if it is small and its length is known, or if it is probably empty. It reports whether the body is
+// complete: the request is then no upload. A client that does not send its small body never asks for a place.
 func readAhead(r *http.Request) bool {
 	length := r.ContentLength
 	if length < 0 && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
@@ -45,9 +46,9 @@ type upload struct {
 	permit breaker.Permit
 
 	mu        sync.Mutex // guards what follows; no other lock is taken while it is held
-	concluded bool       // the report is made, or waits
-	joining   bool       // the body ended late, and the probe asks for a place again
-	pending   func()     // the report that waits for that
+	concluded bool       // the report was made, or waits
+	joining   bool       // the body ended late, and the probe is asking for a place again
+	pending   func()     // the report that waits until it has asked
 }
 
 // bodyEnded tells the breaker in the background that the whole body was sent.
@@ -80,7 +81,7 @@ func (u *upload) reportSent(late bool) {
 	u.m.breaker.BodySent(u.permit, late, u.m.policy)
 }
 
-// conclude makes the report: now, or when the probe has asked for its place.
+// conclude makes the report: now, or when the probe has asked for its place again.
 func (u *upload) conclude(report func()) {
 	u.mu.Lock()
 	u.concluded = true

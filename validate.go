@@ -18,8 +18,8 @@ import (
 // settings is a configuration that has been read and checked.
 type settings struct {
 	name       string
-	label      string         // the name for people: the name may be a hash, this is what was hashed
-	redis      store.Settings // in use where its Address is not empty
+	label      string         // the name for log lines: name may be a hash of it
+	redis      store.Settings // used if its Address is not empty
 	connection string         // a hash of everything that the connection to Redis depends on
 	onError    string
 	limit      *ratelimit.Limit // nil: no rate limiter
@@ -28,7 +28,7 @@ type settings struct {
 	// hangTimeout is the time after which a request without response headers is a failure. 0: there is none.
 	hangTimeout time.Duration
 	health      string   // path; empty: none
-	parts       []string // what is enabled, for people
+	parts       []string // what is enabled, in words
 	warnings    []string
 }
 
@@ -42,7 +42,7 @@ const (
 const (
 	maxCount    = 1000000000 // of whole numbers
 	maxProbes   = 1000
-	maxExact    = int64(1) << 53 // Lua counts exactly below it
+	maxExact    = int64(1) << 53 // below it, Lua's numbers are exact
 	maxDuration = 10000 * 24 * time.Hour
 )
 
@@ -276,7 +276,7 @@ func readRedis(r *problems, s *settings, c *RedisConfig) {
 	}
 }
 
-// tlsIdentity tells certificates apart by the present content of their files, so that a reload takes renewed ones.
+// tlsIdentity identifies certificates by the present content of their files, so that a reload uses renewed ones.
 func tlsIdentity(c *TLSConfig) string {
 	text := fmt.Sprintf(" %q %q %q", c.Enabled, c.ServerName, c.InsecureSkipVerify)
 	for _, file := range []string{c.CA, c.Cert, c.Key} {

@@ -175,8 +175,8 @@ func (r *problems) unknown(path string, found map[string]interface{}, valid ...s
 	}
 }
 
-// nearest returns the valid word with the smallest edit distance. It returns "" if none has at most half of its letters changed, or contains
-// the word.
+// nearest returns the valid word with the smallest edit distance. It returns "" if every valid word differs in more than half of its letters
+// and does not contain the word.
 func nearest(word string, valid []string) string {
 	word = strings.ToLower(word)
 	best, bestDistance := "", 0

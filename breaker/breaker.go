@@ -2,7 +2,7 @@
 // all, and once the circuit is open no gateway sends requests.
 //
 // Lua scripts keep the state, on Redis's clock. Each gateway holds a view of it that is at most 100 ms old when a request
-// passes on it, so a healthy circuit costs next to nothing. Without Redis, and while it is unavailable, the same rules run
+// passes on it, so a healthy circuit costs almost nothing. Without Redis, and while it is unavailable, the same rules run
 // in this process, starting from what the view last said.
 package breaker
 
@@ -40,8 +40,8 @@ type Settings struct {
 //
 // A request meets its methods in this order:
 //
-//	the view    View, ExtendView, RefreshIfStale: may it pass without asking anybody? PermitAt is its permit
-//	open        MustRefuse, Probing, OpenNotice, RecheckOpen: must it be refused without asking anybody?
+//	the view    View, ExtendView, RefreshIfStale: may it pass without asking Redis? PermitAt is its permit
+//	open        MustRefuse, Probing, OpenNotice, RecheckOpen: must it be refused without asking Redis?
 //	a permit    Allow asks Redis. RequestPermit, PiggybackCall, Await and Cancel do so in another call's round trip
 //	no answer   LastKnown, UnaskedPermit, AllowLocal: decisions while Redis is slow or unavailable
 //	the outcome Done, and BodySent before it if the permit is that of an upload
@@ -54,17 +54,17 @@ type Breaker struct {
 	keys []string // Key, as a call takes it
 
 	// Guarded by Mu.
-	machine             machine // the last known state in Redis, or the state itself while Redis cannot be asked
-	requestedAt         int64   // when the reply that the machine holds was asked for; 0: never
-	answeredAt          int64   // when that reply came
-	divergedLocally     bool    // the state has changed in this process since, while Redis was unavailable
-	latestConn          int64   // the latest connection that replied with the state
-	publishedGeneration int64   // the generation that the view was made from
-	lastAdmitted        int64   // the latest arrival of a request that an earlier view may have let pass
-	publishedAt         int64   // requests that arrived since then passed under the view's generation
-	notice              *Notice // the one that holds, or nil
-	refreshing          bool    // a refresh runs in the background
-	shared              *sharedRefresh
+	machine             machine        // the last known state in Redis, or the state itself while Redis cannot be asked
+	requestedAt         int64          // when the reply that the machine holds was asked for; 0: never
+	answeredAt          int64          // when that reply arrived
+	divergedLocally     bool           // the state has changed in this process since, while Redis was unavailable
+	latestConn          int64          // the latest connection that replied with the state
+	publishedGeneration int64          // the generation that the view was made from
+	lastAdmitted        int64          // the latest arrival of a request that an earlier view may have let pass
+	publishedAt         int64          // requests that arrived since then passed under the view's generation
+	notice              *Notice        // the notice that holds, or nil
+	refreshing          bool           // a refresh runs in the background
+	shared              *sharedRefresh // that requests wait for, or nil
 	pendingRequest      *PermitRequest // goes to Redis with the next piggyback call; or nil
 	noPlaceUntil        int64          // half-open: until then no place for another probe is expected
 	noUploadPlaceUntil  int64          // half-open: the same for an upload
@@ -78,6 +78,6 @@ func New(settings Settings) *Breaker {
 		settings.Mu = &sync.Mutex{}
 	}
 	b := &Breaker{Settings: settings, keys: []string{settings.Key}, View: View{Failing: make(chan struct{}, 1)}}
-	b.publishLocked() // nobody else has the breaker yet
+	b.publishLocked() // no other goroutine has the breaker yet
 	return b
 }

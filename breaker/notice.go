@@ -2,7 +2,7 @@ package breaker
 
 import "time"
 
-// Notice is the prepared refusal of an open circuit. It holds until the state changes or Seconds does.
+// Notice is the prepared refusal of an open circuit. It holds until the state or the value of Retry-After changes.
 type Notice struct {
 	Seconds int64 // the value of Retry-After
 	// Holds has length 1 while the notice holds, then 0. Requests read only its length, which needs neither a call nor a
@@ -42,7 +42,8 @@ func (b *Breaker) endNoticeLocked(notice *Notice) {
 	}
 }
 
-// setLength fills or empties a channel to the given length. Only its lock's holder may send or receive.
+// setLength sends to or receives from a channel until it has the given length. The caller holds the lock that guards the
+// channel.
 func setLength(c chan struct{}, length int64) {
 	for int64(len(c)) < length {
 		c <- struct{}{}

@@ -11,10 +11,10 @@ type Permit struct {
 	unasked     bool  // given without asking: Redis was unavailable
 	upload      bool  // a probe whose body is still being received
 	requestedAt int64 // when it was asked for
-	counts      bool
+	counts      bool  // its outcome counts
 }
 
-// Probe reports whether the request is a probe: its outcome is due with its response headers.
+// Probe reports whether the request is a probe: its outcome is reported with its response headers.
 func (p Permit) Probe() bool {
 	return p.probe != 0
 }

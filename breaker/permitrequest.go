@@ -14,7 +14,7 @@ const noPlaceFor = 50000 // microseconds for which a gateway remembers that ther
 var errNoPermit = fmt.Errorf("%w: no permit in time", store.ErrUnavailable)
 
 // PermitRequest is a permit that a request asks Redis for. It is settled once: by Redis's answer, or by the deadline, or
-// because the request does not need it any more. A permit that arrives after that gives its place back.
+// because the request no longer needs it. The place of a permit that arrives after that is given back.
 type PermitRequest struct {
 	policy *Policy
 	upload bool
@@ -37,7 +37,7 @@ func newPermitRequest(policy *Policy, upload bool) *PermitRequest {
 }
 
 // RequestPermit asks for a permit for a request that also asks Redis for a token: PiggybackCall returns the call, so that
-// both take one round trip. It returns nil if no permit is needed or none is to be had; else the caller must pass the
+// both take one round trip. It returns nil if no permit is needed or none can be given; otherwise the caller must pass the
 // result to Await or Cancel.
 func (b *Breaker) RequestPermit(policy *Policy, upload bool, now int64) *PermitRequest {
 	b.Mu.Lock()
@@ -55,8 +55,8 @@ func (b *Breaker) RequestPermit(policy *Policy, upload bool, now int64) *PermitR
 	return p
 }
 
-// PiggybackCall returns a call to make in the round trip of another one, or nil: one that asks for a requested permit, or
-// one that refreshes the view if that is due.
+// PiggybackCall returns a call to make in the round trip of other calls, or nil: the call for a requested permit, or a call
+// that refreshes the view if the view is stale.
 func (b *Breaker) PiggybackCall(now int64, policy *Policy) *store.Call {
 	b.Mu.Lock() // only fields are read until it is unlocked: nothing can panic
 	due := b.Store != nil && now >= b.View.Healthy && (b.divergedLocally || b.machine.state == stateClosed && (b.requestedAt == 0 || now-b.requestedAt >= freshFor))
@@ -92,7 +92,7 @@ func (b *Breaker) Await(p *PermitRequest, deadline time.Time) (Permit, time.Dura
 	return p.permit, p.retryAfter, p.err
 }
 
-// Cancel says that the request does not pass: its permit, if Redis has given one, gives its place back.
+// Cancel says that the request does not pass. If Redis has given it a permit, the place is given back.
 func (b *Breaker) Cancel(p *PermitRequest) {
 	b.markSent(p)
 	if !b.settle(p) {
@@ -100,7 +100,7 @@ func (b *Breaker) Cancel(p *PermitRequest) {
 	}
 }
 
-// CancelUnclaimed is Cancel, unless Await or Cancel was called: the request may have ended in a panic before that.
+// CancelUnclaimed is Cancel, unless Await or Cancel was called before. A request may panic before it calls either.
 func (b *Breaker) CancelUnclaimed(p *PermitRequest) {
 	if !b.isClaimed(p) {
 		b.Cancel(p)
@@ -120,7 +120,7 @@ func (b *Breaker) isClaimed(p *PermitRequest) bool {
 	return p.claimed
 }
 
-// markSent notes that the request is with Redis, and reports whether it was not: then the caller must send it.
+// markSent notes that the request is sent. It reports whether this call is the first: then the caller must send it.
 func (b *Breaker) markSent(p *PermitRequest) bool {
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
@@ -132,7 +132,7 @@ func (b *Breaker) markSent(p *PermitRequest) bool {
 	return first
 }
 
-// settle ends the wait for the permit, and reports whether this call did.
+// settle ends the wait for the permit, and reports whether this call ended it.
 func (b *Breaker) settle(p *PermitRequest) bool {
 	if !b.markSettled(p) {
 		return false
@@ -184,7 +184,7 @@ func (b *Breaker) settleWith(p *PermitRequest, call *store.Call, requestedAt int
 }
 
 // noteAnswer stores the answer unless the request was settled before: that is late. Answer and settled are set together, so
-// that whoever finds the request settled also finds its permit. unclear says that the call must be repeated.
+// that a caller which finds the request settled also finds its permit. unclear says that the call must be repeated.
 func (b *Breaker) noteAnswer(p *PermitRequest, permit Permit, retryAfter time.Duration, err error) (late, unclear bool) {
 	unclear = errors.Is(err, store.ErrUnavailable)
 	b.Mu.Lock()

@@ -9,14 +9,14 @@ import (
 
 const repeatPause = 20 * time.Millisecond // between two attempts
 
-// repeatAsync makes a call without an answer again in the background, until it has one or the duration has passed. It counts
-// once: the scripts recognise its id.
+// repeatAsync repeats a call that got no answer, in the background, until it gets one or the duration has passed. The call
+// counts once: the scripts recognise its id.
 func (b *Breaker) repeatAsync(call *store.Call, duration time.Duration) {
 	go b.runRepeat(call, time.Now().Add(duration))
 }
 
-// repeatFor returns for how long a call is repeated: one about a probe for as long as the probe may hold a place in Redis,
-// even if Redis is unavailable meanwhile, but at most a minute; any other one for four timeouts.
+// repeatFor returns for how long a call is repeated: a call about a probe while the probe may hold a place in Redis, even if
+// Redis is unavailable meanwhile, but at most a minute; any other call for four timeouts.
 func (b *Breaker) repeatFor(probe int64, policy *Policy) time.Duration {
 	if probe == 0 {
 		return 4 * b.Timeout

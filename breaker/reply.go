@@ -7,7 +7,7 @@ import (
 	"github.com/resilient-gateway/resilience/internal/store"
 )
 
-// errBadReply says that the script's reply is not that of a breaker.
+// errBadReply says that the key does not hold what a breaker's script writes.
 var errBadReply = errors.New("breaker: the key in redis does not hold a breaker")
 
 // run makes one call by the deadline and applies its reply.
@@ -36,7 +36,7 @@ func (b *Breaker) apply(call *store.Call, requestedAt int64, policy *Policy) {
 	}
 }
 
-// applyReply takes a reply over into machine and view, and returns the states before and after.
+// applyReply copies a reply into the machine and the view, and returns the states before and after.
 func (b *Breaker) applyReply(call *store.Call, requestedAt int64, policy *Policy) (before, after int64) {
 	now := b.Now()
 	b.Mu.Lock()
@@ -44,8 +44,8 @@ func (b *Breaker) applyReply(call *store.Call, requestedAt int64, policy *Policy
 	m := &b.machine
 	before = m.state
 	generation := call.Reply[1]
-	// Replies may arrive in another order than Redis made them. A lower generation is a new one, of a Redis that lost its
-	// data, only if it was asked for after the known one had arrived.
+	// Replies may arrive in another order than Redis made them. A lower generation is that of a Redis which lost its data only
+	// if it was asked for after the known generation had arrived.
 	if requestedAt < b.answeredAt && (generation < m.generation || generation == m.generation && requestedAt < b.requestedAt) {
 		return before, before
 	}

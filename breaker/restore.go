@@ -7,8 +7,8 @@ import (
 )
 
 // restoreLost reports whether a reply shows that Redis has lost an open circuit, and then writes the circuit back in the
-// background. The circuit was lost if the key is missing on a connection made after another one broke. If none broke since
-// the circuit was last seen, somebody deleted the key. A circuit that is half-open or past its deadline is not written back:
+// background. The circuit was lost if the key is missing on a connection made after another connection broke. If none broke
+// since the circuit was last seen, an operator deleted the key. A circuit that is half-open or past its deadline is not written back:
 // others may have closed it since this gateway last saw it.
 func (b *Breaker) restoreLost(call *store.Call, policy *Policy) bool {
 	now := b.Now()
@@ -27,7 +27,7 @@ func (b *Breaker) restoreLost(call *store.Call, policy *Policy) bool {
 	return true
 }
 
-// runRestore writes the open circuit back with the rest of its time. generation is that of the hash which replaced it.
+// runRestore writes the open circuit back with the rest of its time. generation is that of the hash that replaced it.
 func (b *Breaker) runRestore(policy *Policy, generation int64) {
 	defer func() {
 		recover()

@@ -110,7 +110,8 @@ func (m *machine) judgeProbe(probe int64, succeeded bool, failed int64, now int6
 	}
 }
 
-// advance applies what time alone does: deadlines that have passed, and those that a clock set back has made too long.
+// advance applies the changes that need only time: deadlines that have passed, and deadlines that are too far away because
+// the clock was set back.
 func (m *machine) advance(now int64, p *Policy) {
 	m.capDeadline(now, p)
 	if m.state != stateHalfOpen {
@@ -144,7 +145,7 @@ func (m *machine) capDeadline(now int64, p *Policy) {
 	}
 }
 
-// remaining returns how long an open machine stays open, in microseconds; else 0.
+// remaining returns how many microseconds an open machine stays open; 0 if it is not open.
 func (m *machine) remaining(now int64) int64 {
 	if m.state != stateOpen || m.deadline <= now {
 		return 0
@@ -156,13 +157,13 @@ func (m *machine) hasPlace(p *Policy) bool {
 	return int64(len(m.probes)+len(m.uploads)) < p.maxProbes
 }
 
-// hasPlaceForUpload reports whether another upload leaves a place to requests without a body, or is the only one where
-// there is a single place.
+// hasPlaceForUpload reports whether there is a place for another upload: one place is kept for requests without a body. If
+// there is a single place, one upload may take it.
 func (m *machine) hasPlaceForUpload(p *Policy) bool {
 	return len(m.uploads) == 0 || int64(len(m.uploads)) < p.maxProbes-1
 }
 
-// evictUploads frees a place if uploads hold all of them: the oldest upload loses its own.
+// evictUploads frees a place if uploads hold all of them: the oldest upload loses its place.
 func (m *machine) evictUploads(p *Policy) {
 	for int64(len(m.uploads)) >= p.maxProbes {
 		oldest := m.issued

@@ -1,6 +1,6 @@
 package breaker
 
-// unreported sums up the outcomes of requests that passed without asking while Redis was unavailable.
+// unreported counts the outcomes of requests that passed without asking while Redis was unavailable.
 type unreported struct {
 	generation int64
 	succeeded  bool  // one succeeded, before the failures
@@ -8,7 +8,7 @@ type unreported struct {
 }
 
 // UnaskedPermit returns the permit of a request that passes although Redis is unavailable. Its outcome is reported once
-// Redis is back, and counts if the circuit still has the generation of now.
+// Redis is back, and counts if the circuit still has the present generation then.
 func (b *Breaker) UnaskedPermit() Permit {
 	b.Mu.Lock()
 	defer b.Mu.Unlock()

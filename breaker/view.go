@@ -4,8 +4,8 @@ import "math"
 
 // How old a view may be, in microseconds.
 const (
-	freshFor   = 50000  // up to this age it is used as it is
-	staleAfter = 100000 // from this age on it is not used; between the two it is used, and refreshed in the background
+	freshFor   = 50000  // a younger view is used as it is
+	staleAfter = 100000 // an older view is not used; between the two it is used, and refreshed in the background
 )
 
 // View is what a request may read of a breaker without a call, because calls are expensive in the interpreter. Times are

@@ -23,7 +23,7 @@ const (
 // length of a SHA-256, so that no client can send a value that equals another one's hash.
 const MaxLength = 63
 
-// Harmless are the letters, digits and marks of addresses and host names. A key of nothing else is its own Name.
+// Harmless are the letters, digits and marks of addresses and host names. A key that has no other characters is its own Name.
 const Harmless = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.:-_"
 
 // makeKey returns the key of a value.

@@ -14,8 +14,8 @@ type Source struct {
 	Depth      int            // the address at this position in X-Forwarded-For, from the right, from 1; 0: off
 	Excluded   []netip.Prefix // the rightmost address in X-Forwarded-For that is in none of these
 	IPv6Subnet int            // only this many leading bits of an IPv6 address count, 1 to 128; 0: all; not with Excluded
-	Header     string         // as it was configured
-	Host       bool
+	Header     string         // the name of a header, as it was configured
+	Host       bool           // the requested host
 }
 
 // KeyOf returns the function that returns a request's key. The value is in it as the client sent it, unless it is long: Name

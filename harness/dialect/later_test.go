@@ -13,10 +13,10 @@ import (
 )
 
 // The interpreter makes code of a function literal as soon as it has read it. A function that is declared further on, in the
-// same file or a later one, has no body by then: deferred or handed on as a value it does nothing, and nobody is told. A
-// call of it is looked up when it is made.
+// same file or a later one, has no body by then: deferred or passed on as a value it does nothing, without an error. A call of
+// it is looked up when it is made.
 
-// TestLater: no function literal hands on what is declared after it.
+// TestLater: no function literal defers or passes on a function that is declared after it.
 func TestLater(t *testing.T) {
 	set := token.NewFileSet()
 	imports := importer.ForCompiler(set, "source", nil)

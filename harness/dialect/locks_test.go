@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A panic in a request becomes an answer 500, and Traefik goes on. A lock that it leaves locked stops every later request. So
-// a lock is released by defer, unless nothing is called while it is held.
+// A panic in a request becomes a 500, and Traefik keeps running. A lock that is still held then stops every later request. So a
+// lock is released by defer, unless nothing is called while it is held.
 
 // lockedFolders are those that release locks by this rule. The fast path does not, as a defer is expensive there.
 var lockedFolders = []string{"breaker", "internal/store", "internal/logging", "internal/recorder", "identity"}

@@ -325,7 +325,7 @@ func (r *faulty) run() {
 	require.Zero(t, r.wire.Seen().Reused, "a connection that failed is used again")
 
 	// What Redis gives, what this process gives while Redis is unavailable, and a second's refill of each change: the level that
-	// this process goes on from may be as old as it may remember an empty bucket.
+	// this process continues from may be as old as its memory of an empty bucket.
 	most := scarceCapacity + scarceRate*(took+away+flaps*time.Second).Seconds()
 	if r.loses {
 		most += flaps * scarceCapacity

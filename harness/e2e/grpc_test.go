@@ -29,7 +29,7 @@ func (bytesCodec) Unmarshal(data []byte, v any) error {
 	return nil
 }
 
-// rpcServer is a gRPC service without TLS. It tells of each call whose client went, and whether it had a deadline.
+// rpcServer is a gRPC service without TLS. It records each call whose client disconnected, and whether it had a deadline.
 type rpcServer struct {
 	address string
 	server  *grpc.Server

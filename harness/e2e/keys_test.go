@@ -67,7 +67,7 @@ func TestKeys_anAddressWithAPortIsTheAddress(t *testing.T) {
 		"with a port or without one")
 }
 
-// TestKeys_aHeaderThatAMiddlewareSets takes the user that basicAuth tells of in a header with its own spelling, and not what a client
+// TestKeys_aHeaderThatAMiddlewareSets takes the user that basicAuth sets in a header in the configured spelling, not what a client
 // sends under that name.
 func TestKeys_aHeaderThatAMiddlewareSets(t *testing.T) {
 	t.Parallel()

@@ -160,7 +160,7 @@ func wrong(i int, id string, r reply) string {
 	return fmt.Sprintf("router %d, %s: %d %q %v; want %d", i, id, r.status, r.body, r.err, want)
 }
 
-// load is clients that ask all the time, and note what was answered wrongly.
+// traffic is clients that send requests all the time, and note wrong answers.
 type traffic struct {
 	stop chan struct{}
 	done sync.WaitGroup

@@ -22,7 +22,7 @@ const marked = "marked pa55word-5f3a9c\"'%s<&\\"
 // traces are what of the password a log might hold, as it is or in another form of text.
 var traces = []string{"marked pa55", "pa55word", "5f3a9c"}
 
-// spilling collects all that a gateway tells anybody.
+// spilling collects everything that a gateway outputs.
 type spilling struct {
 	*traefik
 	told []string

@@ -63,8 +63,8 @@ func openPosts(t *testing.T, g *traefik, head string) {
 	}()
 }
 
-// A client that opens requests and sends no body cannot keep a circuit from closing, be it for requests without a body or for those
-// with a small one.
+// A client that opens requests and sends no body cannot keep a circuit from closing: neither for requests without a body nor for
+// those with a small one.
 func TestUpload_whoSendsNoBodyHoldsNothing(t *testing.T) {
 	t.Parallel()
 	heads := map[string]string{

@@ -79,7 +79,7 @@ func chunked(path, chunks string) func(c *verdictClient) {
 	return rawly(h1("POST "+path, "Connection: close", "Transfer-Encoding: chunked") + chunks)
 }
 
-// frames sends frames over HTTP/2, and reads until there is an answer, or none.
+// framed sends frames over HTTP/2, and reads until there is an answer, or none.
 func framed(fields []string, send func(f *xhttp2.Framer)) func(c *verdictClient) {
 	return func(c *verdictClient) {
 		connection, err := net.Dial("tcp", c.web)

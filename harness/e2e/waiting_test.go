@@ -277,7 +277,7 @@ var hangs = []struct {
 	{"stream", func(s *waitingStage, scope string) { demand(s, scope+"/stream", "GET", nil, 5*time.Second) }, "closed", "closed"},
 }
 
-// A service that hangs while its clients give up after 2 s fails, though nobody is there to hear it.
+// A service that hangs is a failure, although its clients give up after 2 s.
 func TestVerdict_aServiceThatHangs(t *testing.T) {
 	t.Parallel()
 	var scopes []string

@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestObjects_nested counts what a request allocates that comes through the middleware twice. In the last row an instance has met another
-// one elsewhere: it goes on to check, and that is all.
+// TestObjects_nested counts what a request allocates that passes the middleware twice. In the last row an instance has met another one
+// on another route, so it keeps checking, but its requests pass it once.
 func TestObjects_nested(t *testing.T) {
 	server := redistest.Start(t)
 	create := plugin(t)

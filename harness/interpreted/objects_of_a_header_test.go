@@ -25,13 +25,13 @@ func TestObjects_ofAHeader(t *testing.T) {
 		status   int
 		most     float64
 	}{
-		{"a lease in hand", "X-Api-Key", false, "1000000", 200, 40},
+		{"a lease", "X-Api-Key", false, "1000000", 200, 40},
 		{"both", "X-Api-Key", true, "1000000", 200, 102},
 		{"an empty bucket", "X-Api-Key", true, "10", 429, 103},
-		{"a lease in hand, in another spelling", "X-API-Key", false, "1000000", 200, 88},
+		{"a lease, in another spelling", "X-API-Key", false, "1000000", 200, 88},
 		{"both, in another spelling", "X-API-Key", true, "1000000", 200, 152},
 		{"an empty bucket, in another spelling", "X-API-Key", true, "10", 429, 152},
-		{"a lease in hand, by host", "", false, "1000000", 200, 190},
+		{"a lease, by host", "", false, "1000000", 200, 190},
 		{"both, by host", "", true, "1000000", 200, 255},
 	} {
 		t.Run(row.name, func(t *testing.T) {

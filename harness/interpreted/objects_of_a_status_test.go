@@ -15,9 +15,9 @@ import (
 	"github.com/traefik/traefik/v3/pkg/middlewares/recovery"
 )
 
-// TestObjects_ofAStatus is TestObjects where Traefik does not watch answers itself: the status is read from net/http's own writer, behind
-// Traefik's recovery middleware. A route knows the types of writers that the process has met when it learns its first. Any other writer
-// goes through a recorder.
+// TestObjects_ofAStatus is TestObjects for a Traefik without metrics, access log and tracing: the status is read from net/http's own writer, behind
+// Traefik's recovery middleware. A route knows the types of writers that the process had met when the route learned its first. Any
+// other writer gets a recorder.
 func TestObjects_ofAStatus(t *testing.T) {
 	server := redistest.Start(t)
 	create := plugin(t)
@@ -29,7 +29,7 @@ func TestObjects_ofAStatus(t *testing.T) {
 		recorder     bool
 		most         float64
 	}{
-		{name: "both, HTTP/2 that nobody had met when the route learned HTTP/1", limits: true, first: http1, proto: http2, most: 190},
+		{name: "both, HTTP/2 that no route had met when this one learned HTTP/1", limits: true, first: http1, proto: http2, most: 190},
 		{name: "a healthy circuit, HTTP/1", first: http1, proto: http1, most: 106},
 		{name: "a healthy circuit, HTTP/2", first: http2, proto: http2, most: 106},
 		{name: "both, HTTP/1", limits: true, first: http1, proto: http1, most: 115},

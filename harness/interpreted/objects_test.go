@@ -21,8 +21,8 @@ import (
 	"github.com/traefik/yaegi/stdlib"
 )
 
-// TestObjects counts what each way of a request allocates in the interpreter, which is nearly all that it costs there. The bounds are
-// a little above what was counted: a change that raises one should know why. docs/performance.md tells what makes objects.
+// TestObjects counts what each kind of request allocates in the interpreter, which is nearly all that it costs there. The bounds are a
+// little above what was counted: a change that raises one needs a reason. docs/performance.md has the counts.
 func TestObjects(t *testing.T) {
 	server := redistest.Start(t)
 	create := plugin(t)
@@ -35,13 +35,13 @@ func TestObjects(t *testing.T) {
 		body             bool
 		most             float64
 	}{
-		{name: "a lease in hand", capacity: "1000000", period: "1s", upstream: 200, clients: 1, status: 200, most: 36},
+		{name: "a lease", capacity: "1000000", period: "1s", upstream: 200, clients: 1, status: 200, most: 36},
 		{name: "a healthy circuit", breaks: true, upstream: 200, clients: 1, status: 200, most: 88},
 		{name: "both", capacity: "1000000", period: "1s", breaks: true, upstream: 200, clients: 1, status: 200, most: 98},
 		{name: "a healthy circuit, and a body", breaks: true, upstream: 200, clients: 1, status: 200, body: true, most: 99},
 		{name: "both, and a body", capacity: "1000000", period: "1s", breaks: true, upstream: 200, clients: 1, status: 200, body: true, most: 109},
 		{name: "an empty bucket", capacity: "10", period: "1s", breaks: true, upstream: 200, clients: 1, status: 429, most: 84},
-		{name: "one that is for long", capacity: "10", period: "1h", breaks: true, upstream: 200, clients: 1, status: 429, most: 98},
+		{name: "a bucket that stays empty for long", capacity: "10", period: "1h", breaks: true, upstream: 200, clients: 1, status: 429, most: 98},
 		{name: "an open circuit", capacity: "1000000", period: "1s", breaks: true, upstream: 500, clients: 1, status: 503, most: 33},
 		{name: "Redis is asked", capacity: "1000000", period: "1s", breaks: true, upstream: 200, clients: 4000, status: 200, most: 720},
 	} {

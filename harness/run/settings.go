@@ -81,7 +81,7 @@ func read(getenv func(string) string) (*settings, error) {
 	return s, nil
 }
 
-// check tells of a port that is taken.
+// check returns an error if a port is taken.
 func (s *settings) check() error {
 	if err := gateway.Check(s.web, "choose another port: PORT=5001 make run"); err != nil {
 		return err

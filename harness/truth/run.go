@@ -67,7 +67,7 @@ func (r *Report) String() string {
 	return b.String()
 }
 
-// Run runs a fleet for so long, lets go wrong what can, and judges what happened.
+// Run runs a fleet for the length in the options, injects faults, and judges what happened.
 func Run(t testing.TB, o Options) *Report {
 	t.Helper()
 	f := startFleet(t, o.Root, o.Gateways)

@@ -272,7 +272,7 @@ func (w *Wire) Reset() {
 	}
 }
 
-// Vanish is Hold, and whoever connects gets no answer to that either: the queue of the port is full.
+// Vanish is Hold, and new connections get no answer either: the queue of the port is full.
 func (w *Wire) Vanish() error {
 	w.Hold()
 	w.mu.Lock()

@@ -11,35 +11,35 @@ import (
 	"time"
 )
 
-// Recorder is the ResponseWriter that the upstream's answer is written to. It is used by one request.
+// Recorder is the ResponseWriter that the upstream's answer is written to. Each request has its own.
 //
-// The interpreter hands compiled code no more of it than http.ResponseWriter and http.Hijacker (yaegi#1600): whoever
-// writes cannot flush through it. So Write flushes, wherever the next bytes may be long in coming.
+// Compiled code sees only http.ResponseWriter and http.Hijacker of it (R41, yaegi#1600), and so cannot flush. Therefore Write
+// flushes after each piece of a stream, and of a body whose end has not been written.
 type Recorder struct {
 	http.ResponseWriter
 
-	// OnHeader, where it is not nil, is called with the status before the response headers leave.
+	// OnHeader, if not nil, is called with the status before the response headers are written.
 	OnHeader func(status int)
 
-	// Status is that of the answer, or 0 where there is none yet. An upgraded connection's is 101.
+	// Status is the status of the answer, or 0 before there is one. It is 101 if the connection was taken over.
 	Status int
 
-	// Dated tells that the answer had a Date when it came here. The server may add one when it leaves.
+	// Dated says that the answer had a Date when it arrived here. The server may add one later.
 	Dated bool
 
-	// Size is the bytes of the body that were written.
+	// Size is the number of bytes of the body that were written.
 	Size int64
 
-	// Timed has Waited tell how long the client was waited for: how long writing to it took, all in all.
+	// If Timed is set, Waited is how long the client was waited for: how long all writes took together.
 	Timed  bool
 	Waited time.Duration
 
 	left   int64 // bytes of the body still to come, by Content-Length
-	stream bool  // flush each piece
-	held   bool  // but for the first, which may be all there is
+	stream bool  // each piece is flushed
+	held   bool  // except the first piece, which may be the whole body
 }
 
-// WriteHeader lets an informational answer pass, and takes any other for the answer.
+// WriteHeader passes an informational answer on, and records any other status.
 func (r *Recorder) WriteHeader(status int) {
 	if status < 200 && status != http.StatusSwitchingProtocols || r.Status != 0 {
 		r.ResponseWriter.WriteHeader(status)
@@ -82,7 +82,7 @@ func writeTimed(r *Recorder, piece []byte) (int, error) {
 	return n, err
 }
 
-// Hijack hands the connection over, as for a WebSocket.
+// Hijack lets the caller take over the connection, as for a WebSocket.
 func (r *Recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	hijacker, ok := r.ResponseWriter.(http.Hijacker)
 	if !ok {
@@ -95,7 +95,7 @@ func (r *Recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return connection, buffered, err
 }
 
-// begin notes what the response headers say.
+// begin records what the response headers say.
 func begin(r *Recorder, status int) {
 	r.Status = status
 	header := r.ResponseWriter.Header()
@@ -117,9 +117,9 @@ func mayHaveBody(status int) bool {
 	return status >= 200 && status != http.StatusNoContent && status != http.StatusNotModified
 }
 
-// isWhole tells of an answer that may be a stream that in all likelihood it is none, and would not be the same were its
-// header flushed by itself: a gRPC call that ended without a message has its trailers in the header, and an error or a
-// redirect without a Date is Traefik's own, whose length is told if it comes in one piece.
+// isWhole reports whether an answer that could be a stream is probably written in one piece. Flushing its headers separately
+// would change it. A gRPC call that ended without a message has its trailers in the headers. An error or a redirect without a
+// Date is Traefik's own, and gets a Content-Length if it is written in one piece.
 func isWhole(status int, header http.Header) bool {
 	if streams(header.Get("Content-Type")) {
 		return header.Get("Grpc-Status") != ""

@@ -8,8 +8,8 @@ import (
 
 const checkTTL = 1000 // milliseconds for which a check's key stays in Redis
 
-// checkScript writes, as the engines' scripts do: a Redis that only reads (a replica, one that is full, one that lets us
-// write no more) is of no use.
+// checkScript writes, as the engines' scripts do: a Redis that accepts no writes (a replica, one that is full, one whose
+// user has lost the right) is of no use.
 //
 //	KEYS[1]  <keyPrefix>:check, or <keyPrefix>:{<name>}:check
 //	ARGV[1]  time to live, milliseconds

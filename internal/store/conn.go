@@ -10,7 +10,7 @@ import (
 	"github.com/gomodule/redigo/redis"
 )
 
-// maxReply is more bytes than a reply to a call of ours has.
+// maxReply is the most bytes that a reply may have: more than any reply to a call of the engines.
 const maxReply = 1 << 20
 
 // conn is one connection to Redis, used by one goroutine at a time.

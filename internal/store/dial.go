@@ -118,8 +118,8 @@ const (
 	nameHead   = "$40" + newline
 )
 
-// readLoads reads the answers to SCRIPT LOAD that have not been read, of which line, unless empty, is the first one's
-// beginning. If we may not load scripts, or Redis cannot, each script is sent when it is first run.
+// readLoads reads the answers to SCRIPT LOAD that have not been read. line, unless empty, is the beginning of the first one. If
+// the user may not load scripts, or Redis cannot, each script is sent in full when it is first run.
 func readLoads(c *conn, line string) (err error) {
 	for c.pendingLoads > 0 {
 		if line == "" {

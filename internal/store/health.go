@@ -93,7 +93,7 @@ func jitter(d time.Duration) time.Duration {
 	return d/2 + time.Duration(rand.Int63n(int64(d/2)+1))
 }
 
-// notifySafely notifies whoever made the store. A panic of theirs must not fail what was going on.
+// notifySafely calls notify and recovers: a panic in it must not fail the call that was under way.
 func (s *Store) notifySafely(reason error) {
 	defer func() { recover() }()
 	s.notify(reason)

@@ -3,7 +3,7 @@ package store
 import "time"
 
 // awaitInBackground keeps a connection whose answer has not arrived by the deadline, and returns the error of its calls.
-// Whether Redis is slow or this process was, shows in the background: Redis gets the whole timeout, even for a call that was
+// The background wait shows whether Redis is slow or this process was: Redis gets the whole timeout, even for a call that was
 // made late, and a second one if this process was not scheduled. The requests do not wait for that.
 func awaitInBackground(s *Store, c *conn, calls []*Call, deadline time.Time) error {
 	reason := timeoutError(s)

@@ -30,7 +30,7 @@ func (s *Store) renew(c *conn) {
 	}
 	successor, err := s.dialAndCheck()
 	if err != nil {
-		postponeRenewal(s, c) // the old one goes on serving, if it can
+		postponeRenewal(s, c) // the old connection keeps serving, if it can
 		return
 	}
 	closeAll(s.replace(c, successor))

@@ -96,8 +96,8 @@ func tryConns(s *Store, calls []*Call, deadline time.Time) error {
 
 const peekTime = time.Millisecond // for which diedIdle waits for what has arrived
 
-// diedIdle reports whether a connection that was idle for long has been closed meanwhile. Only before a call is sent can
-// that be found out safely: after it, Redis may have run the call.
+// diedIdle reports whether a connection that was idle for long has been closed meanwhile. That can be found
+// out safely only before a call is sent: afterwards, Redis may have run the call.
 func diedIdle(c *conn) bool {
 	if time.Since(c.usedAt) < longIdle {
 		return false

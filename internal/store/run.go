@@ -11,8 +11,8 @@ import (
 // and is also that of every call without an answer.
 //
 // Most runs are one call over an idle connection, which the script answers with a string. That path is written out here,
-// because in the interpreter each call of a function costs, and so does each local variable, used or not. All else is done
-// by runAll and the finish functions.
+// because in the interpreter each call of a function costs, and so does each local variable, used or not. Everything else is
+// done by runAll and the finish functions.
 func (s *Store) Run(calls []*Call, deadline time.Time) (err error) {
 	var c *conn
 	locked := false

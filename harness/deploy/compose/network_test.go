@@ -9,8 +9,9 @@ import (
 	"strings"
 )
 
-// rememberNetwork returns a function that undoes what an engine makes of this machine's network and leaves so when it
-// ends: its bridge, its rules, and that packets are forwarded, but nobody's but its own. It tells what it could not undo.
+// rememberNetwork returns a function that undoes the changes to this machine's network that an engine leaves behind when it
+// ends: its bridge, its rules, and the forwarding of packets, which it allows for its containers only. The function returns
+// what it could not undo.
 func rememberNetwork() (restore func() error) {
 	const forwarding = "/proc/sys/net/ipv4/ip_forward"
 	forwards, forwardingErr := os.ReadFile(forwarding)

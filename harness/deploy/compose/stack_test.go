@@ -102,7 +102,7 @@ func (s *stack) requireBucket(redis ...string) {
 	require.Fail(s.t, "no bucket in Redis", keys)
 }
 
-// container is what docker inspect tells of one.
+// container is what docker inspect says of a container.
 type container struct {
 	ID    string `json:"Id"`
 	Image string

@@ -253,7 +253,7 @@ func (w *image) libraries(program string) {
 	}
 }
 
-// removeImages removes what the tests made, on an engine that goes on.
+// removeImages removes the images that the tests made, on an engine that keeps running.
 func removeImages() error {
 	out, err := exec.Command("docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}").Output()
 	if err != nil {
