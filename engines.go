@@ -54,7 +54,7 @@ func newEnginesLocked(g *registry, s *settings) *engines {
 		since:          since,
 		now:            func() int64 { return int64(since(begun)) / 1000 },
 		log:            log,
-		debug:          log.Debugs(),
+		debug:          log.DebugEnabled(),
 		refusals:       newSampler(refusalLogInterval),
 		openLogDue:     &atomic.Int64{},
 		failures:       newSampler(time.Second.Microseconds()),

@@ -4,7 +4,7 @@ import "sync"
 
 const (
 	maxSampled = 1024 // keys that a sampler tells apart
-	sweeps     = 16   // how often a full sampler is swept in one interval, at most
+	maxSweeps  = 16   // how often a full sampler is swept in one interval, at most
 )
 
 // sampler picks the first event of a key in each interval and counts the others, so that a flood of requests does not flood the log. It
@@ -12,9 +12,9 @@ const (
 type sampler struct {
 	every int64 // microseconds
 
-	mu    sync.Mutex // guards what follows
-	seen  map[string]*sample
-	sweep int64 // time from which on a full sampler may be swept again
+	mu        sync.Mutex // guards what follows
+	seen      map[string]*sample
+	nextSweep int64 // time from which on a full sampler may be swept again
 }
 
 type sample struct {
@@ -32,7 +32,7 @@ func (s *sampler) due(key string, now int64) (before int, due bool) {
 	defer s.mu.Unlock()
 	one := s.seen[key]
 	if one == nil {
-		if len(s.seen) >= maxSampled && now >= s.sweep {
+		if len(s.seen) >= maxSampled && now >= s.nextSweep {
 			s.forgetLocked(now)
 		}
 		if len(s.seen) >= maxSampled {
@@ -57,7 +57,7 @@ func (s *sampler) due(key string, now int64) (before int, due bool) {
 // forgetLocked drops the keys whose next event would be due anyway, although the events that they counted are lost. It looks at all keys, so
 // it is not called for each event of a flood.
 func (s *sampler) forgetLocked(now int64) {
-	s.sweep = now + s.every/sweeps
+	s.nextSweep = now + s.every/maxSweeps
 	for key, one := range s.seen {
 		if now >= one.next {
 			delete(s.seen, key)

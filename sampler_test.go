@@ -76,9 +76,9 @@ func TestSampler_sweepsRarelyWhenFull(t *testing.T) {
 	fill(s, "a", 0)
 	s.due("b", 1)
 
-	require.Equal(t, int64(11), s.sweep)
+	require.Equal(t, int64(11), s.nextSweep)
 	s.due("c", 10)
-	require.Equal(t, int64(11), s.sweep)
+	require.Equal(t, int64(11), s.nextSweep)
 	s.due("d", 11)
-	require.Equal(t, int64(21), s.sweep)
+	require.Equal(t, int64(21), s.nextSweep)
 }

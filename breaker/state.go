@@ -54,9 +54,9 @@ func (m *machine) acquire(upload bool, now int64, p *Policy) int64 {
 	return m.issued
 }
 
-// bodySent says that the body of an upload has been sent completely: its probeTimeout starts now. late says that the
+// endUpload notes that the body of an upload has been sent completely: its probeTimeout starts now. late says that the
 // upload has lost its place: it takes another one if there is one.
-func (m *machine) bodySent(generation, probe int64, late bool, now int64, p *Policy) {
+func (m *machine) endUpload(generation, probe int64, late bool, now int64, p *Policy) {
 	m.advance(now, p)
 	if generation != m.generation || m.state != stateHalfOpen {
 		return

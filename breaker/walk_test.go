@@ -124,7 +124,7 @@ func (w *walker) local(policy *Policy, s step) answer {
 	case reportStep:
 		m.report(s.generation, s.probe, s.succeeded, s.failed, s.at, policy)
 	case sentStep:
-		m.bodySent(s.generation, s.probe, s.late, s.at, policy)
+		m.endUpload(s.generation, s.probe, s.late, s.at, policy)
 	default:
 		m.advance(s.at, policy)
 	}

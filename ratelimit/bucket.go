@@ -14,7 +14,7 @@ func (b *bucket) refilled(limit *Limit, now int64) int64 {
 	if b.period != limit.period {
 		tokens := level / b.period
 		if tokens >= limit.full/limit.period {
-			return limit.full // an int64 may not hold so many units
+			return limit.full // an int64 might not hold the units
 		}
 		rest := float64(level-tokens*b.period) / float64(b.period) * float64(limit.period)
 		level = tokens*limit.period + int64(rest)

@@ -62,7 +62,7 @@ type Limiter struct {
 	// Guarded by Mu.
 	table
 	queue
-	workers
+	workerPool
 	plans         map[*Limit]*Plan  // of one draw each
 	overflow      map[*Limit]*Lease // for all keys that there is no room for
 	borrowedTotal int64             // tokens borrowed so far, in all leases

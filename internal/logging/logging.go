@@ -38,7 +38,7 @@ func New(middleware string) *Logger {
 }
 
 // Debugs reports whether events of the level debug are written.
-func (l *Logger) Debugs() bool {
+func (l *Logger) DebugEnabled() bool {
 	return enabled("Debug")
 }
 

@@ -59,7 +59,7 @@ func TestLogger_printsALineOfJSONOutsideOfTraefik(t *testing.T) {
 }
 
 func TestLogger_doesNotDebugOutsideOfTraefik(t *testing.T) {
-	require.False(t, New("gateway").Debugs())
+	require.False(t, New("gateway").DebugEnabled())
 }
 
 func TestLogger_survivesAnOutputThatIsGone(t *testing.T) {

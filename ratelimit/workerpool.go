@@ -12,18 +12,18 @@ import (
 // scheduled.
 const overdueAfter = 25 * time.Millisecond
 
-// workers send the trips of a limiter, one at a time each. They wait for work until Close; a new one is started where none is idle. The
-// limiter's Mu guards it.
+// workerPool is the workers that send the trips of a limiter, one at a time each. They wait for work until Close; a new one is started if
+// none is idle. The limiter's Mu guards it.
 //
 // Every request's wait ends, whatever happens to a worker: one that panics fails the trip that it handles, and a watchdog fails that of
 // one that does not come back. Others take their places.
-type workers struct {
+type workerPool struct {
 	idleWorkers int
 	closed      bool         // workers do not wait any more
 	atWork      []*tripState // one for each worker
 	watched     bool         // the watchdog is set
 	workReady   *sync.Cond   // signals an idle worker; Close wakes all of them
-	worker      func()       // runs a worker
+	runWorker   func()       // runs a worker
 	watchdog    func()
 }
 
@@ -39,7 +39,7 @@ type tripState struct {
 func initWorkers(l *Limiter) {
 	l.workReady = sync.NewCond(l.Mu)
 	// Made here, and not where a request needs them: the interpreter keeps the whole frame in which a function was made.
-	l.worker = func() {
+	l.runWorker = func() {
 		defer func() { recover() }()
 		batchWorker(l)
 	}
@@ -58,7 +58,7 @@ func startWorkerLocked(l *Limiter, now int64) {
 		l.idleWorkers--
 		l.workReady.Signal()
 	} else {
-		go l.worker()
+		go l.runWorker()
 	}
 }
 
