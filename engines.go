@@ -47,7 +47,7 @@ type handlerRef struct {
 }
 
 // newEnginesLocked makes engines, and their store if there is none. The registry's lock is held.
-func (g *registry) newEnginesLocked(s *settings) *engines {
+func newEnginesLocked(g *registry, s *settings) *engines {
 	log := logging.New(s.label)
 	since, begun := g.since, start
 	shared := &engines{

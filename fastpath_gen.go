@@ -37,13 +37,18 @@ func fastBreak(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
 		checks  bool // requests are checked for other instances on the same route (nesting.go)
 		writer  reflect.Type
+		report  func(*tracked) // not guarded: it is set once, before the source has a writer
 		length  int64
 		hasBody bool
 	)
-	m.setFastChecks = func(on bool) { checks = on }
 	mu, next, since, begun := m.mu, m.next, m.since, start
-	view, source, report, typeOf := m.view, m.source, m.report, reflect.TypeOf
-	m.setReport = func(of func(*tracked)) { report = of }
+	view, source, typeOf := m.view, m.source, reflect.TypeOf
+	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
+		checks = on
+		if of != nil {
+			report = of
+		}
+	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
 			now   int64
@@ -100,9 +105,9 @@ func fastLimitConnection(m *Middleware) http.HandlerFunc {
 		g             *ratelimit.Grant
 		found, leased bool
 	)
-	m.setFastChecks = func(on bool) { checks = on }
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	cache, grants := m.cache, m.cache.Grants
+	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
 	return func(w http.ResponseWriter, r *http.Request) {
 		var now int64 // R2
 
@@ -158,14 +163,19 @@ func fastBothConnection(m *Middleware) http.HandlerFunc {
 		g             *ratelimit.Grant
 		found, leased bool
 		writer        reflect.Type
+		report        func(*tracked) // not guarded: it is set once, before the source has a writer
 		length        int64
 		hasBody       bool
 	)
-	m.setFastChecks = func(on bool) { checks = on }
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	cache, grants := m.cache, m.cache.Grants
-	view, source, report, typeOf := m.view, m.source, m.report, reflect.TypeOf
-	m.setReport = func(of func(*tracked)) { report = of }
+	view, source, typeOf := m.view, m.source, reflect.TypeOf
+	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
+		checks = on
+		if of != nil {
+			report = of
+		}
+	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
 			now   int64
@@ -246,10 +256,10 @@ func fastLimitHeader(m *Middleware) http.HandlerFunc {
 		found, leased bool
 		values        []string
 	)
-	m.setFastChecks = func(on bool) { checks = on }
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	cache, grants := m.cache, m.cache.Grants
 	header := m.header
+	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
 	return func(w http.ResponseWriter, r *http.Request) {
 		var now int64 // R2
 
@@ -311,15 +321,20 @@ func fastBothHeader(m *Middleware) http.HandlerFunc {
 		found, leased bool
 		values        []string
 		writer        reflect.Type
+		report        func(*tracked) // not guarded: it is set once, before the source has a writer
 		length        int64
 		hasBody       bool
 	)
-	m.setFastChecks = func(on bool) { checks = on }
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	cache, grants := m.cache, m.cache.Grants
 	header := m.header
-	view, source, report, typeOf := m.view, m.source, m.report, reflect.TypeOf
-	m.setReport = func(of func(*tracked)) { report = of }
+	view, source, typeOf := m.view, m.source, reflect.TypeOf
+	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
+		checks = on
+		if of != nil {
+			report = of
+		}
+	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
 			now   int64
@@ -404,9 +419,9 @@ func fastLimitOther(m *Middleware) http.HandlerFunc {
 		g             *ratelimit.Grant
 		found, leased bool
 	)
-	m.setFastChecks = func(on bool) { checks = on }
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	cache, grants := m.cache, m.cache.Grants
+	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
 	return func(w http.ResponseWriter, r *http.Request) {
 		var now int64 // R2
 
@@ -462,14 +477,19 @@ func fastBothOther(m *Middleware) http.HandlerFunc {
 		g             *ratelimit.Grant
 		found, leased bool
 		writer        reflect.Type
+		report        func(*tracked) // not guarded: it is set once, before the source has a writer
 		length        int64
 		hasBody       bool
 	)
-	m.setFastChecks = func(on bool) { checks = on }
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	cache, grants := m.cache, m.cache.Grants
-	view, source, report, typeOf := m.view, m.source, m.report, reflect.TypeOf
-	m.setReport = func(of func(*tracked)) { report = of }
+	view, source, typeOf := m.view, m.source, reflect.TypeOf
+	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
+		checks = on
+		if of != nil {
+			report = of
+		}
+	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
 			now   int64

@@ -106,7 +106,7 @@ func (m *Middleware) setChecks(on bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.checks = on
-	m.setFastChecks(on)
+	m.setFast(on, nil)
 	if on && switchEnabled && m.current != nil {
 		*m.current = m.fast
 	}
@@ -378,8 +378,7 @@ func (m *Middleware) newPart(limits, breaks, inside bool) http.Handler {
 			next.ServeHTTP(w, r)
 		})
 	}
-	reduced.assemble()
-	return reduced.handler
+	return reduced.newHandler()
 }
 
 // warnOfRepetition warns that two instances do the same, once in the life of the engines.

@@ -67,20 +67,19 @@ type Middleware struct {
 	view  *breaker.View
 
 	// How the status of an answer is learned (statussource.go).
-	source *statusSource  // of this route's writers; guarded by mu
-	report func(*tracked) // reports the tracked requests of those writers
-
-	// setReport replaces report in the fast path. It is called once, with mu held, before the source has a writer.
-	setReport func(report func(*tracked))
+	source *statusSource // of this route's writers; guarded by mu
 
 	// Which handler answers, where there is a breaker (switch.go).
 	current *http.HandlerFunc // fast, or that of an open circuit
 	fast    http.HandlerFunc
 
 	// Other instances on the route of a request (nesting.go).
-	instance      *instance
-	setFastChecks func(on bool) // sets whether the fast path checks requests; mu is held
-	checks        bool          // it does; guarded by mu
+	instance *instance
+	checks   bool // the fast path checks requests; guarded by mu
+
+	// setFast sets whether the fast path checks requests, and replaces its report unless that is nil. A report is replaced once, before
+	// the source has a writer. mu is held.
+	setFast func(checks bool, report func(*tracked))
 
 	watchUntil       int64 // answers are watched closely until then (outcome.go); guarded by mu
 	switchesProtocol bool  // the service has switched protocols before; guarded by mu
@@ -123,19 +122,11 @@ func newMiddleware(ctx context.Context, next http.Handler, config *Config, name 
 	if m.policy != nil {
 		m.cache.Refresher = &viewRefresher{m.breaker, m.policy}
 	}
-	m.assemble()
+	m.handler = m.newHandler()
 	if m.limit != nil || m.policy != nil {
 		processRegistry.addInstance(ctx, m, name)
 	}
 	return m, nil
-}
-
-// assemble makes the report and the handler of a middleware whose other fields are set.
-func (m *Middleware) assemble() {
-	if m.policy != nil {
-		m.report = m.newReporter(m.source)
-	}
-	m.handler = m.newHandler()
 }
 
 // newHandler returns the handler for all requests except those of the health path.

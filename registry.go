@@ -100,7 +100,7 @@ func (g *registry) acquireRef(ctx context.Context, key string, s *settings) (sha
 	defer g.mu.Unlock()
 	shared = g.engines[key]
 	if shared == nil {
-		shared = g.newEnginesLocked(s)
+		shared = newEnginesLocked(g, s)
 		g.engines[key] = shared
 	}
 	shared.users++

@@ -33,7 +33,7 @@ type answerFields struct {
 
 // newFieldReporter is newReporter for writers that lead to net/http's own. The report knows the types that this process has met before the
 // report is made, usually all of them. A type that is met later is looked up with a lock.
-func (m *Middleware) newFieldReporter(own *statusSource) func(*tracked) {
+func newFieldReporter(m *Middleware, own *statusSource) func(*tracked) {
 	failing, valueOf, toInt, typeOf, elem, byIndex := m.view.Failing, reflect.ValueOf, valueInt, valueType, valueElem, valueFieldByIndex
 	inside, paths := own.fields.inside, knownWriters.paths()
 	return func(p *tracked) {

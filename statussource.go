@@ -51,7 +51,7 @@ func valueMethod(name string) interface{} {
 
 // newReporter returns the report of tracked requests whose writer has a method Status. It is deferred, so that a request that panics is
 // reported too; the panic continues. A success is reported only if failures are pending: it resets their count.
-func (m *Middleware) newReporter(own *statusSource) func(*tracked) {
+func newReporter(m *Middleware, own *statusSource) func(*tracked) {
 	failing, valueOf, toInt, call, methodAt := m.view.Failing, reflect.ValueOf, valueInt, valueCall, valueMethodAt
 	var none []reflect.Value
 	return func(p *tracked) {
@@ -183,14 +183,14 @@ func (m *Middleware) newStatusSource(w http.ResponseWriter) *statusSource {
 		if method, found = writer.MethodByName("Size"); found {
 			source.size = method.Index
 		}
-		source.report = m.newReporter(source)
+		source.report = newReporter(m, source)
 		return source
 	}
 	source.fields = newFieldSource(w)
 	if source.fields == nil {
 		return nil
 	}
-	source.report = m.newFieldReporter(source)
+	source.report = newFieldReporter(m, source)
 	return source
 }
 
@@ -199,7 +199,7 @@ func (m *Middleware) newStatusSource(w http.ResponseWriter) *statusSource {
 func (m *Middleware) adoptLocked(found *statusSource) {
 	own := m.source
 	own.status, own.size, own.fields, own.report = found.status, found.size, found.fields, found.report
-	m.setReport(found.report)
+	m.setFast(m.checks, found.report)
 	own.first = found.first
 }
 

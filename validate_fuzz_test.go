@@ -75,5 +75,5 @@ func newLimiter(s *settings) *ratelimit.Limiter {
 	g := newRegistry(0)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.newEnginesLocked(s).limiter
+	return newEnginesLocked(g, s).limiter
 }

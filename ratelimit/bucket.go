@@ -1,7 +1,7 @@
 package ratelimit
 
 // bucket is a token bucket in this process: what the script keeps in Redis, with the same arithmetic, on this process's
-// clock. The zero value is not a bucket.
+// clock. The zero value is not a bucket (assumeFull). The limiter's Mu guards it.
 type bucket struct {
 	level  int64 // in units of a token / period
 	at     int64 // the time of that level, microseconds
@@ -14,7 +14,7 @@ func (b *bucket) refilled(limit *Limit, now int64) int64 {
 	if b.period != limit.period {
 		tokens := level / b.period
 		if tokens >= limit.full/limit.period {
-			return limit.full // as many units as an int64 may not hold
+			return limit.full // an int64 may not hold so many units
 		}
 		rest := float64(level-tokens*b.period) / float64(b.period) * float64(limit.period)
 		level = tokens*limit.period + int64(rest)
@@ -26,7 +26,7 @@ func (b *bucket) refilled(limit *Limit, now int64) int64 {
 	if elapsed <= 0 {
 		return level
 	}
-	// Bounded before it is multiplied, for a long time at a high rate is more than an int64 holds.
+	// Bounded before it is multiplied: a long time at a high rate is more than an int64 holds.
 	if enough := (limit.full-level)/limit.refill + 1; elapsed > enough {
 		elapsed = enough
 	}

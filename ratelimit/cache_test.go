@@ -215,7 +215,10 @@ func TestAllow_coldKeyIsTreatedAsNew(t *testing.T) {
 		e := lookup(l, "header:abc")
 		require.Equal(t, row.isNew, e.common, row.name)
 		require.Equal(t, now, e.prefetchedAt, row.name)
-		require.Equal(t, int64(1), unshare(l, "header:abc", e).requests, row.name)
+		l.Mu.Lock()
+		e = unshare(l, "header:abc", e)
+		l.Mu.Unlock()
+		require.Equal(t, int64(1), e.requests, row.name)
 		require.Equal(t, row.isNew, e.Tokens == 0, "%s: only a client that comes again gets a lease", row.name)
 	}
 }

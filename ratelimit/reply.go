@@ -9,7 +9,7 @@ import (
 )
 
 // errBadReply is the error of a batch to which Redis answered for another number of keys.
-var errBadReply = errors.New("ratelimit: the script's answer is not one")
+var errBadReply = errors.New("ratelimit: the script answered for another number of keys")
 
 // How answers begin. plenty says that the token was taken and the bucket is nearly full, and no more.
 const (
