@@ -354,30 +354,31 @@ func (m *Middleware) partOfLocked(limits, breaks, inside bool) *part {
 	return parts[kind]
 }
 
+// newPart returns the handler of a copy of the middleware that only limits, only breaks, or does both.
 func (m *Middleware) newPart(limits, breaks, inside bool) http.Handler {
-	one := &Middleware{}
+	reduced := &Middleware{}
 	m.mu.Lock()
-	*one = *m
+	*reduced = *m
 	m.mu.Unlock()
-	one.source = &statusSource{}
-	one.settings = &settings{}
-	*one.settings = *m.settings
+	reduced.source = &statusSource{}
+	reduced.settings = &settings{}
+	*reduced.settings = *m.settings
 	if !limits {
-		one.settings.limit = nil
+		reduced.settings.limit = nil
 	}
 	if !breaks {
-		one.settings.policy = nil
+		reduced.settings.policy = nil
 	}
-	one.checks = false
+	reduced.checks = false
 	if inside {
 		next := m.next
-		one.next = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		reduced.next = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			all := outersOf(r)
 			noteForOuter(all[:len(all)-1], r, passedThrough)
 			next.ServeHTTP(w, r)
 		})
 	}
-	return one.newHandler()
+	return reduced.newHandler()
 }
 
 // warnOfRepetition warns that two instances do the same, once in the life of the engines.

@@ -146,7 +146,7 @@ func intOf(text string) int64 {
 	return n
 }
 
-// Requests of each kind, and what they need before.
+// panicRows are requests of each kind, and what must happen before them.
 var panicRows = []struct {
 	name   string
 	local  bool // without Redis
