@@ -89,7 +89,7 @@ func rotating(format string) (texts []string) {
 
 var fiveOfTwenty = map[int]int{passed: 5, 429: 15}
 
-func TestAbuse_aSpoofedForwardedForBuysNothing(t *testing.T) {
+func TestAbuse_aSpoofedForwardedForGainsNothing(t *testing.T) {
 	t.Parallel()
 	const forwarded = "X-Forwarded-For"
 	limits := map[string]block{
@@ -142,7 +142,7 @@ var hostile = func() []string {
 
 var ourKey = regexp.MustCompile(`^resilience:\{keys\}:bucket:(header|none):[A-Za-z0-9.:_-]{0,64}$`)
 
-func TestAbuse_eachHostileKeyHasABucketOfItsOwn(t *testing.T) {
+func TestAbuse_eachHostileKeyHasASeparateBucket(t *testing.T) {
 	t.Parallel()
 	for name, server := range map[string]*redistest.Server{"in Redis": redistest.Start(t), "in this process": nil} {
 		t.Run(name, func(t *testing.T) {
@@ -182,7 +182,7 @@ func requireCleanLog(t *testing.T, g *traefik, texts ...string) {
 	}
 }
 
-func TestAbuse_controlCharactersAreRefusedBeforeUs(t *testing.T) {
+func TestAbuse_traefikRefusesControlCharacters(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	g := startAbused(t, true, server, map[string]block{

@@ -42,7 +42,7 @@ func TestCircuit_aDeletedKeyClosesIt(t *testing.T) {
 	require.Equal(t, map[int]int{200: 40}, burst(40, "/proxy/ok", one, two), "and it stays so")
 }
 
-func TestCircuit_aRedisThatComesBackEmptyLosesNone(t *testing.T) {
+func TestCircuit_staysOpenIfRedisComesBackEmpty(t *testing.T) {
 	t.Parallel()
 	for _, pause := range []time.Duration{0, 2 * time.Second} {
 		t.Run("away for "+pause.String(), func(t *testing.T) {
@@ -69,7 +69,7 @@ func TestCircuit_aRedisThatComesBackEmptyLosesNone(t *testing.T) {
 	}
 }
 
-func TestCircuit_aReloadWithAShorterResetTimeoutHolds(t *testing.T) {
+func TestCircuit_aReloadShortensTheResetTimeout(t *testing.T) {
 	t.Parallel()
 	withAndWithout(t, func(t *testing.T, server *redistest.Server) {
 		up := startUpstream(t)

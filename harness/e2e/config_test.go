@@ -76,7 +76,7 @@ var badConfigurations = []struct {
 	{limit(block{"capacity": []int{1, 2}}), "plugin: failed to decode configuration: 1 error(s) decoding:\n\n* 'RateLimit.Capacity' expected type 'string', got unconvertible type '[]interface {}', value: '[1 2]'"},
 }
 
-func TestConfiguration_aWrongOneSaysWhatWouldBeRight(t *testing.T) {
+func TestConfiguration_errorsSayWhatWouldBeRight(t *testing.T) {
 	t.Parallel()
 	routers, middlewares := block{}, block{}
 	for i, row := range badConfigurations {

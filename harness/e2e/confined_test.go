@@ -70,8 +70,8 @@ func TestSecrets_areConfinedByTraefiksEnvironment(t *testing.T) {
 	}
 }
 
-// TestSecrets_aFileWithoutAnEndDoesNotEndTraefik names /dev/zero wherever a file may be named.
-func TestSecrets_aFileWithoutAnEndDoesNotEndTraefik(t *testing.T) {
+// TestSecrets_anEndlessFileDoesNotStopTraefik names /dev/zero wherever a file may be named.
+func TestSecrets_anEndlessFileDoesNotStopTraefik(t *testing.T) {
 	t.Parallel()
 	plugins := map[string]block{}
 	for name, redis := range map[string]block{

@@ -226,7 +226,7 @@ func TestTransparency_gRPCIsTheSame(t *testing.T) {
 				want := call(t.Context(), plain, row.method, row.inStep, row.messages...)
 				require.Equal(t, row.code, want.code, want.text)
 				require.Len(t, want.messages, row.answers)
-				p.calm(t)
+				p.makeHealthy(t)
 				require.Equal(t, want, call(t.Context(), web, row.method, row.inStep, row.messages...))
 				p.judge(t, row.verdict, func() {
 					require.Equal(t, want, call(t.Context(), web, row.method, row.inStep, row.messages...))

@@ -190,16 +190,16 @@ var hostileRows = []verdictRow{
 // and while the circuit is half-open.
 var pageForABrokenBody = hostileBelow("errors", verdictRow{name: "a malformed chunk", send: chunked("/upload", "zz\r\n")})
 
-// eachHostile checks the rows, some at a time: most of it is waiting. Through the recorder it checks one third of them.
-func eachHostile(t *testing.T, third int, rows []verdictRow, breaker block, check func(s *verdictStage, c *verdictClient, i int, row verdictRow)) {
-	for way, change := range statusSources {
-		t.Run(way, func(t *testing.T) {
+// checkHostileRows checks the rows, some at a time: most of it is waiting. Through the recorder it checks one third of them.
+func checkHostileRows(t *testing.T, third int, rows []verdictRow, breaker block, check func(s *verdictStage, c *verdictClient, i int, row verdictRow)) {
+	for source, change := range statusSources {
+		t.Run(source, func(t *testing.T) {
 			t.Parallel()
 			s := startVerdicts(t, rows, breaker, change)
 			var all sync.WaitGroup
 			places := make(chan struct{}, 24)
 			for i, row := range rows {
-				if !runsRow(way, i, third) {
+				if !runsRow(source, i, third) {
 					continue
 				}
 				places <- struct{}{}
@@ -221,7 +221,7 @@ func eachHostile(t *testing.T, third int, rows []verdictRow, breaker block, chec
 func TestHostile_atAHealthyCircuit(t *testing.T) {
 	t.Parallel()
 	breaker := block{"failureThreshold": 5, "resetTimeout": "1h"}
-	eachHostile(t, 0, hostileRows, breaker, func(s *verdictStage, c *verdictClient, i int, row verdictRow) {
+	checkHostileRows(t, 0, hostileRows, breaker, func(s *verdictStage, c *verdictClient, i int, row verdictRow) {
 		if row.opens {
 			s.requireOpens(c.t, i, row.name, func() {
 				for range 5 {
@@ -258,7 +258,7 @@ func (c *verdictClient) failOnce(s *verdictStage, i int) {
 func TestHostile_whileAFailureIsPending(t *testing.T) {
 	t.Parallel()
 	breaker := block{"failureThreshold": 1000, "resetTimeout": "1h"}
-	eachHostile(t, 1, harmlessRows(), breaker, func(s *verdictStage, c *verdictClient, i int, row verdictRow) {
+	checkHostileRows(t, 1, harmlessRows(), breaker, func(s *verdictStage, c *verdictClient, i int, row verdictRow) {
 		c.failOnce(s, i)
 		row.send(c)
 		time.Sleep(100 * time.Millisecond)
@@ -271,7 +271,7 @@ func TestHostile_whileAFailureIsPending(t *testing.T) {
 func TestHostile_probes(t *testing.T) {
 	t.Parallel()
 	breaker := block{"failureThreshold": 1, "resetTimeout": "300ms", "halfOpenSuccessThreshold": 2, "halfOpenMaxProbes": 1}
-	eachHostile(t, 2, harmlessRows(), breaker, func(s *verdictStage, c *verdictClient, i int, row verdictRow) {
+	checkHostileRows(t, 2, harmlessRows(), breaker, func(s *verdictStage, c *verdictClient, i int, row verdictRow) {
 		c.failOnce(s, i)
 		time.Sleep(350 * time.Millisecond)
 		for range 2 {
@@ -307,11 +307,11 @@ var hostileHTTP3 = []http3Row{
 
 func TestHostile_overHTTP3(t *testing.T) {
 	t.Parallel()
-	for way, change := range statusSources {
-		if way == byRecorder {
+	for source, change := range statusSources {
+		if source == byRecorder {
 			continue // over HTTP/3 a default Traefik has one already
 		}
-		t.Run(way, func(t *testing.T) {
+		t.Run(source, func(t *testing.T) {
 			t.Parallel()
 			server := redistest.Start(t)
 			address, get := startHTTP3(t, server, block{"failureThreshold": 1000}, change)

@@ -172,11 +172,11 @@ func startHTTP3(t *testing.T, server *redistest.Server, breaker block, change fu
 // Each row is sent five times after one failure of the service, which then must still be the only one in a row.
 func TestHTTP3_malformedRequestsAreNotTheServicesFailures(t *testing.T) {
 	t.Parallel()
-	for way, change := range statusSources {
-		if way == byRecorder {
+	for source, change := range statusSources {
+		if source == byRecorder {
 			continue // over HTTP/3 a default Traefik has one already
 		}
-		t.Run(way, func(t *testing.T) {
+		t.Run(source, func(t *testing.T) {
 			t.Parallel()
 			server := redistest.Start(t)
 			address, get := startHTTP3(t, server, block{"failureThreshold": 1000}, change)
@@ -200,11 +200,11 @@ func TestHTTP3_malformedRequestsAreNotTheServicesFailures(t *testing.T) {
 // A probe that is malformed gives its place back: the circuit stays half-open, and the next good requests close it.
 func TestHTTP3_malformedProbesHaveNoVerdict(t *testing.T) {
 	t.Parallel()
-	for way, change := range statusSources {
-		if way == byRecorder {
+	for source, change := range statusSources {
+		if source == byRecorder {
 			continue // over HTTP/3 a default Traefik has one already
 		}
-		t.Run(way, func(t *testing.T) {
+		t.Run(source, func(t *testing.T) {
 			t.Parallel()
 			server := redistest.Start(t)
 			address, get := startHTTP3(t, server, block{"failureThreshold": 1, "resetTimeout": "1s"}, change)

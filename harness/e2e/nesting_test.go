@@ -307,7 +307,7 @@ func TestNesting_aRefusalInsideIsNotCounted(t *testing.T) {
 }
 
 // A retry may find another answer than the first: what the service says at last counts.
-func TestNesting_whatTheServiceSaysAtLastCounts(t *testing.T) {
+func TestNesting_theLastAttemptOfARetryCounts(t *testing.T) {
 	t.Parallel()
 	bothWatches(t, func(t *testing.T, plain bool) {
 		rooms := startRooms(t)
@@ -347,7 +347,7 @@ func TestNesting_aServiceThatIsReachedBothWays(t *testing.T) {
 }
 
 // A mirror has a copy of the request: what it answers decides nothing, and it takes no second token.
-func TestNesting_aMirrorDecidesNothing(t *testing.T) {
+func TestNesting_aMirrorDoesNotChangeTheVerdict(t *testing.T) {
 	t.Parallel()
 	bothWatches(t, func(t *testing.T, plain bool) {
 		rooms := startRooms(t)

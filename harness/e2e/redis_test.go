@@ -70,7 +70,7 @@ func TestRedis_passwordAndDatabase(t *testing.T) {
 	require.NotContains(t, g.log.String(), "pa55")
 }
 
-func TestRedis_aUserThatMayOnlyDoWhatWeDo(t *testing.T) {
+func TestRedis_aUserWithOnlyTheRightsWeUse(t *testing.T) {
 	t.Parallel()
 	args := append([]string{"--user", "gateway", "on", ">s3cret", "~resilience:*"}, commands...)
 	server := redistest.Start(t, append(args, "--user", "default", "on", ">admin", "~*", "+@all")...)

@@ -144,8 +144,8 @@ func requireKeptOverHTTP2(t *testing.T, g *traefik, path string, status int) {
 	require.Len(t, connections, 1, path)
 }
 
-// TestRefusals_ofBodiesThatNeverCome are held no longer than readTimeout, also where the client keeps its side open.
-func TestRefusals_ofBodiesThatNeverCome(t *testing.T) {
+// TestRefusals_ofBodiesThatNeverArrive are held no longer than readTimeout, also where the client keeps its side open.
+func TestRefusals_ofBodiesThatNeverArrive(t *testing.T) {
 	t.Parallel()
 	dynamic := t.TempDir()
 	writeDynamic(t, dynamic, block{"health": block{}})

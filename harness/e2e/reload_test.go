@@ -67,7 +67,7 @@ func limited(server *redistest.Server, capacity int, refillPeriod string) block 
 	}
 }
 
-func TestReload_aChangedLimitHoldsFromTheFirstRequest(t *testing.T) {
+func TestReload_aChangedLimitAppliesFromTheFirstRequest(t *testing.T) {
 	t.Parallel()
 	up := startUpstream(t)
 	for name, server := range map[string]*redistest.Server{"with Redis": redistest.Start(t), "without": nil} {
@@ -88,7 +88,7 @@ func TestReload_aChangedLimitHoldsFromTheFirstRequest(t *testing.T) {
 	}
 }
 
-func TestReload_aChangedLimitHoldsElsewhereWithinOneLease(t *testing.T) {
+func TestReload_aChangedLimitAppliesElsewhereWithinOneLease(t *testing.T) {
 	t.Parallel()
 	up, server := startUpstream(t), redistest.Start(t)
 	one := startReloadable(t, up, limited(server, 100000, "1h"))

@@ -100,7 +100,7 @@ func startSpillingFrom(t *testing.T, dynamic string, plugin block, env ...string
 	return &spilling{traefik: g}
 }
 
-func TestSecrets_aPasswordIsNeverTold(t *testing.T) {
+func TestSecrets_aPasswordIsNeverShown(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "password")
 	require.NoError(t, os.WriteFile(file, []byte(marked+"\n"), 0o600))
@@ -198,7 +198,7 @@ func (s *spilling) whyAway(name string) string {
 }
 
 // That one is told of in the documentation, and shows that the search finds what there is to be found.
-func TestSecrets_aPasswordInTheConfigurationIsToldByTraefik(t *testing.T) {
+func TestSecrets_traefikShowsAPasswordInTheConfiguration(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, "--requirepass", marked)
 	s := startSpilling(t, both(block{"address": server.Addr(), "password": marked}))
@@ -206,7 +206,7 @@ func TestSecrets_aPasswordInTheConfigurationIsToldByTraefik(t *testing.T) {
 	require.Len(t, s.events("redis.password can be read in Traefik's API; prefer redis.passwordEnv or redis.passwordFile"), 1)
 }
 
-func TestSecrets_theBundleHoldsNone(t *testing.T) {
+func TestSecrets_theBundleContainsNone(t *testing.T) {
 	bundle := os.DirFS(filepath.Join(root(t), "dist", "plugins-local"))
 	files := 0
 	require.NoError(t, fs.WalkDir(bundle, ".", func(path string, entry fs.DirEntry, err error) error {

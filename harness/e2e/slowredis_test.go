@@ -209,7 +209,7 @@ func (r *slowRow) away(g *traefik) (n int) {
 
 // Redis is too slow for a moment, when the first probe is due: it gives the only place to a request that no longer waits for
 // it, and counts as unavailable. The service is well: that place must not keep the circuit half-open until probeTimeout.
-func TestSlowRedis_aPermitThatComesTooLateGivesItsPlaceBack(t *testing.T) {
+func TestSlowRedis_aLatePermitGivesItsPlaceBack(t *testing.T) {
 	t.Parallel()
 	for _, onError := range []string{"deny", "local", "allow"} {
 		t.Run(onError, func(t *testing.T) {

@@ -65,7 +65,7 @@ func TestStatusSources_eachIsUsed(t *testing.T) {
 			p := startPair(t, change)
 			for range 60 { // while the first hundred are checked for other instances on their way, and afterwards
 				for _, protocol := range []*http.Client{client, http2} {
-					p.calm(t)
+					p.makeHealthy(t)
 					response, err := protocol.Get(p.url("/proxy/writer"))
 					require.NoError(t, err)
 					response.Body.Close()

@@ -35,7 +35,7 @@ func (g *traefik) throttle(random *rand.Rand) (end func()) {
 
 // Two gateways get hardly any processor. Their Redis is well, its timeout the default of 100 ms, and each pause is longer
 // than that: it must not be taken for Redis's.
-func TestThrottled_aPauseOfTheGatewayIsNotRediss(t *testing.T) {
+func TestThrottled_aPauseOfTheGatewayIsNotBlamedOnRedis(t *testing.T) {
 	const (
 		capacity = 20
 		keys     = 10

@@ -110,9 +110,8 @@ func (p *pair) judge(t *testing.T, want verdict, answer func()) {
 		"the breaker has seen %s failures in a row", verdict(p.failures()))
 }
 
-// calm sees to it that the circuit is healthy, and the middleware has just heard so: only then does it leave Traefik's
-// own writer as it is.
-func (p *pair) calm(t *testing.T) {
+// makeHealthy makes the circuit healthy and refreshes the gateway's view of it: only then does the middleware pass on Traefik's own writer.
+func (p *pair) makeHealthy(t *testing.T) {
 	t.Helper()
 	require.Equal(t, http.StatusOK, p.get("/proxy/ok").status)
 	require.Equal(t, http.StatusOK, p.get("/proxy/ok").status)
@@ -253,7 +252,7 @@ func TestTransparency_http1IsTheSameByteForByte(t *testing.T) {
 					}
 					requireSame(t, want, got)
 				}
-				p.calm(t)
+				p.makeHealthy(t)
 				requireLike()
 				p.judge(t, row.verdict, requireLike)
 			})
@@ -340,7 +339,7 @@ func TestTransparency_http2IsTheSame(t *testing.T) {
 				want := ask(t, p.plain, row.method, row.path, row.body)
 				require.Equal(t, "HTTP/2.0", want.proto)
 				require.Equal(t, row.status, want.status)
-				p.calm(t)
+				p.makeHealthy(t)
 				require.Equal(t, want, ask(t, p.web, row.method, row.path, row.body))
 				p.judge(t, row.verdict, func() {
 					require.Equal(t, want, ask(t, p.web, row.method, row.path, row.body))
@@ -385,7 +384,7 @@ func (p *pair) requireFlat(t *testing.T, most int64, do func()) {
 
 func TestTransparency_aGigabyteTakesNoMemory(t *testing.T) {
 	eachSource(t, func(t *testing.T, p *pair) {
-		p.calm(t)
+		p.makeHealthy(t)
 		t.Run("down", func(t *testing.T) {
 			p.judge(t, succeeded, func() {
 				p.requireFlat(t, 64<<20, func() {
@@ -454,7 +453,7 @@ func leave(t *testing.T, address, path string) {
 	io.CopyN(io.Discard, c, 1000)
 }
 
-func TestTransparency_theUpstreamHearsThatAClientIsGone(t *testing.T) {
+func TestTransparency_theUpstreamNoticesADisconnect(t *testing.T) {
 	t.Parallel()
 	eachSource(t, func(t *testing.T, p *pair) {
 		for _, path := range []string{"/slow?seconds=30", "/sse?events=100&interval=0.2", "/download?bytes=1073741824"} {

@@ -65,7 +65,7 @@ func openPosts(t *testing.T, g *traefik, head string) {
 
 // A client that opens requests and sends no body cannot keep a circuit from closing: neither for requests without a body nor for
 // those with a small one.
-func TestUpload_whoSendsNoBodyHoldsNothing(t *testing.T) {
+func TestUpload_missingBodiesDoNotBlockClosing(t *testing.T) {
 	t.Parallel()
 	heads := map[string]string{
 		"a short one": "Content-Length: 1000", "a long one": "Content-Length: 100000", "chunks": "Transfer-Encoding: chunked",
@@ -112,7 +112,7 @@ func TestUpload_whoSendsNoBodyHoldsNothing(t *testing.T) {
 }
 
 // It is so over each protocol.
-func TestUpload_whoSendsNoBodyHoldsNothingOverTLS(t *testing.T) {
+func TestUpload_missingBodiesDoNotBlockClosingOverTLS(t *testing.T) {
 	t.Parallel()
 	insecure := &tls.Config{InsecureSkipVerify: true}
 	for name, transport := range map[string]func() http.RoundTripper{
@@ -196,7 +196,7 @@ func (g *traefik) upload(length time.Duration) (int, error) {
 }
 
 // The time of an upload counts from the end of its body.
-func TestUpload_aSlowOneIsNotLost(t *testing.T) {
+func TestUpload_aSlowOneCounts(t *testing.T) {
 	t.Parallel()
 	for _, places := range []int{1, 2} {
 		t.Run(fmt.Sprint(places, " places"), func(t *testing.T) {

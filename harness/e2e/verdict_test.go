@@ -359,12 +359,12 @@ func (s *verdictStage) afterAFailure(t *testing.T, i int, row verdictRow, known 
 // One failure of the service is pending, so that each request needs a permit: of those that say nothing it is still the only one in a row.
 func TestVerdict_whileAFailureIsPending(t *testing.T) {
 	t.Parallel()
-	for way, change := range statusSources {
-		t.Run(way, func(t *testing.T) {
+	for source, change := range statusSources {
+		t.Run(source, func(t *testing.T) {
 			t.Parallel()
 			s := startVerdicts(t, verdictRows, block{"failureThreshold": 1000, "resetTimeout": "1h"}, change)
 			for i, row := range verdictRows {
-				if row.service == "nobody" || !runsRow(way, i, 0) {
+				if row.service == "nobody" || !runsRow(source, i, 0) {
 					continue
 				}
 				t.Run(row.name, func(t *testing.T) {
@@ -393,10 +393,10 @@ func TestVerdict_whileAFailureIsPending(t *testing.T) {
 func TestVerdict_ofProbes(t *testing.T) {
 	t.Parallel()
 	third := 0
-	for way, change := range statusSources {
+	for source, change := range statusSources {
 		third++
 		part := third
-		t.Run(way, func(t *testing.T) {
+		t.Run(source, func(t *testing.T) {
 			t.Parallel()
 			breaker := block{"failureThreshold": 1, "resetTimeout": "300ms", "halfOpenSuccessThreshold": 2, "halfOpenMaxProbes": 1}
 			s := startVerdicts(t, verdictRows, breaker, change)
@@ -491,12 +491,12 @@ func (s *verdictStage) requireOpens(t *testing.T, i int, name string, five func(
 
 func TestVerdict_ofAHealthyCircuit(t *testing.T) {
 	t.Parallel()
-	for way, change := range statusSources {
-		t.Run(way, func(t *testing.T) {
+	for source, change := range statusSources {
+		t.Run(source, func(t *testing.T) {
 			t.Parallel()
 			s := startVerdicts(t, verdictRows, block{"failureThreshold": 5, "resetTimeout": "1h"}, change)
 			for i, row := range verdictRows {
-				if !runsRow(way, i, 1) {
+				if !runsRow(source, i, 1) {
 					continue
 				}
 				t.Run(row.name, func(t *testing.T) {

@@ -54,7 +54,8 @@ func (s *waitingStage) state(scope string) string {
 	return s.server.Hash("resilience:{" + scope + "}:breaker")["state"]
 }
 
-func (s *waitingStage) calm(t *testing.T, scope string) {
+// makeHealthy makes the circuit of a scope healthy and refreshes the gateway's view of it.
+func (s *waitingStage) makeHealthy(t *testing.T, scope string) {
 	t.Helper()
 	require.Equal(t, 200, s.get("/"+scope+"/ok").status)
 	require.Equal(t, 200, s.get("/"+scope+"/ok").status)
@@ -98,21 +99,21 @@ func http1() *http.Client {
 func TestVerdict_aClientThatWasWaitedForIsNoFailure(t *testing.T) {
 	t.Parallel()
 	protocols := map[string]*http.Client{"http1": http1(), "http2": http2}
-	for way, change := range statusSources {
-		t.Run(way, func(t *testing.T) {
+	for source, change := range statusSources {
+		t.Run(source, func(t *testing.T) {
 			t.Parallel()
 			service := &http.Server{Handler: http.HandlerFunc(bigAnswer), WriteTimeout: 2 * time.Second}
 			s := startWaiting(t, service, block{"failureThreshold": 5, "resetTimeout": "1h"}, change, "http1", "http2")
 			var both sync.WaitGroup
 			for scope, client := range protocols {
 				both.Go(func() {
-					s.calm(t, scope)
+					s.makeHealthy(t, scope)
 					for range 5 {
 						cut := slowly(t, client, s.url("/"+scope+"/big"), 2500*time.Millisecond)
 						assert.True(t, cut, "the answer was cut")
 					}
 					assert.Equal(t, "closed", s.state(scope), scope)
-					s.calm(t, scope)
+					s.makeHealthy(t, scope)
 				})
 			}
 			both.Wait()
@@ -138,14 +139,14 @@ func TestVerdict_anAnswerThatIsCutLateIsAFailure(t *testing.T) {
 		time.Sleep(1500 * time.Millisecond)
 		panic(http.ErrAbortHandler)
 	}
-	for way, change := range statusSources {
-		t.Run(way, func(t *testing.T) {
+	for source, change := range statusSources {
+		t.Run(source, func(t *testing.T) {
 			t.Parallel()
 			s := startWaiting(t, &http.Server{Handler: http.HandlerFunc(cut)}, block{"failureThreshold": 5, "resetTimeout": "1h"}, change, "get", "post")
 			var both sync.WaitGroup
 			for scope, ask := range methods {
 				both.Go(func() {
-					s.calm(t, scope)
+					s.makeHealthy(t, scope)
 					for range 6 {
 						assert.NotEqual(t, "open", s.state(scope))
 						ask(s)
@@ -169,12 +170,12 @@ func TestVerdict_anUploadThatWasWaitedForIsNoFailure(t *testing.T) {
 			}
 		}
 	}
-	for way, change := range statusSources {
-		t.Run(way, func(t *testing.T) {
+	for source, change := range statusSources {
+		t.Run(source, func(t *testing.T) {
 			t.Parallel()
 			breaker := block{"failureThreshold": 5, "resetTimeout": "1h"}
 			s := startWaiting(t, &http.Server{Handler: http.HandlerFunc(impatient)}, breaker, change, "slow", "whole")
-			s.calm(t, "slow")
+			s.makeHealthy(t, "slow")
 			for range 5 {
 				var slow []io.Reader
 				for range 12 {
@@ -183,9 +184,9 @@ func TestVerdict_anUploadThatWasWaitedForIsNoFailure(t *testing.T) {
 				demand(s, "/slow/close", "POST", io.MultiReader(slow...), 5*time.Second)
 			}
 			require.Equal(t, "closed", s.state("slow"))
-			s.calm(t, "slow")
+			s.makeHealthy(t, "slow")
 
-			s.calm(t, "whole")
+			s.makeHealthy(t, "whole")
 			for range 5 {
 				demand(s, "/whole/close", "POST", io.LimitReader(zeros{}, 10), 5*time.Second)
 			}
@@ -197,8 +198,8 @@ func TestVerdict_anUploadThatWasWaitedForIsNoFailure(t *testing.T) {
 // An answer to a POST that is cut at once counts as well, from the second on.
 func TestVerdict_anAnswerToAPOSTThatIsCutAtOnceIsAFailure(t *testing.T) {
 	t.Parallel()
-	for way, change := range statusSources {
-		t.Run(way, func(t *testing.T) {
+	for source, change := range statusSources {
+		t.Run(source, func(t *testing.T) {
 			t.Parallel()
 			cut := func(w http.ResponseWriter, r *http.Request) {
 				if path.Base(r.URL.Path) == "cut" {
@@ -209,7 +210,7 @@ func TestVerdict_anAnswerToAPOSTThatIsCutAtOnceIsAFailure(t *testing.T) {
 				}
 			}
 			s := startWaiting(t, &http.Server{Handler: http.HandlerFunc(cut)}, block{"failureThreshold": 5, "resetTimeout": "1h"}, change, "post")
-			s.calm(t, "post")
+			s.makeHealthy(t, "post")
 			for range 6 {
 				require.NotEqual(t, "open", s.state("post"))
 				demand(s, "/post/cut", "POST", io.LimitReader(zeros{}, 1000), 5*time.Second)
@@ -284,15 +285,15 @@ func TestVerdict_aServiceThatHangs(t *testing.T) {
 	for _, row := range hangs {
 		scopes = append(scopes, row.name)
 	}
-	for way, change := range statusSources {
+	for source, change := range statusSources {
 		for _, timeout := range []string{"1s", "0s"} {
-			t.Run(way+", "+timeout, func(t *testing.T) {
+			t.Run(source+", "+timeout, func(t *testing.T) {
 				t.Parallel()
 				breaker := block{"failureThreshold": 5, "resetTimeout": "1h", "hangTimeout": timeout}
 				s := startWaiting(t, &http.Server{Handler: http.HandlerFunc(hanging)}, breaker, change, scopes...)
 				var all sync.WaitGroup
 				for _, row := range hangs {
-					s.calm(t, row.name)
+					s.makeHealthy(t, row.name)
 					for range 5 {
 						all.Go(func() { row.ask(s, "/"+row.name) })
 					}
