@@ -23,10 +23,10 @@ func TestObjects_nested(t *testing.T) {
 		breaks       bool
 		most         float64
 	}{
-		{name: "a limiter twice", inner: "a", outer: "a", most: 315},
-		{name: "both twice", inner: "b", outer: "b", breaks: true, most: 412},
-		{name: "both, and both of another scope", inner: "c", outer: "d", breaks: true, most: 660},
-		{name: "both once, where others were met", outer: "b", breaks: true, most: 275},
+		{name: "a limiter twice", inner: "a", outer: "a", most: 300},
+		{name: "both twice", inner: "b", outer: "b", breaks: true, most: 395},
+		{name: "both, and both of another scope", inner: "c", outer: "d", breaks: true, most: 640},
+		{name: "both once, where others were met", outer: "b", breaks: true, most: 265},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			change := func(config reflect.Value) {
