@@ -44,7 +44,7 @@ func AllowGrant(cache *Cache, g *Grant, id string, now int64) int64 {
 	if g.Tokens > 0 && now < g.ends {
 		key := bucketKeyLocked(cache, id)
 		if g.Tokens > 0 {
-			return takeAndRenew(cache, g, key, now)
+			return takeAndRenewLocked(cache, g, key, now)
 		}
 	}
 	return AllowID(cache, id, now)
@@ -56,12 +56,12 @@ func AllowGrant(cache *Cache, g *Grant, id string, now int64) int64 {
 // It only enqueues: for clients that are seldom seen this is most of what a request costs. A batch worker does the rest.
 func AllowID(cache *Cache, id string, now int64) int64 {
 	if len(id) > cache.maxJoinLen {
-		return allowByKey(cache, id, now)
+		return allowByKeyLocked(cache, id, now)
 	}
 	b := cache.openBatch
 	if now >= b.sendAt {
 		if cannotJoinLocked(cache, now) {
-			return allowByKey(cache, id, now)
+			return allowByKeyLocked(cache, id, now)
 		}
 	}
 	//lint:ignore S1021 the interpreter makes two values for :=
@@ -84,9 +84,9 @@ func AllowID(cache *Cache, id string, now int64) int64 {
 // Mu must be held, and is released.
 func AllowKey(cache *Cache, id, key string, now int64) (int64, error) {
 	l := cache.limiter
-	lease := lookup(l, key)
+	lease := lookupLocked(l, key)
 	if lease != nil {
-		if verdict := allowByLease(cache, lease, id, key, now); verdict != 0 {
+		if verdict := allowByLeaseLocked(cache, lease, id, key, now); verdict != 0 {
 			return verdict, nil
 		}
 	}
@@ -100,9 +100,9 @@ func AllowKey(cache *Cache, id, key string, now int64) (int64, error) {
 	}
 	place := len(b.keys)
 	if lease == nil {
-		insert(l, key, b.newLease)
+		insertLocked(l, key, b.newLease)
 	} else {
-		askForKnown(l, b, key, lease, place, now)
+		askForKnownLocked(l, b, key, lease, place, now)
 	}
 	b.keys = append(b.keys, key)
 	b.lastPlace--
@@ -117,26 +117,26 @@ func AllowKey(cache *Cache, id, key string, now int64) (int64, error) {
 	return verdictAt(b, place)
 }
 
-// allowByLease decides by the lease of a key, and caches its grant. It returns 0 where that decides nothing. Mu must be held, and is
+// allowByLeaseLocked decides by the lease of a key, and caches its grant. It returns 0 where that decides nothing. Mu must be held, and is
 // released unless it returns 0.
-func allowByLease(cache *Cache, lease *Lease, id, key string, now int64) int64 {
+func allowByLeaseLocked(cache *Cache, lease *Lease, id, key string, now int64) int64 {
 	if lease.limit != cache.limit {
 		return 0
 	}
 	if verdict := spendLocked(&lease.Grant, now); verdict != 0 {
-		put(cache, id, &lease.Grant)
+		putLocked(cache, id, &lease.Grant)
 		cache.lock.Unlock()
 		return verdict
 	}
 	if lease.Tokens > 0 && now < lease.ends {
-		put(cache, id, &lease.Grant)
-		return takeAndRenew(cache, &lease.Grant, key, now)
+		putLocked(cache, id, &lease.Grant)
+		return takeAndRenewLocked(cache, &lease.Grant, key, now)
 	}
 	return 0
 }
 
-// allowByKey makes the key of an identity, and asks by that. Mu must be held, and is released.
-func allowByKey(cache *Cache, id string, now int64) int64 {
+// allowByKeyLocked makes the key of an identity, and asks by that. Mu must be held, and is released.
+func allowByKeyLocked(cache *Cache, id string, now int64) int64 {
 	verdict, err := AllowKey(cache, id, bucketKeyLocked(cache, id), now)
 	return orUndecided(cache, verdict, err)
 }

@@ -14,22 +14,22 @@ var askOne = store.Word("1 0")
 // tokenArgs are how an ask for no token begins, and one for one.
 var tokenArgs = []string{"0 ", "1 "}
 
-// askForKnown prepares the request at a place of the batch, for a key of which something is known.
-func askForKnown(l *Limiter, b *batch, key string, lease *Lease, place int, now int64) {
-	lease = unshare(l, key, lease)
+// askForKnownLocked prepares the request at a place of the batch, for a key of which something is known.
+func askForKnownLocked(l *Limiter, b *batch, key string, lease *Lease, place int, now int64) {
+	lease = unshareLocked(l, key, lease)
 	if lease.limit != b.limit {
-		other := changeLimit(l, lease, b.limit)
-		replace(l, key, lease, other)
+		other := changeLimitLocked(l, lease, b.limit)
+		replaceLocked(l, key, lease, other)
 		lease = other
 	}
-	arg, returns := argFor(lease, b, place, now)
+	arg, returns := argForLocked(lease, b, place, now)
 	if arg != askOne {
-		addArg(b, lease, arg, returns, place)
+		addArgLocked(b, lease, arg, returns, place)
 	}
 }
 
-// addArg adds the argument of the request at a place of the batch. Those before it that have none ask for one token.
-func addArg(b *batch, lease *Lease, arg string, returns bool, place int) {
+// addArgLocked adds the argument of the request at a place of the batch. Those before it that have none ask for one token.
+func addArgLocked(b *batch, lease *Lease, arg string, returns bool, place int) {
 	for len(b.args) < place {
 		b.args = append(b.args, askOne)
 	}
@@ -42,39 +42,39 @@ func addArg(b *batch, lease *Lease, arg string, returns bool, place int) {
 	}
 }
 
-// argFor returns what to ask for, for the request at a place of the batch: a token, and the next lease in exchange for the present one.
+// argForLocked returns what to ask for, for the request at a place of the batch: a token, and the next lease in exchange for the present one.
 // It reports whether it returns that. One batch at a time asks for a lease on a key.
-func argFor(lease *Lease, b *batch, place int, now int64) (string, bool) {
+func argForLocked(lease *Lease, b *batch, place int, now int64) (string, bool) {
 	if lease.prefetchBatch != 0 {
 		lease.requests++
-		return argOnly(lease, b, place, now), false
+		return argOnlyLocked(lease, b, place, now), false
 	}
-	if isSeldom(lease, now) {
+	if isSeldomLocked(lease, now) {
 		lease.prefetchedAt = now
 		lease.requests = 1
-		return argOnly(lease, b, place, now), false
+		return argOnlyLocked(lease, b, place, now), false
 	}
-	return argAndPrefetch(lease, b, place, 1, now)
+	return argAndPrefetchLocked(lease, b, place, 1, now)
 }
 
-// argOnly returns what to ask for, for one request without a lease: a token, and those that are owed.
-func argOnly(lease *Lease, b *batch, place int, now int64) string {
+// argOnlyLocked returns what to ask for, for one request without a lease: a token, and those that are owed.
+func argOnlyLocked(lease *Lease, b *batch, place int, now int64) string {
 	if lease.borrowed == lease.repaid {
 		return askOne
 	}
-	return store.Word(digits(1+pay(lease, b, place, now)) + " 0")
+	return store.Word(digits(1+payLocked(lease, b, place, now)) + " 0")
 }
 
-// argAndPrefetch returns what to ask for: no token or one, those that are owed, and the next lease. It reports whether it returns the
+// argAndPrefetchLocked returns what to ask for: no token or one, those that are owed, and the next lease. It reports whether it returns the
 // present one.
-func argAndPrefetch(lease *Lease, b *batch, place int, token int64, now int64) (string, bool) {
+func argAndPrefetchLocked(lease *Lease, b *batch, place int, token int64, now int64) (string, bool) {
 	tokens := tokenArgs[token]
 	if lease.borrowed > lease.repaid {
-		tokens = digits(token+pay(lease, b, place, now)) + " "
+		tokens = digits(token+payLocked(lease, b, place, now)) + " "
 	}
 	lease.prefetchBatch = b.number
 	b.prefetching = append(b.prefetching, lease)
-	next := prefetchSize(lease, now)
+	next := prefetchSizeLocked(lease, now)
 	arg := askOne
 	returns := lease.number != 0 && now < lease.ends // not a named result: the interpreter does not clear those
 	if returns {
@@ -83,7 +83,7 @@ func argAndPrefetch(lease *Lease, b *batch, place int, token int64, now int64) (
 		arg = store.Word(tokens + next)
 	}
 	if lease.number != lease.cappedFor {
-		capByLease(lease, now)
+		capByLeaseLocked(lease, now)
 	}
 	lease.number = 0
 	lease.cappedFor = 0
@@ -107,8 +107,8 @@ func returnOnce(call *store.Call, b *batch) {
 	}
 }
 
-// endPrefetch lets other batches ask for leases on the keys for which this one did.
-func endPrefetch(b *batch) {
+// endPrefetchLocked lets other batches ask for leases on the keys for which this one did.
+func endPrefetchLocked(b *batch) {
 	for _, lease := range b.prefetching {
 		if lease.prefetchBatch == b.number {
 			lease.prefetchBatch = 0

@@ -49,7 +49,7 @@ func NewCache(l *Limiter, limit *Limit, timeout time.Duration, keyMaker KeyMaker
 	l.Mu.Lock()
 	defer l.Mu.Unlock()
 	cache := &Cache{
-		Grants: map[string]*Grant{}, lock: l.Mu, limiter: l, limit: limit, lane: laneOf(l, limit, timeout.Microseconds()), timeout: timeout.Microseconds(),
+		Grants: map[string]*Grant{}, lock: l.Mu, limiter: l, limit: limit, lane: laneOfLocked(l, limit, timeout.Microseconds()), timeout: timeout.Microseconds(),
 		keyMaker: keyMaker, maxJoinLen: maxJoinLen,
 	}
 	newBatchLocked(cache)
@@ -74,19 +74,19 @@ func bucketKeyLocked(cache *Cache, id string) string {
 	return key
 }
 
-// put caches a grant. Mu must be held.
-func put(cache *Cache, id string, g *Grant) {
+// putLocked caches a grant. Mu must be held.
+func putLocked(cache *Cache, id string, g *Grant) {
 	if len(id) > maxIDLen {
 		return
 	}
 	if len(cache.Grants) >= maxGrants {
-		evictSome(cache)
+		evictSomeLocked(cache)
 	}
 	cache.Grants[id] = g
 }
 
-// evictSome removes 1/64 of the grants of a full cache, any of them: those that are still needed come back.
-func evictSome(cache *Cache) {
+// evictSomeLocked removes 1/64 of the grants of a full cache, any of them: those that are still needed come back.
+func evictSomeLocked(cache *Cache) {
 	removed := 0
 	for id := range cache.Grants {
 		delete(cache.Grants, id)

@@ -209,14 +209,14 @@ func TestAllow_coldKeyIsTreatedAsNew(t *testing.T) {
 		l.Now = func() int64 { return now }
 		cache := NewCache(l, row.limit, 5*time.Second, headers)
 		require.Equal(t, int64(1), request(cache, "abc"), row.name)
-		require.True(t, lookup(l, "header:abc").common, row.name)
+		require.True(t, lookupLocked(l, "header:abc").common, row.name)
 		now += row.passed
 		require.Equal(t, int64(1), request(cache, "abc"), row.name)
-		e := lookup(l, "header:abc")
+		e := lookupLocked(l, "header:abc")
 		require.Equal(t, row.isNew, e.common, row.name)
 		require.Equal(t, now, e.prefetchedAt, row.name)
 		l.Mu.Lock()
-		e = unshare(l, "header:abc", e)
+		e = unshareLocked(l, "header:abc", e)
 		l.Mu.Unlock()
 		require.Equal(t, int64(1), e.requests, row.name)
 		require.Equal(t, row.isNew, e.Tokens == 0, "%s: only a client that comes again gets a lease", row.name)
@@ -240,14 +240,14 @@ func TestAllow_leaseOfAnotherCacheIsSpentWhileRedisIsUnavailable(t *testing.T) {
 func TestCache_isBounded(t *testing.T) {
 	cache := NewCache(New(Settings{}), nil, 0, KeyMaker{})
 	for i := 0; i < 3*maxGrants; i++ {
-		put(cache, numbered(i), &Grant{})
+		putLocked(cache, numbered(i), &Grant{})
 		require.LessOrEqual(t, len(cache.Grants), maxGrants)
 	}
 	require.Contains(t, cache.Grants, numbered(3*maxGrants-1))
 	long := strings.Repeat("x", maxIDLen)
-	put(cache, long+"x", &Grant{})
+	putLocked(cache, long+"x", &Grant{})
 	require.NotContains(t, cache.Grants, long+"x", "a client may send 64 KB")
-	put(cache, long, &Grant{})
+	putLocked(cache, long, &Grant{})
 	require.Contains(t, cache.Grants, long)
 }
 

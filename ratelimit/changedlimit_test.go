@@ -65,7 +65,7 @@ func TestAllowLocal_aFullBucketIsFullInALongerPeriod(t *testing.T) {
 	brief, daily := NewLimit(1000000000, 1, time.Microsecond), NewLimit(100000, 1, 24*time.Hour)
 	require.True(t, allowedLocal(l, "ip:a", brief, 0))
 	require.True(t, allowedLocal(l, "ip:a", daily, 0))
-	require.Equal(t, int64(99999)*daily.period, lookup(l, "ip:a").bucket.level)
+	require.Equal(t, int64(99999)*daily.period, lookupLocked(l, "ip:a").bucket.level)
 }
 
 // Where there is no room for another key, only buckets that are full by their own limits are forgotten, whatever the limit of the new key.
@@ -92,9 +92,9 @@ func TestAllowLocal_lastLimitHolds(t *testing.T) {
 	l := New(Settings{})
 	require.True(t, allowedLocal(l, "ip:a", narrow, 0))
 	require.True(t, allowedLocal(l, "ip:a", wide, 0))
-	require.Same(t, wide, lookup(l, "ip:a").limit)
+	require.Same(t, wide, lookupLocked(l, "ip:a").limit)
 	require.True(t, allowedLocal(l, "ip:b", wide, 0))
 	require.True(t, allowedLocal(l, "ip:b", narrow, 0))
-	require.Same(t, narrow, lookup(l, "ip:b").limit)
-	require.False(t, evictFull(l.recent, 0), "neither is full")
+	require.Same(t, narrow, lookupLocked(l, "ip:b").limit)
+	require.False(t, evictFullLocked(l.recent, 0), "neither is full")
 }

@@ -28,15 +28,15 @@ type payment struct {
 	upTo   int64 // the borrowed tokens that are repaid then
 }
 
-// borrow adds a token that was taken in this process to the debt.
-func borrow(l *Limiter, lease *Lease, now int64) {
+// borrowLocked adds a token that was taken in this process to the debt.
+func borrowLocked(l *Limiter, lease *Lease, now int64) {
 	l.borrowedTotal++
 	lease.borrowed++
-	owed(lease, now)
+	owedLocked(lease, now)
 }
 
-// owed returns how many tokens are owed to a bucket.
-func owed(lease *Lease, now int64) int64 {
+// owedLocked returns how many tokens are owed to a bucket.
+func owedLocked(lease *Lease, now int64) int64 {
 	missing := lease.limit.full - lease.bucket.refilled(lease.limit, now)
 	most := (missing + lease.limit.period - 1) / lease.limit.period // the rest has been refilled by time
 	if lease.borrowed-lease.repaid > most {
@@ -45,8 +45,8 @@ func owed(lease *Lease, now int64) int64 {
 	return lease.borrowed - lease.repaid
 }
 
-// lessOwed returns a level that Redis reported, less what is owed.
-func lessOwed(lease *Lease, level int64) int64 {
+// lessOwedLocked returns a level that Redis reported, less what is owed.
+func lessOwedLocked(lease *Lease, level int64) int64 {
 	level -= (lease.borrowed - lease.repaid) * lease.limit.period
 	if level < 0 {
 		return 0
@@ -54,12 +54,12 @@ func lessOwed(lease *Lease, level int64) int64 {
 	return level
 }
 
-// pay returns how many tokens the request at a place of a batch is to take for a debt.
-func pay(lease *Lease, b *batch, place int, now int64) int64 {
+// payLocked returns how many tokens the request at a place of a batch is to take for a debt.
+func payLocked(lease *Lease, b *batch, place int, now int64) int64 {
 	if lease.paidBy == b.number {
 		return 0 // another request of the batch does
 	}
-	tokens := owed(lease, now)
+	tokens := owedLocked(lease, now)
 	if tokens > 0 {
 		lease.paidBy = b.number
 		b.payments = append(b.payments, &payment{lease: lease, place: place, tokens: tokens, upTo: lease.borrowed})
@@ -67,9 +67,9 @@ func pay(lease *Lease, b *batch, place int, now int64) int64 {
 	return tokens
 }
 
-// payLate pays what the bucket cannot pay of a debt with the tokens that were just taken for a request, and reports whether none is left
+// payLateLocked pays what the bucket cannot pay of a debt with the tokens that were just taken for a request, and reports whether none is left
 // for the request itself: while its call was in flight, this process gave those tokens out. level is the bucket's afterwards.
-func payLate(lease *Lease, level int64) bool {
+func payLateLocked(lease *Lease, level int64) bool {
 	missing := lease.borrowed - lease.repaid - level/lease.limit.period
 	if missing <= 0 {
 		return false
@@ -84,16 +84,16 @@ func payLate(lease *Lease, level int64) bool {
 	return false
 }
 
-// applyPlenty applies an answer that only says that the bucket is nearly full, where this process may owe tokens.
-func applyPlenty(lease *Lease, b *batch, place int) {
-	if lease.borrowed > lease.repaid && lease.limit == b.limit && payLate(lease, b.limit.full/8*nearlyFull) {
+// applyPlentyLocked applies an answer that only says that the bucket is nearly full, where this process may owe tokens.
+func applyPlentyLocked(lease *Lease, b *batch, place int) {
+	if lease.borrowed > lease.repaid && lease.limit == b.limit && payLateLocked(lease, b.limit.full/8*nearlyFull) {
 		b.answers[place] = noneTaken + digits(b.limit.full/8*nearlyFull) + ":0"
 	}
 }
 
-// repay takes the payments of an answered batch off the debts, and leaves in each answer only the tokens that the request itself asked
+// repayLocked takes the payments of an answered batch off the debts, and leaves in each answer only the tokens that the request itself asked
 // for.
-func repay(b *batch) {
+func repayLocked(b *batch) {
 	for _, p := range b.payments {
 		if !b.allGranted && b.answers[p.place] != plenty {
 			word := b.answers[p.place]

@@ -76,7 +76,7 @@ func TestDebt_isPaid(t *testing.T) {
 			for i := 0; i < row.late; i++ {
 				require.True(t, askOrDecide(cache, "a"))
 			}
-			require.Equal(t, row.levelInBetween, lookup(l, "header:a").bucket.level/limit.period)
+			require.Equal(t, row.levelInBetween, lookupLocked(l, "header:a").bucket.level/limit.period)
 			admitted := 0
 			for i := 0; i < 100; i++ {
 				if askOrDecide(cache, "a") {
@@ -84,8 +84,8 @@ func TestDebt_isPaid(t *testing.T) {
 				}
 			}
 			require.Equal(t, row.admitted, admitted)
-			e := lookup(l, "header:a")
-			require.Equal(t, int64(0), owed(e, l.Now()), "%d of %d are repaid", e.repaid, e.borrowed)
+			e := lookupLocked(l, "header:a")
+			require.Equal(t, int64(0), owedLocked(e, l.Now()), "%d of %d are repaid", e.repaid, e.borrowed)
 		})
 	}
 }
@@ -100,8 +100,8 @@ func TestDebt_isSubtractedFromTheLevelThatRedisReports(t *testing.T) {
 		require.True(t, askOrDecide(cache, "a"))
 	}
 	l.Mu.Lock()
-	e := lookup(l, "header:a")
-	applyAnswer(l, e, &batch{number: 1 << 40, limit: limit, answers: []string{"1:" + digits(49*limit.period) + ":0"}}, 0, l.Now())
+	e := lookupLocked(l, "header:a")
+	applyAnswerLocked(l, e, &batch{number: 1 << 40, limit: limit, answers: []string{"1:" + digits(49*limit.period) + ":0"}}, 0, l.Now())
 	l.Mu.Unlock()
 	require.Equal(t, int64(29), e.bucket.level/limit.period)
 }
@@ -123,7 +123,7 @@ func TestDebt_endsWhenTheBucketIsFull(t *testing.T) {
 		for i := 0; i < row.taken; i++ {
 			require.True(t, allowedLocal(l, "ip:a", limit, row.at))
 		}
-		require.Equal(t, row.owed, owed(lookup(l, "ip:a"), row.at), "at %d", row.at)
+		require.Equal(t, row.owed, owedLocked(lookupLocked(l, "ip:a"), row.at), "at %d", row.at)
 	}
 }
 
@@ -139,7 +139,7 @@ func TestDebt_whatCannotBePaidIsForgiven(t *testing.T) {
 			require.True(t, askOrDecide(cache, "a"))
 		}
 		require.False(t, askOrDecide(cache, "a"))
-		require.Zero(t, owed(lookup(l, "header:a"), l.Now()))
+		require.Zero(t, owedLocked(lookupLocked(l, "header:a"), l.Now()))
 	}
 }
 

@@ -28,8 +28,8 @@ type Draw struct {
 	Limit *Limit
 }
 
-// planOf returns the plan that draws on one limit: the same one each time. Mu must be held.
-func planOf(l *Limiter, limit *Limit) *Plan {
+// planOfLocked returns the plan that draws on one limit: the same one each time. Mu must be held.
+func planOfLocked(l *Limiter, limit *Limit) *Plan {
 	if l.plans[limit] == nil {
 		l.plans[limit] = &Plan{Draws: []Draw{{Limit: limit}}}
 	}

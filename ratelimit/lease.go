@@ -52,20 +52,20 @@ type Lease struct {
 // lasts returns for how long this gateway uses a lease of a length: 0.2 % less, because its clock may be slow.
 func lasts(length int64) int64 { return length - length/500 }
 
-// assumeFull takes the bucket to be full where Redis never reported a level, or only that it is nearly full.
-func assumeFull(lease *Lease) {
+// assumeFullLocked takes the bucket to be full where Redis never reported a level, or only that it is nearly full.
+func assumeFullLocked(lease *Lease) {
 	if lease.bucket.period == 0 {
 		lease.bucket.level, lease.bucket.period = lease.limit.full, lease.limit.period
 	}
 }
 
-// changeLimit returns a lease for a key that is to be asked for under another limit. The old one has nothing to give any more to the
+// changeLimitLocked returns a lease for a key that is to be asked for under another limit. The old one has nothing to give any more to the
 // caches that hold its grant.
-func changeLimit(l *Limiter, lease *Lease, limit *Limit) *Lease {
-	assumeFull(lease)
+func changeLimitLocked(l *Limiter, lease *Lease, limit *Limit) *Lease {
+	assumeFullLocked(lease)
 	other := *lease
 	other.limit = limit
-	other.Plan = planOf(l, limit)
+	other.Plan = planOfLocked(l, limit)
 	other.RefuseUntil = 0
 	other.prefetchBatch = 0
 	other.renewing = false
@@ -74,15 +74,15 @@ func changeLimit(l *Limiter, lease *Lease, limit *Limit) *Lease {
 	return &other
 }
 
-// applyAnswer applies Redis's answer, received now, to the request at a place of the batch. Redis answered at an unknown moment between
+// applyAnswerLocked applies Redis's answer, received now, to the request at a place of the batch. Redis answered at an unknown moment between
 // send and receive: each time is counted from the end that admits less. Where the request asked for the next lease, this is it.
-func applyAnswer(l *Limiter, lease *Lease, b *batch, place int, now int64) {
+func applyAnswerLocked(l *Limiter, lease *Lease, b *batch, place int, now int64) {
 	a := parseAnswer(b.answers[place])
 	if a.taken < 0 || lease.limit != b.limit {
 		return // a lease that is not taken ends by its time
 	}
-	assumeFull(lease)
-	level := lessOwed(lease, a.level)
+	assumeFullLocked(lease)
+	level := lessOwedLocked(lease, a.level)
 	// Calls overtake each other: of two that were in flight together, the lower level is the later.
 	if lease.replySeq <= b.replySeq || lease.bucket.period != b.limit.period || lease.bucket.level > level {
 		lease.bucket.level, lease.bucket.at, lease.bucket.period = level, now, b.limit.period
@@ -98,7 +98,7 @@ func applyAnswer(l *Limiter, lease *Lease, b *batch, place int, now int64) {
 			lease.Until = b.sentAt + renewMicros
 		}
 	}
-	if a.taken > 0 && lease.borrowed > lease.repaid && payLate(lease, a.level) {
+	if a.taken > 0 && lease.borrowed > lease.repaid && payLateLocked(lease, a.level) {
 		b.answers[place] = noneTaken + digits(a.level) + ":0"
 	}
 	lease.RefuseUntil = 0

@@ -28,7 +28,7 @@ func TestLease_endsEarlyForASlowClock(t *testing.T) {
 		for i := 0; i < 100 && !found; i++ {
 			before := l.Now()
 			require.Equal(t, int64(1), allow(t, l, row.name, row.limit))
-			if e := lookup(l, row.name); e.Tokens > 0 {
+			if e := lookupLocked(l, row.name); e.Tokens > 0 {
 				require.GreaterOrEqual(t, e.ends, before+row.ends, row.name)
 				require.LessOrEqual(t, e.ends, l.Now()+row.ends, row.name)
 				e.Until = e.ends // as when it is to be renewed
@@ -90,7 +90,7 @@ func TestAllow_aKeyTwiceInABatch(t *testing.T) {
 	gate <- struct{}{}
 	gate <- struct{}{}
 	done.Wait()
-	e := lookup(l, "ip:a")
+	e := lookupLocked(l, "ip:a")
 	require.Greater(t, e.Tokens, int64(0), "a lease")
 	require.Equal(t, e.size, e.Tokens)
 	require.Zero(t, e.prefetchBatch)

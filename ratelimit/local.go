@@ -10,31 +10,31 @@ func AllowLocal(l *Limiter, key string, limit *Limit, now int64) int64 {
 }
 
 func allowLocalLocked(l *Limiter, key string, limit *Limit, now int64) int64 {
-	lease := localLease(l, key, limit, now)
+	lease := localLeaseLocked(l, key, limit, now)
 	if lease.Until < lease.ends {
 		lease.Until = lease.ends // it cannot be renewed now
 	}
 	if spendLocked(&lease.Grant, now) > 0 {
 		return 1
 	}
-	assumeFull(lease)
+	assumeFullLocked(lease)
 	if lease.number != lease.cappedFor {
-		capByLease(lease, now)
+		capByLeaseLocked(lease, now)
 	}
 	taken, level := lease.bucket.take(limit, 1, now)
 	if taken == 1 {
 		if l.Store != nil {
-			borrow(l, lease, now)
+			borrowLocked(l, lease, now)
 		}
 		return 1
 	}
 	return refusal(limit, level)
 }
 
-// capByLease corrects the bucket here for the lease that is spent, over, or about to be returned: while the lease was out, time refilled
+// capByLeaseLocked corrects the bucket here for the lease that is spent, over, or about to be returned: while the lease was out, time refilled
 // the bucket in Redis only to where its level and the lease made the capacity. Mu must be held.
-func capByLease(lease *Lease, now int64) {
-	assumeFull(lease)
+func capByLeaseLocked(lease *Lease, now int64) {
+	assumeFullLocked(lease)
 	lease.cappedFor = lease.number
 	at := now
 	if at > lease.ends {
@@ -46,28 +46,28 @@ func capByLease(lease *Lease, now int64) {
 	}
 }
 
-// localLease returns the lease of a key, its own and under the limit. Mu must be held.
-func localLease(l *Limiter, key string, limit *Limit, now int64) *Lease {
-	lease := lookup(l, key)
+// localLeaseLocked returns the lease of a key, its own and under the limit. Mu must be held.
+func localLeaseLocked(l *Limiter, key string, limit *Limit, now int64) *Lease {
+	lease := lookupLocked(l, key)
 	if lease == nil {
-		lease = &Lease{Grant: Grant{Plan: planOf(l, limit)}, limit: limit, usage: usage{prefetchedAt: now}}
-		if insertIfRoom(l, key, lease, now) {
+		lease = &Lease{Grant: Grant{Plan: planOfLocked(l, limit)}, limit: limit, usage: usage{prefetchedAt: now}}
+		if insertIfRoomLocked(l, key, lease, now) {
 			return lease
 		}
-		return overflowLease(l, lease)
+		return overflowLeaseLocked(l, lease)
 	}
-	lease = unshare(l, key, lease)
+	lease = unshareLocked(l, key, lease)
 	if lease.limit == limit {
 		return lease
 	}
-	other := changeLimit(l, lease, limit)
-	replace(l, key, lease, other)
+	other := changeLimitLocked(l, lease, limit)
+	replaceLocked(l, key, lease, other)
 	return other
 }
 
-// overflowLease returns the lease of all keys under a limit that there is no room for: the given one, if it is the first of these.
+// overflowLeaseLocked returns the lease of all keys under a limit that there is no room for: the given one, if it is the first of these.
 // Mu must be held.
-func overflowLease(l *Limiter, first *Lease) *Lease {
+func overflowLeaseLocked(l *Limiter, first *Lease) *Lease {
 	if l.overflow[first.limit] == nil {
 		l.overflow[first.limit] = first
 	}

@@ -38,8 +38,8 @@ func newQueue() queue {
 	return queue{lanes: map[laneKey]*lane{}, batchCap: maxBatch, minRTT: sendInterval}
 }
 
-// laneOf returns the lane of requests under a limit that wait until a timeout. Mu must be held.
-func laneOf(l *Limiter, limit *Limit, timeout int64) *lane {
+// laneOfLocked returns the lane of requests under a limit that wait until a timeout. Mu must be held.
+func laneOfLocked(l *Limiter, limit *Limit, timeout int64) *lane {
 	key := laneKey{limit: limit, timeout: timeout}
 	if l.lanes[key] == nil {
 		l.lanes[key] = &lane{}
@@ -114,8 +114,8 @@ func maySendLocked(l *Limiter, now int64) bool {
 	return l.waiting > l.claimed && (l.inFlight == 0 || l.inFlight < maxInFlight && now >= l.nextSend)
 }
 
-// earliestDeadline returns when the first request of a trip must have its verdict.
-func earliestDeadline(trip []*batch) int64 {
+// earliestDeadlineLocked returns when the first request of a trip must have its verdict.
+func earliestDeadlineLocked(trip []*batch) int64 {
 	earliest := int64(math.MaxInt64)
 	for _, b := range trip {
 		if deadline := b.newLease.prefetchedAt + b.cache.timeout; deadline < earliest {

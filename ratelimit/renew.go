@@ -13,9 +13,9 @@ type renewal struct {
 	cache *Cache // that a request came by
 }
 
-// takeAndRenew takes a token of a grant that is to be renewed, and puts the key on the list of renewals. It returns the verdict.
+// takeAndRenewLocked takes a token of a grant that is to be renewed, and puts the key on the list of renewals. It returns the verdict.
 // Mu must be held, and is released.
-func takeAndRenew(cache *Cache, g *Grant, key string, now int64) int64 {
+func takeAndRenewLocked(cache *Cache, g *Grant, key string, now int64) int64 {
 	l := cache.limiter
 	g.Tokens--
 	g.Until = g.ends // the next requests spend the rest meanwhile
@@ -34,9 +34,9 @@ func takeAndRenew(cache *Cache, g *Grant, key string, now int64) int64 {
 	return 1
 }
 
-// addRenewals lets a trip that is about to be sent renew leases, in exchange for what is left of them. The trip may have more batches then.
+// addRenewalsLocked lets a trip that is about to be sent renew leases, in exchange for what is left of them. The trip may have more batches then.
 // Mu must be held.
-func addRenewals(l *Limiter, state *tripState, now int64) {
+func addRenewalsLocked(l *Limiter, state *tripState, now int64) {
 	renewals := l.renewals
 	l.renewals = nil
 	if len(renewals) > maxRenewals {
@@ -44,7 +44,7 @@ func addRenewals(l *Limiter, state *tripState, now int64) {
 		renewals = renewals[:maxRenewals]
 	}
 	for _, one := range renewals {
-		lease := lookup(l, one.key)
+		lease := lookupLocked(l, one.key)
 		if lease == nil || !lease.renewing || lease.prefetchBatch != 0 || lease.limit != one.cache.limit {
 			continue // it was asked for since, or forgotten
 		}
@@ -59,9 +59,9 @@ func addRenewals(l *Limiter, state *tripState, now int64) {
 			l.mixed = true
 			beginLocked(l, b, now)
 		}
-		arg, returns := argAndPrefetch(lease, b, len(b.keys), 0, now)
+		arg, returns := argAndPrefetchLocked(lease, b, len(b.keys), 0, now)
 		lease.requests = 0
-		addArg(b, lease, arg, returns, len(b.keys))
+		addArgLocked(b, lease, arg, returns, len(b.keys))
 		b.keys = append(b.keys, one.key)
 	}
 }

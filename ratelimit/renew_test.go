@@ -66,7 +66,7 @@ func TestRenew_nextBatchIncludesPendingRenewals(t *testing.T) {
 	for i := 0; i < 3; i++ {
 		require.Greater(t, endOf(cache, idOf(i)), ends+60*second, "renewed")
 		require.Greater(t, tokenOf(cache, idOf(i)), int64(0))
-		require.Zero(t, lookup(l, headers.Kind+idOf(i)).prefetchBatch, "it may ask for a lease again")
+		require.Zero(t, lookupLocked(l, headers.Kind+idOf(i)).prefetchBatch, "it may ask for a lease again")
 	}
 }
 
@@ -105,9 +105,9 @@ func TestRenew_returnsWhatIsLeft(t *testing.T) {
 	atomic.StoreInt64(ahead, 61*second)
 	require.Equal(t, int64(1), request(cache, idOf(0)))
 	b := &batch{number: 99, cache: cache, limit: cache.limit}
-	left, lease := tokenOf(cache, idOf(0)), lookup(l, headers.Kind+idOf(0)).number
+	left, lease := tokenOf(cache, idOf(0)), lookupLocked(l, headers.Kind+idOf(0)).number
 	l.Mu.Lock()
-	addRenewals(l, &tripState{trip: []*batch{b}}, l.Now())
+	addRenewalsLocked(l, &tripState{trip: []*batch{b}}, l.Now())
 	l.Mu.Unlock()
 	require.Equal(t, []string{headers.Kind + idOf(0)}, b.keys)
 	require.Len(t, b.args, 1)

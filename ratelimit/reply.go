@@ -44,8 +44,8 @@ func parseAnswer(word string) answer {
 	return answer{taken: numbers[0], level: numbers[1], leased: numbers[2], lease: numbers[3], length: numbers[4]}
 }
 
-// applyReply applies what the reply to a batch says of each key. Mu must be held.
-func applyReply(l *Limiter, b *batch, call *store.Call, now int64) {
+// applyReplyLocked applies what the reply to a batch says of each key. Mu must be held.
+func applyReplyLocked(l *Limiter, b *batch, call *store.Call, now int64) {
 	b.answers = strings.Fields(call.Answer)
 	if b.err == nil && len(b.answers) != len(b.keys) {
 		b.err = errBadReply
@@ -54,25 +54,25 @@ func applyReply(l *Limiter, b *batch, call *store.Call, now int64) {
 		return
 	}
 	if b.payments != nil {
-		repay(b)
+		repayLocked(b)
 	}
 	joinedByKey := len(b.keys) - len(b.ids)
 	for i, word := range b.answers {
 		if word == plenty && l.borrowedTotal == b.borrowedTotal {
 			continue
 		}
-		lease := lookup(l, b.keys[i])
+		lease := lookupLocked(l, b.keys[i])
 		if lease == nil {
 			continue
 		}
 		if word == plenty {
-			applyPlenty(lease, b, i)
+			applyPlentyLocked(lease, b, i)
 			continue
 		}
-		lease = unshare(l, b.keys[i], lease)
-		applyAnswer(l, lease, b, i, now)
+		lease = unshareLocked(l, b.keys[i], lease)
+		applyAnswerLocked(l, lease, b, i, now)
 		if i >= joinedByKey && lease.limit == b.limit && (lease.Tokens > 0 || lease.RefuseUntil > now) {
-			put(b.cache, b.ids[i-joinedByKey], &lease.Grant)
+			putLocked(b.cache, b.ids[i-joinedByKey], &lease.Grant)
 		}
 	}
 }

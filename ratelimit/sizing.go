@@ -21,14 +21,14 @@ type usage struct {
 	longUse      int64 // and in that of a long one, where the limit has such
 }
 
-// isSeldom reports whether a key was asked for at most once, and long ago: such keys are treated as new, as most are where there are many.
-func isSeldom(lease *Lease, now int64) bool {
+// isSeldomLocked reports whether a key was asked for at most once, and long ago: such keys are treated as new, as most are where there are many.
+func isSeldomLocked(lease *Lease, now int64) bool {
 	return lease.number == 0 && lease.shortUse == 0 && lease.requests <= 1 && now-lease.prefetchedAt > lease.limit.coldAfter
 }
 
-// prefetchSize returns how many tokens to lease for a short time, and how many for a long one, as the script takes it. It begins a new
+// prefetchSizeLocked returns how many tokens to lease for a short time, and how many for a long one, as the script takes it. It begins a new
 // period of the usage.
-func prefetchSize(lease *Lease, now int64) string {
+func prefetchSizeLocked(lease *Lease, now int64) string {
 	passed := now - lease.prefetchedAt
 	spent := lease.requests + lease.size - lease.Tokens
 	lease.prefetchedAt = now
@@ -46,12 +46,12 @@ func prefetchSize(lease *Lease, now int64) string {
 	if lease.limit.longLeaseMax == 0 || passed > quiet {
 		return digits(use) + " 0"
 	}
-	return digits(use) + " " + digits(longPrefetchSize(lease, spent, passed))
+	return digits(use) + " " + digits(longPrefetchSizeLocked(lease, spent, passed))
 }
 
-// longPrefetchSize returns how many tokens to lease for a long time: twice what the key used in that time, and two more, because use
+// longPrefetchSizeLocked returns how many tokens to lease for a long time: twice what the key used in that time, and two more, because use
 // varies; at most what may be leased for long.
-func longPrefetchSize(lease *Lease, spent, passed int64) int64 {
+func longPrefetchSizeLocked(lease *Lease, spent, passed int64) int64 {
 	if passed < longMicros {
 		spent += lease.longUse * (longMicros - passed) / longMicros
 	} else {

@@ -44,7 +44,7 @@ func TestPrefetchSize_isWhatIsLikelyToBeUsed(t *testing.T) {
 				e.ends = e.prefetchedAt + lasts(leaseMicros)
 			}
 		}
-		word, ends := argFor(e, &batch{number: 3, limit: row.limit}, 0, now)
+		word, ends := argForLocked(e, &batch{number: 3, limit: row.limit}, 0, now)
 		require.Equal(t, store.Word(row.words), word, row.name)
 		require.Equal(t, strings.Count(row.words, " ") == 4, ends, row.name)
 	}

@@ -75,7 +75,7 @@ func batchWorker(l *Limiter) {
 		l.waiting--
 		sentAt = now
 		if l.renewals != nil {
-			addRenewals(l, state, now)
+			addRenewalsLocked(l, state, now)
 			trip = state.trip
 		}
 
@@ -123,7 +123,7 @@ func batchWorker(l *Limiter) {
 				if lease == nil || lease.common && lease.prefetchedAt < coldBefore && lease.limit == limit {
 					recent[key] = newLease // it asks for one token
 				} else {
-					askForKnown(l, b, key, lookup(l, key), place, now)
+					askForKnownLocked(l, b, key, lookupLocked(l, key), place, now)
 				}
 				keys[place] = key
 				if len(key) < headsLen {
@@ -150,7 +150,7 @@ func batchWorker(l *Limiter) {
 		due = newLease.prefetchedAt + cache.timeout
 		if l.mixed {
 			l.mixed = l.waiting > 0
-			due = earliestDeadline(trip)
+			due = earliestDeadlineLocked(trip)
 			cache = refreshingCache(trip)
 		}
 
@@ -201,13 +201,13 @@ func batchWorker(l *Limiter) {
 			if call.Err == nil && l.borrowedTotal == b.borrowedTotal && strings.Count(call.Answer, plenty) == len(b.keys) {
 				b.allGranted = true
 				if b.payments != nil {
-					repay(b)
+					repayLocked(b)
 				}
 			} else {
-				applyReply(l, b, call, now)
+				applyReplyLocked(l, b, call, now)
 			}
 			if b.prefetching != nil {
-				endPrefetch(b)
+				endPrefetchLocked(b)
 			}
 			b.grantedAt = 1
 			if now < *healthyUntil {
@@ -218,7 +218,7 @@ func batchWorker(l *Limiter) {
 		state.trip = nil
 		l.inFlight--
 		if len(l.recent) >= halfOfKeys {
-			rotate(l)
+			rotateLocked(l)
 		}
 
 		// 6. Take the next trip: maySendLocked and startWorkerLocked, written out. The goroutines that are ready run first and may join

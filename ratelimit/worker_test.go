@@ -46,7 +46,7 @@ func TestWorker_panicFailsOnlyItsRequest(t *testing.T) {
 		require.ErrorContains(t, LastErr(cache), "panicked")
 		require.Equal(t, int64(1), request(cache, "good"))
 	}
-	require.Zero(t, lookup(l, "good").prefetchBatch, "it may ask for a lease again")
+	require.Zero(t, lookupLocked(l, "good").prefetchBatch, "it may ask for a lease again")
 }
 
 // panicking panics in its first call, when the gate opens.

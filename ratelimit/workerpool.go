@@ -116,7 +116,7 @@ func abandonOverdue(l *Limiter) {
 		if state.trip == nil {
 			continue
 		}
-		left := deadlineOf(state).Sub(now)
+		left := deadlineOfLocked(state).Sub(now)
 		if left <= 0 && state.late == state.trip[0] {
 			failTripLocked(l, state, state.trip, fmt.Errorf("%w: the batch worker did not return in time", store.ErrUnavailable))
 			continue
@@ -138,12 +138,12 @@ func abandonOverdue(l *Limiter) {
 // watchLocked sets the watchdog for a trip that is about to be sent. One that is set already looks at this trip, too.
 func watchLocked(l *Limiter, state *tripState) {
 	l.watched = true
-	time.AfterFunc(time.Until(deadlineOf(state))+overdueAfter, l.watchdog)
+	time.AfterFunc(time.Until(deadlineOfLocked(state))+overdueAfter, l.watchdog)
 }
 
-// deadlineOf returns the deadline of a trip on the process's clock.
-func deadlineOf(state *tripState) time.Time {
-	return state.zero.Add(time.Duration(earliestDeadline(state.trip)) * time.Microsecond)
+// deadlineOfLocked returns the deadline of a trip on the process's clock.
+func deadlineOfLocked(state *tripState) time.Time {
+	return state.zero.Add(time.Duration(earliestDeadlineLocked(state.trip)) * time.Microsecond)
 }
 
 // failTripLocked fails the requests of a trip that still wait, and ends its worker's part in it. The next trip gets another worker.
@@ -159,7 +159,7 @@ func failTripLocked(l *Limiter, state *tripState, trip []*batch, reason error) {
 		sealLocked(b)
 		b.allGranted = false
 		b.err = reason
-		endPrefetch(b)
+		endPrefetchLocked(b)
 		b.done.Done()
 	}
 	if l.waiting > l.claimed && l.inFlight < maxInFlight {
