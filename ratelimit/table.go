@@ -1,12 +1,12 @@
 package ratelimit
 
 const (
-	maxKeys    = 65536 // whose leases are kept in this process
+	maxKeys    = 65536 // most keys in the table, in both generations together
 	halfOfKeys = maxKeys / 2
 )
 
-// table holds the leases by their buckets' keys, in two generations. What is asked for moves to the recent one; when that is half of
-// maxKeys, the previous one is forgotten: with a Redis that only means to ask it again. The limiter's Mu guards it.
+// table maps the buckets' keys to their leases, in two generations. A lookup moves a lease to the recent generation. When that holds half
+// of maxKeys, the table drops the previous generation. With Redis this costs only another call for each key. The limiter's Mu guards it.
 type table struct {
 	recent, previous map[string]*Lease
 }
@@ -28,7 +28,7 @@ func lookupLocked(l *Limiter, key string) *Lease {
 	return lease
 }
 
-// unshareLocked returns the lease of a key, made the key's own if it is common, to hold what is known of that key alone.
+// unshareLocked returns the key's own lease. If the given lease is common, it copies it and stores the copy for the key.
 func unshareLocked(l *Limiter, key string, lease *Lease) *Lease {
 	if !lease.common {
 		return lease
@@ -49,7 +49,7 @@ func replaceLocked(l *Limiter, key string, lease, other *Lease) {
 	}
 }
 
-// insertLocked adds the lease of a new key. It may forget those that were not asked for lately.
+// insertLocked adds the lease of a new key. It may drop the leases of keys that were not used recently.
 func insertLocked(l *Limiter, key string, lease *Lease) {
 	if len(l.recent) >= halfOfKeys {
 		rotateLocked(l)
@@ -57,14 +57,14 @@ func insertLocked(l *Limiter, key string, lease *Lease) {
 	l.recent[key] = lease
 }
 
-// rotateLocked forgets the previous generation, and begins another one.
+// rotateLocked drops the previous generation and starts a new one.
 func rotateLocked(l *Limiter) {
 	l.previous = l.recent
-	l.recent = make(map[string]*Lease, halfOfKeys) // growing it would cost a tenth of what a new key does
+	l.recent = make(map[string]*Lease, halfOfKeys) // growing the map would cost a tenth of what a new key costs
 }
 
-// insertIfRoomLocked adds the lease of a new key without a Redis that would know the others: it only forgets full buckets, which costs no client
-// anything. It reports whether there was room.
+// insertIfRoomLocked adds the lease of a new key while Redis is not asked. It only drops full buckets, which changes nothing for any
+// client. It reports whether the table had room.
 func insertIfRoomLocked(l *Limiter, key string, lease *Lease, now int64) bool {
 	if len(l.recent) < halfOfKeys {
 		l.recent[key] = lease
@@ -77,8 +77,8 @@ func insertIfRoomLocked(l *Limiter, key string, lease *Lease, now int64) bool {
 	return false
 }
 
-// evictFullLocked removes the full buckets among 16 that the map's random order brings up, and reports whether there were any. Each is full by
-// its own limit.
+// evictFullLocked examines 16 leases in the map's random order and removes those whose buckets are full under their own limits. It reports
+// whether it removed any.
 func evictFullLocked(leases map[string]*Lease, now int64) bool {
 	seen, before := 0, len(leases)
 	for key, lease := range leases {
