@@ -42,7 +42,7 @@ type Lease struct {
 	cappedFor int64 // number of the last lease for which capByLeaseLocked corrected the bucket
 	replySeq  int64 // number of the reply that last reported the bucket
 
-	common        bool  // shared by keys that one batch asked for first, and no other since
+	common        bool  // shared by the keys that one batch asked for first, while no later request asks for them
 	prefetchBatch int64 // number of the batch that asks for the next lease; 0: none
 	prefetchPlace int   // place of the asking request in that batch
 	usage

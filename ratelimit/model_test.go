@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// allWords are lease terms under which no bucket is nearly full, so that every level is reported.
+// allWords are lease terms under which no bucket is nearly full, so that the script reports every level.
 var allWords = strings.TrimSuffix(leaseText, digits(nearlyFull)) + "9"
 
 // walk takes n random asks in the model, of a few keys, under a few limits, on a clock that mostly moves forward, and returns
@@ -26,7 +26,7 @@ func walk(random *rand.Rand, n int) (steps []redistest.Step, answers [][]int64) 
 		limits = append(limits, NewLimit(capacity, upTo(random, 20), time.Duration(period)*time.Microsecond))
 	}
 	m := bucketmodel.New()
-	var answered [][]int64 // for each ask
+	var answered [][]int64 // one entry for each ask
 	now := int64(0)
 	for len(answered) < n {
 		limit := limits[0]
@@ -35,7 +35,7 @@ func walk(random *rand.Rand, n int) (steps []redistest.Step, answers [][]int64) 
 		}
 		now += pause(random, limit)
 		if now < -epoch/2 || now > epoch {
-			now = 0 // no clock is ever so wrong
+			now = 0 // no real clock is that wrong
 		}
 		a := ask{asked: 1}
 		if random.Intn(4) == 0 {

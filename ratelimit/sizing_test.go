@@ -15,7 +15,7 @@ func TestPrefetchSize_isWhatIsLikelyToBeUsed(t *testing.T) {
 	rows := []struct {
 		name              string
 		limit             *Limit
-		passed            int64 // since it was asked for
+		passed            int64 // since the key was last asked for
 		asks, short, used int64
 		leased, left      int64
 		words             string
