@@ -6,7 +6,8 @@ import (
 )
 
 // Cache maps the identities of one route's requests to their grants, so that a hit needs no bucket key. All its requests are under one
-// limit. The limiter's Mu guards it. A cache holds at most maxGrants grants: those with leased tokens or with a bucket known to be empty.
+// limit. It is safe for concurrent use; the limiter's Mu guards it. A cache holds at most maxGrants grants: those with leased tokens or
+// with a bucket known to be empty.
 type Cache struct {
 	Grants    map[string]*Grant // always the same map
 	Refresher BreakerRefresher  // refreshes the breaker's view when HealthyUntil has passed; nil: none. Set it before the first request

@@ -12,7 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// saturated passes one call for each token. Its clock only moves during a call, and while a worker with a reply lets other goroutines run.
+// saturated passes one call for each token. Its clock stands still, except during a call and while a worker with
+// a reply lets other goroutines run.
 type saturated struct {
 	store  *store.Store
 	tokens chan struct{}

@@ -12,7 +12,7 @@ const (
 	renewTime  = time.Minute            // age at which a long lease is renewed
 	minLeft    = 100                    // a bucket with fewer tokens left gives no lease
 	leaseShare = 8                      // a lease has at most 1/8 of the tokens left
-	maxLeases  = 48                     // of one bucket at the same time
+	maxLeases  = 48                     // most leases on a bucket at the same time
 	nearlyFull = 7                      // eighths of the capacity; the script need not report a higher level
 )
 

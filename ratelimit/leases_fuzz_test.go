@@ -147,7 +147,7 @@ func (w *window) ask(t testing.TB, shared *modelStore, g *Limiter, requests int6
 	}
 }
 
-// admit counts an admission. Decisions come in the order of their times, as the steps are taken one by one.
+// admit counts an admission. The fuzz test takes one step at a time, so admissions come in order of time.
 func (w *window) admit(t testing.TB, at int64) {
 	if w.most > 0 {
 		w.most -= (at - w.last) * w.limit.refill

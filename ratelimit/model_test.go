@@ -17,7 +17,7 @@ import (
 var allWords = strings.TrimSuffix(leaseText, digits(nearlyFull)) + "9"
 
 // walk takes n random asks in the model, of a few keys, under a few limits, on a clock that mostly moves forward, and returns
-// them as steps with the model's answers: what is asked at one time under one limit is one step.
+// them as steps with the model's answers. All asks at the same time under the same limit are one step.
 func walk(random *rand.Rand, n int) (steps []redistest.Step, answers [][]int64) {
 	var limits []*Limit
 	for len(limits) < 3 {
@@ -78,8 +78,8 @@ func upTo(random *rand.Rand, bits int) int64 {
 	return n + random.Int63n(n)
 }
 
-// pause is a time between two steps: about that of a token, of a full bucket, of a lease, or none, or one that the clock
-// is set back by.
+// pause returns the time between two steps: about that of a token, of a full bucket or of a lease, none, or a negative time that sets
+// the clock back.
 func pause(random *rand.Rand, limit *Limit) int64 {
 	switch random.Intn(20) {
 	case 16, 17:

@@ -42,7 +42,7 @@ type BreakerRefresher interface {
 
 // Settings configure a limiter.
 type Settings struct {
-	Mu           sync.Locker         // guards the limiter and its caches; nil: a new mutex. In the interpreter, calls through a Locker are cheaper than those of a *sync.Mutex
+	Mu           sync.Locker         // guards the limiter and its caches; nil: a new mutex. A Locker: its calls are cheaper in the interpreter
 	HealthyUntil *int64              // until when the circuit is known to be closed; guarded by Mu; nil: never
 	Store        Store               // nil: only AllowLocal decides
 	Unavailable  *atomic.Bool        // Redis is known to be unavailable and is not asked; nil: only if Store is nil
