@@ -5,14 +5,14 @@ import "github.com/resilient-gateway/resilience/internal/store"
 // A verdict is one number:
 //
 //	-n         refused: the next token is due in n microseconds, unless another request takes it
-//	0          the cache decides nothing: ask (AllowCached only)
+//	0          the cache cannot decide: call Allow (AllowCached only)
 //	1          a token was taken
 //	t > 1      a token was taken at the time t, and the circuit was known to be closed then
 //	Undecided  Redis gave no verdict; LastErr says why
 //
-// The functions that take a token are functions, not methods: in the interpreter a call of a method costs three times that of a function.
+// The functions that take a token are not methods: in the interpreter, a method call costs three times as much as a function call.
 
-// Allow takes a token for a request of the identity. It takes the limiter's Mu itself, and may wait for Redis.
+// Allow takes a token for a request of the identity. It locks the limiter's Mu itself, and may wait for Redis.
 func Allow(cache *Cache, id string, now int64) int64 {
 	cache.lock.Lock()
 	g := cache.Grants[id]
@@ -26,8 +26,8 @@ func Allow(cache *Cache, id string, now int64) int64 {
 	return AllowID(cache, id, now)
 }
 
-// AllowCached takes a token of the identity's grant. It never waits for Redis: 0 says that Allow must be called. Where a call is too
-// expensive the middleware has the same written out.
+// AllowCached takes a token from the identity's grant. It never waits for Redis: if it returns 0, the caller must call Allow. The
+// middleware inlines this code if a call is too expensive.
 func AllowCached(cache *Cache, id string, now int64) int64 {
 	cache.lock.Lock()
 	verdict := int64(0)
@@ -38,33 +38,33 @@ func AllowCached(cache *Cache, id string, now int64) int64 {
 	return verdict
 }
 
-// AllowGrant takes a token for an identity whose grant, in the cache, is used up or to be renewed. Of one that is only to be renewed it
-// takes a token at once. Mu must be held, and is released.
+// AllowGrant takes a token for an identity whose cached grant is used up or due for renewal. If the grant still has tokens, AllowGrant
+// takes one at once and queues the renewal. Otherwise it asks Redis. Mu must be held; AllowGrant releases it.
 func AllowGrant(cache *Cache, g *Grant, id string, now int64) int64 {
 	if g.Tokens > 0 && now < g.ends {
 		key := bucketKeyLocked(cache, id)
 		if g.Tokens > 0 {
-			return takeAndRenew(cache, g, key, now)
+			return takeAndRenewLocked(cache, g, key, now)
 		}
 	}
 	return AllowID(cache, id, now)
 }
 
-// AllowID takes a token for an identity that has no grant in the cache: it asks Redis, in one call for all requests that wait at the
-// same time. Mu must be held, and is released.
+// AllowID takes a token for an identity that has no grant in the cache. The request joins the cache's open batch and waits for its
+// verdict. Mu must be held; AllowID releases it.
 //
-// It only enqueues: for clients that are seldom seen this is most of what a request costs. A batch worker does the rest.
+// AllowID only enqueues, because it is most of the cost of a request from a rarely seen client. A worker does the rest.
 func AllowID(cache *Cache, id string, now int64) int64 {
 	if len(id) > cache.maxJoinLen {
-		return allowByKey(cache, id, now)
+		return allowByKeyLocked(cache, id, now)
 	}
 	b := cache.openBatch
 	if now >= b.sendAt {
 		if cannotJoinLocked(cache, now) {
-			return allowByKey(cache, id, now)
+			return allowByKeyLocked(cache, id, now)
 		}
 	}
-	//lint:ignore S1021 the interpreter makes two values for :=
+	//lint:ignore S1021 the interpreter allocates twice for :=
 	var place int
 	place = len(b.ids)
 	b.ids = append(b.ids, id)
@@ -79,14 +79,14 @@ func AllowID(cache *Cache, id string, now int64) int64 {
 	return verdictOfID(cache, b, place)
 }
 
-// AllowKey is AllowID for a request that brings its bucket's key. A lease that this gateway holds for that key decides at once, and its
-// grant is cached under the identity. The error, which comes with a verdict of 0, is what LastErr returns for other requests.
-// Mu must be held, and is released.
+// AllowKey is AllowID for a request whose bucket key is known. If this gateway holds a lease on that key, the lease decides at once, and
+// AllowKey caches its grant under the identity. If there is no verdict, AllowKey returns 0 and the error that LastErr reports for the
+// other functions. Mu must be held; AllowKey releases it.
 func AllowKey(cache *Cache, id, key string, now int64) (int64, error) {
 	l := cache.limiter
-	lease := lookup(l, key)
+	lease := lookupLocked(l, key)
 	if lease != nil {
-		if verdict := allowByLease(cache, lease, id, key, now); verdict != 0 {
+		if verdict := allowByLeaseLocked(cache, lease, id, key, now); verdict != 0 {
 			return verdict, nil
 		}
 	}
@@ -100,9 +100,9 @@ func AllowKey(cache *Cache, id, key string, now int64) (int64, error) {
 	}
 	place := len(b.keys)
 	if lease == nil {
-		insert(l, key, b.newLease)
+		insertLocked(l, key, b.newLease)
 	} else {
-		askForKnown(l, b, key, lease, place, now)
+		askForKnownLocked(l, b, key, lease, place, now)
 	}
 	b.keys = append(b.keys, key)
 	b.lastPlace--
@@ -117,37 +117,37 @@ func AllowKey(cache *Cache, id, key string, now int64) (int64, error) {
 	return verdictAt(b, place)
 }
 
-// allowByLease decides by the lease of a key, and caches its grant. It returns 0 where that decides nothing. Mu must be held, and is
-// released unless it returns 0.
-func allowByLease(cache *Cache, lease *Lease, id, key string, now int64) int64 {
+// allowByLeaseLocked decides by the lease of a key and caches its grant. It returns 0 if the lease cannot decide; otherwise it releases
+// Mu.
+func allowByLeaseLocked(cache *Cache, lease *Lease, id, key string, now int64) int64 {
 	if lease.limit != cache.limit {
 		return 0
 	}
 	if verdict := spendLocked(&lease.Grant, now); verdict != 0 {
-		put(cache, id, &lease.Grant)
+		putLocked(cache, id, &lease.Grant)
 		cache.lock.Unlock()
 		return verdict
 	}
 	if lease.Tokens > 0 && now < lease.ends {
-		put(cache, id, &lease.Grant)
-		return takeAndRenew(cache, &lease.Grant, key, now)
+		putLocked(cache, id, &lease.Grant)
+		return takeAndRenewLocked(cache, &lease.Grant, key, now)
 	}
 	return 0
 }
 
-// allowByKey makes the key of an identity, and asks by that. Mu must be held, and is released.
-func allowByKey(cache *Cache, id string, now int64) int64 {
+// allowByKeyLocked makes the key of an identity and calls AllowKey with it. It releases Mu.
+func allowByKeyLocked(cache *Cache, id string, now int64) int64 {
 	verdict, err := AllowKey(cache, id, bucketKeyLocked(cache, id), now)
 	return orUndecided(cache, verdict, err)
 }
 
-// verdictOfID returns the verdict on the request that joined a batch by its identity, at a place among those.
+// verdictOfID returns the verdict on a request that joined the batch by its identity. place counts only such requests.
 func verdictOfID(cache *Cache, b *batch, place int) int64 {
 	verdict, err := verdictAt(b, len(b.keys)-len(b.ids)+place)
 	return orUndecided(cache, verdict, err)
 }
 
-// orUndecided returns the verdict; where there is an error instead, it keeps that for LastErr.
+// orUndecided returns the verdict, or Undecided if err is not nil. It stores the error for LastErr.
 func orUndecided(cache *Cache, verdict int64, err error) int64 {
 	if err == nil {
 		return verdict
@@ -158,8 +158,8 @@ func orUndecided(cache *Cache, verdict int64, err error) int64 {
 	return Undecided
 }
 
-// LastErr returns why a request of this cache was last undecided: an error that wraps store.ErrUnavailable, ErrNotABucket, the script's
-// own error, or one that reports a panic.
+// LastErr returns why the last undecided request of this cache got no verdict: an error that wraps store.ErrUnavailable, ErrNotABucket,
+// the script's own error, or an error that reports a panic.
 func LastErr(cache *Cache) error {
 	cache.lock.Lock()
 	defer cache.lock.Unlock()

@@ -6,30 +6,30 @@ import (
 	"github.com/resilient-gateway/resilience/internal/store"
 )
 
-// What a batch asks the script for, key by key; script.go says in which form. All of it needs Mu.
+// This file decides what a batch asks the script for, key by key. script.go describes the format.
 
 // askOne asks for one token and no lease.
 var askOne = store.Word("1 0")
 
-// tokenArgs are how an ask for no token begins, and one for one.
+// tokenArgs begin an argument that asks for no token, or for one.
 var tokenArgs = []string{"0 ", "1 "}
 
-// askForKnown prepares the request at a place of the batch, for a key of which something is known.
-func askForKnown(l *Limiter, b *batch, key string, lease *Lease, place int, now int64) {
-	lease = unshare(l, key, lease)
+// askForKnownLocked prepares the request at a place of the batch, for a key that has a lease in the table.
+func askForKnownLocked(l *Limiter, b *batch, key string, lease *Lease, place int, now int64) {
+	lease = unshareLocked(l, key, lease)
 	if lease.limit != b.limit {
-		other := changeLimit(l, lease, b.limit)
-		replace(l, key, lease, other)
+		other := changeLimitLocked(l, lease, b.limit)
+		replaceLocked(l, key, lease, other)
 		lease = other
 	}
-	arg, returns := argFor(lease, b, place, now)
+	arg, returns := argForLocked(lease, b, place, now)
 	if arg != askOne {
-		addArg(b, lease, arg, returns, place)
+		addArgLocked(b, lease, arg, returns, place)
 	}
 }
 
-// addArg adds the argument of the request at a place of the batch. Those before it that have none ask for one token.
-func addArg(b *batch, lease *Lease, arg string, returns bool, place int) {
+// addArgLocked adds the argument of the request at a place of the batch. Earlier requests without an argument ask for one token.
+func addArgLocked(b *batch, lease *Lease, arg string, returns bool, place int) {
 	for len(b.args) < place {
 		b.args = append(b.args, askOne)
 	}
@@ -42,48 +42,48 @@ func addArg(b *batch, lease *Lease, arg string, returns bool, place int) {
 	}
 }
 
-// argFor returns what to ask for, for the request at a place of the batch: a token, and the next lease in exchange for the present one.
-// It reports whether it returns that. One batch at a time asks for a lease on a key.
-func argFor(lease *Lease, b *batch, place int, now int64) (string, bool) {
+// argForLocked returns the argument of the request at a place of the batch: it asks for a token, and for the next lease in exchange for
+// the current one. It reports whether the argument returns the current lease. Only one batch at a time asks for a lease on a key.
+func argForLocked(lease *Lease, b *batch, place int, now int64) (string, bool) {
 	if lease.prefetchBatch != 0 {
 		lease.requests++
-		return argOnly(lease, b, place, now), false
+		return argOnlyLocked(lease, b, place, now), false
 	}
-	if isSeldom(lease, now) {
+	if isSeldomLocked(lease, now) {
 		lease.prefetchedAt = now
 		lease.requests = 1
-		return argOnly(lease, b, place, now), false
+		return argOnlyLocked(lease, b, place, now), false
 	}
-	return argAndPrefetch(lease, b, place, 1, now)
+	return argAndPrefetchLocked(lease, b, place, 1, now)
 }
 
-// argOnly returns what to ask for, for one request without a lease: a token, and those that are owed.
-func argOnly(lease *Lease, b *batch, place int, now int64) string {
+// argOnlyLocked returns the argument of a request that asks for no lease: one token, plus the tokens owed.
+func argOnlyLocked(lease *Lease, b *batch, place int, now int64) string {
 	if lease.borrowed == lease.repaid {
 		return askOne
 	}
-	return store.Word(digits(1+pay(lease, b, place, now)) + " 0")
+	return store.Word(digits(1+payLocked(lease, b, place, now)) + " 0")
 }
 
-// argAndPrefetch returns what to ask for: no token or one, those that are owed, and the next lease. It reports whether it returns the
-// present one.
-func argAndPrefetch(lease *Lease, b *batch, place int, token int64, now int64) (string, bool) {
+// argAndPrefetchLocked returns an argument that asks for no token or one, the tokens owed, and the next lease. It reports whether the
+// argument returns the current lease.
+func argAndPrefetchLocked(lease *Lease, b *batch, place int, token int64, now int64) (string, bool) {
 	tokens := tokenArgs[token]
 	if lease.borrowed > lease.repaid {
-		tokens = digits(token+pay(lease, b, place, now)) + " "
+		tokens = digits(token+payLocked(lease, b, place, now)) + " "
 	}
 	lease.prefetchBatch = b.number
 	b.prefetching = append(b.prefetching, lease)
-	next := prefetchSize(lease, now)
+	next := prefetchSizeLocked(lease, now)
 	arg := askOne
-	returns := lease.number != 0 && now < lease.ends // not a named result: the interpreter does not clear those
+	returns := lease.number != 0 && now < lease.ends // not a named result: the interpreter does not clear it (R31)
 	if returns {
 		arg = store.Word(tokens + next + " " + digits(lease.number) + " " + digits(lease.Tokens))
 	} else if next != "0 0" || tokens != tokenArgs[1] {
 		arg = store.Word(tokens + next)
 	}
 	if lease.number != lease.cappedFor {
-		capByLease(lease, now)
+		capByLeaseLocked(lease, now)
 	}
 	lease.number = 0
 	lease.cappedFor = 0
@@ -93,8 +93,8 @@ func argAndPrefetch(lease *Lease, b *batch, place int, token int64, now int64) (
 	return arg, returns
 }
 
-// returnOnce makes the call safe to repeat: a lease that is returned twice would be refilled twice, and a debt paid twice. The repeated
-// call asks for the tokens of the requests only.
+// returnOnce makes the call safe to repeat. Otherwise a repeated call would return a lease twice and pay a debt twice. The repeated call
+// only asks for the tokens of the requests.
 func returnOnce(call *store.Call, b *batch) {
 	call.Once = true
 	call.Again = func(c *store.Call) {
@@ -107,8 +107,8 @@ func returnOnce(call *store.Call, b *batch) {
 	}
 }
 
-// endPrefetch lets other batches ask for leases on the keys for which this one did.
-func endPrefetch(b *batch) {
+// endPrefetchLocked allows other batches to ask for leases on the keys for which this batch asked.
+func endPrefetchLocked(b *batch) {
 	for _, lease := range b.prefetching {
 		if lease.prefetchBatch == b.number {
 			lease.prefetchBatch = 0
@@ -116,7 +116,7 @@ func endPrefetch(b *batch) {
 	}
 }
 
-// makeWireKeys makes the words of keys that may hold anything, and be long.
+// makeWireKeys encodes keys of any length and content for Redis.
 func makeWireKeys(l *Limiter, keys, words []string) {
 	for i, key := range keys {
 		if strings.Trim(key, l.Safe) != "" {
@@ -126,7 +126,7 @@ func makeWireKeys(l *Limiter, keys, words []string) {
 	}
 }
 
-// keyHeadsOf returns, by the length of a key, what precedes it on the wire, the prefix included.
+// keyHeadsOf returns what precedes a key on the wire, including the prefix, indexed by the length of the key.
 func keyHeadsOf(prefix string) []string {
 	heads := []string{}
 	blank := strings.Repeat(" ", 100)

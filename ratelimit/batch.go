@@ -6,23 +6,24 @@ import (
 	"github.com/resilient-gateway/resilience/internal/store"
 )
 
-// One batch in flight gathers the next one behind it, which is what makes a call cheap. More are in flight where Redis is far away.
+// While one trip is in flight, requests gather in the next one. This makes a call cheap. If Redis is slow to reply, several trips are in
+// flight.
 const (
 	maxBatch     = 256  // requests
 	maxInFlight  = 16   // trips
-	sendInterval = 5000 // microseconds after the last trip was sent, until another one is though that has no reply
+	sendInterval = 5000 // microseconds between trips that are sent without waiting for a reply
 )
 
 // When the CPU is saturated and Redis is close, batches are kept small, so that requests queue for Redis in order instead of competing
 // for the CPU.
 const (
 	contendedAfter  = 300  // microseconds until all goroutines that were ready have run
-	nearRTT         = 1000 // microseconds that the fastest replies take at most
-	perCPU          = 6    // requests in a batch then
+	nearRTT         = 1000 // Redis is close if the fastest replies take fewer microseconds
+	perCPU          = 6    // requests per processor in a small batch
 	minContendedCap = 12
 )
 
-// contendedCapOf returns how many requests may join a batch while this many processors are saturated.
+// contendedCapOf returns how many requests may join a batch while all of this many processors are saturated.
 func contendedCapOf(processors int) int {
 	requests := processors * perCPU
 	if requests < minContendedCap {
@@ -34,38 +35,38 @@ func contendedCapOf(processors int) int {
 	return requests
 }
 
-// batch is requests under one limit that ask Redis in one call, each for one token. They join, and wait for done; a worker does the rest
-// for all of them at once. Until done, Mu guards it; then it does not change.
+// A batch is a group of requests of one lane that ask Redis in one call, each for one token. The requests join the batch and wait for
+// done; a worker asks for all of them. Mu guards the batch until done; from then on it does not change.
 //
-// A request has a place: first come those that joined by their keys, and the leases to be renewed, then those that joined by their
-// identities.
+// Each request has a place in the batch. Requests that joined by their keys and leases to be renewed come first. Requests that joined by
+// their identities follow.
 type batch struct {
 	number      int64
-	cache       *Cache // whose requests may join by their identities
+	cache       *Cache // only its requests may join by their identities
 	limit       *Limit
-	sendAt      int64    // from then on it may be sent though another one is in flight
-	lastPlace   int      // the place of the last identity that there is room for
-	ids         []string // of the requests that joined by those
-	keys        []string // of the others; when it is sent, of all
-	args        []string // what they ask for, as it is sent; there is none for those at the end that ask for one token
-	returns     []int    // places that return a lease, which must not happen twice
-	prefetching []*Lease // for which it asks for the next lease
+	sendAt      int64    // when its trip may be sent although another one is in flight
+	lastPlace   int      // index in ids of the last identity that fits
+	ids         []string // of the requests that joined by their identities
+	keys        []string // of the other requests; of all requests once the batch is sent
+	args        []string // what each request asks for, as sent; trailing requests for one token are omitted
+	returns     []int    // places that return a lease; a repeated call must not return it again
+	prefetching []*Lease // leases of the keys for which the batch asks for the next lease
 	payments    []*payment
-	newLease    *Lease         // of the keys that were not known before; prefetchedAt is when the oldest request came
-	call        *store.Call    // that it makes
-	done        sync.WaitGroup // until all below is there
+	newLease    *Lease // of the keys that the table did not have; prefetchedAt is when the first request joined
+	call        *store.Call
+	done        sync.WaitGroup // done when the verdicts below are final
 
 	sentAt        int64
-	replySeq      int64 // number of the last reply before it was sent
-	borrowedTotal int64 // tokens borrowed until its first request joined
+	replySeq      int64 // number of the last reply before the batch was sent
+	borrowedTotal int64 // the limiter's borrowedTotal when the first request joined
 
-	grantedAt  int64    // the verdict on a request that got its token; 0: not done
-	allGranted bool     // all did
-	answers    []string // to each, if not
+	grantedAt  int64    // the verdict on a request that got its token; 0: the batch is not done
+	allGranted bool     // every request got its token
+	answers    []string // the script's answer for each place, unless allGranted
 	err        error
 }
 
-// newBatchLocked makes the batch that the cache's next request begins. The worker has it written out.
+// newBatchLocked makes the batch that the cache's next request opens. batchWorker inlines it.
 func newBatchLocked(cache *Cache) {
 	l := cache.limiter
 	l.batchSeq++
@@ -76,7 +77,7 @@ func newBatchLocked(cache *Cache) {
 	cache.openBatch = b
 }
 
-// beginLocked opens a batch: its first request joins, or leases are to be renewed.
+// beginLocked opens a batch for its first request or renewal. cannotJoinLocked inlines it.
 func beginLocked(l *Limiter, b *batch, now int64) {
 	b.cache.lane.open = b
 	b.newLease.prefetchedAt = now

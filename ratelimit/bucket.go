@@ -1,11 +1,11 @@
 package ratelimit
 
-// bucket is a token bucket in this process: what the script keeps in Redis, with the same arithmetic, on this process's
-// clock. The zero value is not a bucket (assumeFull). The limiter's Mu guards it.
+// bucket is a token bucket in this process. It uses the script's arithmetic on this process's clock. The zero value is not a bucket (see
+// assumeFullLocked). It is not safe for concurrent use: the limiter's Mu guards the bucket of a lease.
 type bucket struct {
 	level  int64 // in units of a token / period
-	at     int64 // the time of that level, microseconds
-	period int64 // that the level counts in, microseconds
+	at     int64 // when the bucket had that level, microseconds
+	period int64 // of the limit that defines the units, microseconds
 }
 
 // refilled returns the level at the time now, in the units of the given limit.
@@ -14,7 +14,7 @@ func (b *bucket) refilled(limit *Limit, now int64) int64 {
 	if b.period != limit.period {
 		tokens := level / b.period
 		if tokens >= limit.full/limit.period {
-			return limit.full // an int64 might not hold the units
+			return limit.full // the units might overflow an int64
 		}
 		rest := float64(level-tokens*b.period) / float64(b.period) * float64(limit.period)
 		level = tokens*limit.period + int64(rest)
@@ -26,7 +26,7 @@ func (b *bucket) refilled(limit *Limit, now int64) int64 {
 	if elapsed <= 0 {
 		return level
 	}
-	// Bounded before it is multiplied: a long time at a high rate is more than an int64 holds.
+	// Bound elapsed before the multiplication: a long time at a high rate overflows an int64.
 	if enough := (limit.full-level)/limit.refill + 1; elapsed > enough {
 		elapsed = enough
 	}
@@ -37,8 +37,8 @@ func (b *bucket) refilled(limit *Limit, now int64) int64 {
 	return level
 }
 
-// take takes as many of the tokens asked for as there are, and returns how many it took and the level that is left. A
-// refusal changes nothing but the time of a clock that was set back.
+// take takes the tokens asked for, or as many as the bucket has. It returns how many it took and the remaining level. If it takes none,
+// it changes the bucket only if the clock was set back.
 func (b *bucket) take(limit *Limit, asked, now int64) (taken, level int64) {
 	level = b.refilled(limit, now)
 	taken = level / limit.period

@@ -5,38 +5,38 @@ import (
 	"time"
 )
 
-// Cache is one route's lookup from the identity of a request to its grant, so that a hit needs no bucket key. All its requests are
-// under one limit. It is safe for concurrent use; the limiter's Mu guards it. It holds at most maxGrants grants, those that hold a lease
-// or whose bucket is known to be empty.
+// Cache maps the identities of one route's requests to their grants, so that a hit needs no bucket key. All its requests are under one
+// limit. It is safe for concurrent use; the limiter's Mu guards it. A cache holds at most maxGrants grants: those with leased tokens or
+// with a bucket known to be empty.
 type Cache struct {
 	Grants    map[string]*Grant // always the same map
-	Refresher BreakerRefresher  // refreshes the breaker's view when HealthyUntil has passed; nil: none. Set before the first request
+	Refresher BreakerRefresher  // refreshes the breaker's view when HealthyUntil has passed; nil: none. Set it before the first request
 
-	openBatch  *batch      // that a request joins by its identity
+	openBatch  *batch      // requests join it by their identities
 	lock       sync.Locker // the limiter's Mu
 	limiter    *Limiter
 	limit      *Limit
 	lane       *lane
-	timeout    int64 // of a request, for Redis; microseconds
+	timeout    int64 // how long a request waits for Redis, microseconds
 	keyMaker   KeyMaker
-	maxJoinLen int   // an identity that is longer joins a batch by its key
+	maxJoinLen int   // a request with a longer identity joins a batch by its key
 	lastErr    error // of the last undecided request
 }
 
-// KeyMaker makes the key of a bucket from the identity of a request. The zero KeyMaker returns the identity itself.
+// KeyMaker makes a bucket's key from the identity of a request. The zero KeyMaker uses the identity as the key.
 type KeyMaker struct {
 	Kind      string              // precedes an identity that is not empty and not longer than MaxJoin
-	MaxJoin   int                 // bytes; -1: every key is made by Key
+	MaxJoin   int                 // bytes; -1: Key makes every key
 	Key       func(string) string // makes the key of any other identity
-	ManyToOne bool                // many identities have the same key
+	ManyToOne bool                // many identities may have the same key
 }
 
 const (
 	maxGrants = 16384 // in a cache
-	maxIDLen  = 128   // bytes of an identity in a cache: clients choose them
+	maxIDLen  = 128   // bytes of an identity in a cache: clients choose their identities
 )
 
-// NewCache returns an empty cache for a route whose requests are under the limit and wait for Redis until the timeout.
+// NewCache returns an empty cache for a route. Its requests are under the limit and wait for Redis at most for the timeout.
 func NewCache(l *Limiter, limit *Limit, timeout time.Duration, keyMaker KeyMaker) *Cache {
 	if keyMaker.Key == nil {
 		keyMaker.MaxJoin = -1
@@ -49,7 +49,7 @@ func NewCache(l *Limiter, limit *Limit, timeout time.Duration, keyMaker KeyMaker
 	l.Mu.Lock()
 	defer l.Mu.Unlock()
 	cache := &Cache{
-		Grants: map[string]*Grant{}, lock: l.Mu, limiter: l, limit: limit, lane: laneOf(l, limit, timeout.Microseconds()), timeout: timeout.Microseconds(),
+		Grants: map[string]*Grant{}, lock: l.Mu, limiter: l, limit: limit, lane: laneOfLocked(l, limit, timeout.Microseconds()), timeout: timeout.Microseconds(),
 		keyMaker: keyMaker, maxJoinLen: maxJoinLen,
 	}
 	newBatchLocked(cache)
@@ -64,29 +64,29 @@ func bucketKey(cache *Cache, id string) string {
 	return cache.keyMaker.Kind + id
 }
 
-// bucketKeyLocked is bucketKey with Mu held, which it releases meanwhile: making a key takes long, and might panic.
+// bucketKeyLocked is bucketKey for a caller that holds Mu. It releases Mu meanwhile, because making a key is slow and may panic.
 func bucketKeyLocked(cache *Cache, id string) string {
 	cache.lock.Unlock()
-	//lint:ignore S1021 the interpreter makes two values for :=
+	//lint:ignore S1021 the interpreter allocates twice for :=
 	var key string
 	key = bucketKey(cache, id)
 	cache.lock.Lock()
 	return key
 }
 
-// put caches a grant. Mu must be held.
-func put(cache *Cache, id string, g *Grant) {
+// putLocked caches a grant. It skips long identities.
+func putLocked(cache *Cache, id string, g *Grant) {
 	if len(id) > maxIDLen {
 		return
 	}
 	if len(cache.Grants) >= maxGrants {
-		evictSome(cache)
+		evictSomeLocked(cache)
 	}
 	cache.Grants[id] = g
 }
 
-// evictSome removes 1/64 of the grants of a full cache, any of them: those that are still needed come back.
-func evictSome(cache *Cache) {
+// evictSomeLocked removes any 1/64 of the grants of a full cache. The next request of a client that lost its grant caches it again.
+func evictSomeLocked(cache *Cache) {
 	removed := 0
 	for id := range cache.Grants {
 		delete(cache.Grants, id)

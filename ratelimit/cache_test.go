@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// headers makes keys as for the values of a header, of which only short ones join a batch.
+// headers makes the keys of header values. Only short values join a batch by identity.
 var headers = KeyMaker{Kind: "header:", MaxJoin: 3, Key: func(id string) string { return "odd:" + id }}
 
 // request asks as the middleware does.
@@ -48,7 +48,7 @@ func TestCache_makesTheKeyOfAnIdentity(t *testing.T) {
 	}
 }
 
-// Two caches share a lane: a request that joins a batch of the other cache brings its key.
+// Two caches share a lane: a request that joins the other cache's batch joins by its key.
 func TestAllow_eachVerdictBelongsToItsIdentity(t *testing.T) {
 	server := redistest.Start(t)
 	l := newLimiter(newStore(t, server.Addr()))
@@ -81,7 +81,7 @@ func askByID(cache *Cache, id string, allowed, failed *int64, done *sync.WaitGro
 	}
 }
 
-// askByKey is askByID for a request that brings its key.
+// askByKey is askByID for a request whose key is known.
 func askByKey(cache *Cache, key string, allowed, failed *int64, done *sync.WaitGroup) {
 	defer done.Done()
 	verdict, err := allowBy(cache, key, key, cache.limiter.Now())
@@ -92,8 +92,8 @@ func askByKey(cache *Cache, key string, allowed, failed *int64, done *sync.WaitG
 	}
 }
 
-// A cache holds the grants that replies bring, so that the next request finds one. It holds none by a long identity; where many identities
-// have one key, the lease is found by that.
+// A cache holds the grants that replies bring, so that the next request finds its grant. It holds no grant of a long identity. If many
+// identities share a key, the request finds the lease by the key.
 func TestAllow_leasesAreSpent(t *testing.T) {
 	many := KeyMaker{MaxJoin: -1, Key: func(id string) string { return "one" }, ManyToOne: true}
 	rows := []struct {
@@ -146,7 +146,7 @@ func TestLastErr_saysWhyThereIsNoVerdict(t *testing.T) {
 	require.ErrorIs(t, LastErr(cache), store.ErrUnavailable)
 }
 
-// More requests than a batch holds join at once.
+// More requests than fit into a batch join at the same time.
 func TestAllow_aBatchIsBounded(t *testing.T) {
 	server := redistest.Start(t)
 	held := make(chan struct{})
@@ -173,7 +173,7 @@ func TestAllow_aBatchIsBounded(t *testing.T) {
 	require.LessOrEqual(t, atomic.LoadInt64(&blocked.most), int64(maxBatch))
 }
 
-// gate lets calls through to a store when it is open, and notes the most keys in one.
+// gate passes calls to a store while it is open, and records the largest number of keys in a call.
 type gate struct {
 	store *store.Store
 	open  chan struct{}
@@ -188,7 +188,7 @@ func (g *gate) Run(calls []*store.Call, deadline time.Time) error {
 	return g.store.Run(calls, deadline)
 }
 
-// A key that was asked for once, and long ago, shares the lease of the new keys of its batch.
+// A key that was asked for only once, long ago, shares the lease of the new keys of its batch.
 func TestAllow_coldKeyIsTreatedAsNew(t *testing.T) {
 	slow, fast := NewLimit(10000, 1, time.Minute), NewLimit(10000, 10000, time.Second)
 	rows := []struct {
@@ -209,14 +209,14 @@ func TestAllow_coldKeyIsTreatedAsNew(t *testing.T) {
 		l.Now = func() int64 { return now }
 		cache := NewCache(l, row.limit, 5*time.Second, headers)
 		require.Equal(t, int64(1), request(cache, "abc"), row.name)
-		require.True(t, lookup(l, "header:abc").common, row.name)
+		require.True(t, lookupLocked(l, "header:abc").common, row.name)
 		now += row.passed
 		require.Equal(t, int64(1), request(cache, "abc"), row.name)
-		e := lookup(l, "header:abc")
+		e := lookupLocked(l, "header:abc")
 		require.Equal(t, row.isNew, e.common, row.name)
 		require.Equal(t, now, e.prefetchedAt, row.name)
 		l.Mu.Lock()
-		e = unshare(l, "header:abc", e)
+		e = unshareLocked(l, "header:abc", e)
 		l.Mu.Unlock()
 		require.Equal(t, int64(1), e.requests, row.name)
 		require.Equal(t, row.isNew, e.Tokens == 0, "%s: only a client that comes again gets a lease", row.name)
@@ -240,14 +240,14 @@ func TestAllow_leaseOfAnotherCacheIsSpentWhileRedisIsUnavailable(t *testing.T) {
 func TestCache_isBounded(t *testing.T) {
 	cache := NewCache(New(Settings{}), nil, 0, KeyMaker{})
 	for i := 0; i < 3*maxGrants; i++ {
-		put(cache, numbered(i), &Grant{})
+		putLocked(cache, numbered(i), &Grant{})
 		require.LessOrEqual(t, len(cache.Grants), maxGrants)
 	}
 	require.Contains(t, cache.Grants, numbered(3*maxGrants-1))
 	long := strings.Repeat("x", maxIDLen)
-	put(cache, long+"x", &Grant{})
+	putLocked(cache, long+"x", &Grant{})
 	require.NotContains(t, cache.Grants, long+"x", "a client may send 64 KB")
-	put(cache, long, &Grant{})
+	putLocked(cache, long, &Grant{})
 	require.Contains(t, cache.Grants, long)
 }
 

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A changed refillPeriod leaves each bucket its tokens, whether this process or Redis knows of them.
+// If refillPeriod changes, each bucket keeps its tokens, both in this process and in Redis.
 func TestLimiter_aChangedPeriodKeepsTheTokens(t *testing.T) {
 	second, minute := NewLimit(50, 1, time.Second), NewLimit(50, 1, time.Minute)
 	for _, row := range []struct {
@@ -47,7 +47,7 @@ func TestLimiter_aChangedPeriodKeepsTheTokens(t *testing.T) {
 	}
 }
 
-// takeLocally takes at most this many tokens in this process, and returns how many it got.
+// takeLocally takes up to this many tokens in this process, and returns how many it took.
 func takeLocally(l *Limiter, limit *Limit, most int) (taken int) {
 	now := int64(0)
 	if l.Now != nil {
@@ -59,16 +59,16 @@ func takeLocally(l *Limiter, limit *Limit, most int) (taken int) {
 	return taken
 }
 
-// A level in a short period may be more units of a long one than an int64 holds.
+// A level under a short period may overflow an int64 in the units of a long period.
 func TestAllowLocal_aFullBucketIsFullInALongerPeriod(t *testing.T) {
 	l := New(Settings{})
 	brief, daily := NewLimit(1000000000, 1, time.Microsecond), NewLimit(100000, 1, 24*time.Hour)
 	require.True(t, allowedLocal(l, "ip:a", brief, 0))
 	require.True(t, allowedLocal(l, "ip:a", daily, 0))
-	require.Equal(t, int64(99999)*daily.period, lookup(l, "ip:a").bucket.level)
+	require.Equal(t, int64(99999)*daily.period, lookupLocked(l, "ip:a").bucket.level)
 }
 
-// Where there is no room for another key, only buckets that are full by their own limits are forgotten, whatever the limit of the new key.
+// If the table has no room for another key, it only drops buckets that are full under their own limits, whatever the new key's limit.
 func TestAllowLocal_eachKeyIsJudgedByItsOwnLimit(t *testing.T) {
 	wide, narrow, brief := NewLimit(1000, 1, time.Hour), NewLimit(2, 1, time.Hour), NewLimit(2, 1, time.Second)
 	l := New(Settings{})
@@ -86,15 +86,15 @@ func TestAllowLocal_eachKeyIsJudgedByItsOwnLimit(t *testing.T) {
 	require.False(t, allowedLocal(l, numbered(maxKeys), narrow, 0))
 }
 
-// A key that is asked for under another limit is under that from then on.
+// A request under another limit changes the limit of its key.
 func TestAllowLocal_lastLimitHolds(t *testing.T) {
 	wide, narrow := NewLimit(1000, 1, time.Hour), NewLimit(2, 1, time.Hour)
 	l := New(Settings{})
 	require.True(t, allowedLocal(l, "ip:a", narrow, 0))
 	require.True(t, allowedLocal(l, "ip:a", wide, 0))
-	require.Same(t, wide, lookup(l, "ip:a").limit)
+	require.Same(t, wide, lookupLocked(l, "ip:a").limit)
 	require.True(t, allowedLocal(l, "ip:b", wide, 0))
 	require.True(t, allowedLocal(l, "ip:b", narrow, 0))
-	require.Same(t, narrow, lookup(l, "ip:b").limit)
-	require.False(t, evictFull(l.recent, 0), "neither is full")
+	require.Same(t, narrow, lookupLocked(l, "ip:b").limit)
+	require.False(t, evictFullLocked(l.recent, 0), "neither is full")
 }

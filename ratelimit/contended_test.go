@@ -12,14 +12,15 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// saturated lets one call through for each token. Its clock stands still, except while a worker that has its reply lets others run.
+// saturated passes one call for each token. Its clock stands still, except during a call and while a worker with
+// a reply lets other goroutines run.
 type saturated struct {
 	store  *store.Store
 	tokens chan struct{}
 	rtt    int64 // microseconds until a reply
-	waits  int64 // microseconds until all others have run
+	waits  int64 // microseconds until all other goroutines have run
 	called int64 // calls so far
-	read   int64 // how often the clock was read since the last call
+	read   int64 // clock readings since the last call
 }
 
 func (c *saturated) Run(calls []*store.Call, deadline time.Time) error {

@@ -2,51 +2,49 @@ package ratelimit
 
 import "strings"
 
-// A token that this process gave out while Redis was unavailable or late is still in the bucket in Redis: it was borrowed. It is
-// subtracted from each level that Redis reports, and the next call for the key takes it in Redis as well. So a Redis that is late now
-// and then does not double a bucket.
+// A token that this process gave out while Redis was unavailable or late was borrowed: it is still in the bucket in Redis. This process
+// subtracts it from each level that Redis reports, and the next call for the key takes it in Redis as well. Without this, occasional
+// late replies would double a bucket.
 //
-// A call takes as many tokens as there are. What an empty bucket cannot pay is forgiven: otherwise, after a long outage, the debts of
-// a fleet would shut a client out for as many bucketfuls as there are gateways. A debt ends when the bucket would be full without it. Each
-// batch that is sent before the first reply pays the whole debt, because a batch that pays nothing could overtake the one that pays, and
-// take tokens that are owed. Tokens paid twice in this way are lost to the client, once.
-//
-// All of it needs Mu.
+// A call takes at most the tokens that the bucket has. The rest of the debt is forgiven: otherwise, after a long outage, each gateway's
+// debt would cost a client another bucketful. A debt also ends when the bucket would be full without it. Each batch that is sent before
+// the first reply pays the whole debt. Otherwise a batch that pays nothing could overtake the batch that pays and take tokens that are
+// owed. The client loses the tokens that are paid twice, but only once.
 
-// debt is what a bucket is owed.
+// debt counts the tokens that this process owes to a bucket in Redis. The limiter's Mu guards it.
 type debt struct {
-	borrowed int64 // tokens that were taken here and not in Redis, ever
-	repaid   int64 // of them, those that Redis was told of since, or that time has refilled
-	paidBy   int64 // number of the last batch that pays for the others
+	borrowed int64 // total tokens taken here but not in Redis
+	repaid   int64 // of these, the tokens since taken in Redis, forgiven, or refilled by time
+	paidBy   int64 // number of the last batch that pays the debt
 }
 
-// payment is tokens that the request at a place of a batch takes in Redis before its own.
+// payment is the part of a debt that the request at a place of a batch pays: it takes these tokens in Redis in addition to its own.
 type payment struct {
 	lease  *Lease
 	place  int
 	tokens int64
-	upTo   int64 // the borrowed tokens that are repaid then
+	upTo   int64 // what repaid becomes when Redis has answered
 }
 
-// borrow adds a token that was taken in this process to the debt.
-func borrow(l *Limiter, lease *Lease, now int64) {
+// borrowLocked adds a token taken in this process to the debt.
+func borrowLocked(l *Limiter, lease *Lease, now int64) {
 	l.borrowedTotal++
 	lease.borrowed++
-	owed(lease, now)
+	owedLocked(lease, now)
 }
 
-// owed returns how many tokens are owed to a bucket.
-func owed(lease *Lease, now int64) int64 {
+// owedLocked returns how many tokens this process owes to a bucket. It first writes off what time has refilled.
+func owedLocked(lease *Lease, now int64) int64 {
 	missing := lease.limit.full - lease.bucket.refilled(lease.limit, now)
-	most := (missing + lease.limit.period - 1) / lease.limit.period // the rest has been refilled by time
+	most := (missing + lease.limit.period - 1) / lease.limit.period // time has refilled the rest
 	if lease.borrowed-lease.repaid > most {
 		lease.repaid = lease.borrowed - most
 	}
 	return lease.borrowed - lease.repaid
 }
 
-// lessOwed returns a level that Redis reported, less what is owed.
-func lessOwed(lease *Lease, level int64) int64 {
+// lessOwedLocked returns a level that Redis reported, minus the tokens owed.
+func lessOwedLocked(lease *Lease, level int64) int64 {
 	level -= (lease.borrowed - lease.repaid) * lease.limit.period
 	if level < 0 {
 		return 0
@@ -54,12 +52,12 @@ func lessOwed(lease *Lease, level int64) int64 {
 	return level
 }
 
-// pay returns how many tokens the request at a place of a batch is to take for a debt.
-func pay(lease *Lease, b *batch, place int, now int64) int64 {
+// payLocked returns how many tokens the request at a place of a batch must take to pay the debt, and records the payment.
+func payLocked(lease *Lease, b *batch, place int, now int64) int64 {
 	if lease.paidBy == b.number {
-		return 0 // another request of the batch does
+		return 0 // another request of the batch pays
 	}
-	tokens := owed(lease, now)
+	tokens := owedLocked(lease, now)
 	if tokens > 0 {
 		lease.paidBy = b.number
 		b.payments = append(b.payments, &payment{lease: lease, place: place, tokens: tokens, upTo: lease.borrowed})
@@ -67,9 +65,9 @@ func pay(lease *Lease, b *batch, place int, now int64) int64 {
 	return tokens
 }
 
-// payLate pays what the bucket cannot pay of a debt with the tokens that were just taken for a request, and reports whether none is left
-// for the request itself: while its call was in flight, this process gave those tokens out. level is the bucket's afterwards.
-func payLate(lease *Lease, level int64) bool {
+// payLateLocked settles tokens that this process gave out while the request's call was in flight. If the bucket, now at level, cannot
+// cover them, it uses the tokens of the new lease, and then the request's own token. It reports whether it used the request's own token.
+func payLateLocked(lease *Lease, level int64) bool {
 	missing := lease.borrowed - lease.repaid - level/lease.limit.period
 	if missing <= 0 {
 		return false
@@ -84,16 +82,16 @@ func payLate(lease *Lease, level int64) bool {
 	return false
 }
 
-// applyPlenty applies an answer that only says that the bucket is nearly full, where this process may owe tokens.
-func applyPlenty(lease *Lease, b *batch, place int) {
-	if lease.borrowed > lease.repaid && lease.limit == b.limit && payLate(lease, b.limit.full/8*nearlyFull) {
+// applyPlentyLocked applies the answer plenty for a bucket to which this process may owe tokens.
+func applyPlentyLocked(lease *Lease, b *batch, place int) {
+	if lease.borrowed > lease.repaid && lease.limit == b.limit && payLateLocked(lease, b.limit.full/8*nearlyFull) {
 		b.answers[place] = noneTaken + digits(b.limit.full/8*nearlyFull) + ":0"
 	}
 }
 
-// repay takes the payments of an answered batch off the debts, and leaves in each answer only the tokens that the request itself asked
-// for.
-func repay(b *batch) {
+// repayLocked subtracts the payments of an answered batch from the debts. It also removes them from the answers, so that each answer only
+// counts the token that the request asked for itself.
+func repayLocked(b *batch) {
 	for _, p := range b.payments {
 		if !b.allGranted && b.answers[p.place] != plenty {
 			word := b.answers[p.place]

@@ -12,12 +12,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// lateStore is a Redis that is late when it is told to be: then a call has no reply, whether Redis makes it or not.
+// lateStore is a Redis that is late on demand: a late call has no reply, whether Redis makes it or not.
 type lateStore struct {
 	store   Store
-	late    int64 // for how many calls from now on
-	arrives bool  // Redis makes those calls all the same
-	every   int64 // besides, each call whose number this divides is late; 0: none
+	late    int64 // how many of the next calls are late
+	arrives bool  // Redis makes late calls
+	every   int64 // every n-th call is late, too; 0: none
 	calls   int64
 }
 
@@ -37,7 +37,7 @@ func (f *lateStore) Run(calls []*store.Call, deadline time.Time) error {
 
 func (f *lateStore) lateFor(calls int64) { atomic.StoreInt64(&f.late, calls) }
 
-// askOrDecide asks as the middleware does where onError is local.
+// askOrDecide asks like the middleware with onError local.
 func askOrDecide(cache *Cache, id string) bool {
 	now := cache.limiter.Now()
 	verdict := Allow(cache, id, now)
@@ -47,7 +47,7 @@ func askOrDecide(cache *Cache, id string) bool {
 	return verdict > 0
 }
 
-// What was taken here while Redis was late is subtracted from the next level that Redis reports, and taken in Redis.
+// Tokens taken in this process while Redis was late are subtracted from the next level that Redis reports, and taken in Redis.
 func TestDebt_isPaid(t *testing.T) {
 	limit := NewLimit(50, 1, time.Hour)
 	for _, row := range []struct {
@@ -76,7 +76,7 @@ func TestDebt_isPaid(t *testing.T) {
 			for i := 0; i < row.late; i++ {
 				require.True(t, askOrDecide(cache, "a"))
 			}
-			require.Equal(t, row.levelInBetween, lookup(l, "header:a").bucket.level/limit.period)
+			require.Equal(t, row.levelInBetween, lookupLocked(l, "header:a").bucket.level/limit.period)
 			admitted := 0
 			for i := 0; i < 100; i++ {
 				if askOrDecide(cache, "a") {
@@ -84,13 +84,13 @@ func TestDebt_isPaid(t *testing.T) {
 				}
 			}
 			require.Equal(t, row.admitted, admitted)
-			e := lookup(l, "header:a")
-			require.Equal(t, int64(0), owed(e, l.Now()), "%d of %d are repaid", e.repaid, e.borrowed)
+			e := lookupLocked(l, "header:a")
+			require.Equal(t, int64(0), owedLocked(e, l.Now()), "%d of %d are repaid", e.repaid, e.borrowed)
 		})
 	}
 }
 
-// What is still owed is subtracted, whichever request the reply is for.
+// A reply to any request subtracts the tokens that are still owed.
 func TestDebt_isSubtractedFromTheLevelThatRedisReports(t *testing.T) {
 	l := newLimiter(&lateStore{store: newStore(t, redistest.Start(t).Addr()), late: 20})
 	defer Close(l)
@@ -100,8 +100,8 @@ func TestDebt_isSubtractedFromTheLevelThatRedisReports(t *testing.T) {
 		require.True(t, askOrDecide(cache, "a"))
 	}
 	l.Mu.Lock()
-	e := lookup(l, "header:a")
-	applyAnswer(l, e, &batch{number: 1 << 40, limit: limit, answers: []string{"1:" + digits(49*limit.period) + ":0"}}, 0, l.Now())
+	e := lookupLocked(l, "header:a")
+	applyAnswerLocked(l, e, &batch{number: 1 << 40, limit: limit, answers: []string{"1:" + digits(49*limit.period) + ":0"}}, 0, l.Now())
 	l.Mu.Unlock()
 	require.Equal(t, int64(29), e.bucket.level/limit.period)
 }
@@ -123,11 +123,11 @@ func TestDebt_endsWhenTheBucketIsFull(t *testing.T) {
 		for i := 0; i < row.taken; i++ {
 			require.True(t, allowedLocal(l, "ip:a", limit, row.at))
 		}
-		require.Equal(t, row.owed, owed(lookup(l, "ip:a"), row.at), "at %d", row.at)
+		require.Equal(t, row.owed, owedLocked(lookupLocked(l, "ip:a"), row.at), "at %d", row.at)
 	}
 }
 
-// What an empty bucket cannot pay is forgiven: the debts of many gateways keep a client out no longer than an empty bucket does.
+// A debt that an empty bucket cannot pay is forgiven: the debts of many gateways block a client no longer than an empty bucket does.
 func TestDebt_whatCannotBePaidIsForgiven(t *testing.T) {
 	server := redistest.Start(t)
 	limit := NewLimit(50, 1, time.Hour)
@@ -139,11 +139,11 @@ func TestDebt_whatCannotBePaidIsForgiven(t *testing.T) {
 			require.True(t, askOrDecide(cache, "a"))
 		}
 		require.False(t, askOrDecide(cache, "a"))
-		require.Zero(t, owed(lookup(l, "header:a"), l.Now()))
+		require.Zero(t, owedLocked(lookupLocked(l, "header:a"), l.Now()))
 	}
 }
 
-// A batch that is sent while the one that pays is under way may overtake it, and takes no token that is owed.
+// A batch may overtake the batch that pays a debt. It takes no token that is owed.
 func TestDebt_overtakingBatchTakesNoOwedToken(t *testing.T) {
 	server := redistest.Start(t)
 	first := make(chan struct{})
@@ -175,7 +175,7 @@ func TestDebt_overtakingBatchTakesNoOwedToken(t *testing.T) {
 	require.Greater(t, allowed, int64(0))
 }
 
-// overtaken holds one call back until those after it have been made.
+// overtaken holds one call back until later calls have been made.
 type overtaken struct {
 	lateStore
 	first      chan struct{}
@@ -190,7 +190,7 @@ func (o *overtaken) Run(calls []*store.Call, deadline time.Time) error {
 	return o.lateStore.Run(calls, deadline)
 }
 
-// Redis is late now and then, while many requests ask at once: no bucket is spent twice.
+// Redis is occasionally late while many requests ask at the same time: no bucket is spent twice.
 func TestDebt_lateRedisDoublesNoBucket(t *testing.T) {
 	limit := NewLimit(50, 1, time.Hour)
 	for _, arrives := range []bool{false, true} {
@@ -219,7 +219,7 @@ func TestDebt_lateRedisDoublesNoBucket(t *testing.T) {
 	}
 }
 
-// While a lease is out, its tokens and the bucket's are at most the capacity, also where Redis is not asked.
+// The tokens of a lease and of its bucket add up to at most the capacity, even if Redis is not asked.
 func TestAllowLocal_bucketAndLeaseMakeTheCapacity(t *testing.T) {
 	for _, row := range []struct {
 		name string

@@ -51,7 +51,7 @@ func TestLimiter_aFloodOfKeysTakesBoundedMemory(t *testing.T) {
 	require.Eventually(t, gone, 5*time.Second, 50*time.Millisecond, "a bucket that is full has no key")
 }
 
-// heap returns the bytes in use after the garbage is gone.
+// heap returns the bytes in use after a garbage collection.
 func heap() int64 {
 	runtime.GC()
 	var memory runtime.MemStats

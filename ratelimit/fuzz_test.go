@@ -8,7 +8,7 @@ import (
 	"github.com/resilient-gateway/resilience/internal/redistest"
 )
 
-// FuzzScript looks for walks on which the script and the model disagree. What it found is kept below testdata.
+// FuzzScript looks for walks on which the script and the model disagree. testdata keeps its findings.
 func FuzzScript(f *testing.F) {
 	server := redistest.Start(f)
 	for seed := int64(0); seed < 20; seed++ {

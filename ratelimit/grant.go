@@ -1,24 +1,26 @@
 package ratelimit
 
 // Grant is what requests of one identity may do without asking Redis. All identities with the same plan and the same bucket share it.
-// The limiter's Mu guards it. The exported fields are what the fast path needs: a request may pass while Tokens > 0 and now < Until, and
-// takes a token then; otherwise it is refused while now < RefuseUntil.
+// The limiter's Mu guards it.
+//
+// The fast path uses the exported fields: while Tokens > 0 and now < Until, a request takes a token and passes. Otherwise, while
+// now < RefuseUntil, it is refused.
 type Grant struct {
 	Tokens      int64 // requests that may still pass
-	Until       int64 // when the tokens are to be renewed, or end
-	RefuseUntil int64 // until then the bucket is taken to be empty
+	Until       int64 // when the tokens must be renewed or end
+	RefuseUntil int64 // until when the bucket counts as empty
 	NextToken   int64 // when the bucket has a token again
 
-	Refused int64 // requests since they were last noted in the log
-	NoteAt  int64 // when the next note is due
+	Refused int64 // requests refused since the last log entry about them
+	NoteAt  int64 // when the next log entry is due
 
 	Plan *Plan // what each request pays
 
 	ends     int64 // when the tokens end
-	renewing bool  // the lease is on the list of those to be renewed
+	renewing bool  // the lease is on the list of renewals
 }
 
-// Plan is what requests of one identity must pay. It does not change and may be shared.
+// Plan is what requests of one identity must pay. It is immutable and may be shared.
 type Plan struct {
 	Draws []Draw
 }
@@ -28,15 +30,15 @@ type Draw struct {
 	Limit *Limit
 }
 
-// planOf returns the plan that draws on one limit: the same one each time. Mu must be held.
-func planOf(l *Limiter, limit *Limit) *Plan {
+// planOfLocked returns the plan with one draw under the limit. It returns the same plan each time.
+func planOfLocked(l *Limiter, limit *Limit) *Plan {
 	if l.plans[limit] == nil {
 		l.plans[limit] = &Plan{Draws: []Draw{{Limit: limit}}}
 	}
 	return l.plans[limit]
 }
 
-// spendLocked decides by a grant alone, as AllowCached does.
+// spendLocked decides by the grant alone and returns AllowCached's verdict.
 func spendLocked(g *Grant, now int64) int64 {
 	if g.Tokens > 0 && now < g.Until {
 		g.Tokens--

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Helpers of several files. The interpreter shares loop variables between iterations: closures get theirs as arguments.
+// Several test files share these helpers. The interpreter shares loop variables between iterations: closures get them as arguments.
 
 // clock is a limiter's clock that only the test moves.
 type clock struct{ micros int64 }
@@ -18,10 +18,10 @@ type clock struct{ micros int64 }
 func (c *clock) now() int64           { return atomic.LoadInt64(&c.micros) }
 func (c *clock) advance(micros int64) { atomic.AddInt64(&c.micros, micros) }
 
-// tripStore lets trips through to a store, each when the gate is open, and notes how many calls each had, and its deadline.
+// tripStore passes trips to a store when the gate is open. It records the number of calls and the deadline of each trip.
 type tripStore struct {
 	store Store
-	gate  chan struct{} // closed: open for all; one value opens it for one trip; nil: open
+	gate  chan struct{} // one value opens it for one trip; closing it opens it for all; nil: open
 
 	mu        sync.Mutex // guards what follows
 	calls     []int
@@ -39,7 +39,7 @@ func (s *tripStore) Run(calls []*store.Call, deadline time.Time) error {
 	return s.store.Run(calls, deadline)
 }
 
-// trips returns how many calls each trip had so far.
+// trips returns how many calls each trip so far had.
 func (s *tripStore) trips() []int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -52,7 +52,7 @@ func eventually(t *testing.T, condition func() bool, message ...interface{}) {
 	require.Eventually(t, condition, 10*time.Second, time.Millisecond, message...)
 }
 
-// waiting reports how many requests wait in the trips that are still to be sent.
+// waiting returns how many requests wait in pending trips.
 func waiting(l *Limiter) int {
 	l.Mu.Lock()
 	defer l.Mu.Unlock()
@@ -65,20 +65,20 @@ func waiting(l *Limiter) int {
 	return requests
 }
 
-// isQuiet reports whether nothing waits or is in flight.
+// isQuiet reports whether no trip is pending or in flight.
 func isQuiet(l *Limiter) bool {
 	l.Mu.Lock()
 	defer l.Mu.Unlock()
 	return l.inFlight == 0 && l.claimed == 0 && len(l.pending) == 0
 }
 
-// results counts what requests in the background got.
+// results counts the verdicts on requests in the background.
 type results struct {
 	allowed, refused, failed int64
 	done                     sync.WaitGroup
 }
 
-// ask lets a request of the identity ask in the background.
+// ask sends a request of the identity in the background.
 func (r *results) ask(cache *Cache, id string) {
 	r.done.Add(1)
 	go r.request(cache, id)
@@ -122,7 +122,7 @@ func allow(t *testing.T, l *Limiter, key string, limit *Limit) int64 {
 	return verdict
 }
 
-// allowBy is AllowKey, which takes the lock itself.
+// allowBy is AllowKey for a caller that does not hold the lock.
 func allowBy(cache *Cache, id, key string, now int64) (int64, error) {
 	cache.limiter.Mu.Lock()
 	return AllowKey(cache, id, key, now)
@@ -136,7 +136,7 @@ func allowedLocal(l *Limiter, key string, limit *Limit, now int64) bool {
 	return AllowLocal(l, key, limit, now) > 0
 }
 
-// counter lets calls through to a store and counts them.
+// counter passes calls to a store and counts them.
 type counter struct {
 	store *store.Store
 	calls int64

@@ -5,15 +5,15 @@ import "time"
 // Terms of leases.
 const (
 	leaseTime  = 500 * time.Millisecond // duration of a short lease
-	longTime   = 2 * time.Minute        // and of a long one, which is for few tokens:
-	longShare  = 16                     // at most 1/16 of what the bucket refills in a second,
-	leastLong  = 4                      // and no limit has long leases where that is less than this
-	longPart   = 16                     // at most 1/16 of the capacity may be leased while another long lease is given
-	renewTime  = time.Minute            // when a long lease is to be renewed
-	minLeft    = 100                    // tokens that a bucket must have left for any to be leased
-	leaseShare = 8                      // at most 1/8 of the tokens left is leased
-	maxLeases  = 48                     // of one bucket at a time
-	nearlyFull = 7                      // eighths of the capacity; from there on the level need not be reported
+	longTime   = 2 * time.Minute        // duration of a long lease, which has few tokens
+	longShare  = 16                     // a long lease has at most 1/16 of the tokens that the bucket refills in a second
+	leastLong  = 4                      // if that is fewer tokens than this, the limit has no long leases
+	longPart   = 16                     // a new long lease may bring the leased tokens to at most 1/16 of the capacity
+	renewTime  = time.Minute            // age at which a long lease is renewed
+	minLeft    = 100                    // a bucket with fewer tokens left gives no lease
+	leaseShare = 8                      // a lease has at most 1/8 of the tokens left
+	maxLeases  = 48                     // most leases on a bucket at the same time
+	nearlyFull = 7                      // eighths of the capacity; the script need not report a higher level
 )
 
 // The same in microseconds.
@@ -23,49 +23,48 @@ const (
 	renewMicros = int64(renewTime / time.Microsecond)
 )
 
-// maxEmpty is for how long, in microseconds, a bucket is taken to be empty without asking again.
+// maxEmpty is how long, in microseconds, a bucket counts as empty before a request asks again.
 const maxEmpty = 1000000
 
-// Lease is all that this gateway knows of one bucket, and the tokens of it that it holds: taken in Redis already, to be spent here
-// without asking until they end. What is left goes back to the bucket with the next call for the key; what is lost ends by its time.
-// A gateway holds at most one lease of a bucket. The limiter's Mu guards it.
+// Lease is what this gateway knows about one bucket, and the tokens that it holds of it. These tokens were already taken in Redis; the
+// gateway spends them without asking until they expire. The next call for the key returns unused tokens to the bucket. If no call
+// returns them, the lease expires in Redis too. A gateway holds at most one lease on a bucket. The limiter's Mu guards it.
 //
-// New clients whose buckets are nearly full, and of which nothing else is known, share one Lease for each batch that first asked for
-// them (common); one that is to hold anything about its key alone is made its own by unshare.
+// If a batch first asks for the keys of new clients, and their buckets are nearly full, these keys share one common Lease. unshareLocked
+// gives a key its own Lease before anything is stored that concerns this key alone.
 type Lease struct {
-	Grant         // of the requests that draw on this bucket only; it has all the lease's tokens that are left
-	limit  *Limit // that all of this is under
-	bucket bucket // as Redis last reported it, or the bucket itself while Redis is not asked
+	Grant         // of the requests that draw on this bucket only; it holds the unused tokens
+	limit  *Limit // under which all the fields count
+	bucket bucket // as Redis last reported it; while Redis is not asked, the bucket itself
 
-	number    int64 // of the lease, by which Redis knows it; 0: there is none
-	size      int64 // tokens that it had
-	cappedFor int64 // number of the last lease by which the bucket here was capped (local.go)
+	number    int64 // of the lease in Redis; 0: none
+	size      int64 // tokens that the lease began with
+	cappedFor int64 // number of the last lease for which capByLeaseLocked corrected the bucket
 	replySeq  int64 // number of the reply that last reported the bucket
 
-	common        bool  // shared by all keys that were first asked for in one batch, and not since
-	prefetchBatch int64 // number of the batch that asks for the next lease; 0: none does
-	prefetchPlace int   // of that request in it
+	common        bool  // shared by the keys that one batch asked for first, while no later request asks for them
+	prefetchBatch int64 // number of the batch that asks for the next lease; 0: none
+	prefetchPlace int   // place of the asking request in that batch
 	usage
 	debt
 }
 
-// lasts returns for how long this gateway uses a lease of a length: 0.2 % less, because its clock may be slow.
+// lasts returns how long this gateway uses a lease of the given length: 0.2 % less, because its clock may be slow.
 func lasts(length int64) int64 { return length - length/500 }
 
-// assumeFull takes the bucket to be full where Redis never reported a level, or only that it is nearly full.
-func assumeFull(lease *Lease) {
+// assumeFullLocked fills the bucket if Redis has never reported its level. A nearly full bucket has no reported level either.
+func assumeFullLocked(lease *Lease) {
 	if lease.bucket.period == 0 {
 		lease.bucket.level, lease.bucket.period = lease.limit.full, lease.limit.period
 	}
 }
 
-// changeLimit returns a lease for a key that is to be asked for under another limit. The old one has nothing to give any more to the
-// caches that hold its grant.
-func changeLimit(l *Limiter, lease *Lease, limit *Limit) *Lease {
-	assumeFull(lease)
+// changeLimitLocked returns a lease for a key whose limit has changed. It empties the old lease, whose grant caches may still hold.
+func changeLimitLocked(l *Limiter, lease *Lease, limit *Limit) *Lease {
+	assumeFullLocked(lease)
 	other := *lease
 	other.limit = limit
-	other.Plan = planOf(l, limit)
+	other.Plan = planOfLocked(l, limit)
 	other.RefuseUntil = 0
 	other.prefetchBatch = 0
 	other.renewing = false
@@ -74,16 +73,17 @@ func changeLimit(l *Limiter, lease *Lease, limit *Limit) *Lease {
 	return &other
 }
 
-// applyAnswer applies Redis's answer, received now, to the request at a place of the batch. Redis answered at an unknown moment between
-// send and receive: each time is counted from the end that admits less. Where the request asked for the next lease, this is it.
-func applyAnswer(l *Limiter, lease *Lease, b *batch, place int, now int64) {
+// applyAnswerLocked applies the answer, received now, to the lease of the request at a place of the batch. Redis answered at an unknown
+// moment between send and receive: each time counts from the end that admits fewer requests. If the request asked for the next lease,
+// the answer brings it.
+func applyAnswerLocked(l *Limiter, lease *Lease, b *batch, place int, now int64) {
 	a := parseAnswer(b.answers[place])
 	if a.taken < 0 || lease.limit != b.limit {
-		return // a lease that is not taken ends by its time
+		return // a lease in the answer expires unused
 	}
-	assumeFull(lease)
-	level := lessOwed(lease, a.level)
-	// Calls overtake each other: of two that were in flight together, the lower level is the later.
+	assumeFullLocked(lease)
+	level := lessOwedLocked(lease, a.level)
+	// Calls may overtake each other. Of two that were in flight together, assume that the one with the lower level came later.
 	if lease.replySeq <= b.replySeq || lease.bucket.period != b.limit.period || lease.bucket.level > level {
 		lease.bucket.level, lease.bucket.at, lease.bucket.period = level, now, b.limit.period
 	}
@@ -98,7 +98,7 @@ func applyAnswer(l *Limiter, lease *Lease, b *batch, place int, now int64) {
 			lease.Until = b.sentAt + renewMicros
 		}
 	}
-	if a.taken > 0 && lease.borrowed > lease.repaid && payLate(lease, a.level) {
+	if a.taken > 0 && lease.borrowed > lease.repaid && payLateLocked(lease, a.level) {
 		b.answers[place] = noneTaken + digits(a.level) + ":0"
 	}
 	lease.RefuseUntil = 0

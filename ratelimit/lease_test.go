@@ -28,10 +28,10 @@ func TestLease_endsEarlyForASlowClock(t *testing.T) {
 		for i := 0; i < 100 && !found; i++ {
 			before := l.Now()
 			require.Equal(t, int64(1), allow(t, l, row.name, row.limit))
-			if e := lookup(l, row.name); e.Tokens > 0 {
+			if e := lookupLocked(l, row.name); e.Tokens > 0 {
 				require.GreaterOrEqual(t, e.ends, before+row.ends, row.name)
 				require.LessOrEqual(t, e.ends, l.Now()+row.ends, row.name)
-				e.Until = e.ends // as when it is to be renewed
+				e.Until = e.ends // as if the lease were due for renewal
 				require.Equal(t, int64(0), spendLocked(&e.Grant, e.ends), "%s: its last microseconds are not used", row.name)
 				found = true
 			}
@@ -40,7 +40,7 @@ func TestLease_endsEarlyForASlowClock(t *testing.T) {
 	}
 }
 
-// held makes each call when the gate lets it, so that requests gather behind the first.
+// held makes each call when the gate allows it, so that requests gather behind the first call.
 type held struct {
 	store Store
 	gate  chan struct{}
@@ -51,7 +51,7 @@ func (h *held) Run(calls []*store.Call, deadline time.Time) error {
 	return h.store.Run(calls, deadline)
 }
 
-// One batch may ask for a key several times, once for a lease as well: the lease is the one in the answer to that request.
+// A batch may ask for a key several times, and once for a lease. The lease is in the answer to that request.
 func TestAllow_aKeyTwiceInABatch(t *testing.T) {
 	server := redistest.Start(t)
 	gate := make(chan struct{})
@@ -61,7 +61,7 @@ func TestAllow_aKeyTwiceInABatch(t *testing.T) {
 	drain := &store.Call{Script: script, Number: 1, Words: []string{store.Word(l.Prefix + "ip:a"), limit.wire, leaseWire, store.Word("300 0")}}
 	require.NoError(t, redis.Run([]*store.Call{drain}, time.Now().Add(5*time.Second)))
 	cache := NewCache(l, limit, 5*time.Second, KeyMaker{})
-	now := l.Now() // it stands still: no batch is overdue
+	now := l.Now() // the clock stands still: no batch is overdue
 	var done sync.WaitGroup
 	ask := func(key string) {
 		done.Add(1)
@@ -90,7 +90,7 @@ func TestAllow_aKeyTwiceInABatch(t *testing.T) {
 	gate <- struct{}{}
 	gate <- struct{}{}
 	done.Wait()
-	e := lookup(l, "ip:a")
+	e := lookupLocked(l, "ip:a")
 	require.Greater(t, e.Tokens, int64(0), "a lease")
 	require.Equal(t, e.size, e.Tokens)
 	require.Zero(t, e.prefetchBatch)

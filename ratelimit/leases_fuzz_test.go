@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// modelStore is the model instead of Redis. Calls take time both ways. A lossy one loses replies, one that is late loses calls as well, now
-// and then many in a row.
+// modelStore is the model instead of Redis. Calls take time in both directions. A lossy store loses replies. A late store also loses
+// calls, sometimes many in succession.
 type modelStore struct {
 	model  *bucketmodel.Model
 	random *rand.Rand
@@ -45,7 +45,7 @@ func (s *modelStore) Run(calls []*store.Call, _ time.Time) error {
 	return nil
 }
 
-// pass lets some microseconds pass, and now and then a good part of a lease.
+// pass advances the clock by some microseconds, and occasionally by much of a lease.
 func (s *modelStore) pass() {
 	if s.random.Intn(64) == 0 {
 		s.clock += upTo(s.random, 18)
@@ -99,7 +99,7 @@ func leasesWalk(t *testing.T, seed int64, steps []byte) {
 				w.ask(t, shared, g, 2000)
 			}
 		case 6:
-			shared.clock += upTo(random, 22) // as long as a long lease
+			shared.clock += upTo(random, 22) // up to the duration of a long lease
 		case 7:
 			shared.clock += random.Int63n(2*limit.period/limit.refill + 2)
 		default:
@@ -108,14 +108,14 @@ func leasesWalk(t *testing.T, seed int64, steps []byte) {
 	}
 }
 
-// anyLimit returns one of up to a thousand tokens, that fills up in anything from a part of a lease to some.
+// anyLimit returns a limit of up to a thousand tokens. A bucket fills up within a part of a lease, or takes several leases.
 func anyLimit(random *rand.Rand) *Limit {
 	capacity, refill := 1+random.Int63n(1000), 1+random.Int63n(1000)
 	fillsUpIn := leaseMicros/16 + upTo(random, 22)
 	return NewLimit(capacity, refill, time.Duration(fillsUpIn*refill/capacity+1)*time.Microsecond)
 }
 
-// admitted asks as a request does.
+// admitted asks like a request.
 func admitted(shared *modelStore, g *Limiter, limit *Limit) bool {
 	verdict, err := allowBy(NewCache(g, limit, time.Hour, KeyMaker{}), "key", "key", g.Now())
 	if err != nil && shared.late {
@@ -125,7 +125,7 @@ func admitted(shared *modelStore, g *Limiter, limit *Limit) bool {
 	return err == nil && verdict > 0
 }
 
-// window watches the windows that begin with any admission and end with the last one.
+// window watches all windows that begin with an admission and end with the last one.
 type window struct {
 	limit *Limit
 	most  int64 // of the levels, in the limit's units, that the windows have come to
@@ -147,7 +147,7 @@ func (w *window) ask(t testing.TB, shared *modelStore, g *Limiter, requests int6
 	}
 }
 
-// admit counts an admission. Decisions come in the order of their times, as the steps are taken one by one.
+// admit counts an admission. The fuzz test takes one step at a time, so admissions come in order of time.
 func (w *window) admit(t testing.TB, at int64) {
 	if w.most > 0 {
 		w.most -= (at - w.last) * w.limit.refill

@@ -8,20 +8,20 @@ import (
 	"github.com/resilient-gateway/resilience/internal/store"
 )
 
-// Limit is how many tokens a bucket holds and how fast it refills. It does not change and may be shared. It belongs to the caller and
-// travels with each call: while a change of configuration spreads, two gateways may use different limits on one bucket.
+// Limit is how many tokens a bucket holds and how fast it refills. It is immutable and may be shared. Each call sends the caller's
+// limit: while a configuration change spreads, two gateways may use different limits on one bucket.
 //
 // A level counts in units of a token divided by the period in microseconds: one microsecond refills exactly refill units, and nothing is
 // ever rounded.
 type Limit struct {
 	full   int64 // level of a full bucket: capacity x period
-	refill int64 // units a microsecond, which is tokens a period
+	refill int64 // units per microsecond, or tokens per period
 	period int64 // microseconds; also the units of a token
 	text   string
-	wire   string // the text as it is sent to Redis
+	wire   string // the text as sent to Redis
 
-	longLeaseMax int64 // tokens that may be leased for a long time; 0: there are no long leases
-	coldAfter    int64 // microseconds without a request after which a key is treated as one that is seldom seen
+	longLeaseMax int64 // most tokens in a long lease; 0: no long leases
+	coldAfter    int64 // microseconds without a request after which a key counts as seldom seen
 }
 
 var (
@@ -44,7 +44,7 @@ func NewLimit(capacity, refill int64, period time.Duration) *Limit {
 	return limits[text]
 }
 
-// setTerms sets whether leases may be long: where the bucket soon regains the tokens of a lease that is lost.
+// setTerms allows long leases if the bucket refills fast enough to make up for a lost lease soon.
 func setTerms(limit *Limit) {
 	limit.longLeaseMax = int64(float64(limit.refill) / float64(limit.period) * 1000000 / longShare)
 	limit.coldAfter = quiet
@@ -54,7 +54,7 @@ func setTerms(limit *Limit) {
 	}
 }
 
-// refusal returns the verdict on a request for a bucket that holds less than a token: minus the microseconds until it holds one.
+// refusal returns the verdict of a bucket with less than one token: minus the microseconds until it has one.
 func refusal(limit *Limit, level int64) int64 {
 	if until := untilToken(limit, level); until > 0 {
 		return -until
@@ -62,7 +62,7 @@ func refusal(limit *Limit, level int64) int64 {
 	return -1
 }
 
-// untilToken returns the microseconds until a bucket at the level holds a token.
+// untilToken returns the microseconds until a bucket at this level has a token.
 func untilToken(limit *Limit, level int64) int64 {
 	missing := limit.period - level
 	if missing <= 0 {

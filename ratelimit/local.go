@@ -1,8 +1,9 @@
 package ratelimit
 
-// AllowLocal takes a token from the bucket of the key in this process. That bucket begins with the level that Redis last reported, less
-// what was taken here since, or full; what is left of a lease is spent first. When there is no room for another key, all further keys
-// under one limit share one bucket: a flood of keys must not make the limit void. It never returns Undecided, and takes Mu itself.
+// AllowLocal takes a token without asking Redis. It spends the key's lease first, and then the key's bucket in this process. That bucket
+// starts at the level that Redis last reported, minus the tokens taken here since; without a report it starts full. If the table has no
+// room for another key, all further keys under one limit share one bucket: a flood of keys must not bypass the limit. AllowLocal never
+// returns Undecided. It locks Mu itself.
 func AllowLocal(l *Limiter, key string, limit *Limit, now int64) int64 {
 	l.Mu.Lock()
 	defer l.Mu.Unlock()
@@ -10,31 +11,31 @@ func AllowLocal(l *Limiter, key string, limit *Limit, now int64) int64 {
 }
 
 func allowLocalLocked(l *Limiter, key string, limit *Limit, now int64) int64 {
-	lease := localLease(l, key, limit, now)
+	lease := localLeaseLocked(l, key, limit, now)
 	if lease.Until < lease.ends {
-		lease.Until = lease.ends // it cannot be renewed now
+		lease.Until = lease.ends // Redis cannot renew it now
 	}
 	if spendLocked(&lease.Grant, now) > 0 {
 		return 1
 	}
-	assumeFull(lease)
+	assumeFullLocked(lease)
 	if lease.number != lease.cappedFor {
-		capByLease(lease, now)
+		capByLeaseLocked(lease, now)
 	}
 	taken, level := lease.bucket.take(limit, 1, now)
 	if taken == 1 {
 		if l.Store != nil {
-			borrow(l, lease, now)
+			borrowLocked(l, lease, now)
 		}
 		return 1
 	}
 	return refusal(limit, level)
 }
 
-// capByLease corrects the bucket here for the lease that is spent, over, or about to be returned: while the lease was out, time refilled
-// the bucket in Redis only to where its level and the lease made the capacity. Mu must be held.
-func capByLease(lease *Lease, now int64) {
-	assumeFull(lease)
+// capByLeaseLocked corrects the bucket in this process when its lease is spent, expired or about to be returned. During the lease, the
+// bucket in Redis refilled only until its level and the leased tokens added up to the capacity.
+func capByLeaseLocked(lease *Lease, now int64) {
+	assumeFullLocked(lease)
 	lease.cappedFor = lease.number
 	at := now
 	if at > lease.ends {
@@ -46,28 +47,28 @@ func capByLease(lease *Lease, now int64) {
 	}
 }
 
-// localLease returns the lease of a key, its own and under the limit. Mu must be held.
-func localLease(l *Limiter, key string, limit *Limit, now int64) *Lease {
-	lease := lookup(l, key)
+// localLeaseLocked returns a lease of the key under the limit that no batch shares: the key's own lease, or the overflow lease.
+func localLeaseLocked(l *Limiter, key string, limit *Limit, now int64) *Lease {
+	lease := lookupLocked(l, key)
 	if lease == nil {
-		lease = &Lease{Grant: Grant{Plan: planOf(l, limit)}, limit: limit, usage: usage{prefetchedAt: now}}
-		if insertIfRoom(l, key, lease, now) {
+		lease = &Lease{Grant: Grant{Plan: planOfLocked(l, limit)}, limit: limit, usage: usage{prefetchedAt: now}}
+		if insertIfRoomLocked(l, key, lease, now) {
 			return lease
 		}
-		return overflowLease(l, lease)
+		return overflowLeaseLocked(l, lease)
 	}
-	lease = unshare(l, key, lease)
+	lease = unshareLocked(l, key, lease)
 	if lease.limit == limit {
 		return lease
 	}
-	other := changeLimit(l, lease, limit)
-	replace(l, key, lease, other)
+	other := changeLimitLocked(l, lease, limit)
+	replaceLocked(l, key, lease, other)
 	return other
 }
 
-// overflowLease returns the lease of all keys under a limit that there is no room for: the given one, if it is the first of these.
-// Mu must be held.
-func overflowLease(l *Limiter, first *Lease) *Lease {
+// overflowLeaseLocked returns the lease that all keys share for which the table has no room, one per limit. first becomes this lease if
+// its limit has none yet.
+func overflowLeaseLocked(l *Limiter, first *Lease) *Lease {
 	if l.overflow[first.limit] == nil {
 		l.overflow[first.limit] = first
 	}

@@ -13,11 +13,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// allWords are lease terms under which no bucket is nearly full, so that every level is reported.
+// allWords are lease terms under which no bucket is nearly full, so that the script reports every level.
 var allWords = strings.TrimSuffix(leaseText, digits(nearlyFull)) + "9"
 
 // walk takes n random asks in the model, of a few keys, under a few limits, on a clock that mostly moves forward, and returns
-// them as steps with the model's answers: what is asked at one time under one limit is one step.
+// them as steps with the model's answers. All asks at the same time under the same limit are one step.
 func walk(random *rand.Rand, n int) (steps []redistest.Step, answers [][]int64) {
 	var limits []*Limit
 	for len(limits) < 3 {
@@ -26,7 +26,7 @@ func walk(random *rand.Rand, n int) (steps []redistest.Step, answers [][]int64) 
 		limits = append(limits, NewLimit(capacity, upTo(random, 20), time.Duration(period)*time.Microsecond))
 	}
 	m := bucketmodel.New()
-	var answered [][]int64 // for each ask
+	var answered [][]int64 // one entry for each ask
 	now := int64(0)
 	for len(answered) < n {
 		limit := limits[0]
@@ -35,7 +35,7 @@ func walk(random *rand.Rand, n int) (steps []redistest.Step, answers [][]int64) 
 		}
 		now += pause(random, limit)
 		if now < -epoch/2 || now > epoch {
-			now = 0 // no clock is ever so wrong
+			now = 0 // no real clock is that wrong
 		}
 		a := ask{asked: 1}
 		if random.Intn(4) == 0 {
@@ -78,8 +78,8 @@ func upTo(random *rand.Rand, bits int) int64 {
 	return n + random.Int63n(n)
 }
 
-// pause is a time between two steps: about that of a token, of a full bucket, of a lease, or none, or one that the clock
-// is set back by.
+// pause returns the time between two steps: about that of a token, of a full bucket or of a lease, none, or a negative time that sets
+// the clock back.
 func pause(random *rand.Rand, limit *Limit) int64 {
 	switch random.Intn(20) {
 	case 16, 17:

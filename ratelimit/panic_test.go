@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// panicker panics at one step, when that is reached for the turn-th time from now.
+// panicker panics when its step is reached for the turn-th time from now.
 type panicker struct {
 	step  string
 	turn  int64
@@ -37,13 +37,13 @@ func (s *panicker) PiggybackCall(now int64) *store.Call {
 
 func (s *panicker) Extend(now int64) { s.at("extend") }
 
-// Wherever code of others panics, the next request is served, and no lock is kept.
+// If a caller's code panics anywhere, the next request is served, and no lock stays held.
 func TestLimiter_aPanicAtAnyStep(t *testing.T) {
 	server := redistest.Start(t)
 	shared := newStore(t, server.Addr())
 	for _, row := range []struct {
 		step  string
-		turns int64 // each of which panics once
+		turns int64 // each turn panics once
 	}{
 		{"run", 3}, {"piggyback", 3}, {"then", 3}, {"extend", 3}, {"name", 3}, {"key", 6}, {"now", 12},
 	} {
@@ -60,7 +60,7 @@ func TestLimiter_aPanicAtAnyStep(t *testing.T) {
 				cache.Refresher = s
 				stopped := now()
 				ask := func(id string) {
-					defer func() { recover() }() // as Traefik does
+					defer func() { recover() }() // like Traefik
 					Allow(cache, id, stopped)
 				}
 				ask("a")
@@ -88,7 +88,7 @@ func TestLimiter_aPanicAtAnyStep(t *testing.T) {
 	}
 }
 
-// A lease that is to be renewed needs its client's key.
+// The renewal of a lease needs the client's key.
 func TestLimiter_aPanicWhileALeaseIsRenewed(t *testing.T) {
 	l, cache, ahead := leases(t, newStore(t, redistest.Start(t).Addr()), 1)
 	atomic.StoreInt64(ahead, 61*second)
@@ -99,7 +99,7 @@ func TestLimiter_aPanicWhileALeaseIsRenewed(t *testing.T) {
 	inTime(t, "renew", func() { idle(l) })
 }
 
-// inTime requires that something ends.
+// inTime requires that the function returns.
 func inTime(t *testing.T, step string, something func()) {
 	t.Helper()
 	done := make(chan struct{})

@@ -6,27 +6,29 @@ import (
 	"github.com/resilient-gateway/resilience/internal/store"
 )
 
-// queue is where all requests of the limiter wait that must ask Redis, whatever their routes and limits. Those of one lane gather in a
-// batch; the batches that wait at the same time, one of each lane, make a trip: they are sent in one round trip, a call each. The
-// limiter's Mu guards it.
+// The queue holds the requests of a limiter that wait for Redis: each request is in a batch, and each batch is in a trip. The limiter's
+// Mu guards it.
+//
+// A trip is the batches that a worker sends in one round trip, each as one call. It has at most one batch of each lane.
 type queue struct {
 	lanes    map[laneKey]*lane
-	pending  [][]*batch // the trips to be sent, in order
-	waiting  int        // how many those are: in the interpreter, len makes objects
-	mixed    bool       // one of them may have several batches
-	claimed  int        // how many of the first may be sent; a worker is on its way to each
-	inFlight int        // trips that are claimed, or sent and not answered
-	nextSend int64      // from then on another trip may be sent though some are in flight
-	renewals []renewal  // of leases, by the next trip
-	batchCap int        // requests that may join a batch
+	pending  [][]*batch // the trips to send, in order
+	waiting  int        // len(pending), which allocates in the interpreter
+	mixed    bool       // a pending trip may have several batches
+	claimed  int        // how many pending trips workers have claimed, from the first on
+	inFlight int        // trips that are claimed, or sent without a reply yet
+	nextSend int64      // when another trip may be sent although some are in flight
+	renewals []renewal  // for the next trip
+	batchCap int        // most requests in a batch
 	batchSeq int64      // number of the last batch
 	replySeq int64      // number of the last reply
-	minRTT   int64      // duration of the fastest of the last few hundred replies, or a little more
+	minRTT   int64      // about the duration of the fastest of the last few hundred replies
 }
 
-// lane is the requests of the queue under one limit, which all wait for the same time.
+// A lane is the requests of a limiter with the same limit and the same timeout, whatever their routes. It has at most one open batch,
+// which these requests join.
 type lane struct {
-	open *batch // that has begun and may be joined, or nil
+	open *batch // nil: none
 }
 
 type laneKey struct {
@@ -38,8 +40,8 @@ func newQueue() queue {
 	return queue{lanes: map[laneKey]*lane{}, batchCap: maxBatch, minRTT: sendInterval}
 }
 
-// laneOf returns the lane of requests under a limit that wait until a timeout. Mu must be held.
-func laneOf(l *Limiter, limit *Limit, timeout int64) *lane {
+// laneOfLocked returns the lane of a limit and a timeout.
+func laneOfLocked(l *Limiter, limit *Limit, timeout int64) *lane {
 	key := laneKey{limit: limit, timeout: timeout}
 	if l.lanes[key] == nil {
 		l.lanes[key] = &lane{}
@@ -47,15 +49,15 @@ func laneOf(l *Limiter, limit *Limit, timeout int64) *lane {
 	return l.lanes[key]
 }
 
-// cannotJoinLocked reports whether the cache's batch is closed to new requests: Redis is unavailable, or another cache's batch under the
-// same limit is open. Otherwise it enqueues the batch if that has not begun, and sends its trip if that is overdue.
+// cannotJoinLocked reports whether the cache's batch is closed to new requests: Redis is unavailable, or the lane's open batch belongs to
+// another cache. Otherwise it opens and enqueues the batch if necessary, and sends its trip if that is overdue.
 func cannotJoinLocked(cache *Cache, now int64) bool {
 	l, lane, b := cache.limiter, cache.lane, cache.openBatch
 	if lane.open == nil {
 		if l.Unavailable.Load() {
 			return true
 		}
-		lane.open = b // beginLocked, written out
+		lane.open = b // beginLocked, inlined
 		b.newLease.prefetchedAt = now
 		b.borrowedTotal = l.borrowedTotal
 		b.lastPlace = l.batchCap - 1
@@ -78,7 +80,7 @@ func cannotJoinLocked(cache *Cache, now int64) bool {
 	return false
 }
 
-// joinTripLocked adds a batch to the last trip that waits, or begins another one if that has a batch of the same lane.
+// joinTripLocked adds a batch to the last pending trip. If that trip already has a batch of the same lane, it adds a new trip.
 func joinTripLocked(l *Limiter, b *batch) {
 	last := l.waiting - 1
 	if batchOf(l.pending[last], b.cache.lane) != nil {
@@ -90,7 +92,7 @@ func joinTripLocked(l *Limiter, b *batch) {
 	}
 }
 
-// batchOf returns the batch of a trip that is of the lane, or nil.
+// batchOf returns the trip's batch of the lane, or nil.
 func batchOf(trip []*batch, lane *lane) *batch {
 	for _, b := range trip {
 		if b.cache.lane == lane {
@@ -100,7 +102,7 @@ func batchOf(trip []*batch, lane *lane) *batch {
 	return nil
 }
 
-// sendIfOverdueLocked sends a trip if the last one was sent long ago. b is a batch that waits.
+// sendIfOverdueLocked sends the next pending trip if the last one was sent long enough ago. b is a pending batch.
 func sendIfOverdueLocked(b *batch, now int64) {
 	l := b.cache.limiter
 	if maySendLocked(l, now) {
@@ -109,13 +111,13 @@ func sendIfOverdueLocked(b *batch, now int64) {
 	b.sendAt = l.nextSend
 }
 
-// maySendLocked reports whether one more of the pending trips may be sent.
+// maySendLocked reports whether a worker may claim another pending trip.
 func maySendLocked(l *Limiter, now int64) bool {
 	return l.waiting > l.claimed && (l.inFlight == 0 || l.inFlight < maxInFlight && now >= l.nextSend)
 }
 
-// earliestDeadline returns when the first request of a trip must have its verdict.
-func earliestDeadline(trip []*batch) int64 {
+// earliestDeadlineLocked returns the earliest deadline of a trip's requests.
+func earliestDeadlineLocked(trip []*batch) int64 {
 	earliest := int64(math.MaxInt64)
 	for _, b := range trip {
 		if deadline := b.newLease.prefetchedAt + b.cache.timeout; deadline < earliest {
@@ -125,7 +127,7 @@ func earliestDeadline(trip []*batch) int64 {
 	return earliest
 }
 
-// refreshingCache returns the first cache of a trip that refreshes the breaker's view, or the last one of all.
+// refreshingCache returns the first cache of a trip that can refresh the breaker's view, or the last cache if none can.
 func refreshingCache(trip []*batch) *Cache {
 	for _, b := range trip {
 		if b.cache.Refresher != nil {
@@ -135,7 +137,7 @@ func refreshingCache(trip []*batch) *Cache {
 	return trip[len(trip)-1].cache
 }
 
-// withPiggyback adds the breaker's call to those of a trip, if there is one.
+// withPiggyback appends the breaker's call to the calls of a trip, unless it is nil.
 func withPiggyback(calls []*store.Call, piggyback *store.Call) []*store.Call {
 	if piggyback == nil {
 		return calls
@@ -143,7 +145,7 @@ func withPiggyback(calls []*store.Call, piggyback *store.Call) []*store.Call {
 	return append(calls, piggyback)
 }
 
-// finishPiggyback hands the breaker its answer: that of the call which follows those of the batches.
+// finishPiggyback passes the breaker the answer to its call, which follows the calls of the batches.
 func finishPiggyback(calls []*store.Call, batches int) {
 	for _, call := range calls[batches:] {
 		store.Finish(call)

@@ -88,7 +88,7 @@ func TestQueue_renewalsOfAllRoutesGoAlong(t *testing.T) {
 	require.Greater(t, endOf(other, "c"), endsOfOther+60*second)
 }
 
-// hangingStore never returns from its first trips, until it is let go.
+// hangingStore does not return from its first trips until it is released.
 type hangingStore struct {
 	store Store
 	hangs int64 // trips

@@ -1,12 +1,12 @@
 // Package ratelimit is a token bucket for each key, shared through Redis by every gateway.
 //
-// A bucket starts full, a request takes one token, and time refills it. A Lua script on Redis's clock decides, but most requests need no
-// decision: where a bucket has plenty of tokens, this gateway holds a lease on some of them and spends those without asking; where a
-// bucket is known to be empty, nothing is asked until it has a token again. Requests that must ask do so in batches, one round trip each.
-// While Redis is unavailable, and where there is none, AllowLocal decides on a bucket in this process, which continues from the last
+// A bucket starts full, a request takes one token, and time refills it. A Lua script decides on Redis's clock, but most requests do not
+// ask it. If a bucket has plenty of tokens, this gateway holds a lease on some of them and spends these without asking. If a bucket is
+// known to be empty, the gateway does not ask until it has a token again. Requests that must ask gather in batches, and share round
+// trips. If Redis is unavailable or not configured, AllowLocal decides with a bucket in this process. This bucket continues from the last
 // level that Redis reported.
 //
-// All times and durations are microseconds. Times are those of Settings.Now, which only measures durations.
+// All times and durations are in microseconds. Times come from Settings.Now, which only measures durations.
 package ratelimit
 
 import (
@@ -20,7 +20,7 @@ import (
 	"github.com/resilient-gateway/resilience/internal/store"
 )
 
-// ErrNotABucket says that the key holds something that this package did not write.
+// ErrNotABucket means that the key holds data that this package did not write.
 var ErrNotABucket = errors.New("ratelimit: the key in redis does not hold a bucket")
 
 // Undecided is the verdict of a request that could not be decided. LastErr says why.
@@ -28,47 +28,47 @@ const Undecided = math.MinInt64
 
 // Store runs scripts on Redis.
 type Store interface {
-	// Run makes all calls in one round trip, and returns by the deadline. Each call has its answer or its error then.
+	// Run makes all calls in one round trip, and returns by the deadline. It sets the answer or the error of each call.
 	Run(calls []*store.Call, deadline time.Time) error
 }
 
-// BreakerRefresher lets a batch refresh the circuit breaker's view of the circuit in the same round trip.
+// BreakerRefresher lets a trip refresh the circuit breaker's view of the circuit in the same round trip.
 type BreakerRefresher interface {
-	// PiggybackCall returns a call that refreshes the view, to be sent with a batch, or nil.
+	// PiggybackCall returns a call that refreshes the view and is sent with a trip, or nil.
 	PiggybackCall(now int64) *store.Call
-	// Extend refreshes the view when a batch has its reply.
+	// Extend refreshes the view when a trip has its reply.
 	Extend(now int64)
 }
 
-// Settings of a limiter.
+// Settings configure a limiter.
 type Settings struct {
-	Mu           sync.Locker         // guards the limiter and each Cache; nil: a mutex for this limiter. In the interpreter its methods are cheaper than a *sync.Mutex's
-	HealthyUntil *int64              // until then the circuit is known to be closed; guarded by Mu; nil: it never is
-	Store        Store               // nil: there is AllowLocal only
-	Unavailable  *atomic.Bool        // Redis is known to be unavailable and is not asked; nil: never, where there is a Store
+	Mu           sync.Locker         // guards the limiter and its caches; nil: a new mutex. A Locker: its calls are cheaper in the interpreter
+	HealthyUntil *int64              // until when the circuit is known to be closed; guarded by Mu; nil: never
+	Store        Store               // nil: only AllowLocal decides
+	Unavailable  *atomic.Bool        // Redis is known to be unavailable and is not asked; nil: only if Store is nil
 	Prefix       string              // of a bucket's key in Redis
-	Safe         string              // the bytes that may follow the prefix in Redis as they are
-	Name         func(string) string // what follows the prefix for a key with other bytes
+	Safe         string              // the bytes that need no encoding in a key
+	Name         func(string) string // encodes a key that has other bytes
 	Now          func() int64        // microseconds; never goes back
 }
 
-// Limiter decides for all keys of one name. It is safe for concurrent use. No lock is held while Redis works.
+// Limiter decides for all keys of one name. It is safe for concurrent use. It holds no lock while it waits for Redis.
 type Limiter struct {
 	Settings
 
-	keyHeads     []string // by the length of a key: what precedes it on the wire
-	contendedCap int      // requests in a batch while the CPU is saturated
+	keyHeads     []string // what precedes a key on the wire, by the length of the key
+	contendedCap int      // most requests in a batch while the CPU is saturated
 
 	// Guarded by Mu.
 	table
 	queue
 	workerPool
-	plans         map[*Limit]*Plan  // of one draw each
-	overflow      map[*Limit]*Lease // for all keys that there is no room for
+	plans         map[*Limit]*Plan  // each has one draw
+	overflow      map[*Limit]*Lease // shared by all keys for which the table has no room
 	borrowedTotal int64             // tokens borrowed so far, in all leases
 }
 
-// New returns a limiter, which is to be closed when it is no longer needed. It asks Redis nothing.
+// New returns a limiter. It does not contact Redis. Close the limiter when it is no longer needed.
 func New(settings Settings) *Limiter {
 	if settings.Mu == nil {
 		settings.Mu = &sync.Mutex{}
@@ -89,7 +89,7 @@ func New(settings Settings) *Limiter {
 	return l
 }
 
-// Close ends the workers. Requests that still arrive are served.
+// Close ends the idle workers, and the others after their trips. Requests that still arrive are served.
 func Close(l *Limiter) {
 	l.Mu.Lock()
 	l.closed = true

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// leases gives each of some clients a long lease, and returns the limiter, its cache, and what its clock is ahead.
+// leases gives some clients a long lease each. It returns the limiter, its cache, and the offset of its clock.
 func leases(t *testing.T, shared Store, clients int) (l *Limiter, cache *Cache, ahead *int64) {
 	l = newLimiter(shared)
 	t.Cleanup(func() { Close(l) })
@@ -39,7 +39,7 @@ func tokenOf(cache *Cache, id string) int64 {
 	return 0
 }
 
-// endOf returns when the lease of a client ends.
+// endOf returns when a client's lease ends.
 func endOf(cache *Cache, id string) int64 {
 	cache.lock.Lock()
 	defer cache.lock.Unlock()
@@ -66,7 +66,7 @@ func TestRenew_nextBatchIncludesPendingRenewals(t *testing.T) {
 	for i := 0; i < 3; i++ {
 		require.Greater(t, endOf(cache, idOf(i)), ends+60*second, "renewed")
 		require.Greater(t, tokenOf(cache, idOf(i)), int64(0))
-		require.Zero(t, lookup(l, headers.Kind+idOf(i)).prefetchBatch, "it may ask for a lease again")
+		require.Zero(t, lookupLocked(l, headers.Kind+idOf(i)).prefetchBatch, "it may ask for a lease again")
 	}
 }
 
@@ -83,7 +83,7 @@ func TestRenew_manyPendingRenewalsMakeABatch(t *testing.T) {
 	}
 }
 
-// A batch that only renews leases, and finds none to renew any more, asks for no key.
+// A batch for renewals that are no longer due asks for no key.
 func TestRenew_keyAskedForSinceIsSkipped(t *testing.T) {
 	server := redistest.Start(t)
 	counted := &counter{store: newStore(t, server.Addr())}
@@ -98,16 +98,16 @@ func TestRenew_keyAskedForSinceIsSkipped(t *testing.T) {
 	require.Equal(t, int64(1), request(cache, "new"))
 }
 
-// The tokens that are left go back to the bucket; the request's own token is one of the old lease.
+// A renewal returns the unused tokens to the bucket. The request's own token comes from the old lease.
 func TestRenew_returnsWhatIsLeft(t *testing.T) {
 	server := redistest.Start(t)
 	l, cache, ahead := leases(t, newStore(t, server.Addr()), 1)
 	atomic.StoreInt64(ahead, 61*second)
 	require.Equal(t, int64(1), request(cache, idOf(0)))
 	b := &batch{number: 99, cache: cache, limit: cache.limit}
-	left, lease := tokenOf(cache, idOf(0)), lookup(l, headers.Kind+idOf(0)).number
+	left, lease := tokenOf(cache, idOf(0)), lookupLocked(l, headers.Kind+idOf(0)).number
 	l.Mu.Lock()
-	addRenewals(l, &tripState{trip: []*batch{b}}, l.Now())
+	addRenewalsLocked(l, &tripState{trip: []*batch{b}}, l.Now())
 	l.Mu.Unlock()
 	require.Equal(t, []string{headers.Kind + idOf(0)}, b.keys)
 	require.Len(t, b.args, 1)

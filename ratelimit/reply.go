@@ -8,26 +8,27 @@ import (
 	"github.com/resilient-gateway/resilience/internal/store"
 )
 
-// errBadReply is the error of a batch to which Redis answered for another number of keys.
+// errBadReply is the error of a batch whose reply has the wrong number of answers.
 var errBadReply = errors.New("ratelimit: the script answered for another number of keys")
 
-// How answers begin. plenty says that the token was taken and the bucket is nearly full, and no more.
+// An answer is plenty alone, or starts with the number of tokens taken. plenty means that the script took the token and the bucket is
+// nearly full.
 const (
 	plenty    = "+"
 	oneTaken  = "1:"
 	noneTaken = "0:"
 )
 
-// answer is the script's for one key.
+// answer is the script's answer for one key.
 type answer struct {
 	taken  int64 // -1: the key does not hold a bucket
 	level  int64 // of the bucket afterwards
 	leased int64 // tokens
-	lease  int64 // number of the lease, where leased is not 0
+	lease  int64 // number of the lease; 0 if leased is 0
 	length int64 // of the lease, microseconds
 }
 
-// parseAnswer parses the answer for one key. What it cannot read is taken for the answer about a key that does not hold a bucket.
+// parseAnswer parses the answer for one key. It treats a malformed answer like that for a key that does not hold a bucket.
 func parseAnswer(word string) answer {
 	parts := strings.Split(word, ":")
 	if len(parts) != 3 && len(parts) != 5 {
@@ -44,8 +45,8 @@ func parseAnswer(word string) answer {
 	return answer{taken: numbers[0], level: numbers[1], leased: numbers[2], lease: numbers[3], length: numbers[4]}
 }
 
-// applyReply applies what the reply to a batch says of each key. Mu must be held.
-func applyReply(l *Limiter, b *batch, call *store.Call, now int64) {
+// applyReplyLocked applies the answer for each key of a batch.
+func applyReplyLocked(l *Limiter, b *batch, call *store.Call, now int64) {
 	b.answers = strings.Fields(call.Answer)
 	if b.err == nil && len(b.answers) != len(b.keys) {
 		b.err = errBadReply
@@ -54,30 +55,30 @@ func applyReply(l *Limiter, b *batch, call *store.Call, now int64) {
 		return
 	}
 	if b.payments != nil {
-		repay(b)
+		repayLocked(b)
 	}
 	joinedByKey := len(b.keys) - len(b.ids)
 	for i, word := range b.answers {
 		if word == plenty && l.borrowedTotal == b.borrowedTotal {
 			continue
 		}
-		lease := lookup(l, b.keys[i])
+		lease := lookupLocked(l, b.keys[i])
 		if lease == nil {
 			continue
 		}
 		if word == plenty {
-			applyPlenty(lease, b, i)
+			applyPlentyLocked(lease, b, i)
 			continue
 		}
-		lease = unshare(l, b.keys[i], lease)
-		applyAnswer(l, lease, b, i, now)
+		lease = unshareLocked(l, b.keys[i], lease)
+		applyAnswerLocked(l, lease, b, i, now)
 		if i >= joinedByKey && lease.limit == b.limit && (lease.Tokens > 0 || lease.RefuseUntil > now) {
-			put(b.cache, b.ids[i-joinedByKey], &lease.Grant)
+			putLocked(b.cache, b.ids[i-joinedByKey], &lease.Grant)
 		}
 	}
 }
 
-// verdictAt returns the verdict on the request at a place of the batch, or why there is none.
+// verdictAt returns the verdict on the request at a place of a batch that is done, or the error that explains why it has none.
 func verdictAt(b *batch, place int) (int64, error) {
 	if b.allGranted {
 		return b.grantedAt, nil

@@ -8,27 +8,27 @@ package ratelimit
 //	             tokens that must be left for a lease, and the largest part of them that is leased; how many leases a bucket may
 //	             have; the part of the capacity that may be leased while another long lease is given; from how many eighths of
 //	             the capacity on a bucket is nearly full
-//	ARGV[2+i]    one for each key; the last ones may be left out, which means "1 0":
-//	             "asked 0": take this many tokens, or as many as there are; or
-//	             "asked short long": and lease at most short tokens for a short time, or at most long ones for a long time,
-//	             whichever may be more; or
-//	             "asked short long lease unused": and this lease is returned, with this many of its tokens unused
+//	ARGV[2+i]    one for each key; trailing ones may be omitted, which means "1 0":
+//	             "asked 0": take this many tokens, or as many as the bucket has; or
+//	             "asked short long": also lease at most short tokens for a short time, or at most long tokens for a long time,
+//	             whichever gives more; or
+//	             "asked short long lease unused": also return this lease, with this many of its tokens unused
 //
 //	answers      for each key a word, "taken:level:leased" or "taken:level:leased:lease:length": the tokens taken; the level
-//	             of the bucket afterwards; the tokens leased; and where there are any, the number of the lease, and its duration
-//	             in microseconds. Or "+": all that were asked for were taken, none are leased, and the bucket is nearly full,
-//	             with at least the minimum left: no gateway needs to know more. Or "-1:0:0" where the key holds something
-//	             that is not a bucket: it is left alone
+//	             of the bucket afterwards; the tokens leased; and, if any are leased, the number of the lease and its duration
+//	             in microseconds. Or "+": the script took all the tokens asked for, leased none, and the bucket is nearly full,
+//	             with at least the minimum left: a gateway needs no more detail. Or "-1:0:0": the key holds something that is
+//	             not a bucket, and the script did not change it
 //
 // A level counts in units of a token divided by the period in microseconds, so that a microsecond refills exactly
-// `refill` units and nothing is ever rounded. capacity x period stays below 2^53, up to which Lua's numbers are exact.
+// `refill` units and nothing is ever rounded. capacity x period stays below 2^53: Lua's numbers are exact up to there.
 //
-// The value of a key is "level time period" and, for each lease, " deadline:tokens", the first to end first. time is Redis's
-// clock at that level. A lease's deadline, on the same clock, is also its number; where it is taken, the next free microsecond.
-// Refill stops where the level and the tokens leased make the capacity, so that what is admitted in any time t is at most
-// capacity + refill x t, leases included. Where leases of a larger limit would leave nothing, the longest are forgotten here, and end
-// where they are held. A bucket that nothing was ever taken from, or that had the time to fill up, has no key. A clock that was set back
-// refills nothing: time starts anew there, and no lease lasts longer than a long one.
+// The value of a key is "level time period" and, for each lease, " deadline:tokens", in order of deadline. time is Redis's clock at that
+// level. A lease's deadline, on the same clock, is also its number; if another lease has that number, it is the next free microsecond.
+// Refill stops when the level and the leased tokens add up to the capacity. So the requests admitted in any time t are at most
+// capacity + refill x t, leases included. If the leases of a larger limit would leave nothing, the script forgets the longest ones, which
+// expire at their gateways. A bucket that is new, or that had time to fill up, has no key. If the clock was set back, the bucket refills
+// from the new time on, and no lease lasts longer than a long one.
 const take = `local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local capacity, refill, period = string.match(ARGV[1], '^(%d+) (%d+) (%d+)$')

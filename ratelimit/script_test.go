@@ -13,7 +13,7 @@ import (
 
 const second = int64(time.Second / time.Microsecond)
 
-// epoch is a time as Redis's clock has it: large numbers must be as exact as small ones.
+// epoch is a realistic time of Redis's clock: large numbers must be as exact as small ones.
 const epoch = 1790000000 * second
 
 // step asks for tokens without a lease.
@@ -204,7 +204,7 @@ func TestScript_answersForEachKeyOnItsOwn(t *testing.T) {
 	}
 }
 
-// A batch of keys that are new, some of them more than once and with others among them, is answered key by key.
+// The script answers key by key, also if new keys occur more than once in a batch, or among known keys.
 func TestScript_newKeysInABatch(t *testing.T) {
 	server := redistest.Start(t)
 	limit := NewLimit(1600, 1600, time.Second)
@@ -241,7 +241,7 @@ func TestScript_newKeysInABatch(t *testing.T) {
 	}
 }
 
-// A Redis that is full refuses to SET, and only that: what needs none is answered.
+// A full Redis refuses SET. The script still answers if it needs no SET.
 func TestScript_aFullRedis(t *testing.T) {
 	server := redistest.Start(t)
 	s := newStore(t, server.Addr())
@@ -270,10 +270,11 @@ func TestScript_aFullRedis(t *testing.T) {
 	}
 }
 
-// A long lease is given where only a few tokens are leased, and takes at most half of what may be leased so; otherwise a short one.
+// The script gives a long lease while few tokens are leased. It takes at most half of what may still be leased for long. Otherwise the
+// lease is short.
 func TestScript_longAndShortLeases(t *testing.T) {
 	server := redistest.Start(t)
-	limit := NewLimit(1600, 1600, time.Second) // 100 tokens may be leased where another long lease is given
+	limit := NewLimit(1600, 1600, time.Second) // a long lease may bring the leased tokens to 100
 	rows := []struct {
 		name           string
 		short, long    int64
@@ -301,7 +302,7 @@ func TestScript_longAndShortLeases(t *testing.T) {
 	}
 }
 
-// Leases that are larger than a lowered capacity must not leave the bucket without a token until they end.
+// If the capacity is lowered below the leased tokens, the bucket must not stay empty until the leases end.
 func TestScript_aLoweredCapacityForgetsLeases(t *testing.T) {
 	server := redistest.Start(t)
 	wide, narrow := NewLimit(1600, 1600, time.Second), NewLimit(5, 1, time.Second)
@@ -317,7 +318,7 @@ func TestScript_aLoweredCapacityForgetsLeases(t *testing.T) {
 	require.Equal(t, int64(0), answers[4][0], "what was forgotten does not come back")
 }
 
-// Where a bucket is nearly full, and more than a lease needs is left, the answer says no more than that.
+// If a bucket is nearly full and has the tokens that a lease needs, the answer only says so.
 func TestScript_plenty(t *testing.T) {
 	server := redistest.Start(t)
 	s := newStore(t, server.Addr())

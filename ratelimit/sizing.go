@@ -2,33 +2,32 @@ package ratelimit
 
 import "time"
 
-// How large a lease to ask for: what the key is likely to use in the time of the lease. What is left of a lease when its client goes to
-// another gateway is lost to the client until the lease ends, so a large use is leased in part only: one more call for many tokens costs
-// little.
+// A lease should hold what the key is likely to use before it ends. If a client moves to another gateway, it cannot use the rest of its
+// lease until the lease ends. So a gateway leases only part of a large use: an extra call per many tokens costs little.
 const (
-	smallUse      = 16 // tokens in the time of a short lease that are leased in full
-	largeUseShare = 4  // 1/4 of those beyond
+	smallUse      = 16 // tokens used during a short lease up to which a gateway leases the full use
+	largeUseShare = 4  // beyond that it leases 1/4
 )
 
-// quiet is for how long, in microseconds, a key is not asked for until it is treated as a new one.
+// quiet is how long, in microseconds, a key must not be asked for until it is treated as new.
 const quiet = int64(5 * time.Minute / time.Microsecond)
 
-// usage is how often a key is asked for. The limiter's Mu guards it.
+// usage measures how often a key is asked for. The limiter's Mu guards it.
 type usage struct {
-	prefetchedAt int64 // when Redis was last asked for a lease
-	requests     int64 // that one, and those since then that asked Redis themselves
-	shortUse     int64 // tokens used in the time of a short lease before prefetchedAt
-	longUse      int64 // and in that of a long one, where the limit has such
+	prefetchedAt int64 // when a request last asked Redis for a lease
+	requests     int64 // that request and later ones that asked Redis
+	shortUse     int64 // tokens used in the duration of a short lease before prefetchedAt
+	longUse      int64 // the same for a long lease, if the limit has long leases
 }
 
-// isSeldom reports whether a key was asked for at most once, and long ago: such keys are treated as new, as most are where there are many.
-func isSeldom(lease *Lease, now int64) bool {
+// isSeldomLocked reports whether a key was asked for at most once, and long ago. Such a key is treated as new; most of many keys are.
+func isSeldomLocked(lease *Lease, now int64) bool {
 	return lease.number == 0 && lease.shortUse == 0 && lease.requests <= 1 && now-lease.prefetchedAt > lease.limit.coldAfter
 }
 
-// prefetchSize returns how many tokens to lease for a short time, and how many for a long one, as the script takes it. It begins a new
-// period of the usage.
-func prefetchSize(lease *Lease, now int64) string {
+// prefetchSizeLocked returns how many tokens to lease for a short time and how many for a long time, in the script's format. It starts a
+// new period of the usage.
+func prefetchSizeLocked(lease *Lease, now int64) string {
 	passed := now - lease.prefetchedAt
 	spent := lease.requests + lease.size - lease.Tokens
 	lease.prefetchedAt = now
@@ -46,12 +45,12 @@ func prefetchSize(lease *Lease, now int64) string {
 	if lease.limit.longLeaseMax == 0 || passed > quiet {
 		return digits(use) + " 0"
 	}
-	return digits(use) + " " + digits(longPrefetchSize(lease, spent, passed))
+	return digits(use) + " " + digits(longPrefetchSizeLocked(lease, spent, passed))
 }
 
-// longPrefetchSize returns how many tokens to lease for a long time: twice what the key used in that time, and two more, because use
-// varies; at most what may be leased for long.
-func longPrefetchSize(lease *Lease, spent, passed int64) int64 {
+// longPrefetchSizeLocked returns how many tokens to lease for a long time: twice what the key used in that time plus two, because use
+// varies, but at most longLeaseMax.
+func longPrefetchSizeLocked(lease *Lease, spent, passed int64) int64 {
 	if passed < longMicros {
 		spent += lease.longUse * (longMicros - passed) / longMicros
 	} else {

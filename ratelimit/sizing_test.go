@@ -15,7 +15,7 @@ func TestPrefetchSize_isWhatIsLikelyToBeUsed(t *testing.T) {
 	rows := []struct {
 		name              string
 		limit             *Limit
-		passed            int64 // since it was asked for
+		passed            int64 // since the key was last asked for
 		asks, short, used int64
 		leased, left      int64
 		words             string
@@ -44,7 +44,7 @@ func TestPrefetchSize_isWhatIsLikelyToBeUsed(t *testing.T) {
 				e.ends = e.prefetchedAt + lasts(leaseMicros)
 			}
 		}
-		word, ends := argFor(e, &batch{number: 3, limit: row.limit}, 0, now)
+		word, ends := argForLocked(e, &batch{number: 3, limit: row.limit}, 0, now)
 		require.Equal(t, store.Word(row.words), word, row.name)
 		require.Equal(t, strings.Count(row.words, " ") == 4, ends, row.name)
 	}

@@ -2,8 +2,8 @@
 
 package ratelimit
 
-// modelSteps is how far the script and the model are compared.
+// modelSteps is how many steps of the script and the model are compared.
 const modelSteps = 1000000
 
-// verdictSteps is for how many requests the verdicts are compared with the recorded ones.
+// verdictSteps is how many verdicts are compared with recorded ones.
 const verdictSteps = 1000000

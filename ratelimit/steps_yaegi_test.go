@@ -2,8 +2,8 @@
 
 package ratelimit
 
-// modelSteps is how far the script and the interpreted model are compared; the compiled one goes further.
+// modelSteps is how many steps of the script and the interpreted model are compared, fewer than with the compiled model.
 const modelSteps = 20000
 
-// verdictSteps is for how many requests the verdicts are compared with the recorded ones.
+// verdictSteps is how many verdicts are compared with recorded ones.
 const verdictSteps = 20000

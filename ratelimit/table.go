@@ -1,12 +1,12 @@
 package ratelimit
 
 const (
-	maxKeys    = 65536 // whose leases are kept in this process
+	maxKeys    = 65536 // most keys in the table, in both generations together
 	halfOfKeys = maxKeys / 2
 )
 
-// table holds the leases by their buckets' keys, in two generations. What is asked for moves to the recent one; when that is half of
-// maxKeys, the previous one is forgotten: with a Redis that only means to ask it again. The limiter's Mu guards it.
+// table maps the buckets' keys to their leases, in two generations. A lookup moves a lease to the recent generation. When that holds half
+// of maxKeys, the table drops the previous generation. With Redis this costs only another call for each key. The limiter's Mu guards it.
 type table struct {
 	recent, previous map[string]*Lease
 }
@@ -15,8 +15,8 @@ func newTable() table {
 	return table{recent: map[string]*Lease{}, previous: map[string]*Lease{}}
 }
 
-// lookup returns the lease of a key, or nil.
-func lookup(l *Limiter, key string) *Lease {
+// lookupLocked returns the lease of a key, or nil.
+func lookupLocked(l *Limiter, key string) *Lease {
 	if lease := l.recent[key]; lease != nil {
 		return lease
 	}
@@ -28,20 +28,20 @@ func lookup(l *Limiter, key string) *Lease {
 	return lease
 }
 
-// unshare returns the lease of a key, made the key's own if it is common, to hold what is known of that key alone.
-func unshare(l *Limiter, key string, lease *Lease) *Lease {
+// unshareLocked returns the key's own lease. If the given lease is common, it copies it and stores the copy for the key.
+func unshareLocked(l *Limiter, key string, lease *Lease) *Lease {
 	if !lease.common {
 		return lease
 	}
 	other := *lease
 	other.common = false
 	other.requests = 1
-	replace(l, key, lease, &other)
+	replaceLocked(l, key, lease, &other)
 	return &other
 }
 
-// replace replaces the lease of a key.
-func replace(l *Limiter, key string, lease, other *Lease) {
+// replaceLocked replaces the lease of a key.
+func replaceLocked(l *Limiter, key string, lease, other *Lease) {
 	if l.recent[key] == lease {
 		l.recent[key] = other
 	} else {
@@ -49,40 +49,40 @@ func replace(l *Limiter, key string, lease, other *Lease) {
 	}
 }
 
-// insert adds the lease of a new key. It may forget those that were not asked for lately.
-func insert(l *Limiter, key string, lease *Lease) {
+// insertLocked adds the lease of a new key. It may drop the leases of keys that were not used recently.
+func insertLocked(l *Limiter, key string, lease *Lease) {
 	if len(l.recent) >= halfOfKeys {
-		rotate(l)
+		rotateLocked(l)
 	}
 	l.recent[key] = lease
 }
 
-// rotate forgets the previous generation, and begins another one.
-func rotate(l *Limiter) {
+// rotateLocked drops the previous generation and starts a new one.
+func rotateLocked(l *Limiter) {
 	l.previous = l.recent
-	l.recent = make(map[string]*Lease, halfOfKeys) // growing it would cost a tenth of what a new key does
+	l.recent = make(map[string]*Lease, halfOfKeys) // growing the map would cost a tenth of what a new key costs
 }
 
-// insertIfRoom adds the lease of a new key without a Redis that would know the others: it only forgets full buckets, which costs no client
-// anything. It reports whether there was room.
-func insertIfRoom(l *Limiter, key string, lease *Lease, now int64) bool {
+// insertIfRoomLocked adds the lease of a new key while Redis is not asked. It only drops full buckets, which changes nothing for any
+// client. It reports whether the table had room.
+func insertIfRoomLocked(l *Limiter, key string, lease *Lease, now int64) bool {
 	if len(l.recent) < halfOfKeys {
 		l.recent[key] = lease
 		return true
 	}
-	if len(l.previous) < halfOfKeys || evictFull(l.previous, now) || evictFull(l.recent, now) {
+	if len(l.previous) < halfOfKeys || evictFullLocked(l.previous, now) || evictFullLocked(l.recent, now) {
 		l.previous[key] = lease
 		return true
 	}
 	return false
 }
 
-// evictFull removes the full buckets among 16 that the map's random order brings up, and reports whether there were any. Each is full by
-// its own limit.
-func evictFull(leases map[string]*Lease, now int64) bool {
+// evictFullLocked examines 16 leases in the map's random order and removes those whose buckets are full under their own limits. It reports
+// whether it removed any.
+func evictFullLocked(leases map[string]*Lease, now int64) bool {
 	seen, before := 0, len(leases)
 	for key, lease := range leases {
-		assumeFull(lease)
+		assumeFullLocked(lease)
 		if lease.prefetchBatch == 0 && lease.bucket.refilled(lease.limit, now) >= lease.limit.full {
 			delete(leases, key)
 		}

@@ -13,14 +13,14 @@ func numbered(i int) string {
 func TestTable_evictsPreviousGeneration(t *testing.T) {
 	l := New(Settings{})
 	hot := &Lease{}
-	insert(l, "hot", hot)
+	insertLocked(l, "hot", hot)
 	for i := 0; i < 3*maxKeys; i++ {
-		insert(l, numbered(i), &Lease{})
+		insertLocked(l, numbered(i), &Lease{})
 		if i%1000 == 0 {
-			require.Same(t, hot, lookup(l, "hot"), "what is asked for stays")
+			require.Same(t, hot, lookupLocked(l, "hot"), "what is asked for stays")
 		}
 	}
 	require.LessOrEqual(t, len(l.recent)+len(l.previous), maxKeys)
-	require.Nil(t, lookup(l, numbered(0)))
-	require.NotNil(t, lookup(l, numbered(3*maxKeys-1)))
+	require.Nil(t, lookupLocked(l, numbered(0)))
+	require.NotNil(t, lookupLocked(l, numbered(3*maxKeys-1)))
 }

@@ -27,8 +27,8 @@ func TestVerdicts_ofAMillionRandomStepsAreUnchanged(t *testing.T) {
 	}
 }
 
-// verdictsOf returns the verdicts of a random walk: two gateways, each with two routes, a few clients, calls that get lost, and times
-// when Redis is unavailable. Where leases may be long, and so are renewed in the background, all routes have the same limit.
+// verdictsOf returns the verdicts of a random walk: two gateways with two routes each, a few clients, lost calls, and times when Redis is
+// unavailable. If leases may be long, and so are renewed in the background, all routes have the same limit.
 func verdictsOf(seed int64, steps int) []int64 {
 	verdicts := []int64{}
 	random := rand.New(rand.NewSource(seed))
@@ -91,7 +91,7 @@ func verdictLimits(random *rand.Rand) []*Limit {
 	}
 }
 
-// awaitIdle returns when no batch is under way.
+// awaitIdle returns when no batch is in flight.
 func awaitIdle(l *Limiter) {
 	for busy := true; busy; {
 		l.Mu.Lock()
@@ -103,7 +103,7 @@ func awaitIdle(l *Limiter) {
 	}
 }
 
-// verdictStore is the model instead of Redis. A call that has no reply is made, or not.
+// verdictStore is the model instead of Redis. A call without a reply may or may not have been made.
 type verdictStore struct {
 	answer func(now int64, number int, words []string) string
 	random *rand.Rand

@@ -15,10 +15,13 @@ var (
 	leaseWire = store.Word(leaseText)
 )
 
-// batchWorker asks Redis for one trip after the other, and waits where there is none.
+// batchWorker is the loop of a worker: it sends one trip after another, and waits while none is claimed.
 //
-// It is one loop with all that most trips need written out. The interpreter makes the locals of a function when it is entered: here
-// once for all trips and all their keys, where a function for each step would make three hundred for each trip.
+// The loop inlines everything that most trips need. The interpreter allocates a function's locals on entry: here once for all trips and
+// all their keys, while a function for each step would allocate three hundred for each trip.
+//
+// b holds a batch only inside the loops over a trip: after a loop, the interpreter may leave it unset (R30). Later steps use sentAt and
+// the other variables that the loop's body assigns.
 func batchWorker(l *Limiter) {
 	var (
 		trip             []*batch
@@ -37,7 +40,7 @@ func batchWorker(l *Limiter) {
 		rtt, due         int64
 		coldBefore       int64
 		odd, unlocked    bool
-		refreshes        bool // the breaker's view
+		refreshes        bool // the trip refreshes the breaker's view
 	)
 	state := startWork(l)
 	unlocked = true
@@ -60,14 +63,14 @@ func batchWorker(l *Limiter) {
 				l.Mu.Unlock()
 				return
 			}
-			recent = nil // the interpreter keeps what they hold
+			recent = nil // otherwise the idle worker would keep the maps in memory
 			previous = nil
 			l.idleWorkers++
 			l.workReady.Wait()
 			now = clock()
 		}
 
-		// 2. Take it.
+		// 2. Take the trip, and add renewals.
 		l.claimed--
 		trip = l.pending[0]
 		state.trip = trip
@@ -75,14 +78,14 @@ func batchWorker(l *Limiter) {
 		l.waiting--
 		sentAt = now
 		if l.renewals != nil {
-			addRenewals(l, state, now)
+			addRenewalsLocked(l, state, now)
 			trip = state.trip
 		}
 
-		// 3. Make a call of each of its batches.
+		// 3. Make one call for each batch of the trip.
 		calls = nil
 		for _, b = range trip {
-			// Close it to further requests: sealLocked, written out.
+			// Close the batch to further requests: sealLocked, inlined.
 			b.sentAt = now
 			b.replySeq = l.replySeq
 			limit = b.limit
@@ -95,12 +98,12 @@ func batchWorker(l *Limiter) {
 				cache.openBatch = next
 			}
 
-			// Make the keys of the requests that joined by their identities, and what each asks for: bucketKey, lookup and argFor, written
-			// out for the keys of which nothing is known. Their words are a head and the key, where all keys are safe and short.
+			// Make the key and the argument of each request that joined by its identity: bucketKey, lookupLocked and argForLocked, inlined
+			// for keys that are new or treated as new. If all keys are safe and short, each word is a head and the key.
 			kind = cache.keyMaker.Kind
 			maxJoin = cache.keyMaker.MaxJoin
 			place = len(b.keys)
-			odd = false // there are keys that no head is for
+			odd = false // some key is too long for a head
 			keys = append(b.keys, b.ids...)
 			b.keys = keys
 			words = make([]string, len(keys), 2*len(keys)+2)
@@ -121,9 +124,9 @@ func batchWorker(l *Limiter) {
 					lease = previous[key]
 				}
 				if lease == nil || lease.common && lease.prefetchedAt < coldBefore && lease.limit == limit {
-					recent[key] = newLease // it asks for one token
+					recent[key] = newLease // the request asks for one token
 				} else {
-					askForKnown(l, b, key, lookup(l, key), place, now)
+					askForKnownLocked(l, b, key, lookupLocked(l, key), place, now)
 				}
 				keys[place] = key
 				if len(key) < headsLen {
@@ -150,11 +153,11 @@ func batchWorker(l *Limiter) {
 		due = newLease.prefetchedAt + cache.timeout
 		if l.mixed {
 			l.mixed = l.waiting > 0
-			due = earliestDeadline(trip)
+			due = earliestDeadlineLocked(trip)
 			cache = refreshingCache(trip)
 		}
 
-		// 4. Ask Redis, with the breaker's own call where its view is to be refreshed.
+		// 4. Ask Redis. If the breaker's view is out of date, its call goes along.
 		refreshes = now >= *healthyUntil && cache.Refresher != nil
 		if !l.watched {
 			watchLocked(l, state)
@@ -181,14 +184,14 @@ func batchWorker(l *Limiter) {
 		}
 		if state.abandoned {
 			l.Mu.Unlock()
-			return // the requests have failed already, and another worker has replaced this one
+			return // the watchdog has failed the requests and replaced this worker
 		}
 
-		// 5. Apply the reply. Most say no more than that all requests have their tokens.
+		// 5. Apply the reply. Most replies only say that every request has its token.
 		l.replySeq++
 		rtt = now - sentAt
 		if call.Err != nil {
-			rtt = l.minRTT // no reply is not a fast one
+			rtt = l.minRTT // an error says nothing about the round trip
 		}
 		if rtt < l.minRTT {
 			l.minRTT = rtt
@@ -201,13 +204,13 @@ func batchWorker(l *Limiter) {
 			if call.Err == nil && l.borrowedTotal == b.borrowedTotal && strings.Count(call.Answer, plenty) == len(b.keys) {
 				b.allGranted = true
 				if b.payments != nil {
-					repay(b)
+					repayLocked(b)
 				}
 			} else {
-				applyReply(l, b, call, now)
+				applyReplyLocked(l, b, call, now)
 			}
 			if b.prefetching != nil {
-				endPrefetch(b)
+				endPrefetchLocked(b)
 			}
 			b.grantedAt = 1
 			if now < *healthyUntil {
@@ -218,11 +221,11 @@ func batchWorker(l *Limiter) {
 		state.trip = nil
 		l.inFlight--
 		if len(l.recent) >= halfOfKeys {
-			rotate(l)
+			rotateLocked(l)
 		}
 
-		// 6. Take the next trip: maySendLocked and startWorkerLocked, written out. The goroutines that are ready run first and may join
-		// it; how long they take shows whether the CPU is saturated.
+		// 6. Claim the next trip: maySendLocked and startWorkerLocked, inlined. Goroutines that are ready run first and may join it. The
+		// time they take shows whether the CPU is saturated.
 		if l.waiting > l.claimed && (l.inFlight == 0 || l.inFlight < maxInFlight && now >= l.nextSend) {
 			l.claimed++
 			l.inFlight++

@@ -46,7 +46,7 @@ func TestWorker_panicFailsOnlyItsRequest(t *testing.T) {
 		require.ErrorContains(t, LastErr(cache), "panicked")
 		require.Equal(t, int64(1), request(cache, "good"))
 	}
-	require.Zero(t, lookup(l, "good").prefetchBatch, "it may ask for a lease again")
+	require.Zero(t, lookupLocked(l, "good").prefetchBatch, "it may ask for a lease again")
 }
 
 // panicking panics in its first call, when the gate opens.
@@ -113,7 +113,7 @@ func TestWorker_noReplyIsNotAFastOne(t *testing.T) {
 	require.Equal(t, int64(sendInterval), l.minRTT)
 }
 
-// fakeRefresher refreshes the breaker's view by its call, or by extending it.
+// fakeRefresher refreshes the breaker's view with its call, or when Extend is called.
 type fakeRefresher struct {
 	piggybacks, extends bool
 	until               *int64
@@ -137,8 +137,8 @@ func (a *fakeRefresher) Extend(now int64) {
 	}
 }
 
-// A view that is too old when a trip is sent is refreshed by a call that goes along; where that does not help, it is extended when the reply
-// is there.
+// If the view is out of date when a trip is sent, the trip includes a call that refreshes it. If that does not help, the reply extends
+// the view.
 func TestWorker_refreshesTheBreakersView(t *testing.T) {
 	server := redistest.Start(t)
 	for _, row := range []struct {

@@ -8,18 +8,17 @@ import (
 	"github.com/resilient-gateway/resilience/internal/store"
 )
 
-// overdueAfter is for how long a worker may be late, twice in a row: a store returns by the deadline, but the process may not have been
-// scheduled.
+// overdueAfter is how late a worker may be, twice in a row: a store returns by the deadline, but the scheduler may delay the process.
 const overdueAfter = 25 * time.Millisecond
 
-// workerPool is the workers that send the trips of a limiter, one at a time each. They wait for work until Close; a new one is started if
-// none is idle. The limiter's Mu guards it.
+// workerPool holds the workers of a limiter. A worker is a goroutine that sends trips, one at a time (batchWorker). A trip gets an idle
+// worker, or a new one if none is idle. Idle workers wait until Close. The limiter's Mu guards the pool.
 //
-// Every request's wait ends, whatever happens to a worker: one that panics fails the trip that it handles, and a watchdog fails that of
-// one that does not come back. Others take their places.
+// Every request's wait ends, whatever happens to a worker: a worker that panics fails its trip, and a watchdog fails the trip of a worker
+// that does not return. A new worker takes over the next trip.
 type workerPool struct {
 	idleWorkers int
-	closed      bool         // workers do not wait any more
+	closed      bool         // workers end instead of waiting
 	atWork      []*tripState // one for each worker
 	watched     bool         // the watchdog is set
 	workReady   *sync.Cond   // signals an idle worker; Close wakes all of them
@@ -27,18 +26,18 @@ type workerPool struct {
 	watchdog    func()
 }
 
-// tripState is what a worker has sent.
+// tripState is the state of one worker and its trip.
 type tripState struct {
-	trip      []*batch  // whose requests wait; nil: there is none
+	trip      []*batch  // in flight; nil: none
 	zero      time.Time // when the limiter's clock was 0
-	late      *batch    // of the trip that was overdue when last looked at
-	abandoned bool      // the worker did not come back, and the trip is no longer its
+	late      *batch    // first batch of the trip that was overdue at the watchdog's last run
+	abandoned bool      // the worker panicked or did not return in time; its trip has failed
 }
 
-// initWorkers makes what the workers of a limiter need.
+// initWorkers prepares a limiter's pool. It starts no worker.
 func initWorkers(l *Limiter) {
 	l.workReady = sync.NewCond(l.Mu)
-	// Made here, and not where a request needs them: the interpreter keeps the whole frame in which a function was made.
+	// These functions are made here, not on a request's path: a closure keeps the whole frame alive in which it was made (R10).
 	l.runWorker = func() {
 		defer func() { recover() }()
 		batchWorker(l)
@@ -49,7 +48,7 @@ func initWorkers(l *Limiter) {
 	}
 }
 
-// startWorkerLocked claims the next trip for a worker, an idle one or a new one.
+// startWorkerLocked claims the next pending trip for a worker: an idle worker, or a new one.
 func startWorkerLocked(l *Limiter, now int64) {
 	l.claimed++
 	l.inFlight++
@@ -62,7 +61,7 @@ func startWorkerLocked(l *Limiter, now int64) {
 	}
 }
 
-// startWork adds a worker to those at work.
+// startWork adds a worker to atWork. It locks Mu itself.
 func startWork(l *Limiter) *tripState {
 	state := &tripState{}
 	l.Mu.Lock()
@@ -71,7 +70,7 @@ func startWork(l *Limiter) *tripState {
 	return state
 }
 
-// endWorkLocked removes a worker from those at work.
+// endWorkLocked removes a worker from atWork.
 func endWorkLocked(l *Limiter, state *tripState) {
 	others := []*tripState{}
 	for _, other := range l.atWork {
@@ -82,7 +81,8 @@ func endWorkLocked(l *Limiter, state *tripState) {
 	l.atWork = others
 }
 
-// abortTrip fails the trip that a panicking worker was handling or had claimed.
+// abortTrip fails the trip that a panicking worker was handling or had claimed. It locks Mu if unlocked says that the worker did not
+// hold it.
 func abortTrip(l *Limiter, state *tripState, unlocked bool, reason interface{}) {
 	if unlocked {
 		l.Mu.Lock()
@@ -95,7 +95,7 @@ func abortTrip(l *Limiter, state *tripState, unlocked bool, reason interface{}) 
 	if trip == nil {
 		endWorkLocked(l, state)
 		if l.claimed == 0 {
-			return // another worker has taken it
+			return // another worker has taken the trip
 		}
 		l.claimed--
 		trip = l.pending[0]
@@ -105,7 +105,7 @@ func abortTrip(l *Limiter, state *tripState, unlocked bool, reason interface{}) 
 	failTripLocked(l, state, trip, fmt.Errorf("ratelimit: panic: %v", reason))
 }
 
-// abandonOverdue fails the trips whose workers have not come back in time. It runs while any is in flight.
+// abandonOverdue is the watchdog: it fails trips whose workers did not return in time. It runs again while any trip is in flight.
 func abandonOverdue(l *Limiter) {
 	l.Mu.Lock()
 	defer l.Mu.Unlock()
@@ -116,7 +116,7 @@ func abandonOverdue(l *Limiter) {
 		if state.trip == nil {
 			continue
 		}
-		left := deadlineOf(state).Sub(now)
+		left := deadlineOfLocked(state).Sub(now)
 		if left <= 0 && state.late == state.trip[0] {
 			failTripLocked(l, state, state.trip, fmt.Errorf("%w: the batch worker did not return in time", store.ErrUnavailable))
 			continue
@@ -135,18 +135,18 @@ func abandonOverdue(l *Limiter) {
 	}
 }
 
-// watchLocked sets the watchdog for a trip that is about to be sent. One that is set already looks at this trip, too.
+// watchLocked sets the watchdog for a trip that is about to be sent. If it is already set, its next run covers this trip.
 func watchLocked(l *Limiter, state *tripState) {
 	l.watched = true
-	time.AfterFunc(time.Until(deadlineOf(state))+overdueAfter, l.watchdog)
+	time.AfterFunc(time.Until(deadlineOfLocked(state))+overdueAfter, l.watchdog)
 }
 
-// deadlineOf returns the deadline of a trip on the process's clock.
-func deadlineOf(state *tripState) time.Time {
-	return state.zero.Add(time.Duration(earliestDeadline(state.trip)) * time.Microsecond)
+// deadlineOfLocked returns the deadline of a worker's trip on the process's clock.
+func deadlineOfLocked(state *tripState) time.Time {
+	return state.zero.Add(time.Duration(earliestDeadlineLocked(state.trip)) * time.Microsecond)
 }
 
-// failTripLocked fails the requests of a trip that still wait, and ends its worker's part in it. The next trip gets another worker.
+// failTripLocked fails the requests of a trip that still wait, and abandons its worker. The next trip gets another worker.
 func failTripLocked(l *Limiter, state *tripState, trip []*batch, reason error) {
 	state.abandoned = true
 	state.trip = nil
@@ -154,15 +154,15 @@ func failTripLocked(l *Limiter, state *tripState, trip []*batch, reason error) {
 	l.inFlight--
 	for _, b := range trip {
 		if b.grantedAt != 0 {
-			continue // its requests have their verdicts
+			continue // the requests of this batch have their verdicts
 		}
 		sealLocked(b)
 		b.allGranted = false
 		b.err = reason
-		endPrefetch(b)
+		endPrefetchLocked(b)
 		b.done.Done()
 	}
 	if l.waiting > l.claimed && l.inFlight < maxInFlight {
-		startWorkerLocked(l, l.nextSend) // not the clock, which may be what panicked
+		startWorkerLocked(l, l.nextSend) // do not read the clock: it may be what panicked
 	}
 }
