@@ -3,6 +3,8 @@ package resilience
 import (
 	"sync"
 	"time"
+
+	"github.com/resilient-gateway/resilience/breaker"
 )
 
 // hang waits for the response headers of one request on routes with a hangTimeout. If they have not arrived in time, it reports a failure
@@ -72,4 +74,9 @@ func (h *hang) beginWith(body *watchedBody) {
 		return
 	}
 	body.onWhole(h.begin)
+}
+
+// reportHung reports a request whose response headers have not arrived within the hangTimeout. pending is nil if it is no upload.
+func reportHung(m *Middleware, permit breaker.Permit, pending *upload) {
+	report(m, &exchange{hung: true, permit: permit, budget: m.redis.Timeout, upload: pending})
 }

@@ -54,7 +54,7 @@ func (p *permitted) bodySent() {
 
 // hung reports that the response headers have not arrived in time.
 func (p *permitted) hung() {
-	report(p.m, &exchange{hung: true, permit: p.x.permit, budget: p.m.redis.Timeout, upload: p.x.upload})
+	reportHung(p.m, p.x.permit, p.x.upload)
 }
 
 // headerArrived ends the wait for the response headers.

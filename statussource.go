@@ -5,7 +5,6 @@ import (
 	"reflect"
 	"time"
 
-	"github.com/resilient-gateway/resilience/breaker"
 	"github.com/resilient-gateway/resilience/internal/recorder"
 )
 
@@ -237,7 +236,7 @@ func (p *recorded) watch() {
 
 // hung reports that the response headers have not arrived in time.
 func (p *recorded) hung() {
-	p.m.reportHung(p.m.breaker.PermitAt(p.at))
+	reportHung(p.m, p.m.breaker.PermitAt(p.at), nil)
 }
 
 // headerArrived ends the wait for the response headers.
@@ -258,9 +257,4 @@ func reportRecorded(p *recorded) {
 		x.record(p.recorder)
 		m.reportOutcome(x, p.at)
 	}
-}
-
-// reportHung reports a request whose response headers have not arrived within the hangTimeout.
-func (m *Middleware) reportHung(permit breaker.Permit) {
-	report(m, &exchange{hung: true, permit: permit, budget: m.redis.Timeout})
 }
