@@ -18,7 +18,7 @@ var tokenArgs = []string{"0 ", "1 "}
 func askForKnownLocked(l *Limiter, b *batch, key string, lease *Lease, place int, now int64) {
 	lease = unshareLocked(l, key, lease)
 	if lease.limit != b.limit {
-		other := changeLimitLocked(l, lease, b.limit)
+		other := changeLimitLocked(lease, b.limit)
 		replaceLocked(l, key, lease, other)
 		lease = other
 	}

@@ -14,28 +14,8 @@ type Grant struct {
 	Refused int64 // requests refused since the last log entry about them
 	NoteAt  int64 // when the next log entry is due
 
-	Plan *Plan // what each request pays
-
 	ends     int64 // when the tokens end
 	renewing bool  // the lease is on the list of renewals
-}
-
-// Plan is what requests of one identity must pay. It is immutable and may be shared.
-type Plan struct {
-	Draws []Draw
-}
-
-// Draw is a token of the identity's own bucket under one limit.
-type Draw struct {
-	Limit *Limit
-}
-
-// planOfLocked returns the plan with one draw under the limit. It returns the same plan each time.
-func planOfLocked(l *Limiter, limit *Limit) *Plan {
-	if l.plans[limit] == nil {
-		l.plans[limit] = &Plan{Draws: []Draw{{Limit: limit}}}
-	}
-	return l.plans[limit]
 }
 
 // spendLocked decides by the grant alone and returns AllowCached's verdict.

@@ -60,11 +60,10 @@ func assumeFullLocked(lease *Lease) {
 }
 
 // changeLimitLocked returns a lease for a key whose limit has changed. It empties the old lease, whose grant caches may still hold.
-func changeLimitLocked(l *Limiter, lease *Lease, limit *Limit) *Lease {
+func changeLimitLocked(lease *Lease, limit *Limit) *Lease {
 	assumeFullLocked(lease)
 	other := *lease
 	other.limit = limit
-	other.Plan = planOfLocked(l, limit)
 	other.RefuseUntil = 0
 	other.prefetchBatch = 0
 	other.renewing = false

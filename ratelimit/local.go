@@ -51,7 +51,7 @@ func capByLeaseLocked(lease *Lease, now int64) {
 func localLeaseLocked(l *Limiter, key string, limit *Limit, now int64) *Lease {
 	lease := lookupLocked(l, key)
 	if lease == nil {
-		lease = &Lease{Grant: Grant{Plan: planOfLocked(l, limit)}, limit: limit, usage: usage{prefetchedAt: now}}
+		lease = &Lease{limit: limit, usage: usage{prefetchedAt: now}}
 		if insertIfRoomLocked(l, key, lease, now) {
 			return lease
 		}
@@ -61,7 +61,7 @@ func localLeaseLocked(l *Limiter, key string, limit *Limit, now int64) *Lease {
 	if lease.limit == limit {
 		return lease
 	}
-	other := changeLimitLocked(l, lease, limit)
+	other := changeLimitLocked(lease, limit)
 	replaceLocked(l, key, lease, other)
 	return other
 }

@@ -63,7 +63,6 @@ type Limiter struct {
 	table
 	queue
 	workerPool
-	plans         map[*Limit]*Plan  // each has one draw
 	overflow      map[*Limit]*Lease // shared by all keys for which the table has no room
 	borrowedTotal int64             // tokens borrowed so far, in all leases
 }
@@ -83,7 +82,7 @@ func New(settings Settings) *Limiter {
 	}
 	l := &Limiter{
 		Settings: settings, keyHeads: keyHeadsOf(settings.Prefix), contendedCap: contendedCapOf(runtime.GOMAXPROCS(0)), table: newTable(),
-		plans: map[*Limit]*Plan{}, overflow: map[*Limit]*Lease{}, queue: newQueue(),
+		overflow: map[*Limit]*Lease{}, queue: newQueue(),
 	}
 	initWorkers(l)
 	return l
