@@ -201,7 +201,6 @@ local function severalLevels(short, long, minLeft, share, most, part)
 					local payer = lease[p]
 					payer.leased = payer.leased - lease[2]
 					payer.level = payer.level + unused * payer.period
-					refillUntil(payer, now)
 				end
 				return
 			end

@@ -95,8 +95,8 @@ func (p *promise) requestOfSeveral(gateway int, plan map[string][]string) bool {
 			continue
 		}
 		lease := p.lease(gateway, key+strings.Join(names, "+"))
-		if lease.tokens > 0 && p.clock < lease.until {
-			continue
+		if lease.tokens > 0 && p.clock < lease.until && p.random.Intn(16) > 0 {
+			continue // otherwise it returns the rest
 		}
 		keys = append(keys, key)
 		d := drawAsk{key: len(keys), cost: 1, short: upTo(p.random, 6), long: upTo(p.random, 6)}
@@ -188,7 +188,7 @@ func (p *promise) requestOfOne(gateway int) bool {
 	limit := p.limits["client default"]
 	lease := p.lease(gateway, "one")
 	decided := p.clock
-	if lease.tokens > 0 && p.clock < lease.until {
+	if lease.tokens > 0 && p.clock < lease.until && p.random.Intn(16) > 0 {
 		lease.tokens--
 	} else {
 		a := ask{asked: 1, short: upTo(p.random, 6), long: upTo(p.random, 6), lease: lease.number, unused: lease.tokens}

@@ -18,7 +18,7 @@ type bucket struct {
 	changed bool
 }
 
-// level counts in units of its own period. A capacity of 0 is unknown.
+// level counts in units of a token by its period. A capacity of 0 is unknown.
 type level struct {
 	name                            string
 	level, period, capacity, refill int64
