@@ -42,9 +42,10 @@ func drawWord(d *drawAsk) string {
 	return word
 }
 
-// parseDraws parses an answer other than plenty. It returns how many tokens were taken, 0 or 1 times the cost, and the answer to each draw.
-// taken is -1 if a key does not hold a bucket, or if the answer is malformed.
-func parseDraws(word string) (taken int64, draws []drawAnswer) {
+// parseDraws parses an answer other than plenty. It returns 1 if the cost was taken, 0 if not, and the answer to each draw. It returns -1 if
+// a key does not hold a bucket, or if the answer is malformed.
+func parseDraws(word string) (int64, []drawAnswer) {
+	draws := []drawAnswer{} // not a named result: the interpreter does not clear it (R31)
 	parts := strings.Split(word, ",")
 	if parts[0] != "0" && parts[0] != "1" {
 		return -1, nil
@@ -67,9 +68,9 @@ func parseDraws(word string) (taken int64, draws []drawAnswer) {
 		draws = append(draws, d)
 	}
 	if parts[0] == "1" {
-		taken = 1
+		return 1, draws
 	}
-	return taken, draws
+	return 0, draws
 }
 
 // parseNumbers parses decimal numbers.
