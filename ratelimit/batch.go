@@ -52,7 +52,8 @@ type batch struct {
 	returns     []int    // places that return a lease; a repeated call must not return it again
 	prefetching []*Lease // leases of the keys for which the batch asks for the next lease
 	payments    []*payment
-	newLease    *Lease // of the keys that the table did not have; prefetchedAt is when the first request joined
+	asks        []*planAsk // of the requests under plans; nil: they are all under the limit
+	newLease    *Lease     // of the keys that the table did not have; prefetchedAt is when the first request joined
 	call        *store.Call
 	done        sync.WaitGroup // done when the verdicts below are final
 

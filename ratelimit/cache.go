@@ -1,6 +1,7 @@
 package ratelimit
 
 import (
+	"math"
 	"sync"
 	"time"
 )
@@ -12,8 +13,11 @@ type Cache struct {
 	Grants    map[string]*Grant // always the same map
 	Refresher BreakerRefresher  // refreshes the breaker's view when HealthyUntil has passed; nil: none. Set it before the first request
 
-	openBatch  *batch      // requests join it by their identities
-	lock       sync.Locker // the limiter's Mu
+	Common *Grant // the tokens of the limit that all requests of the route share, under plans; nil: there is none
+
+	common     *bucketLease // of Common; nil: there is none
+	openBatch  *batch       // requests join it by their identities
+	lock       sync.Locker  // the limiter's Mu
 	limiter    *Limiter
 	limit      *Limit
 	lane       *lane
@@ -51,6 +55,23 @@ func NewCache(l *Limiter, limit *Limit, timeout time.Duration, keyMaker KeyMaker
 	cache := &Cache{
 		Grants: map[string]*Grant{}, lock: l.Mu, limiter: l, limit: limit, lane: laneOfLocked(l, limit, timeout.Microseconds()), timeout: timeout.Microseconds(),
 		keyMaker: keyMaker, maxJoinLen: maxJoinLen,
+	}
+	newBatchLocked(cache)
+	return cache
+}
+
+// NewPlanCache returns an empty cache for a route whose requests are under plans. common is the draw that all of them share: a limit for
+// everybody. Without levels there is none.
+func NewPlanCache(l *Limiter, common Draw, timeout time.Duration) *Cache {
+	l.Mu.Lock()
+	defer l.Mu.Unlock()
+	cache := &Cache{
+		Grants: map[string]*Grant{}, lock: l.Mu, limiter: l, lane: laneOfLocked(l, nil, timeout.Microseconds()), timeout: timeout.Microseconds(),
+	}
+	cache.Common = &Grant{Tokens: math.MaxInt64, Until: math.MaxInt64, ends: math.MaxInt64}
+	if common.Levels != nil {
+		cache.common = bucketLeaseLocked(l, common.Levels, common.Key, l.Now())
+		cache.Common = &cache.common.Grant
 	}
 	newBatchLocked(cache)
 	return cache

@@ -47,6 +47,7 @@ type Settings struct {
 	Store        Store               // nil: only AllowLocal decides
 	Unavailable  *atomic.Bool        // Redis is known to be unavailable and is not asked; nil: only if Store is nil
 	Prefix       string              // of a bucket's key in Redis
+	PlanPrefix   string              // of a key in Redis that a plan names
 	Safe         string              // the bytes that need no encoding in a key
 	Name         func(string) string // encodes a key that has other bytes
 	Now          func() int64        // microseconds; never goes back
@@ -63,6 +64,7 @@ type Limiter struct {
 	table
 	queue
 	workerPool
+	bucketTables  map[*Levels]*bucketTable
 	overflow      map[*Limit]*Lease // shared by all keys for which the table has no room
 	borrowedTotal int64             // tokens borrowed so far, in all leases
 }
@@ -82,7 +84,7 @@ func New(settings Settings) *Limiter {
 	}
 	l := &Limiter{
 		Settings: settings, keyHeads: keyHeadsOf(settings.Prefix), contendedCap: contendedCapOf(runtime.GOMAXPROCS(0)), table: newTable(),
-		overflow: map[*Limit]*Lease{}, queue: newQueue(),
+		overflow: map[*Limit]*Lease{}, bucketTables: map[*Levels]*bucketTable{}, queue: newQueue(),
 	}
 	initWorkers(l)
 	return l

@@ -85,6 +85,14 @@ func batchWorker(l *Limiter) {
 		// 3. Make one call for each batch of the trip.
 		calls = nil
 		for _, b = range trip {
+			if b.asks != nil {
+				call = planCallLocked(l, b, now)
+				calls = append(calls, call)
+				newLease = b.newLease
+				cache = b.cache
+				continue
+			}
+
 			// Close the batch to further requests: sealLocked, inlined.
 			b.sentAt = now
 			b.replySeq = l.replySeq
@@ -201,7 +209,9 @@ func batchWorker(l *Limiter) {
 		for _, b = range trip {
 			call = b.call
 			b.err = call.Err
-			if call.Err == nil && l.borrowedTotal == b.borrowedTotal && strings.Count(call.Answer, plenty) == len(b.keys) {
+			if b.asks != nil {
+				applyPlansLocked(l, b, call, now)
+			} else if call.Err == nil && l.borrowedTotal == b.borrowedTotal && strings.Count(call.Answer, plenty) == len(b.keys) {
 				b.allGranted = true
 				if b.payments != nil {
 					repayLocked(b)

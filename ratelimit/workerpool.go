@@ -160,6 +160,9 @@ func failTripLocked(l *Limiter, state *tripState, trip []*batch, reason error) {
 		b.allGranted = false
 		b.err = reason
 		endPrefetchLocked(b)
+		for _, ask := range b.asks {
+			endAskLocked(b, ask)
+		}
 		b.done.Done()
 	}
 	if l.waiting > l.claimed && l.inFlight < maxInFlight {

@@ -100,6 +100,9 @@ func (m *Model) Answer(now int64, number int, wire []string) string {
 		words = append(words, text)
 	}
 	keys, args := words[:number], words[number:]
+	if strings.Contains(args[1], ":") {
+		return m.Draw(now, keys, args) // only draw names limits there
+	}
 	for len(args) < 2+len(keys) {
 		args = append(args, "1 0")
 	}

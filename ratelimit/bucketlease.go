@@ -1,0 +1,122 @@
+package ratelimit
+
+// bucketLease is what this gateway knows about one bucket value under its levels, and the tokens that it holds of it: the Lease of a draw
+// of a plan. Its tokens were taken from every level. The limiter's Mu guards it.
+type bucketLease struct {
+	Grant   // it holds the unused tokens; Grant.Until is when they are due for renewal
+	levels  *Levels
+	key     string
+	buckets []bucket // one for each level, as Redis last reported it; while Redis is not asked, the buckets themselves
+
+	number     int64  // of the lease in Redis; 0: none
+	size       int64  // tokens that the lease began with
+	asking     *batch // asks for the next lease; nil: none does
+	replySeq   int64  // number of the reply that last reported the levels
+	emptyLimit string // the limit that has no token until NextToken
+
+	borrowed, repaid int64 // as in debt
+	refund           int64 // tokens to put back into Redis with the next call
+
+	usage
+}
+
+// bucketTable maps the keys of bucket values to their leases under one set of levels, in two generations, like table.
+type bucketTable struct {
+	recent, previous map[string]*bucketLease
+	overflow         *bucketLease // shared by all keys for which there is no room while Redis is not asked; nil: there was room
+}
+
+// bucketTableLocked returns the table of the levels.
+func bucketTableLocked(l *Limiter, levels *Levels) *bucketTable {
+	table := l.bucketTables[levels]
+	if table == nil {
+		table = &bucketTable{recent: map[string]*bucketLease{}, previous: map[string]*bucketLease{}}
+		l.bucketTables[levels] = table
+	}
+	return table
+}
+
+// bucketLeaseLocked returns the lease of a key under the levels. It makes one if there is none, and may drop leases that were not used
+// recently: with Redis that costs another call for each.
+func bucketLeaseLocked(l *Limiter, levels *Levels, key string, now int64) *bucketLease {
+	table := bucketTableLocked(l, levels)
+	if lease := knownLeaseLocked(table, key); lease != nil {
+		return lease
+	}
+	lease := newBucketLease(levels, key, now)
+	if l.Unavailable.Load() {
+		return localRoomLocked(table, lease, now)
+	}
+	if len(table.recent) >= halfOfKeys {
+		table.previous = table.recent
+		table.recent = map[string]*bucketLease{}
+	}
+	table.recent[key] = lease
+	return lease
+}
+
+// knownLeaseLocked returns the lease of a key, or nil.
+func knownLeaseLocked(table *bucketTable, key string) *bucketLease {
+	if lease := table.recent[key]; lease != nil {
+		return lease
+	}
+	lease := table.previous[key]
+	if lease != nil && len(table.recent) < halfOfKeys {
+		table.recent[key] = lease
+		delete(table.previous, key)
+	}
+	return lease
+}
+
+// newBucketLease returns the lease of full buckets.
+func newBucketLease(levels *Levels, key string, now int64) *bucketLease {
+	lease := &bucketLease{levels: levels, key: key, buckets: make([]bucket, len(levels.limits)), usage: usage{prefetchedAt: now}}
+	for i, limit := range levels.limits {
+		lease.buckets[i] = bucket{level: limit.full, at: now, period: limit.period}
+	}
+	return lease
+}
+
+// localRoomLocked adds a lease while Redis is not asked. It drops only leases of full buckets, which changes nothing for any client. If there
+// is no room, all further keys share one lease: a flood of keys must not bypass the limits.
+func localRoomLocked(table *bucketTable, lease *bucketLease, now int64) *bucketLease {
+	if len(table.recent) < halfOfKeys {
+		table.recent[lease.key] = lease
+		return lease
+	}
+	if len(table.previous) < halfOfKeys || dropFullLocked(table.previous, now) || dropFullLocked(table.recent, now) {
+		table.previous[lease.key] = lease
+		return lease
+	}
+	if table.overflow == nil {
+		table.overflow = lease
+	}
+	return table.overflow
+}
+
+// dropFullLocked examines 16 leases in the map's random order and drops those whose buckets are full. It reports whether it dropped any.
+func dropFullLocked(leases map[string]*bucketLease, now int64) bool {
+	seen, before := 0, len(leases)
+	for key, lease := range leases {
+		if isFullLocked(lease, now) {
+			delete(leases, key)
+		}
+		seen++
+		if seen == 16 {
+			break
+		}
+	}
+	return len(leases) < before
+}
+
+func isFullLocked(lease *bucketLease, now int64) bool {
+	if lease.asking != nil || lease.Tokens > 0 && now < lease.ends {
+		return false
+	}
+	for i, limit := range lease.levels.limits {
+		if lease.buckets[i].refilled(limit, now) < limit.full {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,187 @@
+package ratelimit
+
+// Plan is what a request must pay: every draw, or none of them. It is immutable and may be shared. A plan without draws is unlimited.
+type Plan struct {
+	Draws []Draw
+	// Own is the block's own limit. Each call names it: without its numbers the script cannot refill its level in a value that has others.
+	// nil: the block has none.
+	Own *Limit
+	// Fast says that the fast path may decide for the identity: the first draw costs 1, and the only other draw, if any, is the route's
+	// common draw (SetCommon).
+	Fast bool
+}
+
+// Draw is what a plan takes from one bucket value: the cost, in tokens of each level.
+type Draw struct {
+	Key    string // of the value in Redis, without the prefix of all keys
+	Levels *Levels
+	Cost   int64 // at least 1, and at most the smallest capacity
+}
+
+// Refusal says which limit refused a request, and by which draw of its plan.
+type Refusal struct {
+	Limit string // its name
+	Draw  int    // index in Plan.Draws
+}
+
+// AcquirePlan takes what the plan costs for a request. It returns AllowGrant's verdict, and which limit refused if it is negative. It takes
+// from leases where they have the tokens, and asks Redis for the rest, in one call. Mu must be held; AcquirePlan releases it.
+func AcquirePlan(cache *Cache, plan *Plan, id string, now int64) (int64, Refusal) {
+	l := cache.limiter
+	taking := newTaking(plan)
+	findLeasesLocked(cache, taking, now)
+	if wait, refusal := emptyLocked(taking, now); wait > 0 {
+		l.Mu.Unlock()
+		return -wait, refusal
+	}
+	reserveLocked(taking, now)
+	if taking.missing == 0 {
+		cacheGrantLocked(cache, taking, id)
+		renewDueLocked(cache, taking, now)
+		healthy := now < *l.HealthyUntil
+		l.Mu.Unlock()
+		if healthy {
+			return now, Refusal{}
+		}
+		return 1, Refusal{}
+	}
+	b, err := joinPlanLocked(cache, taking, now)
+	l.Mu.Unlock()
+	if err == nil {
+		b.done.Wait()
+	}
+	l.Mu.Lock()
+	verdict, refusal := settleLocked(cache, taking, b, id, err)
+	l.Mu.Unlock()
+	return verdict, refusal
+}
+
+// AcquirePlanLocal is AllowLocal for a plan. It locks Mu itself.
+func AcquirePlanLocal(cache *Cache, plan *Plan, now int64) (int64, Refusal) {
+	cache.lock.Lock()
+	defer cache.lock.Unlock()
+	return acquireLocalLocked(cache, plan, now)
+}
+
+// taking is a request on its way to what its plan costs.
+type taking struct {
+	plan     *Plan
+	leases   []*bucketLease // of each draw
+	numbers  []int64        // of the leases that a draw was paid from; -1: from none
+	missing  int            // draws to ask Redis for
+	answered bool           // Redis has answered
+	taken    bool           // and all missing draws were taken
+	wait     int64          // otherwise: until the draw that refuses longest may pass, microseconds
+	refusal  Refusal
+}
+
+// notPaid marks a draw that no lease has paid for.
+const notPaid = -1
+
+func newTaking(plan *Plan) *taking {
+	n := len(plan.Draws)
+	return &taking{plan: plan, leases: make([]*bucketLease, n), numbers: make([]int64, n)}
+}
+
+// findLeasesLocked finds the lease of each draw.
+func findLeasesLocked(cache *Cache, t *taking, now int64) {
+	common := cache.common
+	for i := range t.plan.Draws {
+		draw := &t.plan.Draws[i]
+		if common != nil && draw.Levels == common.levels && draw.Key == common.key {
+			t.leases[i] = common
+		} else {
+			t.leases[i] = bucketLeaseLocked(cache.limiter, draw.Levels, draw.Key, now)
+		}
+	}
+}
+
+// emptyLocked returns how long the request must wait because a bucket is known to be empty, and which limit says so; 0: none.
+func emptyLocked(t *taking, now int64) (int64, Refusal) {
+	longest := int64(0)
+	refusal := Refusal{}
+	for i, lease := range t.leases {
+		if now >= lease.RefuseUntil || lease.Tokens >= t.plan.Draws[i].Cost && now < lease.ends {
+			continue
+		}
+		if wait := atLeastOne(lease.NextToken - now); wait > longest {
+			longest = wait
+			refusal = Refusal{Limit: lease.emptyLimit, Draw: i}
+		}
+	}
+	return longest, refusal
+}
+
+// atLeastOne returns a wait in microseconds, at least 1: a verdict of 0 would mean something else.
+func atLeastOne(wait int64) int64 {
+	if wait < 1 {
+		return 1
+	}
+	return wait
+}
+
+// reserveLocked pays the draws whose leases have the tokens, and counts the others.
+func reserveLocked(t *taking, now int64) {
+	t.missing = 0
+	for i, lease := range t.leases {
+		cost := t.plan.Draws[i].Cost
+		if lease.Tokens >= cost && now < lease.ends {
+			lease.Tokens -= cost
+			t.numbers[i] = lease.number
+		} else {
+			t.numbers[i] = notPaid
+			t.missing++
+		}
+	}
+}
+
+// giveBackLocked gives back what the request has reserved: to the lease that it came from, or, if that was exchanged meanwhile, to the
+// bucket in Redis with the next call.
+func giveBackLocked(t *taking) {
+	for i, lease := range t.leases {
+		if t.numbers[i] == notPaid {
+			continue
+		}
+		cost := t.plan.Draws[i].Cost
+		if lease.number == t.numbers[i] {
+			lease.Tokens += cost
+		} else {
+			lease.refund += cost
+		}
+		t.numbers[i] = notPaid
+	}
+}
+
+// settleLocked ends a request that asked Redis.
+func settleLocked(cache *Cache, t *taking, b *batch, id string, err error) (int64, Refusal) {
+	if err == nil && b.err != nil {
+		err = b.err
+	}
+	if err == nil && !t.answered {
+		err = ErrNotABucket
+	}
+	if err != nil {
+		giveBackLocked(t)
+		cache.lastErr = err
+		return Undecided, Refusal{}
+	}
+	if !t.taken {
+		giveBackLocked(t)
+		return -atLeastOne(t.wait), t.refusal
+	}
+	cacheGrantLocked(cache, t, id)
+	return b.grantedAt, Refusal{}
+}
+
+// cacheGrantLocked lets the fast path decide the next requests of an identity, if it may.
+func cacheGrantLocked(cache *Cache, t *taking, id string) {
+	if !t.plan.Fast || len(t.leases) == 0 {
+		return
+	}
+	if len(t.leases) > 1 && t.leases[1] != cache.common {
+		return
+	}
+	if t.leases[0].Tokens > 0 {
+		putLocked(cache, id, &t.leases[0].Grant)
+	}
+}
