@@ -10,6 +10,7 @@ type bucketLease struct {
 
 	number     int64  // of the lease in Redis; 0: none
 	size       int64  // tokens that the lease began with
+	cappedFor  int64  // number of the last lease for which capLevelsLocked corrected the buckets
 	asking     *batch // asks for the next lease; nil: none does
 	replySeq   int64  // number of the reply that last reported the levels
 	emptyLimit string // the limit that has no token until NextToken

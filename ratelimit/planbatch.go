@@ -179,8 +179,10 @@ func exchangeLocked(b *batch, d *askedDraw, ask *drawAsk, now int64) {
 		return
 	}
 	d.leases = true
+	capLevelsLocked(lease, now)
 	lease.asking = b
 	lease.number = 0
+	lease.cappedFor = 0
 	lease.size = 0
 	lease.Tokens = 0
 	lease.renewing = false

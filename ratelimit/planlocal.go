@@ -13,6 +13,7 @@ func acquireLocalLocked(cache *Cache, plan *Plan, now int64) (int64, Refusal) {
 		if lease.Tokens >= cost && now < lease.ends {
 			continue
 		}
+		capLevelsLocked(lease, now)
 		if more, name := waitForLocked(lease, cost, now); more > wait {
 			wait = more
 			refusal = Refusal{Limit: name, Draw: i}
@@ -25,6 +26,25 @@ func acquireLocalLocked(cache *Cache, plan *Plan, now int64) (int64, Refusal) {
 		takeLocalLocked(cache.limiter, lease, plan.Draws[i].Cost, now)
 	}
 	return 1, Refusal{}
+}
+
+// capLevelsLocked is capByLeaseLocked for each level: during the lease, a level refilled in Redis only until it and the leased tokens added
+// up to the capacity.
+func capLevelsLocked(lease *bucketLease, now int64) {
+	if lease.number == lease.cappedFor {
+		return
+	}
+	lease.cappedFor = lease.number
+	at := now
+	if at > lease.ends {
+		at = lease.ends
+	}
+	for i, limit := range lease.levels.limits {
+		most := limit.full - lease.size*limit.period
+		if lease.number != 0 && lease.buckets[i].refilled(limit, at) > most {
+			lease.buckets[i] = bucket{level: most, at: at, period: limit.period}
+		}
+	}
 }
 
 // waitForLocked returns how long it takes until every bucket has the cost, and which limit needs longest; 0: they have it.

@@ -96,17 +96,35 @@ func (w *fleet) ask(t testing.TB, cache *Cache, requests int64) {
 	plan := w.plans[n]
 	for ; requests > 0; requests-- {
 		w.shared.at = 0
+		leased, began := w.leased(cache, plan), w.shared.clock
 		if !w.admitted(cache, plan, fmt.Sprint(n)) {
 			return
 		}
-		at := w.shared.at
-		if at == 0 {
-			at = w.shared.clock // it decided without Redis
-		}
-		for _, draw := range plan.Draws {
-			w.admit(t, draw, at)
+		for i, draw := range plan.Draws {
+			switch {
+			case leased[i]:
+				w.admit(t, draw, began) // the call for the other draws took time
+			case w.shared.at == 0:
+				w.admit(t, draw, w.shared.clock) // it decided without Redis
+			default:
+				w.admit(t, draw, w.shared.at)
+			}
 		}
 	}
+}
+
+// leased reports which draws a gateway can pay from its leases.
+func (w *fleet) leased(cache *Cache, plan *Plan) []bool {
+	now := cache.limiter.Now()
+	cache.lock.Lock()
+	defer cache.lock.Unlock()
+	taking := newTaking(plan)
+	findLeasesLocked(cache, taking, now)
+	var leased []bool
+	for i, lease := range taking.leases {
+		leased = append(leased, lease.Tokens >= plan.Draws[i].Cost && now < lease.ends)
+	}
+	return leased
 }
 
 // admitted asks like a request: by the fast path, and else by the slow path.
