@@ -574,15 +574,16 @@ func refuseEmptyLocked(m *Middleware, w http.ResponseWriter, r *http.Request, g 
 	}
 	now = g.NextToken - now // the time until there is a token; another variable would be one more local (R1)
 	m.mu.Unlock()
+	if r.ContentLength != 0 {
+		refuseLimitedBody(w, r, now)
+		return
+	}
 	header := w.Header()
 	header["Content-Type"] = contentType
 	header["Content-Length"] = limitedLength
 	header["Retry-After"] = oneSecond
 	if now > 1000000 {
 		header["Retry-After"] = seconds(now)
-	}
-	if r.ContentLength != 0 {
-		closeAfter(header, r)
 	}
 	w.WriteHeader(limitedStatus)
 	w.Write(limitedText)
@@ -596,13 +597,14 @@ func openHandler(m *Middleware, notice *breaker.Notice) http.HandlerFunc {
 			switchBack(m, w, r)
 			return
 		}
+		if r.ContentLength != 0 {
+			refuseOpenBody(w, r, retryAfter)
+			return
+		}
 		header := w.Header()
 		header["Content-Type"] = contentType
 		header["Content-Length"] = openLength
 		header["Retry-After"] = retryAfter
-		if r.ContentLength != 0 {
-			closeAfter(header, r)
-		}
 		w.WriteHeader(openStatus)
 		w.Write(openText)
 	}
