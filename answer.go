@@ -32,7 +32,12 @@ type preparedAnswer struct {
 	call   *callStatus // what a gRPC client gets instead
 }
 
+// The interpreter initializes variables in their order: what functions use comes before the variables that call them (R45).
 var (
+	contentType = []string{"application/json"}
+	oneSecond   = []string{"1"}
+	closing     = []string{"close"}
+
 	healthy     = newAnswer(http.StatusOK, healthyBody, nil)
 	rateLimited = newRefusal(limitedStatus, limitedBody, resourceExhausted)
 	circuitOpen = newRefusal(openStatus, openBody, callUnavailable)
@@ -42,10 +47,6 @@ var (
 	// The parts of the two most frequent answers: a field would be a local (R7).
 	limitedText, limitedLength = rateLimited.body, rateLimited.length
 	openText, openLength       = circuitOpen.body, circuitOpen.length
-
-	contentType = []string{"application/json"}
-	oneSecond   = []string{"1"}
-	closing     = []string{"close"}
 )
 
 func newAnswer(status int, body string, call *callStatus) *preparedAnswer {
