@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+
+	"github.com/resilient-gateway/resilience/ratelimit"
 )
 
 // The bodies of our own answers.
@@ -25,11 +27,18 @@ const (
 
 // preparedAnswer is an answer of the middleware itself, prepared because a refusal must cost little.
 type preparedAnswer struct {
-	status int
-	kind   []string // the value of Content-Type
-	length []string // the value of Content-Length
-	body   []byte
-	call   *callStatus // what a gRPC client gets instead
+	status  int
+	kind    []string       // the value of Content-Type
+	length  []string       // the value of Content-Length; nil: the body has placeholders
+	body    []byte         // as configured
+	pieces  []string       // of a body with placeholders (answerbody.go); nil: it has none
+	headers []answerHeader // what the configuration adds
+	call    *callStatus    // what a gRPC client gets instead
+}
+
+// refusalSet is all refusals of a route.
+type refusalSet struct {
+	rateLimited, circuitOpen, denied, unavailable *preparedAnswer
 }
 
 // The interpreter initializes variables in their order: what functions use comes before the variables that call them (R45).
@@ -51,6 +60,22 @@ var (
 
 func newAnswer(status int, body string, call *callStatus) *preparedAnswer {
 	return &preparedAnswer{status: status, kind: contentType, length: []string{strconv.Itoa(len(body))}, body: []byte(body), call: call}
+}
+
+// prepareAnswer returns an answer whose body may have placeholders.
+func prepareAnswer(status int, kind, body string, call *callStatus) *preparedAnswer {
+	a := newAnswer(status, body, call)
+	a.kind = []string{kind}
+	if pieces := splitBody(body); len(pieces) > 1 {
+		a.pieces = pieces
+		a.length = nil
+	}
+	return a
+}
+
+// defaultAnswers returns the refusals of a route whose configuration changes none.
+func defaultAnswers() *refusalSet {
+	return &refusalSet{rateLimited: rateLimited, circuitOpen: circuitOpen, denied: denied, unavailable: unavailable}
 }
 
 // newRefusal returns a refusal with its default body. code is the gRPC status.
@@ -75,14 +100,22 @@ func (a *preparedAnswer) write(w http.ResponseWriter, r *http.Request) {
 	w.Write(a.body)
 }
 
-// refuse answers the request with a refusal. retryAfter is the value of Retry-After; nil: none.
-func refuse(a *preparedAnswer, w http.ResponseWriter, r *http.Request, retryAfter []string) {
+// refuse answers the request with a refusal. retryAfter is the value of Retry-After; nil: none. limit is the name of the limit that refuses;
+// "": none.
+func refuse(a *preparedAnswer, w http.ResponseWriter, r *http.Request, retryAfter []string, limit string) {
+	header := w.Header()
 	if retryAfter != nil {
-		w.Header()["Retry-After"] = retryAfter
+		header["Retry-After"] = retryAfter
 	}
 	if r.ContentLength != 0 && isCall(r) {
 		refuseCall(a.call, w, r)
 		return
+	}
+	for _, one := range a.headers {
+		header[one.name] = one.values
+	}
+	if a.pieces != nil {
+		a = fillIn(a, r, retryAfter, limit)
 	}
 	a.write(w, r)
 }
@@ -110,20 +143,28 @@ func (m *Middleware) serveHealth(w http.ResponseWriter, r *http.Request) {
 // refuseLimited refuses a request because the client's bucket is empty. It has a token again in retryAfter microseconds.
 func refuseLimited(m *Middleware, s *slowRequest, retryAfter int64) {
 	beforeRefusal(m, s)
-	refuse(rateLimited, s.w, s.r, seconds(retryAfter))
+	writeLimited(m, s.w, s.r, retryAfter)
 	m.logRefusal("rate limit exceeded", m.bucketKeyOf(s.r), 0, s.now)
 }
 
 // refuseUnavailable refuses a request because onError is deny.
 func refuseUnavailable(m *Middleware, s *slowRequest) {
 	beforeRefusal(m, s)
-	refuse(unavailable, s.w, s.r, oneSecond)
+	refuse(m.answers.unavailable, s.w, s.r, oneSecond, "")
 }
 
-// refuseDenied refuses a request because a rule denies it.
-func refuseDenied(m *Middleware, s *slowRequest) {
+// writeLimited writes the refusal of a request whose client's bucket is empty for another retryAfter microseconds.
+func writeLimited(m *Middleware, w http.ResponseWriter, r *http.Request, retryAfter int64) {
+	if m.rates != nil {
+		m.rates.set(w.Header(), ratelimit.LeftWhenRefused(m.limit, retryAfter))
+	}
+	refuse(m.answers.rateLimited, w, r, seconds(retryAfter), defaultLimit)
+}
+
+// refuseDenied refuses a request because a rule denies it. rule is the rule's name; "": it has none.
+func refuseDenied(m *Middleware, s *slowRequest, rule string) {
 	beforeRefusal(m, s)
-	refuse(denied, s.w, s.r, nil)
+	refuse(m.answers.denied, s.w, s.r, nil, rule)
 	m.logRefusal("denied", m.bucketKeyOf(s.r), 0, s.now)
 }
 
@@ -143,11 +184,16 @@ func beforeRefusal(m *Middleware, s *slowRequest) {
 // requests that follow.
 func refuseOpen(m *Middleware, s *slowRequest, retryAfter int64) {
 	m.breaker.RecheckOpen(s.now, m.policy)
-	refuse(circuitOpen, s.w, s.r, seconds(retryAfter))
+	refuse(m.answers.circuitOpen, s.w, s.r, seconds(retryAfter), "")
 	m.logOpen(s.now)
 	if !m.debug {
 		m.switchToOpen(s.now)
 	}
+}
+
+// refuseOpenBody is how the handler of an open circuit refuses a request with a body, by the default answer.
+func refuseOpenBody(w http.ResponseWriter, r *http.Request, retryAfter []string) {
+	refuse(circuitOpen, w, r, retryAfter, "")
 }
 
 // retryAfterTexts are prepared values of Retry-After, one for each number of seconds.

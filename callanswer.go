@@ -52,14 +52,3 @@ func refuseCall(status *callStatus, w http.ResponseWriter, r *http.Request) {
 	header["Grpc-Message"] = status.message
 	w.WriteHeader(http.StatusOK)
 }
-
-// refuseLimitedBody is how the fast path refuses a request with a body whose client's bucket is empty. It is apart from the refusals of
-// other requests, because its locals would be theirs (R1).
-func refuseLimitedBody(w http.ResponseWriter, r *http.Request, retryAfter int64) {
-	refuse(rateLimited, w, r, seconds(retryAfter))
-}
-
-// refuseOpenBody is how the handler of an open circuit refuses a request with a body.
-func refuseOpenBody(w http.ResponseWriter, r *http.Request, retryAfter []string) {
-	refuse(circuitOpen, w, r, retryAfter)
-}

@@ -76,7 +76,9 @@ func TestCall_isRefusedInItsOwnForm(t *testing.T) {
 func TestCall_denied(t *testing.T) {
 	newProcess(t, 0)
 	m, _ := newInstance(t, &Config{RateLimit: tokens("1")})
-	deny := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { refuseDenied(m, &slowRequest{w: w, r: r, now: m.now()}) })
+	deny := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		refuseDenied(m, &slowRequest{w: w, r: r, now: m.now()}, "")
+	})
 
 	requireCallStatus(t, sendRequest(deny, newCall("application/grpc")), "7", "Forbidden.", "")
 	requireAnswer(t, send(deny, "GET", "/"), 403, `{"error":"Forbidden."}`, 0)
