@@ -39,7 +39,7 @@ func (m *Middleware) switchToOpen(now int64) {
 	}
 }
 
-// ownOpenHandler is openHandler for a route with an answer of its own.
+// ownOpenHandler is openHandler for a route whose answer is configured.
 func ownOpenHandler(m *Middleware, notice *breaker.Notice) http.HandlerFunc {
 	holds, retryAfter, answer := notice.Holds, seconds(notice.Seconds*1000000), m.answers.circuitOpen
 	return func(w http.ResponseWriter, r *http.Request) {

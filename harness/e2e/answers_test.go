@@ -25,7 +25,7 @@ func TestAnswers(t *testing.T) {
 		"open":    {"circuitBreaker": block{"failureThreshold": 1, "resetTimeout": "1h"}, "answers": block{"circuitOpen": own}},
 		"denied":  {"rateLimit": one, "redis": block{"address": freeAddress(t), "onError": "deny"}, "answers": block{"unavailable": own}},
 		"problem": {"rateLimit": one, "answers": block{"format": "problem"}},
-		"always":  {"rateLimit": told("always"), "circuitBreaker": block{}},
+		"always":  {"rateLimit": told("always"), "circuitBreaker": block{"failureThreshold": 5}},
 		"refused": {"rateLimit": told("refused")},
 	})})
 	require.Equal(t, 200, g.get("/limited").status)
@@ -65,7 +65,7 @@ func TestAnswers(t *testing.T) {
 	t.Run("what is left", func(t *testing.T) {
 		for _, want := range []string{"2", "1", "0", "0"} {
 			r := g.get("/always")
-			require.Equal(t, want, r.header.Get("X-RateLimit-Remaining"))
+			require.Equal(t, want, r.header.Get("X-RateLimit-Remaining"), "%+v", r)
 			require.Equal(t, "3", r.header.Get("X-RateLimit-Limit"))
 			require.Equal(t, `"default";q=3;w=10800`, r.header.Get("RateLimit-Policy"))
 			require.True(t, strings.HasPrefix(r.header.Get("RateLimit"), `"default";r=`+want+`;t=3`), r.header)

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestObjects_ofHeaders is TestObjects for routes that tell clients what is left of their buckets, or refuse by an answer of their own.
+// TestObjects_ofHeaders is TestObjects for routes that tell clients what is left of their buckets, or whose answers are configured.
 func TestObjects_ofHeaders(t *testing.T) {
 	server := redistest.Start(t)
 	create := plugin(t)
