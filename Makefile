@@ -4,7 +4,7 @@ SHELL := /bin/bash
 GO ?= go
 export CGO_ENABLED
 
-.PHONY: help run test ci soak test-deploy bench bench-short bench-binary simulate bundle traefik upstream redis lint test-compiled test-interpreted test-e2e test-simulation fuzz clean
+.PHONY: help run test grpcurl ci soak test-deploy bench bench-short bench-binary simulate bundle traefik upstream redis lint test-compiled test-interpreted test-e2e test-simulation fuzz clean
 
 help:
 	@echo 'make run      the whole gateway on 127.0.0.1:$${PORT:-5000}'
@@ -30,6 +30,10 @@ traefik:
 upstream:
 	@mkdir -p dist/bin && cd upstream && CGO_ENABLED=0 $(GO) build -trimpath -o ../dist/bin/upstream .
 
+# A client of gRPC for the tests.
+grpcurl:
+	@mkdir -p dist/bin && cd harness/grpcurl && CGO_ENABLED=0 $(GO) build -trimpath -o ../../dist/bin/grpcurl github.com/fullstorydev/grpcurl/cmd/grpcurl
+
 # The tests run against a real Redis server.
 redis:
 	@command -v redis-server >/dev/null || .ci/install redis-server
@@ -54,7 +58,7 @@ test-compiled: redis
 test-interpreted: redis
 	cd harness && $(GO) test -count=1 -timeout 30m ./interpreted
 
-test-e2e: redis bundle traefik upstream
+test-e2e: redis bundle traefik upstream grpcurl
 	@command -v curl >/dev/null || .ci/install curl
 	@command -v openssl >/dev/null || .ci/install openssl
 	cd harness && $(GO) test -count=1 -timeout 40m -parallel 4 ./e2e
