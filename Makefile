@@ -117,8 +117,8 @@ kubernetes:
 	@command -v etcd >/dev/null || .ci/install etcd-server
 	@.ci/kubernetes kubectl kube-apiserver kube-controller-manager
 
-k8s: kubectl
-	@dist/bin/kubectl kustomize k8s --output dist/k8s-deployment.yaml
+k8s:
+	@.ci/manifest
 
 test-deploy-k8s: redis bundle traefik upstream kubernetes k8s
 	@command -v curl >/dev/null || .ci/install curl
