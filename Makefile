@@ -58,6 +58,7 @@ test-e2e: redis bundle traefik upstream
 	@command -v curl >/dev/null || .ci/install curl
 	@command -v openssl >/dev/null || .ci/install openssl
 	cd harness && $(GO) test -count=1 -timeout 40m -parallel 4 ./e2e
+	cd harness && $(GO) test -count=1 -timeout 5m -parallel 24 ./migration
 
 test-simulation:
 	cd harness && $(GO) test -count=1 ./window ./simulate ./bench ./gateway
