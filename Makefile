@@ -61,7 +61,9 @@ test-interpreted: redis
 test-e2e: redis bundle traefik upstream grpcurl
 	@command -v curl >/dev/null || .ci/install curl
 	@command -v openssl >/dev/null || .ci/install openssl
+	@PATH=$$PATH:/usr/sbin command -v nginx >/dev/null || .ci/install nginx
 	cd harness && $(GO) test -count=1 -timeout 40m -parallel 4 ./e2e
+	cd harness && $(GO) test -count=1 -timeout 5m -parallel 24 ./migration
 
 test-simulation:
 	cd harness && $(GO) test -count=1 ./window ./simulate ./bench ./gateway
