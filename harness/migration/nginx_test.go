@@ -37,7 +37,7 @@ func startNginx(t *testing.T, configuration, address string) {
 master_process off;
 error_log stderr;
 pid nginx.pid;
-events {}
+events { worker_connections 4096; }
 http {
 access_log off;
 client_body_temp_path body;
