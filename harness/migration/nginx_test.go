@@ -37,7 +37,7 @@ func startNginx(t *testing.T, configuration, address string) {
 master_process off;
 error_log stderr;
 pid nginx.pid;
-events {}
+events { worker_connections 4096; }
 http {
 access_log off;
 client_body_temp_path body;
@@ -77,7 +77,7 @@ func TestNginx_sideBySide(t *testing.T) {
 	slowest := func(_ *testing.T, url string) float64 {
 		return float64(send(atOnce(60), same(url)).slowest.Milliseconds())
 	}
-	burst := under(pluginLimit, block{"capacity": 11, "refillRate": 20, "refillPeriod": "1s"})
+	burst := under(pluginLimit, block{"capacity": 5, "refillRate": 2, "refillPeriod": "1s"})
 	loads := []nginxLoad{
 		{row: "200 requests at once: those that pass", measure: pass(200)},
 		{
@@ -97,16 +97,16 @@ func TestNginx_sideBySide(t *testing.T) {
 			},
 		},
 		{
-			row:   "`rate=20r/s burst=10`, `capacity: 11`: of 60 requests at once, those that pass",
-			nginx: []string{"12r/m", "20r/s", "burst=50 nodelay", "burst=10"}, ours: burst, measure: pass(60),
+			row:   "`rate=2r/s burst=4`, `capacity: 5`: of 60 requests at once, those that pass",
+			nginx: []string{"12r/m", "2r/s", "burst=50 nodelay", "burst=4"}, ours: burst, measure: pass(60),
 		},
 		{
 			row:   "the same: milliseconds until the slowest answer",
-			nginx: []string{"12r/m", "20r/s", "burst=50 nodelay", "burst=10"}, ours: burst, measure: slowest,
+			nginx: []string{"12r/m", "2r/s", "burst=50 nodelay", "burst=4"}, ours: burst, measure: slowest,
 		},
 		{
-			row:   "`rate=20r/s burst=10 delay=5`: milliseconds until the slowest answer",
-			nginx: []string{"12r/m", "20r/s", "burst=50 nodelay", "burst=10 delay=5"}, skip: true, measure: slowest,
+			row:   "`rate=2r/s burst=4 delay=2`: milliseconds until the slowest answer",
+			nginx: []string{"12r/m", "2r/s", "burst=50 nodelay", "burst=4 delay=2"}, skip: true, measure: slowest,
 		},
 		{
 			row:   "the key is `$http_x_api_key`, and 200 requests have none: those that pass",

@@ -135,7 +135,7 @@ func TestRateLimit_burstOfOne(t *testing.T) {
 	t.Parallel()
 	section, systems := limiters(t)
 	table := section.section(t, "### burst: 1").table(t)
-	const rate, every = 5, 200 * time.Millisecond
+	const rate, every = 2, 500 * time.Millisecond
 	own := with(systems[1].middleware, under("rateLimit", block{"average": rate, "period": "1s", "burst": 1}))
 	ours := with(systems[2].middleware, under(pluginLimit, block{"refillRate": rate, "refillPeriod": "1s"}))
 	systems = []system{
@@ -152,9 +152,9 @@ func TestRateLimit_burstOfOne(t *testing.T) {
 		}
 	}
 	loads := []load{
-		{row: "40 requests, one every 200 ms", measure: sending(evenly(40, every))},
-		{row: "40 requests, one every 200 ms, but each second one 40 ms early", measure: sending(unevenly(40, every, 40*time.Millisecond))},
-		{row: "160 requests, one every 50 ms: four times the rate", measure: sending(evenly(160, every/4))},
+		{row: "20 requests, one every 500 ms", measure: sending(evenly(20, every))},
+		{row: "20 requests, one every 500 ms, but each second one 100 ms early", measure: sending(unevenly(20, every, 100*time.Millisecond))},
+		{row: "80 requests, one every 125 ms: four times the rate", measure: sending(evenly(80, every/4))},
 	}
 	complete(t, table, loads)
 	compare(t, 1, table, systems, loads, false)

@@ -3,7 +3,6 @@ package migration
 import (
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -156,14 +155,6 @@ func under(prefix string, values block) block {
 		all[prefix+"."+path] = value
 	}
 	return all
-}
-
-func merged(all ...block) block {
-	one := block{}
-	for _, values := range all {
-		maps.Copy(one, values)
-	}
-	return one
 }
 
 var client = &http.Client{
