@@ -298,7 +298,7 @@ bring_up() {
 	local patience failing
 	patience=$(setting DEPLOY_TIMEOUT 180)
 	say "starting, and waiting up to $patience s for health"
-	compose up --detach --no-build --remove-orphans --wait --wait-timeout "$patience" "${services[@]}" &
+	compose up --detach --no-build --remove-orphans --wait --wait-timeout "$patience" &
 	starting=$!
 	while kill -0 "$starting" 2>/dev/null; do
 		sleep 0.5
