@@ -11,6 +11,7 @@ const (
 	limitedBody     = `{"error":"Too many requests, please try again later."}`
 	openBody        = `{"error":"Service temporarily unavailable due to circuit open."}`
 	unavailableBody = `{"error":"Service temporarily unavailable, please try again later."}`
+	methodBody      = `{"error":"Method not allowed, please use GET or HEAD."}`
 )
 
 // The statuses of refusals.
@@ -31,6 +32,7 @@ var (
 	rateLimited = newAnswer(limitedStatus, limitedBody)
 	circuitOpen = newAnswer(openStatus, openBody)
 	unavailable = newAnswer(http.StatusServiceUnavailable, unavailableBody)
+	wrongMethod = newAnswer(http.StatusMethodNotAllowed, methodBody)
 
 	// The parts of the two most frequent answers: a field would be a local (R7).
 	limitedText, limitedLength = rateLimited.body, rateLimited.length
@@ -39,6 +41,7 @@ var (
 	contentType = []string{"application/json"}
 	oneSecond   = []string{"1"}
 	closing     = []string{"close"}
+	readMethods = []string{"GET, HEAD"}
 )
 
 func newAnswer(status int, body string) *preparedAnswer {
@@ -70,13 +73,18 @@ func closeAfter(header http.Header, r *http.Request) {
 	}
 }
 
-// serveHealth answers requests for the health path itself, and passes all others to the handler.
+// serveHealth answers requests for the health path itself, whatever their method, and passes all others to the handler.
 func (m *Middleware) serveHealth(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path == m.health && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+	if r.URL.Path != m.health {
+		m.handler.ServeHTTP(w, r)
+		return
+	}
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
 		healthy.write(w, r, nil)
 		return
 	}
-	m.handler.ServeHTTP(w, r)
+	w.Header()["Allow"] = readMethods
+	wrongMethod.write(w, r, nil)
 }
 
 // The functions below refuse a request on the slow path. None forwards it, and none returns to a step.
