@@ -2,32 +2,40 @@
 
 SHELL := /bin/bash
 GO ?= go
+export GO
+# A workspace around this folder must not choose the modules.
+export GOWORK := off
 export CGO_ENABLED
 
-.PHONY: help run test grpcurl ci soak test-deploy bench bench-short bench-binary simulate bundle traefik upstream redis lint test-compiled test-interpreted test-e2e test-simulation fuzz clean
+.PHONY: help go run test grpcurl ci soak test-deploy bench bench-short bench-binary simulate bundle traefik upstream redis lint test-compiled test-interpreted test-e2e test-simulation fuzz clean
 
 help:
-	@echo 'make run      the whole gateway on 127.0.0.1:$${PORT:-5000}'
+	@echo 'make run      the whole gateway on 127.0.0.1:$${PORT:-5000}; with GATEWAYS=2, two gateways that share one Redis'
 	@echo 'make test     every test: compiled with -race, interpreted, end to end'
 	@echo 'make ci       make test, and what else belongs to a submission'
 	@echo 'make soak     what takes long: ten minutes of a fleet under faults, and a report; two minutes under attack; 500 reloads;'
 	@echo '              a flood of keys'
 	@echo 'make bench    what the plugin costs, compared with the built-in limiter and circuit breaker'
 	@echo 'make bundle   dist/plugins-local: the plugin as Traefik loads it'
-	@echo 'make traefik  dist/bin/traefik: the pinned version'
+	@echo 'make traefik  dist/bin/traefik: the pinned version, downloaded or built'
 	@echo 'make clean    removes dist'
 
 run: bundle traefik upstream
 	@cd harness && $(GO) build -o ../dist/bin/run ./run
 	@exec dist/bin/run
 
-bundle:
+go:
+	@.ci/go
+
+bundle: go
 	@$(GO) run ./bundle dist
 
-traefik:
-	@mkdir -p dist/bin && cd harness && $(GO) run ./build ../dist/bin/traefik
+# TRAEFIK=<path> takes that binary. TRAEFIK_RELEASES=<url> is another site with the releases, or none.
+traefik: go
+	@mkdir -p dist/bin && cd harness && $(GO) build -o ../dist/bin/build ./build
+	@dist/bin/build dist/bin/traefik
 
-upstream:
+upstream: go
 	@mkdir -p dist/bin && cd upstream && CGO_ENABLED=0 $(GO) build -trimpath -o ../dist/bin/upstream .
 
 # A client of gRPC for the tests.
@@ -38,7 +46,7 @@ grpcurl:
 redis:
 	@command -v redis-server >/dev/null || .ci/install redis-server
 
-test:
+test: go
 	@.ci/part lint              $(MAKE) --no-print-directory lint
 	@.ci/part redis             $(MAKE) --no-print-directory redis
 	@.ci/part compiled          $(MAKE) --no-print-directory test-compiled

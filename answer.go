@@ -15,6 +15,7 @@ const (
 	openBody        = `{"error":"Service temporarily unavailable due to circuit open."}`
 	deniedBody      = `{"error":"Forbidden."}`
 	unavailableBody = `{"error":"Service temporarily unavailable, please try again later."}`
+	methodBody      = `{"error":"Method not allowed, please use GET or HEAD."}`
 )
 
 // The statuses of refusals.
@@ -46,12 +47,14 @@ var (
 	contentType = []string{"application/json"}
 	oneSecond   = []string{"1"}
 	closing     = []string{"close"}
+	readMethods = []string{"GET, HEAD"}
 
 	healthy     = newAnswer(http.StatusOK, healthyBody, nil)
 	rateLimited = newRefusal(limitedStatus, limitedBody, resourceExhausted)
 	circuitOpen = newRefusal(openStatus, openBody, callUnavailable)
 	denied      = newRefusal(deniedStatus, deniedBody, permissionDenied)
 	unavailable = newRefusal(unavailableStatus, unavailableBody, callUnavailable)
+	wrongMethod = newAnswer(http.StatusMethodNotAllowed, methodBody, nil)
 
 	// The parts of the two most frequent answers: a field would be a local (R7).
 	limitedText, limitedLength = rateLimited.body, rateLimited.length
@@ -129,13 +132,18 @@ func closeAfter(header http.Header, r *http.Request) {
 	}
 }
 
-// serveHealth answers requests for the health path itself, and passes all others to the handler.
+// serveHealth answers requests for the health path itself, whatever their method, and passes all others to the handler.
 func (m *Middleware) serveHealth(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path == m.health && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+	if r.URL.Path != m.health {
+		m.handler.ServeHTTP(w, r)
+		return
+	}
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
 		healthy.write(w, r)
 		return
 	}
-	m.handler.ServeHTTP(w, r)
+	w.Header()["Allow"] = readMethods
+	wrongMethod.write(w, r)
 }
 
 // The functions below refuse a request on the slow path. None forwards it, and none returns to a step.
