@@ -135,7 +135,7 @@ func start(t *testing.T, workDir, dynamic string, experimental map[string]any, e
 	api, err := gateway.FreeAddress()
 	require.NoError(t, err)
 	traefik := &gateway.Traefik{
-		Root: root(t), Dir: t.TempDir(), WorkDir: workDir, Web: web, API: api, Dynamic: dynamic, Env: env, Log: log,
+		Root: root, Dir: t.TempDir(), WorkDir: workDir, Web: web, API: api, Dynamic: dynamic, Env: env, Log: log,
 		Change: func(static map[string]any) { static["experimental"] = experimental },
 	}
 	process, err := traefik.Start()
@@ -166,7 +166,7 @@ func fromCatalogue(version string) map[string]any {
 // writeRoutes writes the two snippets for files, each as a middleware with a name of its own, and a route through each.
 func writeRoutes(t *testing.T, folder, upstream, redis string) {
 	t.Helper()
-	m, err := readManifest(root(t))
+	m, err := readManifest(root)
 	require.NoError(t, err)
 	forms, err := snippets(m.TestData)
 	require.NoError(t, err)
@@ -177,6 +177,7 @@ func writeRoutes(t *testing.T, folder, upstream, redis string) {
 	}
 	write(t, strings.ReplaceAll(`http:
   routers:
+    api: {rule: "PathPrefix(`+"`/api`"+`)", entryPoints: [traefik], service: api@internal}
     yaml: {rule: "Path(`+"`/yaml`"+`)", entryPoints: [web], middlewares: [my-yaml], service: upstream}
     toml: {rule: "Path(`+"`/toml`"+`)", entryPoints: [web], middlewares: [my-toml], service: upstream}
   services:
@@ -227,8 +228,8 @@ func TestTraefik_endsWithoutTheVersion(t *testing.T) {
 func TestTraefik_saysWhatAPlainCloneLacks(t *testing.T) {
 	const message = `unable to find source related to: "github.com/gomodule/redigo/redis"`
 	workDir := t.TempDir()
-	for _, name := range strings.Fields(command(t, root(t), "git", "ls-files", "*.go", "go.mod", "go.sum", ".traefik.yml")) {
-		write(t, read(t, root(t), name), workDir, "plugins-local", "src", module, name)
+	for _, name := range strings.Fields(command(t, root, "git", "ls-files", "*.go", "go.mod", "go.sum", ".traefik.yml")) {
+		write(t, read(t, root, name), workDir, "plugins-local", "src", module, name)
 	}
 	_, log, err := start(t, workDir, t.TempDir(), map[string]any{
 		"abortOnPluginFailure": true,
@@ -236,5 +237,5 @@ func TestTraefik_saysWhatAPlainCloneLacks(t *testing.T) {
 	}, nil)
 	require.Error(t, err)
 	require.Contains(t, strings.ReplaceAll(log.String(), `\"`, `"`), message)
-	require.Contains(t, read(t, root(t), "docs", "operations.md"), message)
+	require.Contains(t, read(t, root, "docs", "operations.md"), message)
 }
