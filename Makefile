@@ -96,6 +96,7 @@ ci: test test-deploy
 # Every way to deploy it, tried for real.
 test-deploy:
 	@.ci/part workflows         $(MAKE) --no-print-directory test-workflows
+	@.ci/part catalogue         $(MAKE) --no-print-directory test-deploy-catalogue
 	@.ci/part compose           $(MAKE) --no-print-directory test-deploy-compose
 	@.ci/part kubernetes        $(MAKE) --no-print-directory test-deploy-k8s
 
@@ -158,3 +159,9 @@ test-workflows: redis kubectl
 	@command -v shellcheck >/dev/null || .ci/install shellcheck
 	@command -v ssh >/dev/null || .ci/install openssh-client
 	cd harness && $(GO) test -count=1 -timeout 10m ./deploy/workflows
+
+# The tag of a release, as the plugin catalogue checks it and the real Traefik loads it.
+.PHONY: test-deploy-catalogue
+
+test-deploy-catalogue: redis traefik
+	cd harness && $(GO) test -count=1 -timeout 10m ./deploy/catalogue
