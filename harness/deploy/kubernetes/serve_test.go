@@ -187,9 +187,12 @@ func (g *traefik) get(path string) reply {
 	return reply{status: response.StatusCode, header: response.Header, body: string(body)}
 }
 
+// kubelet asks as a node does: with the timeout of the probes, and on a connection for each question.
+var kubelet = &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+
 // internal returns the status of the internal entry point's answer, which the probes ask, or 0.
 func (g *traefik) internal(path string) int {
-	response, err := client.Get("http://" + g.api + path)
+	response, err := kubelet.Get("http://" + g.api + path)
 	if err != nil {
 		return 0
 	}
@@ -278,10 +281,10 @@ func TestReady(t *testing.T) {
 	require.Equal(t, http.StatusOK, g.get("/proxy/ok").status)
 
 	answered := make(chan reply, 1)
-	go func() { answered <- g.get("/proxy/slow?seconds=4") }()
+	go func() { answered <- g.get("/proxy/slow?seconds=5") }()
 	require.Eventually(t, s.isBusy, patience, tick, "the service has the request")
 	g.process.Signal(syscall.SIGTERM)
-	require.Eventually(t, func() bool { return g.internal("/ready") != http.StatusOK }, 3*time.Second, tick/10)
+	require.Eventually(t, func() bool { return g.internal("/ready") != http.StatusOK }, 4*time.Second, tick/10)
 	require.True(t, s.isBusy(), "the request is in flight yet")
 	require.Equal(t, http.StatusOK, (<-answered).status, "and is finished")
 }
