@@ -17,7 +17,8 @@ declare -A variable=([proxy-service]=GATEWAY_IMAGE [upstream]=UPSTREAM_IMAGE [re
 declare -A before=() # image of each service that was healthy when we came
 problems=()          # of the settings
 going_back=''
-starting='' # process of Compose
+starting=''          # process of Compose
+deployed=''
 
 say() { printf 'deploy: %s\n' "$*"; }
 die() {
@@ -62,12 +63,15 @@ refuse() {
 read_settings() {
 	local file files
 	[ "$stack" = dev ] || [ -r "$env_file" ] || die "$env_file cannot be read"
-	environment=$(compose config --environment) || die 'the settings cannot be read'
+	# Of no stack: Compose would end at a port that is none, without the name of its variable.
+	environment=$(docker compose --file - "${settings_flags[@]}" config --environment <<<'services: {none: {image: none}}') ||
+		die 'the settings cannot be read'
 	IFS=: read -ra files <<<"$(setting COMPOSE_OVERRIDE '')"
 	for file in "${files[@]}"; do
 		[ -r "$file" ] || die "COMPOSE_OVERRIDE: $file cannot be read"
 		compose_flags+=(--file "$file")
 	done
+	own_flags=("${compose_flags[@]}")
 	project=$(setting COMPOSE_PROJECT_NAME "$(sed -n 's/^name: *//p' "${compose_flags[1]}")")
 	state=$(setting DEPLOY_STATE .deploy)/$project
 	if ! mkdir -p "$state" || ! head -c 65536 /dev/zero >"$state/space"; then
@@ -268,6 +272,11 @@ check_builder() {
 	esac
 }
 
+# configured_image SERVICE: the image that the stack's files name, with what an override says.
+configured_image() {
+	compose config | sed -n '/^services:/,/^[a-z]/p' | sed -n "/^  $1:\$/,/^  [a-z]/s/^    image: //p" | head -n 1
+}
+
 image_id() { docker image inspect --format '{{.Id}}' "$1" 2>/dev/null; }
 
 # obtain builds our own images unless the settings name them, and pulls the others.
@@ -339,13 +348,13 @@ smoke() {
 	smoke_service "$base$(setting SMOKE_PATH /proxy/ok)" && smoke_limit
 }
 
-# smoke_service sends a request to the service. A circuit that was open before has time to close. The failures of a service end the
-# attempt after 10 s.
+# smoke_service sends requests to the service until one is answered well, for 10 s. A circuit that was open before has time to close.
 smoke_service() {
-	local status='' begun=$SECONDS patience=10
+	local status='' first='' begun=$SECONDS patience=10
 	while :; do
 		: >"$state/answer"
 		status=$(request "$1")
+		first=${first:-$status}
 		case $status in
 		2?? | 3??)
 			say 'a proxied request: passed'
@@ -353,7 +362,7 @@ smoke_service() {
 			;;
 		429) patience=60 ;; # this host has sent more than its share
 		503)
-			if [ "$status$patience" = 50310 ] && grep -q 'circuit open' "$state/answer"; then
+			if [ "$first" = 503 ] && grep -q 'circuit open' "$state/answer"; then
 				if [ -n "$going_back" ]; then
 					say 'a proxied request: not tried, as the circuit is open from before'
 					return 0
@@ -363,7 +372,7 @@ smoke_service() {
 			;;
 		esac
 		if [ $((SECONDS - begun)) -ge "$patience" ]; then
-			say "$1 answers $status, after $((SECONDS - begun)) s"
+			say "$1 answers $first, and $status after $((SECONDS - begun)) s"
 			return 1
 		fi
 		sleep 1
@@ -396,7 +405,7 @@ explain() {
 	local lines
 	compose ps --all --format '{{.Service}}: {{.Image}} {{.Status}}' || true
 	timeout 30 docker compose "${compose_flags[@]}" exec -T proxy-service /check disabled 2>/dev/null </dev/null || true
-	lines=$(compose logs --no-color --tail 300 2>&1 | grep -E '"level":"(error|fatal|panic)"|check: |panic:|\bERR\b|# ' | tail -n 20 || true)
+	lines=$(compose logs --no-color --tail 300 2>&1 | grep -E '"level":"(warn|error|fatal|panic)"|check: |panic:|Fatal' | tail -n 20 || true)
 	[ -n "$lines" ] || lines=$(compose logs --no-color --tail 20 2>&1 || true)
 	printf '%s\n' "$lines"
 }
@@ -416,6 +425,7 @@ go_back() {
 		use current
 	else
 		say 'FAILED. Going back to the images that ran before. Their settings are not known here.'
+		compose_flags=("${own_flags[@]}")
 		for service in "${!before[@]}"; do
 			export "${variable[$service]}=${before[$service]}"
 		done
@@ -431,8 +441,9 @@ go_back() {
 	exit 2
 }
 
-# use WHICH: works with a deployment that was kept, current or previous, from now on.
+# use WHICH: works with the deployment that is kept by that name from now on: next, current or previous.
 use() {
+	deployed=$1
 	compose_flags=(--file "$state/$1/compose.yml")
 	environment=$(cat "$state/$1/settings")
 	services=()
@@ -441,28 +452,41 @@ use() {
 	done <"$state/$1/services"
 }
 
-# store keeps what runs now: the resolved configuration, by the names that the images keep, and what the smoke test needs.
-store() {
-	local service container image
+# prepare resolves the configuration to deploy, with images by names that stay theirs, and works with it from now on.
+prepare() {
+	local service id
 	rm -rf "$state/next"
-	mkdir "$state/next"
+	mkdir "$state/next" || return 1
 	printf 'services:\n' >"$state/images.yml"
 	for service in "${services[@]}"; do
-		container=$(compose ps --quiet "$service" | head -n 1)
-		image=$(keep "$service" "$(docker inspect --format '{{.Image}}' "$container")")
-		printf '  %s: {image: "%s"}\n' "$service" "$image" >>"$state/images.yml"
+		id=$(image_id "$(configured_image "$service")") || return 1
+		printf '  %s: {image: "%s"}\n' "$service" "$(keep "$service" "$id")" >>"$state/images.yml"
 	done
-	compose --file "$state/images.yml" config >"$state/next/compose.yml"
+	compose --file "$state/images.yml" config >"$state/next/compose.yml" || return 1
 	printf '%s\n' "${services[@]}" >"$state/next/services"
 	grep -E '^(PORT|SMOKE_PATH|DEPLOY_TIMEOUT|CIRCUIT_BREAKER_RESET_TIMEOUT_SECONDS)=' <<<"$environment" >"$state/next/settings" || true
 	rm -f "$state/images.yml"
-	if cmp -s "$state/next/compose.yml" "$state/current/compose.yml"; then
-		rm -rf "$state/next" # what ran before these stays what rollback returns to
-	else
-		rm -rf "$state/previous"
-		[ ! -d "$state/current" ] || mv "$state/current" "$state/previous"
+	use next
+}
+
+# adopt keeps what was deployed as the current deployment, and the one before it as the previous one.
+adopt() {
+	case $deployed in
+	next)
+		if cmp -s "$state/next/compose.yml" "$state/current/compose.yml"; then
+			rm -rf "$state/current" # what ran before these stays what rollback returns to
+		elif [ -d "$state/current" ]; then
+			rm -rf "$state/previous"
+			mv "$state/current" "$state/previous"
+		fi
 		mv "$state/next" "$state/current"
-	fi
+		;;
+	previous)
+		mv "$state/previous" "$state/next"
+		mv "$state/current" "$state/previous"
+		mv "$state/next" "$state/current"
+		;;
+	esac
 	use current
 }
 
@@ -481,7 +505,7 @@ finish() {
 	trap 'say interrupted; go_back' INT TERM
 	works || go_back
 	trap - INT TERM
-	store || die 'the stack works, but what is deployed could not be kept: rollback would not find it'
+	adopt
 	prune
 	say "$1"
 	compose ps --format '  {{.Service}}: {{.Image}}, {{.Status}}'
@@ -496,6 +520,7 @@ deploy() {
 	check_late
 	refuse
 	remember
+	prepare || die 'the configuration could not be written; nothing was changed'
 	finish "$stack is up, on port $(setting PORT 5000)"
 }
 
@@ -529,8 +554,10 @@ main() {
 	env_file=${ENV_FILE:-.env.prod}
 	if [ "$stack" = dev ]; then
 		compose_flags=(--file docker-compose.yml)
+		settings_flags=()
 	else
-		compose_flags=(--file docker-compose.prod.yml --env-file "$env_file")
+		settings_flags=(--env-file "$env_file")
+		compose_flags=(--file docker-compose.prod.yml "${settings_flags[@]}")
 	fi
 	check_tools
 	exec 9<"${BASH_SOURCE[0]##*/}"

@@ -71,6 +71,7 @@ func TestDeploy_refuses(t *testing.T) {
 	dollar := filepath.Join(t.TempDir(), "env")
 	require.NoError(t, os.WriteFile(dollar, []byte("REDIS_PASSWORD=correct$horse-battery-staple\n"), 0o600))
 	running := s.mustCompose("ps", "--quiet")
+	redis := s.inspect("redis").ID
 
 	for _, row := range []struct {
 		name string
@@ -123,6 +124,7 @@ func TestDeploy_refuses(t *testing.T) {
 		require.Contains(t, output, "/proxy/ok answers 502")
 		require.Contains(t, output, "Going back to the images and settings that ran before")
 		require.Less(t, took, time.Minute, output)
+		require.Equal(t, redis, s.inspect("redis").ID, "what did not change is left alone")
 		require.Contains(t, s.inspect("proxy-service").Config.Env, "UPSTREAM_URL=http://upstream:8081")
 		require.Contains(t, s.inspect("proxy-service").Config.Env, "REDIS_PASSWORD="+password)
 		s.requireHealthy()
@@ -134,7 +136,7 @@ func TestDeploy_refuses(t *testing.T) {
 		const broken = "http: {routers: {proxy: {rule: PathPrefix(`/proxy`), middlewares: [nobody], service: upstream}}}\n"
 		require.NoError(t, os.WriteFile(routes, []byte(broken), 0o644))
 		image := s.variant(s.images()["proxy-service"], "disabled", "LABEL disabled=yes", routes, "/etc/traefik/dynamic/routers.yml")
-		output, code := s.with("GATEWAY_IMAGE="+image, "SMOKE_PATH=/proxy/slow?ms=1").deploy("prod")
+		output, code := s.with("GATEWAY_IMAGE="+image, "SMOKE_PATH=/proxy/ok").deploy("prod")
 		require.Equal(t, 1, code, output)
 		require.Contains(t, output, "router proxy@file is disabled")
 		require.Contains(t, output, "nobody@file")
@@ -143,7 +145,7 @@ func TestDeploy_refuses(t *testing.T) {
 		override := filepath.Join(t.TempDir(), "override.yml")
 		const shop = "services:\n  shop:\n    image: resilience-upstream:local\n    networks: [backend]\n"
 		require.NoError(t, os.WriteFile(override, []byte(shop), 0o644))
-		output, code := s.with("COMPOSE_OVERRIDE="+override, "UPSTREAM_URL=http://shop:8081", "SMOKE_PATH=/proxy/slow?ms=2000").deploy("prod")
+		output, code := s.with("COMPOSE_OVERRIDE="+override, "UPSTREAM_URL=http://shop:8081", "SMOKE_PATH=/proxy/slow?seconds=2").deploy("prod")
 		require.Zero(t, code, output)
 		require.Contains(t, output, "a 429: passed")
 		require.Empty(t, s.mustCompose("ps", "--all", "--quiet", "upstream"))
