@@ -75,6 +75,10 @@ func slowAcquire(m *Middleware, s *slowRequest) {
 		slowForward(m, s)
 		return
 	}
+	if m.rates != nil {
+		slowAcquireCounted(m, s)
+		return
+	}
 	id := identityOf(m, s.r)
 	verdict := ratelimit.AllowCached(m.cache, id, s.now)
 	if verdict != 0 {

@@ -23,9 +23,9 @@ import (
 // upstream, at addresses of loopback. Then it types what the README says, and compares what is printed.
 func TestExamples(t *testing.T) {
 	t.Parallel()
-	folders, _, err := walkthrough.Folders(root(t))
+	examples, err := walkthrough.Folders(root(t))
 	require.NoError(t, err)
-	for _, folder := range folders {
+	for _, folder := range examples.Compose {
 		t.Run(filepath.Base(folder), func(t *testing.T) {
 			t.Parallel()
 			steps, err := walkthrough.Read(filepath.Join(folder, "README.md"))
@@ -299,9 +299,9 @@ func TestExamples_staticFiles(t *testing.T) {
 	require.NoError(t, err)
 	deeper, err := filepath.Glob(filepath.Join(root(t), "examples", "*", "gateway", "traefik.yml"))
 	require.NoError(t, err)
-	folders, _, err := walkthrough.Folders(root(t))
+	examples, err := walkthrough.Folders(root(t))
 	require.NoError(t, err)
-	require.Len(t, append(files, deeper...), len(folders))
+	require.Len(t, append(files, deeper...), len(examples.Compose))
 	for _, file := range append(files, deeper...) {
 		content, err := os.ReadFile(file)
 		require.NoError(t, err)

@@ -56,7 +56,7 @@ func parse(readme string) []Step {
 
 // Starts reports whether a command starts an example.
 func Starts(command string) bool {
-	return command == "./start.sh" || command == "docker compose up --build --detach --wait" || command == "kubectl apply -f ."
+	return command == "./start.sh" || command == "docker compose up --build --detach --wait" || strings.HasPrefix(command, "kubectl apply -f ")
 }
 
 // Stops reports whether a command stops an example.
@@ -103,16 +103,23 @@ func (s Step) pattern() *regexp.Regexp {
 	return regexp.MustCompile(`\A` + strings.TrimSuffix(pattern.String(), `\n`) + `\n?\z`)
 }
 
-// Folders returns the folders of the examples below the root of the project: those with a Compose file, and those with Kubernetes
-// manifests. A folder with neither, or without a README that the index names, is an error.
-func Folders(root string) (compose, manifests []string, err error) {
+// Examples are the folders of the examples, by what starts them.
+type Examples struct {
+	Compose   []string // with a Compose file
+	Manifests []string // with Kubernetes manifests
+	Helm      []string // with values of a chart
+}
+
+// Folders returns the examples below the root of the project. A folder that nothing starts, or without a README that the index
+// names, is an error.
+func Folders(root string) (found Examples, err error) {
 	index, err := os.ReadFile(filepath.Join(root, "examples", "README.md"))
 	if err != nil {
-		return nil, nil, err
+		return Examples{}, err
 	}
 	entries, err := os.ReadDir(filepath.Join(root, "examples"))
 	if err != nil {
-		return nil, nil, err
+		return Examples{}, err
 	}
 	var problems []error
 	for _, entry := range entries {
@@ -126,16 +133,21 @@ func Folders(root string) (compose, manifests []string, err error) {
 		if _, err := Read(filepath.Join(folder, "README.md")); err != nil {
 			problems = append(problems, err)
 		}
-		_, isCompose := os.Stat(filepath.Join(folder, "docker-compose.yml"))
-		objects, _ := filepath.Glob(filepath.Join(folder, "*.yaml"))
 		switch {
-		case isCompose == nil:
-			compose = append(compose, folder)
-		case len(objects) > 0:
-			manifests = append(manifests, folder)
+		case has(folder, "docker-compose.yml"):
+			found.Compose = append(found.Compose, folder)
+		case has(folder, "values.yaml"):
+			found.Helm = append(found.Helm, folder)
+		case has(folder, "*.yaml"):
+			found.Manifests = append(found.Manifests, folder)
 		default:
-			problems = append(problems, fmt.Errorf("%s has neither docker-compose.yml nor Kubernetes manifests: no test starts it", folder))
+			problems = append(problems, fmt.Errorf("%s has neither docker-compose.yml nor Kubernetes manifests nor values.yaml: no test starts it", folder))
 		}
 	}
-	return compose, manifests, errors.Join(problems...)
+	return found, errors.Join(problems...)
+}
+
+func has(folder, pattern string) bool {
+	files, _ := filepath.Glob(filepath.Join(folder, pattern))
+	return len(files) > 0
 }

@@ -9,10 +9,11 @@ import (
 )
 
 func TestFolders_theExamples(t *testing.T) {
-	compose, manifests, err := Folders("../..")
+	found, err := Folders("../..")
 	require.NoError(t, err)
-	require.GreaterOrEqual(t, len(compose)+len(manifests), 6)
-	require.NotEmpty(t, manifests)
+	require.GreaterOrEqual(t, len(found.Compose), 6)
+	require.Equal(t, []string{"../../examples/kubernetes"}, found.Manifests)
+	require.Equal(t, []string{"../../examples/helm"}, found.Helm)
 }
 
 const readme = "# One\n\n```console\n$ docker compose up --build --detach --wait\n```\n\n" +
@@ -27,6 +28,7 @@ func TestFolders_whatIsMissingIsToldOf(t *testing.T) {
 	}{
 		{"all is there", map[string]string{"README.md": "[one](one)", "one/README.md": readme, "one/docker-compose.yml": ""}, ""},
 		{"manifests do as well", map[string]string{"README.md": "[one](one)", "one/README.md": readme, "one/gateway.yaml": ""}, ""},
+		{"so do values", map[string]string{"README.md": "[one](one)", "one/README.md": readme, "one/values.yaml": "", "one/more.yaml": ""}, ""},
 		{"no README", map[string]string{"README.md": "[one](one)", "one/docker-compose.yml": ""}, "one/README.md: no such file"},
 		{"nothing to start", map[string]string{"README.md": "[one](one)", "one/README.md": readme}, "no test starts it"},
 		{"not in the index", map[string]string{"README.md": "", "one/README.md": readme, "one/docker-compose.yml": ""}, "does not link to one"},
@@ -42,7 +44,7 @@ func TestFolders_whatIsMissingIsToldOf(t *testing.T) {
 				require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
 				require.NoError(t, os.WriteFile(path, []byte(content), 0o644))
 			}
-			_, _, err := Folders(root)
+			_, err := Folders(root)
 			if row.want == "" {
 				require.NoError(t, err)
 			} else {

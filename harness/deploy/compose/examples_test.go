@@ -16,10 +16,10 @@ import (
 
 // TestExamples starts each example as its README says, and types the rest of the README.
 func TestExamples(t *testing.T) {
-	folders, _, err := walkthrough.Folders(project)
+	examples, err := walkthrough.Folders(project)
 	require.NoError(t, err)
-	require.NotEmpty(t, folders)
-	for _, folder := range folders {
+	require.NotEmpty(t, examples.Compose)
+	for _, folder := range examples.Compose {
 		t.Run(filepath.Base(folder), func(t *testing.T) {
 			t.Parallel()
 			x := newExample(t, folder)

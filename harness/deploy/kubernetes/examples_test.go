@@ -20,10 +20,10 @@ import (
 // TestExamples has a real API server take the manifests of each example, as its README says, and starts Redis, the upstream and Traefik by
 // them. Then it types the rest of the README.
 func TestExamples(t *testing.T) {
-	_, folders, err := walkthrough.Folders(root(t))
+	examples, err := walkthrough.Folders(root(t))
 	require.NoError(t, err)
-	require.NotEmpty(t, folders)
-	for _, folder := range folders {
+	require.NotEmpty(t, examples.Manifests)
+	for _, folder := range examples.Manifests {
 		t.Run(filepath.Base(folder), func(t *testing.T) {
 			steps, err := walkthrough.Read(filepath.Join(folder, "README.md"))
 			require.NoError(t, err)
