@@ -10,6 +10,7 @@ const (
 	healthyBody     = `{"status":"healthy"}`
 	limitedBody     = `{"error":"Too many requests, please try again later."}`
 	openBody        = `{"error":"Service temporarily unavailable due to circuit open."}`
+	deniedBody      = `{"error":"Forbidden."}`
 	unavailableBody = `{"error":"Service temporarily unavailable, please try again later."}`
 )
 
@@ -17,6 +18,7 @@ const (
 const (
 	limitedStatus = http.StatusTooManyRequests
 	openStatus    = http.StatusServiceUnavailable
+	deniedStatus  = http.StatusForbidden
 )
 
 // preparedAnswer is an answer of the middleware itself, prepared because a refusal must cost little.
@@ -30,6 +32,7 @@ var (
 	healthy     = newAnswer(http.StatusOK, healthyBody)
 	rateLimited = newAnswer(limitedStatus, limitedBody)
 	circuitOpen = newAnswer(openStatus, openBody)
+	denied      = newAnswer(deniedStatus, deniedBody)
 	unavailable = newAnswer(http.StatusServiceUnavailable, unavailableBody)
 
 	// The parts of the two most frequent answers: a field would be a local (R7).
@@ -92,6 +95,13 @@ func refuseLimited(m *Middleware, s *slowRequest, retryAfter int64) {
 func refuseUnavailable(m *Middleware, s *slowRequest) {
 	beforeRefusal(m, s)
 	unavailable.write(s.w, s.r, oneSecond)
+}
+
+// refuseDenied refuses a request because a rule denies it. rule is the rule's name; "": it has none.
+func refuseDenied(m *Middleware, s *slowRequest, rule string) {
+	beforeRefusal(m, s)
+	denied.write(s.w, s.r, nil)
+	m.logRefusal("denied", m.bucketKeyOf(s.r), 0, s.now)
 }
 
 // beforeRefusal gives back a place that was asked for, and refreshes the view if it is stale: neither this request nor the ones that follow

@@ -37,6 +37,19 @@ func (s Source) Derived() bool {
 		s.Missing != "" && s.Missing != MissingShared
 }
 
+// CanBeMissing reports whether a request can lack the source. Each has an address of its connection and a method.
+func (s Source) CanBeMissing() bool {
+	return s.Depth > 0 || len(s.Excluded) > 0 || s.Header != "" || s.Host || s.Path != "" || s.Cookie != "" || s.Query != "" || s.Claim != ""
+}
+
+// OnlyHeader returns the name of the header that is the whole source, or "" if the source is another one.
+func (s Source) OnlyHeader() string {
+	if s.composite() || s.Method || s.Path != "" || s.Cookie != "" || s.Query != "" || s.Claim != "" {
+		return ""
+	}
+	return s.Header
+}
+
 func (s *Source) composite() bool {
 	return s.Address && (s.Header != "" || s.Host) || s.Header != "" && s.Host || strings.Contains(s.Header, ",")
 }

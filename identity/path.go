@@ -26,7 +26,7 @@ const (
 var (
 	errPatternStart    = errors.New("does not begin with /")
 	errPatternLength   = errors.New("is longer than 256 bytes")
-	errPatternOther    = errors.New("holds one of ? # % = or a space; a pattern is a decoded path, without a query")
+	errPatternOther    = errors.New("holds one of ? # % = or a blank; a pattern is a decoded path, without a query")
 	errPatternBraces   = errors.New("holds a { or } without the other, or no name of letters, digits and _ between them")
 	errPatternSegment  = errors.New("holds a {name} that is not a whole segment")
 	errPatternCaptures = errors.New("holds none or more than eight of {name}")
@@ -46,7 +46,7 @@ func CheckPath(pattern string) error {
 		return errPatternStart
 	case len(pattern) > maxPattern:
 		return errPatternLength
-	case strings.ContainsAny(pattern, "?#%= \t\r\n"):
+	case strings.ContainsAny(pattern, "?#%=") || !IsPlainText(pattern):
 		return errPatternOther
 	case strings.ContainsAny(captureIn.ReplaceAllString(pattern, ""), "{}"):
 		return errPatternBraces
@@ -54,6 +54,16 @@ func CheckPath(pattern string) error {
 		return errPatternUnclean
 	}
 	return checkCaptures(pattern)
+}
+
+// IsPlainText reports whether a text has no blanks and no control characters.
+func IsPlainText(text string) bool {
+	for i := 0; i < len(text); i++ {
+		if text[i] <= ' ' || text[i] == 0x7f {
+			return false
+		}
+	}
+	return true
 }
 
 func checkCaptures(pattern string) error {

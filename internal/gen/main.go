@@ -20,7 +20,7 @@ type variant struct {
 	Doc    string // what it does, after "returns a handler that"
 	Limit  bool
 	Break  bool
-	Source string // of the identity: connection, header or other; "": none is needed
+	Source string // of the identity: connection, header, checkedHeader, derived or other; "": none is needed
 }
 
 // variants returns the handlers that today's features need.
@@ -29,6 +29,8 @@ func variants() []variant {
 	for _, source := range []struct{ name, suffix, doc string }{
 		{"connection", "Connection", "by the address of the connection"},
 		{"header", "Header", "by a header"},
+		{"checkedHeader", "CheckedHeader", "by a header, and treats requests without it in another way"},
+		{"derived", "Derived", "by a derived key source"},
 		{"other", "Other", "by any other key source"},
 	} {
 		all = append(all,
