@@ -101,7 +101,7 @@ func refuseUnavailable(m *Middleware, s *slowRequest) {
 func refuseDenied(m *Middleware, s *slowRequest, rule string) {
 	beforeRefusal(m, s)
 	denied.write(s.w, s.r, nil)
-	m.logRefusal("denied", m.bucketKeyOf(s.r), 0, s.now)
+	m.logRefusal("denied", "", 0, s.now)
 }
 
 // beforeRefusal gives back a place that was asked for, and refreshes the view if it is stale: neither this request nor the ones that follow

@@ -75,7 +75,8 @@ func readHeaders(r *problems, path, text string) string {
 	if !isSet(text) {
 		return ""
 	}
-	names, seen := strings.Split(text, ","), map[string]bool{}
+	seen := map[string]bool{}
+	names := strings.Split(text, ",")
 	for i, name := range names {
 		name = strings.TrimSpace(name)
 		names[i] = name

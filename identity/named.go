@@ -56,12 +56,12 @@ func plainCookie(value string) string {
 func queryValue(name string) func(*http.Request) string {
 	return func(r *http.Request) string {
 		//lint:ignore S1021 R2
-		var raw string
-		raw = r.URL.RawQuery
-		if raw == "" || len(raw) > maxText {
+		var query string
+		query = r.URL.RawQuery
+		if query == "" || len(query) > maxText {
 			return ""
 		}
-		values, _ := url.ParseQuery(strings.ReplaceAll(raw, ";", "&"))
+		values, _ := url.ParseQuery(strings.ReplaceAll(query, ";", "&"))
 		return onlyOne(values[name])
 	}
 }

@@ -133,8 +133,8 @@ func pathValue(pattern string) func(*http.Request) string {
 	}
 }
 
-func hasEncodedSlash(raw string) bool {
-	return strings.Contains(raw, "%2f") || strings.Contains(raw, "%2F")
+func hasEncodedSlash(encoded string) bool {
+	return strings.Contains(encoded, "%2f") || strings.Contains(encoded, "%2F")
 }
 
 // isClean reports whether a path has no empty segment, and none that is . or .. . One slash may end it.

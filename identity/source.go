@@ -10,7 +10,7 @@ import (
 // Source says what makes two requests come from the same client. The zero Source is the address of the connection. If several parts are
 // set, they make one composite key, and a request that lacks one of them lacks all.
 type Source struct {
-	Address    bool           // the address is a part, beside others; implied if no other part is set
+	Address    bool           // the address is a part; implied if no other part is set
 	Depth      int            // the address at this position in X-Forwarded-For, from the right, from 1; 0: that of the connection
 	Excluded   []netip.Prefix // where Depth is 0: the rightmost address in X-Forwarded-For that is in none of these
 	IPv6Subnet int            // only this many leading bits of an IPv6 address count, 1 to 128; 0: all; not with Excluded
@@ -106,6 +106,12 @@ func (s *Source) address(r *http.Request) string {
 }
 
 func (s *Source) connectionAddress(r *http.Request) string {
+	if s.IPv6Subnet == 0 { // as in OfAddress
+		colon := strings.IndexByte(r.RemoteAddr, ':')
+		if colon >= 7 && colon <= 15 {
+			return r.RemoteAddr[:colon]
+		}
+	}
 	return s.maskIPv6(withoutPort(r.RemoteAddr))
 }
 
