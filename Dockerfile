@@ -20,6 +20,15 @@ RUN go mod download github.com/coder/websocket
 COPY upstream/ ./
 RUN GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -ldflags='-s -w' -o /out/upstream .
 
+FROM go AS check-builder
+ARG TARGETOS TARGETARCH
+WORKDIR /src/deploy/check
+COPY go.mod go.sum /src/
+COPY deploy/check/go.mod deploy/check/go.sum ./
+RUN go mod download
+COPY . /src/
+RUN GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -ldflags='-s -w' -o /out/check .
+
 FROM go AS tests-builder
 ARG TARGETOS TARGETARCH
 WORKDIR /src
@@ -65,10 +74,14 @@ LABEL org.opencontainers.image.title="resilience-gateway" \
 # Traefik looks for ./plugins-local, so the working directory is part of what makes the plugin load.
 WORKDIR /
 COPY --from=bundle-builder /out/plugins-local /plugins-local
+COPY --from=check-builder /out/check /check
 COPY traefik/traefik.yml /etc/traefik/traefik.yml
 COPY dynamic/ /etc/traefik/dynamic/
 # An interpreted request makes much garbage: let more of it gather, as long as there is memory.
 ENV GOGC=400 GOMEMLIMIT=512MiB
 USER 65532:65532
 EXPOSE 5000 8080
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["traefik", "healthcheck"]
+HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=3 CMD ["traefik", "healthcheck"]
+# Settings that are wrong end the container with their names. Traefik would leave out the routes that use them, and be healthy.
+ENTRYPOINT ["/check", "exec", "/entrypoint.sh"]
+CMD ["traefik"]

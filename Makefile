@@ -2,39 +2,51 @@
 
 SHELL := /bin/bash
 GO ?= go
+export GO
+# A workspace around this folder must not choose the modules.
+export GOWORK := off
 export CGO_ENABLED
 
-.PHONY: help run test ci soak test-deploy bench bench-short bench-binary simulate bundle traefik upstream redis lint test-compiled test-interpreted test-e2e test-simulation fuzz clean
+.PHONY: help go run test grpcurl ci soak test-deploy bench bench-short bench-binary simulate bundle traefik upstream redis lint test-compiled test-interpreted test-e2e test-simulation fuzz clean
 
 help:
-	@echo 'make run      the whole gateway on 127.0.0.1:$${PORT:-5000}'
+	@echo 'make run      the whole gateway on 127.0.0.1:$${PORT:-5000}; with GATEWAYS=2, two gateways that share one Redis'
 	@echo 'make test     every test: compiled with -race, interpreted, end to end'
 	@echo 'make ci       make test, and what else belongs to a submission'
 	@echo 'make soak     what takes long: ten minutes of a fleet under faults, and a report; two minutes under attack; 500 reloads;'
 	@echo '              a flood of keys'
 	@echo 'make bench    what the plugin costs, compared with the built-in limiter and circuit breaker'
 	@echo 'make bundle   dist/plugins-local: the plugin as Traefik loads it'
-	@echo 'make traefik  dist/bin/traefik: the pinned version'
+	@echo 'make traefik  dist/bin/traefik: the pinned version, downloaded or built'
 	@echo 'make clean    removes dist'
 
 run: bundle traefik upstream
 	@cd harness && $(GO) build -o ../dist/bin/run ./run
 	@exec dist/bin/run
 
-bundle:
+go:
+	@.ci/go
+
+bundle: go
 	@$(GO) run ./bundle dist
 
-traefik:
-	@mkdir -p dist/bin && cd harness && $(GO) run ./build ../dist/bin/traefik
+# TRAEFIK=<path> takes that binary. TRAEFIK_RELEASES=<url> is another site with the releases, or none.
+traefik: go
+	@mkdir -p dist/bin && cd harness && $(GO) build -o ../dist/bin/build ./build
+	@dist/bin/build dist/bin/traefik
 
-upstream:
+upstream: go
 	@mkdir -p dist/bin && cd upstream && CGO_ENABLED=0 $(GO) build -trimpath -o ../dist/bin/upstream .
+
+# A client of gRPC for the tests.
+grpcurl:
+	@mkdir -p dist/bin && cd harness/grpcurl && CGO_ENABLED=0 $(GO) build -trimpath -o ../../dist/bin/grpcurl github.com/fullstorydev/grpcurl/cmd/grpcurl
 
 # The tests run against a real Redis server.
 redis:
 	@command -v redis-server >/dev/null || .ci/install redis-server
 
-test:
+test: go
 	@.ci/part lint              $(MAKE) --no-print-directory lint
 	@.ci/part redis             $(MAKE) --no-print-directory redis
 	@.ci/part compiled          $(MAKE) --no-print-directory test-compiled
@@ -49,15 +61,18 @@ lint:
 test-compiled: redis
 	$(GO) test -race -timeout 30m ./...
 	cd upstream && $(GO) test -race ./...
+	cd deploy/check && CGO_ENABLED=0 $(GO) test ./...
 	cd harness && $(GO) test -count=1 ./dialect ./readme ./identitydiff ./wire ./truth ./walkthrough
 
 test-interpreted: redis
 	cd harness && $(GO) test -count=1 -timeout 30m ./interpreted
 
-test-e2e: redis bundle traefik upstream
+test-e2e: redis bundle traefik upstream grpcurl
 	@command -v curl >/dev/null || .ci/install curl
 	@command -v openssl >/dev/null || .ci/install openssl
+	@PATH=$$PATH:/usr/sbin command -v nginx >/dev/null || .ci/install nginx
 	cd harness && $(GO) test -count=1 -timeout 40m -parallel 4 ./e2e
+	cd harness && $(GO) test -count=1 -timeout 5m -parallel 24 ./migration
 
 test-simulation:
 	cd harness && $(GO) test -count=1 ./window ./simulate ./bench ./gateway
@@ -82,6 +97,7 @@ ci: test test-deploy
 # Every way to deploy it, tried for real.
 test-deploy:
 	@.ci/part workflows         $(MAKE) --no-print-directory test-workflows
+	@.ci/part catalogue         $(MAKE) --no-print-directory test-deploy-catalogue
 	@.ci/part compose           $(MAKE) --no-print-directory test-deploy-compose
 	@.ci/part kubernetes        $(MAKE) --no-print-directory test-deploy-k8s
 
@@ -113,8 +129,8 @@ kubernetes:
 	@command -v etcd >/dev/null || .ci/install etcd-server
 	@.ci/kubernetes kubectl kube-apiserver kube-controller-manager
 
-k8s: kubectl
-	@dist/bin/kubectl kustomize k8s --output dist/k8s-deployment.yaml
+k8s:
+	@.ci/manifest
 
 test-deploy-k8s: redis bundle traefik upstream kubernetes k8s
 	@command -v curl >/dev/null || .ci/install curl
@@ -144,3 +160,9 @@ test-workflows: redis kubectl
 	@command -v shellcheck >/dev/null || .ci/install shellcheck
 	@command -v ssh >/dev/null || .ci/install openssh-client
 	cd harness && $(GO) test -count=1 -timeout 10m ./deploy/workflows
+
+# The tag of a release, as the plugin catalogue checks it and the real Traefik loads it.
+.PHONY: test-deploy-catalogue
+
+test-deploy-catalogue: redis traefik
+	cd harness && $(GO) test -count=1 -timeout 10m ./deploy/catalogue

@@ -3,6 +3,9 @@ package resilience
 import (
 	"net/http"
 	"strconv"
+	"strings"
+
+	"github.com/resilient-gateway/resilience/ratelimit"
 )
 
 // The bodies of our own answers.
@@ -12,56 +15,112 @@ const (
 	openBody        = `{"error":"Service temporarily unavailable due to circuit open."}`
 	deniedBody      = `{"error":"Forbidden."}`
 	unavailableBody = `{"error":"Service temporarily unavailable, please try again later."}`
+	methodBody      = `{"error":"Method not allowed, please use GET or HEAD."}`
 )
 
 // The statuses of refusals.
 const (
-	limitedStatus = http.StatusTooManyRequests
-	openStatus    = http.StatusServiceUnavailable
-	deniedStatus  = http.StatusForbidden
+	limitedStatus     = http.StatusTooManyRequests
+	openStatus        = http.StatusServiceUnavailable
+	deniedStatus      = http.StatusForbidden
+	unavailableStatus = http.StatusServiceUnavailable
 )
 
 // preparedAnswer is an answer of the middleware itself, prepared because a refusal must cost little.
 type preparedAnswer struct {
-	status int
-	length []string // the header's value
-	body   []byte
+	status  int
+	kind    []string       // the value of Content-Type
+	length  []string       // the value of Content-Length; nil: the body has placeholders
+	body    []byte         // as configured
+	pieces  []string       // of a body with placeholders (answerbody.go); nil: it has none
+	headers []answerHeader // what the configuration adds
+	call    *callStatus    // what a gRPC client gets instead
 }
 
+// refusalSet is all refusals of a route.
+type refusalSet struct {
+	rateLimited, circuitOpen, denied, unavailable *preparedAnswer
+}
+
+// The interpreter initializes variables in their order: what functions use comes before the variables that call them (R45).
 var (
-	healthy     = newAnswer(http.StatusOK, healthyBody)
-	rateLimited = newAnswer(limitedStatus, limitedBody)
-	circuitOpen = newAnswer(openStatus, openBody)
-	denied      = newAnswer(deniedStatus, deniedBody)
-	unavailable = newAnswer(http.StatusServiceUnavailable, unavailableBody)
+	contentType = []string{"application/json"}
+	oneSecond   = []string{"1"}
+	closing     = []string{"close"}
+	readMethods = []string{"GET, HEAD"}
+
+	healthy     = newAnswer(http.StatusOK, healthyBody, nil)
+	rateLimited = newRefusal(limitedStatus, limitedBody, resourceExhausted)
+	circuitOpen = newRefusal(openStatus, openBody, callUnavailable)
+	denied      = newRefusal(deniedStatus, deniedBody, permissionDenied)
+	unavailable = newRefusal(unavailableStatus, unavailableBody, callUnavailable)
+	wrongMethod = newAnswer(http.StatusMethodNotAllowed, methodBody, nil)
 
 	// The parts of the two most frequent answers: a field would be a local (R7).
 	limitedText, limitedLength = rateLimited.body, rateLimited.length
 	openText, openLength       = circuitOpen.body, circuitOpen.length
-
-	contentType = []string{"application/json"}
-	oneSecond   = []string{"1"}
-	closing     = []string{"close"}
 )
 
-func newAnswer(status int, body string) *preparedAnswer {
-	return &preparedAnswer{status: status, length: []string{strconv.Itoa(len(body))}, body: []byte(body)}
+func newAnswer(status int, body string, call *callStatus) *preparedAnswer {
+	return &preparedAnswer{status: status, kind: contentType, length: []string{strconv.Itoa(len(body))}, body: []byte(body), call: call}
 }
 
-// write answers the request. retryAfter is the value of Retry-After; nil: none. It sets Content-Length, because the server would take longer
-// to compute it.
-func (a *preparedAnswer) write(w http.ResponseWriter, r *http.Request, retryAfter []string) {
-	header := w.Header()
-	header["Content-Type"] = contentType
-	header["Content-Length"] = a.length
-	if retryAfter != nil {
-		header["Retry-After"] = retryAfter
+// prepareAnswer returns an answer whose body may have placeholders.
+func prepareAnswer(status int, kind, body string, call *callStatus) *preparedAnswer {
+	a := newAnswer(status, body, call)
+	a.kind = []string{kind}
+	if pieces := splitBody(body); len(pieces) > 1 {
+		a.pieces = pieces
+		a.length = nil
 	}
+	return a
+}
+
+// defaultAnswers returns the refusals of a route whose configuration changes none.
+func defaultAnswers() *refusalSet {
+	return &refusalSet{rateLimited: rateLimited, circuitOpen: circuitOpen, denied: denied, unavailable: unavailable}
+}
+
+// newRefusal returns a refusal with its default body. code is the gRPC status.
+func newRefusal(status int, body, code string) *preparedAnswer {
+	return newAnswer(status, body, newCallStatus(code, messageOf(body)))
+}
+
+// messageOf returns the message in a default body.
+func messageOf(body string) string {
+	return strings.TrimSuffix(strings.TrimPrefix(body, `{"error":"`), `"}`)
+}
+
+// write answers the request. It sets Content-Length, because the server would take longer to compute it.
+func (a *preparedAnswer) write(w http.ResponseWriter, r *http.Request) {
+	header := w.Header()
+	header["Content-Type"] = a.kind
+	header["Content-Length"] = a.length
 	if r.ContentLength != 0 {
 		closeAfter(header, r)
 	}
 	w.WriteHeader(a.status)
 	w.Write(a.body)
+}
+
+// refuse answers the request with a refusal. retryAfter is the value of Retry-After; nil: none. limit is the name of the limit that refuses;
+// "": none.
+func refuse(a *preparedAnswer, w http.ResponseWriter, r *http.Request, retryAfter []string, limit string) {
+	header := w.Header()
+	if retryAfter != nil {
+		header["Retry-After"] = retryAfter
+	}
+	if r.ContentLength != 0 && isCall(r) {
+		refuseCall(a.call, w, r)
+		return
+	}
+	for _, one := range a.headers {
+		header[one.name] = one.values
+	}
+	if a.pieces != nil {
+		a = fillIn(a, r, retryAfter, limit)
+	}
+	a.write(w, r)
 }
 
 // closeAfter closes the connection after the answer to a request with a body. To keep the connection, net/http would first read up to 256 KB
@@ -73,13 +132,18 @@ func closeAfter(header http.Header, r *http.Request) {
 	}
 }
 
-// serveHealth answers requests for the health path itself, and passes all others to the handler.
+// serveHealth answers requests for the health path itself, whatever their method, and passes all others to the handler.
 func (m *Middleware) serveHealth(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path == m.health && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
-		healthy.write(w, r, nil)
+	if r.URL.Path != m.health {
+		m.handler.ServeHTTP(w, r)
 		return
 	}
-	m.handler.ServeHTTP(w, r)
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		healthy.write(w, r)
+		return
+	}
+	w.Header()["Allow"] = readMethods
+	wrongMethod.write(w, r)
 }
 
 // The functions below refuse a request on the slow path. None forwards it, and none returns to a step.
@@ -87,21 +151,29 @@ func (m *Middleware) serveHealth(w http.ResponseWriter, r *http.Request) {
 // refuseLimited refuses a request because the client's bucket is empty. It has a token again in retryAfter microseconds.
 func refuseLimited(m *Middleware, s *slowRequest, retryAfter int64) {
 	beforeRefusal(m, s)
-	rateLimited.write(s.w, s.r, seconds(retryAfter))
+	writeLimited(m, s.w, s.r, retryAfter)
 	m.logRefusal("rate limit exceeded", m.bucketKeyOf(s.r), 0, s.now)
 }
 
 // refuseUnavailable refuses a request because onError is deny.
 func refuseUnavailable(m *Middleware, s *slowRequest) {
 	beforeRefusal(m, s)
-	unavailable.write(s.w, s.r, oneSecond)
+	refuse(m.answers.unavailable, s.w, s.r, oneSecond, "")
+}
+
+// writeLimited writes the refusal of a request whose client's bucket is empty for another retryAfter microseconds.
+func writeLimited(m *Middleware, w http.ResponseWriter, r *http.Request, retryAfter int64) {
+	if m.rates != nil {
+		m.rates.set(w.Header(), ratelimit.LeftWhenRefused(m.limit, retryAfter))
+	}
+	refuse(m.answers.rateLimited, w, r, seconds(retryAfter), defaultLimit)
 }
 
 // refuseDenied refuses a request because a rule denies it. rule is the rule's name; "": it has none.
 func refuseDenied(m *Middleware, s *slowRequest, rule string) {
 	beforeRefusal(m, s)
-	denied.write(s.w, s.r, nil)
-	m.logRefusal("denied", "", 0, s.now)
+	refuse(m.answers.denied, s.w, s.r, nil, rule)
+	m.logRefusal("denied", m.bucketKeyOf(s.r), 0, s.now)
 }
 
 // beforeRefusal gives back a place that was asked for, and refreshes the view if it is stale: neither this request nor the ones that follow
@@ -120,11 +192,16 @@ func beforeRefusal(m *Middleware, s *slowRequest) {
 // requests that follow.
 func refuseOpen(m *Middleware, s *slowRequest, retryAfter int64) {
 	m.breaker.RecheckOpen(s.now, m.policy)
-	circuitOpen.write(s.w, s.r, seconds(retryAfter))
+	refuse(m.answers.circuitOpen, s.w, s.r, seconds(retryAfter), "")
 	m.logOpen(s.now)
 	if !m.debug {
 		m.switchToOpen(s.now)
 	}
+}
+
+// refuseOpenBody is how the handler of an open circuit refuses a request with a body, by the default answer.
+func refuseOpenBody(w http.ResponseWriter, r *http.Request, retryAfter []string) {
+	refuse(circuitOpen, w, r, retryAfter, "")
 }
 
 // retryAfterTexts are prepared values of Retry-After, one for each number of seconds.

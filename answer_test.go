@@ -134,6 +134,7 @@ func TestAnswer_onTheWire(t *testing.T) {
 	}{
 		{"healthy", "GET", "/health", 200, "20", healthyBody},
 		{"healthy, to HEAD", "HEAD", "/health", 200, "20", ""},
+		{"not healthy or unhealthy, to POST", "POST", "/health", 405, "55", methodBody},
 		{"to a client", "GET", "/", 200, "5", "hello"},
 		{"limited", "GET", "/", 429, "54", limitedBody},
 		{"limited, to HEAD", "HEAD", "/", 429, "54", ""},

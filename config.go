@@ -13,6 +13,8 @@ type Config struct {
 	RateLimit *RateLimitConfig `json:"rateLimit,omitempty"`
 	// CircuitBreaker enables the circuit breaker.
 	CircuitBreaker *CircuitBreakerConfig `json:"circuitBreaker,omitempty"`
+	// Answers replaces what the middleware's own refusals say. gRPC calls are refused in their own form whatever it says.
+	Answers *AnswersConfig `json:"answers,omitempty"`
 	// Health makes the middleware answer one path itself. It is meant for a separate router.
 	Health *HealthConfig `json:"health,omitempty"`
 
@@ -83,6 +85,12 @@ type RateLimitConfig struct {
 	RefillPeriod string `json:"refillPeriod,omitempty"`
 	// SourceCriterion says which requests come from the same client. Default: the address of the connection.
 	SourceCriterion *SourceCriterionConfig `json:"sourceCriterion,omitempty"`
+	// ResponseHeaders says which headers tell clients what is left of their buckets: none, ratelimit (RateLimit and RateLimit-Policy of
+	// draft-ietf-httpapi-ratelimit-headers, revision 10), x-ratelimit (X-RateLimit-Limit, -Remaining and -Reset) or both. Default: none.
+	ResponseHeaders string `json:"responseHeaders,omitempty"`
+	// ResponseHeadersOn says which answers have them: always (all of the limiter's clients) or refused (only refusals by the limiter).
+	// Default: always.
+	ResponseHeadersOn string `json:"responseHeadersOn,omitempty"`
 
 	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`
 }
@@ -146,6 +154,36 @@ type CircuitBreakerConfig struct {
 	// has left. It should be less than the clients' own timeout; any client of a path that takes longer can then cause failures. 0s
 	// disables it. Default: 0s. Example: 5s
 	HangTimeout string `json:"hangTimeout,omitempty"`
+
+	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`
+}
+
+// AnswersConfig is what the middleware's own refusals say.
+type AnswersConfig struct {
+	// RateLimited refuses a request because the client's bucket is empty.
+	RateLimited *AnswerConfig `json:"rateLimited,omitempty"`
+	// CircuitOpen refuses a request because the circuit is open, or has no room for another probe.
+	CircuitOpen *AnswerConfig `json:"circuitOpen,omitempty"`
+	// Denied refuses a request because a rule denies it.
+	Denied *AnswerConfig `json:"denied,omitempty"`
+	// Unavailable refuses a request because Redis is unavailable and OnError is deny.
+	Unavailable *AnswerConfig `json:"unavailable,omitempty"`
+	// Format is that of bodies which are not written out here: json or problem (RFC 9457). Default: json.
+	Format string `json:"format,omitempty"`
+
+	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`
+}
+
+// AnswerConfig is one of these answers.
+type AnswerConfig struct {
+	// Status is from 400 to 599. Default: the answer's own. Example: 420
+	Status string `json:"status,omitempty"`
+	// ContentType is the type of the body. Default: that of Format. Example: text/plain; charset=utf-8
+	ContentType string `json:"contentType,omitempty"`
+	// Body may hold {retryAfter}, {limit} and {requestID}. Default: that of Format. Example: slow down, {retryAfter} s
+	Body string `json:"body,omitempty"`
+	// Headers are added to the answer. Default: none.
+	Headers map[string]string `json:"headers,omitempty"`
 
 	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`
 }

@@ -18,6 +18,7 @@ func TestCreateConfig_enablesNothing(t *testing.T) {
 	require.True(t, config.Redis == nil)
 	require.True(t, config.RateLimit == nil)
 	require.True(t, config.CircuitBreaker == nil)
+	require.True(t, config.Answers == nil)
 	require.True(t, config.Health == nil)
 	require.Len(t, config.Unknown, 0)
 }
@@ -38,6 +39,8 @@ func TestConfig_hasExactlyTheListedKeys(t *testing.T) {
 		{"rateLimit.sourceCriterion.ipStrategy.", IPStrategyConfig{}, &Config{RateLimit: &RateLimitConfig{
 			SourceCriterion: &SourceCriterionConfig{IPStrategy: &IPStrategyConfig{Unknown: unheardOf}}}}},
 		{"circuitBreaker.", CircuitBreakerConfig{}, &Config{CircuitBreaker: &CircuitBreakerConfig{Unknown: unheardOf}}},
+		{"answers.", AnswersConfig{}, &Config{Answers: &AnswersConfig{Unknown: unheardOf}}},
+		{"answers.denied.", AnswerConfig{}, &Config{Answers: &AnswersConfig{Denied: &AnswerConfig{Unknown: unheardOf}}}},
 		{"health.", HealthConfig{}, &Config{Health: &HealthConfig{Unknown: unheardOf}}},
 	} {
 		row := row

@@ -19,7 +19,7 @@ func readSource(r *problems, path string, c *SourceCriterionConfig) identity.Sou
 		"requestQueryName", "requestJWTClaim", "all", "missingSource")
 	before := len(r.problems)
 	source := identity.Source{
-		Header: readHeaders(r, path+".requestHeaderName", c.RequestHeaderName),
+		Header: readHeaderNames(r, path+".requestHeaderName", c.RequestHeaderName),
 		Host:   r.flag(path+".requestHost", c.RequestHost),
 		Method: r.flag(path+".requestMethod", c.RequestMethod),
 		Path:   readPattern(r, path+".requestPath", c.RequestPath),
@@ -70,8 +70,8 @@ func checkAll(r *problems, path string, c *SourceCriterionConfig, source identit
 	}
 }
 
-// readHeaders reads the names of headers, and returns them with commas and without blanks.
-func readHeaders(r *problems, path, text string) string {
+// readHeaderNames reads the names of headers, and returns them with commas and without blanks.
+func readHeaderNames(r *problems, path, text string) string {
 	if !isSet(text) {
 		return ""
 	}

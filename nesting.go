@@ -142,7 +142,7 @@ func checkedLocked(m *Middleware, w http.ResponseWriter, r *http.Request) {
 // passThrough forwards a request for which its outer instance has already done everything. If an earlier attempt of the same request was
 // refused, it notes that this one was forwarded.
 func passThrough(m *Middleware, one *outer, w http.ResponseWriter, r *http.Request) {
-	if one.refused != nil && one.refused.Load() == refused {
+	if one.refused != nil && one.refused.Load() != passedThrough {
 		notePassedThrough(one, r)
 	}
 	m.next.ServeHTTP(w, r)
@@ -207,6 +207,7 @@ func outersOf(r *http.Request) []*outer {
 const (
 	passedThrough = 0
 	refused       = 1 // or not forwarded yet
+	refusedCall   = 2 // as a gRPC call, with status 200
 )
 
 // noteForOuter notes for the outer instances what an inner one does with a request. With a retry, the last attempt counts. A request for a
@@ -220,10 +221,17 @@ func noteForOuter(outers []*outer, r *http.Request, done int64) {
 	}
 }
 
+// noteRefusedCall notes for all instances that a request has passed that it was refused as a gRPC call, by an answer with status 200.
+func noteRefusedCall(r *http.Request) {
+	if outers := outersOf(r); len(outers) > 0 && !isCopy(r) {
+		noteForOuter(outers, r, refusedCall)
+	}
+}
+
 // refusedInside reports whether an answer is the refusal of an instance inside this one, or follows from one. A success does not follow from
-// a refusal: another service has answered.
+// a refusal, except that of a gRPC call: another service has answered.
 func refusedInside(m *Middleware, r *http.Request, status int) bool {
-	if status < http.StatusBadRequest {
+	if status < http.StatusBadRequest && status != http.StatusOK {
 		return false
 	}
 	all := outersOf(r)
@@ -231,7 +239,11 @@ func refusedInside(m *Middleware, r *http.Request, status int) bool {
 		return false
 	}
 	own := all[len(all)-1]
-	return own.instance == m.instance && own.refused != nil && own.refused.Load() == refused
+	if own.instance != m.instance || own.refused == nil {
+		return false
+	}
+	done := own.refused.Load()
+	return done == refusedCall || done == refused && status >= http.StatusBadRequest
 }
 
 // decidePart returns the part that answers a request which has passed the outer instances; nil: it is only forwarded. It also returns an

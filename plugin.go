@@ -28,7 +28,8 @@
 //	statussource.go   step 5: how the status of an answer is learned; statusfield.go reads net/http's own
 //	outcome.go        step 6: what an answer says about the service
 //	requestbody.go    how a request's body ended; upload.go and hang.go: when probeTimeout and hangTimeout start to count
-//	answer.go         our own answers; eventlog.go, redact.go and sampler.go: what is logged
+//	answer.go         our own answers; answerbody.go and callanswer.go: their bodies, and their form for gRPC
+//	rateheaders.go    what clients are told of their buckets; eventlog.go, redact.go and sampler.go: what is logged
 //	nesting.go        requests that come through several instances of the middleware
 //
 // The packages ratelimit and breaker are the engines, identity reads the key sources. Everything runs in Traefik's interpreter, Yaegi: its
@@ -62,6 +63,8 @@ type Middleware struct {
 	header       string                     // the name as configured, where the key source is one header; else ""
 	ofConnection bool                       // the key source is the connection's address
 	derived      bool                       // identify makes the identity of a derived source
+
+	ownRefusals bool // a refusal by the limiter has another answer than the default one, or more headers
 
 	// What requests read of the engines, copied here because each dot on the way to a field is a local in the interpreter (R7).
 	mu    sync.Locker // guards both engines; a method of an interface is the less expensive one (R9)
@@ -119,6 +122,7 @@ func newMiddleware(ctx context.Context, next http.Handler, config *Config, name 
 		mu:     shared.limiter.Mu, view: &shared.breaker.View, source: &statusSource{},
 		cache: ratelimit.NewCache(shared.limiter, settings.limit, settings.redis.Timeout, keyMaker(settings.keySource)),
 	}
+	m.ownRefusals = m.answers.rateLimited != rateLimited || m.rates != nil
 	m.identify = m.bucketKeyOf
 	if m.derived {
 		m.identify = identity.Of(m.keySource)
@@ -140,8 +144,12 @@ func (m *Middleware) newHandler() http.Handler {
 	if m.limit == nil && m.policy == nil {
 		return m.next
 	}
-	if m.policy == nil {
-		return fastPath(m)
+	handler := fastPath(m)
+	if m.limit != nil && m.rates != nil && m.rates.always {
+		handler = countedPath(m)
 	}
-	return m.newSwitch(fastPath(m))
+	if m.policy == nil {
+		return handler
+	}
+	return m.newSwitch(handler)
 }

@@ -68,32 +68,40 @@ func TestServeHTTP_omittedPartsDoNothing(t *testing.T) {
 	})
 }
 
-func TestHealth_answersGetAndHeadOfItsPathOnly(t *testing.T) {
+func TestHealth_answersItsPathOnly(t *testing.T) {
 	newProcess(t, 0)
 	handler, up := newGateway(t, &Config{RateLimit: tokens("3"), Health: &HealthConfig{Path: "/healthz"}})
 	for _, row := range []struct {
 		name, method, path string
-		answered           bool // by the middleware
+		status             int    // of the middleware's own answer; 0: the service answers
+		body, allow        string // of the middleware's own answer
 	}{
-		{"GET", "GET", "/healthz", true},
-		{"HEAD", "HEAD", "/healthz", true},
-		{"with a query", "GET", "/healthz?full=1", true},
-		{"POST", "POST", "/healthz", false},
-		{"a path below", "GET", "/healthz/", false},
-		{"a path above", "GET", "/health", false},
+		{"GET", "GET", "/healthz", 200, healthyBody, ""},
+		{"HEAD", "HEAD", "/healthz", 200, healthyBody, ""},
+		{"with a query", "GET", "/healthz?full=1", 200, healthyBody, ""},
+		{"POST", "POST", "/healthz", 405, methodBody, "GET, HEAD"},
+		{"PUT with a query", "PUT", "/healthz?full=1", 405, methodBody, "GET, HEAD"},
+		{"DELETE", "DELETE", "/healthz", 405, methodBody, "GET, HEAD"},
+		{"OPTIONS", "OPTIONS", "/healthz", 405, methodBody, "GET, HEAD"},
+		{"an unknown method", "get", "/healthz", 405, methodBody, "GET, HEAD"},
+		{"a path below", "GET", "/healthz/", 0, "", ""},
+		{"POST of a path below", "POST", "/healthz/", 0, "", ""},
+		{"a path above", "GET", "/health", 0, "", ""},
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
 			before := up.count()
 			w := send(handler, row.method, row.path)
 
-			require.Equal(t, 200, w.Code)
-			if row.answered {
-				require.Equal(t, before, up.count())
-				require.Equal(t, `{"status":"healthy"}`, w.Body.String())
-			} else {
+			if row.status == 0 {
+				require.Equal(t, 200, w.Code)
 				require.Equal(t, before+1, up.count())
+				return
 			}
+			require.Equal(t, row.allow, w.Header().Get("Allow"))
+			w.Result().Header.Del("Allow")
+			requireAnswer(t, w, row.status, row.body, 0)
+			require.Equal(t, before, up.count())
 		})
 	}
 	require.Equal(t, 429, get(handler), "each forwarded request took a token, the others none")

@@ -76,6 +76,10 @@ func slowAcquire(m *Middleware, s *slowRequest) {
 		slowForward(m, s)
 		return
 	}
+	if m.rates != nil {
+		slowAcquireCounted(m, s)
+		return
+	}
 	id := identityOf(m, s.r)
 	if id == "" && m.derived {
 		slowMissing(m, s)

@@ -2,6 +2,8 @@ package resilience
 
 import (
 	"net/http"
+
+	"github.com/resilient-gateway/resilience/breaker"
 )
 
 // switchEnabled is false where tests look for races.
@@ -27,8 +29,25 @@ func (m *Middleware) newSwitch(fast http.HandlerFunc) http.Handler {
 // switchToOpen switches to a handler that refuses all requests while the circuit is known to be open and Retry-After is the same.
 func (m *Middleware) switchToOpen(now int64) {
 	notice := m.breaker.OpenNotice(now)
-	if switchEnabled && notice != nil {
+	if !switchEnabled || notice == nil {
+		return
+	}
+	if m.answers.circuitOpen == circuitOpen {
 		switchTo(m, openHandler(m, notice))
+	} else {
+		switchTo(m, ownOpenHandler(m, notice))
+	}
+}
+
+// ownOpenHandler is openHandler for a route whose answer is configured.
+func ownOpenHandler(m *Middleware, notice *breaker.Notice) http.HandlerFunc {
+	holds, retryAfter, answer := notice.Holds, seconds(notice.Seconds*1000000), m.answers.circuitOpen
+	return func(w http.ResponseWriter, r *http.Request) {
+		if len(holds) == 0 { // R8
+			switchBack(m, w, r)
+			return
+		}
+		refuse(answer, w, r, retryAfter, "")
 	}
 }
 

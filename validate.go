@@ -26,8 +26,10 @@ type settings struct {
 	policy     *breaker.Policy // nil: no circuit breaker
 	// hangTimeout is the time after which a request without response headers is a failure. 0: there is none.
 	hangTimeout time.Duration
-	health      string   // path; empty: none
-	parts       []string // what is enabled, in words
+	health      string // path; empty: none
+	answers     *refusalSet
+	rates       *rateHeaders // nil: clients are told nothing of their buckets
+	parts       []string     // what is enabled, in words
 	warnings    []string
 }
 
@@ -47,9 +49,9 @@ const (
 
 // readConfig checks the configuration. Its error says everything that is wrong with it.
 func readConfig(config *Config, middleware string) (*settings, error) {
-	s := &settings{onError: onErrorLocal}
+	s := &settings{onError: onErrorLocal, answers: defaultAnswers()}
 	r := &problems{}
-	r.unknown("", config.Unknown, "name", "redis", "rateLimit", "circuitBreaker", "health")
+	r.unknown("", config.Unknown, "name", "redis", "rateLimit", "circuitBreaker", "answers", "health")
 	s.label = labelOf(config.Name, middleware)
 	s.name = readName(r, config.Name, s.label)
 	if config.RateLimit != nil {
@@ -57,6 +59,9 @@ func readConfig(config *Config, middleware string) (*settings, error) {
 	}
 	if config.CircuitBreaker != nil {
 		readCircuitBreaker(r, s, config.CircuitBreaker)
+	}
+	if config.Answers != nil {
+		s.answers = readAnswers(r, s, config.Answers)
 	}
 	if config.Health != nil {
 		readHealth(r, s, config.Health)
@@ -98,7 +103,8 @@ func readName(r *problems, name, label string) string {
 const nameRule = "a name of letters, digits and . _ @ -, at most 64"
 
 func readRateLimit(r *problems, s *settings, c *RateLimitConfig) {
-	r.unknown("rateLimit.", c.Unknown, "capacity", "refillRate", "refillPeriod", "sourceCriterion")
+	r.unknown("rateLimit.", c.Unknown, "capacity", "refillRate", "refillPeriod", "sourceCriterion",
+		"responseHeaders", "responseHeadersOn")
 	capacity := r.count("rateLimit.capacity", c.Capacity, 1, maxCount, 100)
 	rate := r.count("rateLimit.refillRate", c.RefillRate, 1, maxCount, 10)
 	if isFraction(c.RefillRate) {
@@ -110,6 +116,7 @@ func readRateLimit(r *problems, s *settings, c *RateLimitConfig) {
 	}
 	s.limit = newLimit(r, capacity, rate, period)
 	s.parts = append(s.parts, fmt.Sprintf("rate limit: %d at once, %d each %s", capacity, rate, period))
+	s.rates = readRateHeaders(r, s, c)
 }
 
 // newLimit returns the limit. If its numbers are too large to count exactly, it reduces the fraction of rate and period.

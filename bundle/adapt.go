@@ -13,7 +13,7 @@ const (
 	closure   = `do.dialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
 			return do.dialer.DialContext(ctx, network, addr)
 		}`
-	notice = "// Changed for the interpreter Yaegi: see dialContext in DialContext.\n\n"
+	notice = "// Changed for Traefik's interpreter, Yaegi, from redigo as published: see do.dialContext.\n\n"
 )
 
 // adapt rewrites the construct wherever it occurs in a source file of redigo, and returns how often.

@@ -23,13 +23,16 @@ package ratelimit
 // A level counts in units of a token divided by the period in microseconds, so that a microsecond refills exactly
 // `refill` units and nothing is ever rounded. capacity x period stays below 2^53: Lua's numbers are exact up to there.
 //
-// The value of a key is "level time period" and, for each lease, " deadline:tokens", in order of deadline. time is Redis's clock at that
+// The value of a key is "level time period" and, for each lease, " deadline:tokens", in order of deadline. A value with named levels, which
+// draw writes, continues as severalLevels describes: take then takes from its first level, and keeps the others. time is Redis's clock at that
 // level. A lease's deadline, on the same clock, is also its number; if another lease has that number, it is the next free microsecond.
 // Refill stops when the level and the leased tokens add up to the capacity. So the requests admitted in any time t are at most
 // capacity + refill x t, leases included. If the leases of a larger limit would leave nothing, the script forgets the longest ones, which
 // expire at their gateways. A bucket that is new, or that had time to fill up, has no key. If the clock was set back, the bucket refills
 // from the new time on, and no lease lasts longer than a long one.
-const take = `local t = redis.call('TIME')
+const take = takeBefore + severalLevels + takeAfter
+
+const takeBefore = `local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local capacity, refill, period = string.match(ARGV[1], '^(%d+) (%d+) (%d+)$')
 capacity, refill, period = tonumber(capacity), tonumber(refill), tonumber(period)
@@ -37,6 +40,46 @@ local minLeft, plenty = string.match(ARGV[2], '^%d+ %d+ (%d+) %d+ %d+ %d+ (%d+)$
 minLeft = tonumber(minLeft)
 plenty = capacity * period / 8 * plenty
 local answer = {}
+`
+
+const takeAfter = `
+-- Returns the function that takes from the level default of a value that has several. It is made when the first such value is met.
+local function takerOfSeveral()
+	local short, long, share, most, part = string.match(ARGV[2], '^(%d+) (%d+) %d+ (%d+) (%d+) (%d+)')
+	local load, levelOf, settle, giveBack, leaseAhead, save = severalLevels(tonumber(short), tonumber(long), minLeft,
+		tonumber(share), tonumber(most), tonumber(part))
+	local limit = {name = 'default', capacity = capacity, refill = refill, period = period}
+
+	return function(key, value, ask)
+		local b = load(value)
+		if not b then
+			return '-1:0:0'
+		end
+		local level = levelOf(b, limit)
+		settle(b)
+		local asked, forShort, forLong, lease, unused = string.match(ask, '^(%d+) (%d+) ?(%d*) ?(%d*) ?(%d*)$')
+		if unused ~= '' then
+			giveBack(b, tonumber(lease), tonumber(unused))
+		end
+		asked = tonumber(asked)
+		local taken = math.min(asked, math.floor(level.level / period))
+		level.level = level.level - taken * period
+		local extra, deadline, length = 0, nil, nil
+		if forLong ~= '' then
+			extra, deadline, length = leaseAhead(b, {level}, tonumber(forShort), tonumber(forLong))
+		end
+		local word = string.format('%d:%.0f:%.0f', taken, level.level, extra)
+		if extra > 0 then
+			word = string.format('%s:%.0f:%.0f', word, deadline, length)
+		elseif taken == asked and math.floor(level.level / period) >= minLeft and level.level >= plenty then
+			word = '+'
+		end
+		if b.changed or taken > 0 then
+			save(key, b)
+		end
+		return word
+	end
+end
 
 -- Returns the function that takes from a bucket that has a key. It is made when the first such key is met: making it would cost a call
 -- for one new key a tenth of its time.
@@ -45,6 +88,7 @@ local function taker()
 	short, long, most = tonumber(short), tonumber(long), tonumber(most)
 	local exact = 2 ^ 53
 	local level, before, unit, leases, leased
+	local takeOfSeveral
 
 	local function refillUntil(time)
 		local full = math.max(0, capacity - leased) * period
@@ -133,7 +177,8 @@ local function taker()
 	return function(key, value, ask)
 		level, before, unit, leases, leased = capacity * period, now, period, {}, 0
 		if value and not load(value) then
-			return '-1:0:0'
+			takeOfSeveral = takeOfSeveral or takerOfSeveral()
+			return takeOfSeveral(key, value, ask)
 		end
 		local changed = settle()
 		local asked, forShort, forLong, lease, unused = 1, '', '', '', ''

@@ -30,6 +30,15 @@ func TestFirstSteps(t *testing.T) {
 		require.Equal(t, `{"status":"healthy"}`, r.body)
 		require.Equal(t, "application/json", r.header.Get("Content-Type"))
 	})
+	t.Run("health is read, and nothing else", func(t *testing.T) {
+		request, err := http.NewRequest(http.MethodPost, g.url("/health"), strings.NewReader("a body"))
+		require.NoError(t, err)
+		r := send(request)
+		require.Equal(t, http.StatusMethodNotAllowed, r.status)
+		require.Equal(t, "GET, HEAD", r.header.Get("Allow"))
+		require.Equal(t, `{"error":"Method not allowed, please use GET or HEAD."}`, r.body)
+		require.Equal(t, "application/json", r.header.Get("Content-Type"))
+	})
 	t.Run("health below proxy is the upstream's", func(t *testing.T) {
 		require.Equal(t, http.StatusOK, g.get("/proxy/health").status)
 	})

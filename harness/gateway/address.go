@@ -1,10 +1,13 @@
 package gateway
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"strconv"
+	"syscall"
 	"time"
 )
 
@@ -22,13 +25,41 @@ func FreeAddress() (string, error) {
 	return "", fmt.Errorf("none of %d ports from %d to %d is free on 127.0.0.1", tries, lowest, lowest+number-1)
 }
 
-// Check tells in one line why an address cannot be listened on, if it cannot.
-func Check(address, remedy string) error {
+// FreePortFrom returns the first port of the loopback interface, from the given one on, that nobody listens on and that is not
+// among those taken.
+func FreePortFrom(port int, taken ...int) (int, error) {
+	for ; port <= 65535; port++ {
+		free := CanListen(Loopback(port)) == nil
+		for _, other := range taken {
+			free = free && port != other
+		}
+		if free {
+			return port, nil
+		}
+	}
+	return 0, errors.New("no port is free on 127.0.0.1")
+}
+
+// Loopback returns the address of a port on the loopback interface.
+func Loopback(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }
+
+// CanListen returns in one line why an address cannot be listened on, or nil.
+func CanListen(address string) error {
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
-		return fmt.Errorf("%s is taken by another program; %s", address, remedy)
+		return refusal(address, err)
 	}
 	return listener.Close()
+}
+
+func refusal(address string, err error) error {
+	switch {
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("%s may not be listened on: ports below 1024 need the rights of root here", address)
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("%s is taken by another program", address)
+	}
+	return fmt.Errorf("%s cannot be listened on: %w", address, err)
 }
 
 // answers returns a function that reports whether the URL answers with 200.

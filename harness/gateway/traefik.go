@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -47,12 +48,17 @@ func (t *Traefik) Start() (*Process, error) {
 	if command.Dir == "" {
 		command.Dir = filepath.Join(t.Root, "dist")
 	}
-	command.Env = append(os.Environ(), t.Env...)
+	command.Env = append(environment(), t.Env...)
 	process, err := Start("Traefik", command, t.Log)
 	if err != nil {
 		return nil, err
 	}
 	return process, process.await(answers("http://"+t.API+"/ping"), 60*time.Second)
+}
+
+// environment returns this process's own without what Traefik would take for its configuration.
+func environment() []string {
+	return slices.DeleteFunc(os.Environ(), func(variable string) bool { return strings.HasPrefix(variable, "TRAEFIK_RELEASES=") })
 }
 
 // Serves waits until the path answers with 200 on the public entry point, and tells what Traefik says is wrong with the

@@ -16,7 +16,7 @@ import (
 
 // key is one of the configuration's, as config.go has it.
 type key struct {
-	kind      string // Block, List, or empty for a single value
+	kind      string // Block, List, Map, or empty for a single value
 	byDefault string // – if the comment names none
 }
 
@@ -124,6 +124,8 @@ func configKeys(t *testing.T) map[string]key {
 				walk(path+name+".", kind.X.(*ast.Ident).Name)
 			case *ast.ArrayType:
 				k.kind = "List"
+			case *ast.MapType:
+				k.kind = "Map"
 			}
 			keys[path+name] = k
 		}

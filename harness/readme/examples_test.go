@@ -172,7 +172,7 @@ func unknownKeys(config map[string]any, path string, keys map[string]key) (probl
 		if _, known := keys[path+name]; !known {
 			problems = append(problems, path+name+": no such key")
 		}
-		if block, ok := value.(map[string]any); ok {
+		if block, ok := value.(map[string]any); ok && keys[path+name].kind != "Map" {
 			problems = append(problems, unknownKeys(block, path+name+".", keys)...)
 		}
 	}

@@ -1,21 +1,26 @@
-// Command run starts the whole gateway on this machine: the real Traefik with the plugin, the dummy upstream, and a Redis
-// unless REDIS_HOST is set. It ends with Ctrl-C. It runs in the root of the project.
+// Command run starts the whole gateway on this machine: the real Traefik with the plugin, or several of them, the dummy
+// upstream, and a Redis unless REDIS_HOST is set. It ends with Ctrl-C. It runs in the root of the project.
 package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"log"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"sync"
 	"syscall"
 
 	"github.com/resilient-gateway/resilience/harness/gateway"
 )
 
 func main() {
+	log.SetOutput(io.Discard) // the plugin's reader of settings logs there
 	if err := run(); err != nil {
-		fmt.Fprintln(os.Stderr, "run:", err)
+		fmt.Fprintln(os.Stderr, "make run:", err)
 		os.Exit(1)
 	}
 }
@@ -31,7 +36,10 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	if err := s.check(); err != nil {
+	if err := s.checkPorts(); err != nil {
+		return err
+	}
+	if err := s.chooseAddresses(); err != nil {
 		return err
 	}
 	dir, err := os.MkdirTemp("", "resilience-")
@@ -44,60 +52,109 @@ func run() error {
 
 // serve starts the parts, greets, and ends the parts in turn when ctx is done or one of them has ended.
 func (s *settings) serve(ctx context.Context, root, dir string) error {
-	logFile := filepath.Join(root, "dist", "run.log")
-	log, err := os.Create(logFile)
+	logs, err := s.openLogs(root)
 	if err != nil {
 		return err
 	}
-	defer log.Close()
-
-	var redisEnded <-chan struct{}
+	defer closeAll(logs)
+	ended := make(chan string, len(s.gateways)+2)
 	if s.ownRedis {
-		redis, err := gateway.StartRedis(s.redis, dir, log)
+		redis, err := gateway.StartRedis(s.redis, dir, logs[0])
 		if err != nil {
 			return err
 		}
 		defer redis.Stop()
-		redisEnded = redis.Ended()
+		watch("the Redis server", redis.Ended(), logs[0], ended)
 		s.embedded = redis.Embedded
 	}
-	upstreamEnded, stopUpstream, err := s.startUpstream(root, log)
-	if err != nil {
-		return err
+	if s.upstream != "" {
+		process, err := gateway.StartUpstream(root, s.upstream, logs[0])
+		if err != nil {
+			return err
+		}
+		defer process.Stop()
+		watch("the upstream", process.Ended(), logs[0], ended)
 	}
-	defer stopUpstream()
-	traefik := &gateway.Traefik{Root: root, Dir: dir, Web: s.web, API: s.api, Env: s.env(), Log: log}
-	process, err := traefik.Start()
-	if err != nil {
-		return fmt.Errorf("%w; see %s", err, logFile)
+	processes, err := s.startGateways(root, dir, logs)
+	for i, process := range processes {
+		if process != nil {
+			defer process.Stop()
+			watch("the gateway", process.Ended(), logs[i], ended)
+		}
 	}
-	defer process.Stop()
-	if err := traefik.Serves("/health", "gateway@file"); err != nil {
+	if err != nil {
 		return err
 	}
 
-	fmt.Print(s.greeting(logFile))
+	fmt.Print(s.greeting(names(logs), s.probe()))
 	select {
 	case <-ctx.Done():
 		fmt.Println("\nstopping")
 		return nil
-	case <-process.Ended():
-		return fmt.Errorf("the gateway has ended; see %s", logFile)
-	case <-upstreamEnded:
-		return fmt.Errorf("the upstream has ended; see %s", logFile)
-	case <-redisEnded:
-		return fmt.Errorf("the Redis server has ended; see %s", logFile)
+	case what := <-ended:
+		return errors.New(what)
 	}
 }
 
-// startUpstream starts the dummy upstream unless UPSTREAM_URL names another.
-func (s *settings) startUpstream(root string, log *os.File) (ended <-chan struct{}, stop func(), err error) {
-	if s.upstream == "" {
-		return nil, func() {}, nil
+// startGateways starts all of them at once, and waits until each serves. It returns those that were started, also with an error.
+func (s *settings) startGateways(root, dir string, logs []*os.File) ([]*gateway.Process, error) {
+	processes, problems := make([]*gateway.Process, len(s.gateways)), make([]error, len(s.gateways))
+	var started sync.WaitGroup
+	for i, at := range s.gateways {
+		started.Go(func() {
+			own := filepath.Join(dir, fmt.Sprint("gateway", i)) // for its static file
+			if problems[i] = os.Mkdir(own, 0o755); problems[i] != nil {
+				return
+			}
+			traefik := &gateway.Traefik{Root: root, Dir: own, Web: at.web(), API: at.apiAddress(), Env: s.env(), Log: logs[i]}
+			processes[i], problems[i] = traefik.Start()
+			if problems[i] == nil {
+				problems[i] = traefik.Serves("/health", "gateway@file")
+			}
+			if problems[i] != nil {
+				problems[i] = fmt.Errorf("%w; see %s", problems[i], logs[i].Name())
+			}
+		})
 	}
-	process, err := gateway.StartUpstream(root, s.upstream, log)
-	if err != nil {
-		return nil, nil, err
+	started.Wait()
+	return processes, errors.Join(problems...)
+}
+
+// watch reports the end of a part.
+func watch(part string, isOver <-chan struct{}, log *os.File, ended chan<- string) {
+	go func() {
+		<-isOver
+		ended <- fmt.Sprintf("%s has ended; see %s", part, log.Name())
+	}()
+}
+
+// openLogs creates a log for each gateway, named by its port: another make run at the same time has others. Redis and the upstream
+// write to the first.
+func (s *settings) openLogs(root string) (logs []*os.File, err error) {
+	for _, at := range s.gateways {
+		name := "run.log"
+		if at.port != defaultPort {
+			name = fmt.Sprintf("run-%d.log", at.port)
+		}
+		log, err := os.Create(filepath.Join(root, "dist", name))
+		if err != nil {
+			closeAll(logs)
+			return nil, err
+		}
+		logs = append(logs, log)
 	}
-	return process.Ended(), process.Stop, nil
+	return logs, nil
+}
+
+func closeAll(files []*os.File) {
+	for _, file := range files {
+		file.Close()
+	}
+}
+
+func names(files []*os.File) (names []string) {
+	for _, file := range files {
+		names = append(names, file.Name())
+	}
+	return names
 }

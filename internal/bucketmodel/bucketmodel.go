@@ -4,8 +4,6 @@ package bucketmodel
 
 import (
 	"fmt"
-	"math"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -15,10 +13,11 @@ import (
 // Model is a Redis that holds buckets. It is not safe for concurrent use.
 type Model struct {
 	buckets map[string]*bucket
+	foreign map[string]bool // keys that hold something that is not a bucket
 }
 
 // New returns an empty one.
-func New() *Model { return &Model{buckets: map[string]*bucket{}} }
+func New() *Model { return &Model{buckets: map[string]*bucket{}, foreign: map[string]bool{}} }
 
 // limit and terms are the first two words of the script's arguments.
 type (
@@ -26,15 +25,6 @@ type (
 	terms struct{ short, long, minimum, share, most, part int64 }
 	ask   struct{ asked, short, long, ended, unused int64 }
 )
-
-// bucket is the value of a key, gone when the key would have expired.
-type bucket struct {
-	level, at, period int64
-	leases            []lease
-	due               int64
-}
-
-type lease struct{ deadline, tokens int64 }
 
 // Run does what the script does with these keys and arguments at a time of Redis's clock, in microseconds, and returns the integers of its
 // answer.
@@ -68,76 +58,22 @@ func number(word string) int64 {
 }
 
 func (m *Model) take(key string, now int64, l limit, t terms, a ask) []int64 {
-	b := &bucket{level: l.capacity * l.period, at: now, period: l.period}
-	if kept := m.buckets[key]; kept != nil && kept.due > now {
-		// A copy: where nothing is taken nothing is written, not even the time.
-		*b = *kept
-		b.leases = slices.Clone(kept.leases)
-	} else {
-		delete(m.buckets, key)
-	}
-	changed := b.settle(now, l, t)
+	b := m.load(key, now)
+	own := b.use("default", l, now)
+	b.settle(now, t)
 	if a.ended != 0 {
-		b.end(a.ended, a.unused, l)
-		changed = true
+		b.end(a.ended, a.unused)
 	}
-	left := b.level / l.period
-	taken := min(a.asked, left)
-	left -= taken
-	leased, length := int64(0), t.short
-	if left >= t.minimum && int64(len(b.leases)) < t.most {
-		leased = min(a.short, left/t.share)
-		// Half of the tokens that are left for long leases, which part may divide unevenly.
-		if long := min(a.long, left/t.share, (l.capacity-t.part*b.leased())/(2*t.part)); long > 0 && long >= leased {
-			leased, length = long, t.long
-		}
-	}
-	b.level -= (taken + leased) * l.period
-	answer := []int64{taken, b.level, leased}
+	taken := min(a.asked, own.level/l.period)
+	own.level -= taken * l.period
+	b.changed = b.changed || taken > 0
+	leased, number, length := b.lease(now, []*level{own}, t, a.short, a.long)
+	answer := []int64{taken, own.level, leased}
 	if leased > 0 {
-		answer = append(answer, b.lease(now+length, leased), length)
+		answer = append(answer, number, length)
 	}
-	if changed || taken+leased > 0 {
-		missing := l.capacity*l.period - b.level
-		idle := (missing+1000*l.refill-1)/(1000*l.refill) + 1
-		if len(b.leases) > 0 {
-			idle += (b.leases[len(b.leases)-1].deadline - now + 999) / 1000
-		}
-		b.due = now + idle*1000
-		m.buckets[key] = b
-	}
+	m.save(key, b, now)
 	return answer
-}
-
-// settle brings the bucket up to now: each lease that is over leaves the sum at its own time.
-func (b *bucket) settle(now int64, l limit, t terms) (setBack bool) {
-	if b.period != l.period {
-		b.level = inUnits(b.level, b.period, l)
-		b.period = l.period
-	}
-	setBack = now < b.at
-	if setBack {
-		b.at = now
-	}
-	leased := b.leased()
-	for leased >= l.capacity {
-		last := len(b.leases) - 1
-		leased -= b.leases[last].tokens
-		b.leases = b.leases[:last]
-	}
-	var kept []lease
-	for _, lease := range b.leases {
-		if lease.deadline <= now {
-			b.refill(lease.deadline, leased, l)
-			leased -= lease.tokens
-			continue
-		}
-		lease.deadline = min(lease.deadline, now+t.long+t.most)
-		kept = append(kept, lease)
-	}
-	b.leases = kept
-	b.refill(now, leased, l)
-	return setBack
 }
 
 // inUnits converts a level that counts in another period to the limit's units. More than the capacity is cut to it: an int64 may not hold
@@ -149,52 +85,6 @@ func inUnits(level, period int64, l limit) int64 {
 	}
 	rest := float64(level-tokens*period) / float64(period) * float64(l.period)
 	return tokens*l.period + int64(rest)
-}
-
-// refill refills until a time, up to where the level and the tokens leased make the capacity.
-func (b *bucket) refill(time, leased int64, l limit) {
-	full := max(0, l.capacity-leased) * l.period
-	if b.level >= full {
-		b.level = full
-	} else if passed := time - b.at; passed > (math.MaxInt64-b.level)/l.refill {
-		b.level = full
-	} else if passed > 0 {
-		b.level = min(full, b.level+passed*l.refill)
-	}
-	b.at = max(b.at, time)
-}
-
-// lease inserts a lease in the order of the deadlines, and returns its own: one that no other lease has.
-func (b *bucket) lease(deadline, tokens int64) int64 {
-	place := 0
-	for place < len(b.leases) && b.leases[place].deadline <= deadline {
-		if b.leases[place].deadline == deadline {
-			deadline++
-		}
-		place++
-	}
-	b.leases = slices.Insert(b.leases, place, lease{deadline, tokens})
-	return deadline
-}
-
-// end ends a lease, and returns its unused tokens to the bucket.
-func (b *bucket) end(number, unused int64, l limit) {
-	for i, lease := range b.leases {
-		if lease.deadline != number {
-			continue
-		}
-		b.leases = slices.Delete(b.leases, i, i+1)
-		b.level += min(unused, lease.tokens) * l.period
-		b.level = min(b.level, max(0, l.capacity-b.leased())*l.period)
-		return
-	}
-}
-
-func (b *bucket) leased() (sum int64) {
-	for _, lease := range b.leases {
-		sum += lease.tokens
-	}
-	return sum
 }
 
 // Serve answers a limiter's call as Redis would at that time.

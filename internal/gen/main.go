@@ -21,6 +21,7 @@ type variant struct {
 	Limit  bool
 	Break  bool
 	Source string // of the identity: connection, header, checkedHeader, derived or other; "": none is needed
+	Own    bool   // the limiter's refusals are not the default ones
 }
 
 // variants returns the handlers that today's features need.
@@ -33,9 +34,16 @@ func variants() []variant {
 		{"derived", "Derived", "by a derived key source"},
 		{"other", "Other", "by any other key source"},
 	} {
-		all = append(all,
-			variant{Name: "fastLimit" + source.suffix, Doc: "limits " + source.doc, Limit: true, Source: source.name},
-			variant{Name: "fastBoth" + source.suffix, Doc: "limits " + source.doc + ", and breaks", Limit: true, Break: true, Source: source.name})
+		for _, own := range []bool{true, false} { // the narrower case comes first
+			suffix, doc := source.suffix, source.doc
+			if own {
+				suffix += "Own"
+				doc += ", with refusals of the route's own"
+			}
+			all = append(all,
+				variant{Name: "fastLimit" + suffix, Doc: "limits " + doc, Limit: true, Source: source.name, Own: own},
+				variant{Name: "fastBoth" + suffix, Doc: "limits " + doc + ", and breaks", Limit: true, Break: true, Source: source.name, Own: own})
+		}
 	}
 	return all
 }

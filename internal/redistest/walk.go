@@ -90,6 +90,21 @@ return answers
 // Walk runs the steps one after another in the server, each at its time, and returns the integers that each answered with.
 func (s *Server) Walk(scripts []string, steps []Step) [][]int64 {
 	s.t.Helper()
+	texts := s.WalkTexts(scripts, steps)
+	answers := make([][]int64, len(texts))
+	for i, text := range texts {
+		for _, word := range strings.FieldsFunc(text, isGap) {
+			n, err := strconv.ParseInt(word, 10, 64)
+			require.NoError(s.t, err, "step %d: %v", i, steps[i])
+			answers[i] = append(answers[i], n)
+		}
+	}
+	return answers
+}
+
+// WalkTexts is Walk for scripts whose answers are not only integers.
+func (s *Server) WalkTexts(scripts []string, steps []Step) []string {
+	s.t.Helper()
 	var functions []string
 	for _, script := range scripts {
 		functions = append(functions, "function(KEYS, ARGV)\n"+script+"\nend")
@@ -104,15 +119,10 @@ func (s *Server) Walk(scripts []string, steps []Step) [][]int64 {
 	replies, err := redis.Values(s.Do("EVAL", args...), nil)
 	require.NoError(s.t, err)
 	require.Len(s.t, replies, len(steps))
-	answers := make([][]int64, len(replies))
+	answers := make([]string, len(replies))
 	for i, reply := range replies {
-		text, err := redis.String(reply, nil)
+		answers[i], err = redis.String(reply, nil)
 		require.NoError(s.t, err, "step %d: %v", i, steps[i])
-		for _, word := range strings.FieldsFunc(text, isGap) {
-			n, err := strconv.ParseInt(word, 10, 64)
-			require.NoError(s.t, err, "step %d: %v", i, steps[i])
-			answers[i] = append(answers[i], n)
-		}
 	}
 	return answers
 }

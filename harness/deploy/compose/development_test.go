@@ -28,7 +28,7 @@ func TestDevelopment(t *testing.T) {
 		"CIRCUIT_BREAKER_FAILURE_THRESHOLD=4", "CIRCUIT_BREAKER_RESET_TIMEOUT_SECONDS=3",
 		"CIRCUIT_BREAKER_HALF_OPEN_SUCCESS_THRESHOLD=3")
 	s.password = password
-	s.mustCompose("up", "-d", "--build")
+	s.mustCompose("up", "-d", "--build", "--wait")
 
 	t.Run("one command makes it healthy", func(t *testing.T) {
 		s.requireHealthy()
@@ -111,7 +111,7 @@ func TestDevelopment(t *testing.T) {
 // TestDevelopment_asItIs sets nothing: no password, and no group of the socket.
 func TestDevelopment_asItIs(t *testing.T) {
 	s := newStack(t, "docker-compose.yml")
-	s.mustCompose("up", "-d", "--build")
+	s.mustCompose("up", "-d", "--build", "--wait")
 	s.requireHealthy()
 	s.await("/proxy/ok", http.StatusOK, 30*time.Second)
 	require.Equal(t, "0", s.inspect("proxy-service").Config.User)
@@ -119,6 +119,25 @@ func TestDevelopment_asItIs(t *testing.T) {
 	require.Equal(t, []int{200, 429}, statuses(counts))
 	require.GreaterOrEqual(t, counts[200], 99)
 	s.requireBucket()
+
+	t.Run("the path of UPSTREAM_URL comes before that of the request", func(t *testing.T) {
+		s.with("UPSTREAM_URL=http://upstream:8081/status").mustCompose("up", "-d", "--wait")
+		s.await("/proxy/202", http.StatusAccepted, 30*time.Second)
+	})
+	t.Run("a mistyped setting ends the container with its name", func(t *testing.T) {
+		wrong := s.with("RATE_LIMIT_CAPACITY=1,000")
+		output, code := wrong.compose("up", "-d", "--wait")
+		require.NotZero(t, code, output)
+		logs := wrong.mustCompose("logs", "--no-color", "proxy-service")
+		require.Contains(t, logs, `check: RATE_LIMIT_CAPACITY: "1,000" is not a whole number`)
+	})
+	t.Run("no volume stays behind without a name", func(t *testing.T) {
+		for _, service := range []string{"proxy-service", "redis"} {
+			for _, mount := range s.inspect(service).Mounts {
+				require.NotEqual(t, "volume", mount.Type, service)
+			}
+		}
+	})
 }
 
 func socketGroup(t *testing.T) string {

@@ -62,6 +62,7 @@ func TestVariables(t *testing.T) {
 		note(string(content), passwords)
 	}
 	note(read(t, "deploy.sh"), ofDeployment)
+	delete(used, "COMPOSE_PROJECT_NAME") // Compose's own
 	require.Equal(t, sorted(used), sorted(readEnvFile(filepath.Join(project, ".env.example"))))
 
 	for name := range readEnvFile(filepath.Join(project, ".env.prod")) {

@@ -66,16 +66,10 @@ func TestProduction(t *testing.T) {
 			require.Contains(t, output, "DOCKER_BUILDKIT forbids")
 		}
 	})
-	t.Run("a first deployment that does not work says that there is nothing to go back to", func(t *testing.T) {
-		first := newProduction(t, "DEPLOY_TIMEOUT=30", "GATEWAY_IMAGE="+redisStandIn)
-		output, code := first.deploy("prod")
-		require.Equal(t, 2, code, output)
-		require.Contains(t, output, "nothing to go back to")
-	})
 	t.Run("rollback knows nothing yet", func(t *testing.T) {
 		output, code := s.deploy("rollback")
 		require.Equal(t, 1, code, output)
-		require.Contains(t, output, "no images from before")
+		require.Contains(t, output, "no images and settings from before")
 	})
 	t.Run("deploy.sh prod", func(t *testing.T) {
 		output, code := s.deploy("prod")
@@ -121,6 +115,18 @@ func TestProduction(t *testing.T) {
 	})
 
 	built := s.images()
+	t.Run("a first deployment that does not work says that there is nothing to go back to", func(t *testing.T) {
+		first := newProduction(t, "DEPLOY_TIMEOUT=30")
+		output, code := first.with("GATEWAY_IMAGE=" + s.variant(built["proxy-service"], "first", "WORKDIR /tmp")).deploy("prod")
+		require.Equal(t, 2, code, output)
+		require.Contains(t, output, "nothing to go back to")
+	})
+	t.Run("an image that is no gateway is refused", func(t *testing.T) {
+		output, code := s.with("GATEWAY_IMAGE=" + redisStandIn).deploy("prod")
+		require.Equal(t, 1, code, output)
+		require.Contains(t, output, "no gateway of this project")
+		require.Contains(t, output, "nothing was changed")
+	})
 	t.Run("an image that does not start returns to the one before", func(t *testing.T) {
 		// In another working directory Traefik does not find the plugin, and ends.
 		broken := s.variant(built["proxy-service"], "broken", "WORKDIR /tmp")
@@ -147,12 +153,26 @@ func TestProduction(t *testing.T) {
 		require.Equal(t, "yes", s.inspect("proxy-service").Config.Labels["next"])
 		output, code = s.deploy("rollback")
 		require.Zero(t, code, output)
-		require.Contains(t, output, "runs the images from before")
+		require.Contains(t, output, "runs the images and settings from before")
 		require.Equal(t, built, s.images())
 		require.Equal(t, http.StatusOK, s.get("/health").status)
 		output, code = s.deploy("rollback")
 		require.Zero(t, code, output)
 		require.Equal(t, "yes", s.inspect("proxy-service").Config.Labels["next"])
+	})
+	t.Run("only the images of this deployment and of the one before keep their names", func(t *testing.T) {
+		tags := strings.Fields(s.must(t, "docker", "image", "ls", "--format", "{{.Tag}}", s.name+"-proxy-service"))
+		require.Len(t, tags, 2)
+	})
+	t.Run("what is kept is readable by its owner only", func(t *testing.T) {
+		files, err := filepath.Glob(filepath.Join(s.state(), "*", "compose.yml"))
+		require.NoError(t, err)
+		require.Len(t, files, 2)
+		for _, file := range files {
+			info, err := os.Stat(file)
+			require.NoError(t, err)
+			require.Equal(t, os.FileMode(0o600), info.Mode().Perm(), file)
+		}
 	})
 	t.Run("one at a time", func(t *testing.T) {
 		holder := exec.Command("flock", "--no-fork", filepath.Join(project, "deploy.sh"), "sleep", "60")
@@ -193,8 +213,8 @@ func (s *stack) requireReturn(t *testing.T, broken *stack, images map[string]str
 	t.Helper()
 	output, code := broken.deploy("prod")
 	require.Equal(t, 1, code, output)
-	require.Contains(t, output, "Going back to the images that ran before")
-	require.Contains(t, output, "the images that ran before run again")
+	require.Contains(t, output, "Going back to the images and settings that ran before")
+	require.Contains(t, output, "what ran before runs again")
 	t.Log(output)
 	require.Equal(t, images, s.images())
 	s.requireHealthy()

@@ -38,7 +38,8 @@ func newStack(t *testing.T, file string, env ...string) *stack {
 		t: t, file: file, name: fmt.Sprintf("resilience-test-%d-%s", os.Getpid(), web),
 		web: "127.0.0.1:" + web, api: "127.0.0.1:" + api,
 	}
-	s.env = append(standIns(), "COMPOSE_PROJECT_NAME="+s.name, "PORT="+web, "DASHBOARD_PORT="+api, "DOCKER_SOCKET="+socket)
+	s.env = append(standIns(), "COMPOSE_PROJECT_NAME="+s.name, "PORT="+web, "DASHBOARD_PORT="+api, "DOCKER_SOCKET="+socket,
+		"DEPLOY_STATE="+t.TempDir())
 	s.env = append(s.env, env...)
 	t.Cleanup(func() {
 		if t.Failed() {

@@ -66,7 +66,7 @@ func downloadModules(cache string) error {
 	if err != nil {
 		return err
 	}
-	for _, folder := range []string{".", "upstream"} {
+	for _, folder := range []string{".", "upstream", "deploy/check"} {
 		command := exec.Command("go", "mod", "download")
 		command.Dir = filepath.Join(project, folder)
 		command.Env = append(os.Environ(), "GOMODCACHE="+cache, "GOFLAGS=-modcacherw",

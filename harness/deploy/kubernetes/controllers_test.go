@@ -35,11 +35,11 @@ func (r rollout) awaitPods(workload string, n int) {
 	require.Eventually(r.t, func() bool { return len(r.pods(workload)) == n }, patience, tick, "%d pods of %s", n, workload)
 }
 
-// pretend does what a node would do: it says that the pod runs and is ready.
+// pretend does what a node would do: it says that the pod runs and has long been ready.
 func (r rollout) pretend(pod string) {
 	r.t.Helper()
 	r.kubectl("--namespace", namespace, "patch", "pod", pod, "--subresource=status",
-		"-p", `{"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}`)
+		"-p", `{"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}]}}`)
 }
 
 func (r rollout) evict(pod string) (string, error) {

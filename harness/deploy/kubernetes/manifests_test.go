@@ -159,12 +159,6 @@ func TestOneObjectAFile(t *testing.T) {
 	}
 }
 
-func TestTheOneFileIsWhatKustomizeRenders(t *testing.T) {
-	content, err := os.ReadFile(filepath.Join(root(t), "dist", "k8s-deployment.yaml"))
-	require.NoError(t, err, "run: make k8s")
-	require.Equal(t, string(render(t, "k8s")), string(content))
-}
-
 // What the gateway is told in a cluster is what it is told elsewhere, but for where its routes come from.
 func TestStaticConfiguration(t *testing.T) {
 	image := read(t, "traefik/traefik.yml")
@@ -181,6 +175,13 @@ func TestStaticConfiguration(t *testing.T) {
 	require.Equal(t, true, at(base, "experimental", "abortOnPluginFailure"))
 	delete(base, "providers")
 	require.Equal(t, image, base)
+
+	other := read(t, "k8s/components/other-namespace/traefik.yml")
+	require.Equal(t, true, at(other, "providers", "kubernetesCRD", "allowExternalNameServices"))
+	delete(at(other, "providers", "kubernetesCRD").(object), "allowExternalNameServices")
+	require.Equal(t, object{"kubernetesCRD": crd}, other["providers"])
+	delete(other, "providers")
+	require.Equal(t, image, other)
 
 	component := read(t, "k8s/components/gateway-api/traefik.yml")
 	require.Equal(t, crd, at(component, "providers", "kubernetesCRD"))

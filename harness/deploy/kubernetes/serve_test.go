@@ -1,6 +1,7 @@
 package kubernetes
 
 import (
+	"encoding/json"
 	"io"
 	"net"
 	"net/http"
@@ -8,7 +9,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -65,37 +68,52 @@ func startRedis(t *testing.T) string {
 // loopback behind a Service of type ExternalName, and so is Redis.
 type site struct {
 	*cluster
-	upstream string // its address
+	upstream   string // its address
+	onLoopback bool   // the Service upstream is of type ExternalName only for the test
 }
 
 func startSite(t *testing.T, kustomization object) *site {
 	t.Helper()
-	s := &site{cluster: startCluster(t), upstream: freeAddress(t)}
+	s := newSite(t)
+	s.applySite(kustomization)
+	return s
+}
+
+func newSite(t *testing.T) *site {
+	t.Helper()
+	s := &site{cluster: startCluster(t), upstream: freeAddress(t), onLoopback: true}
 	process, err := gateway.StartUpstream(root(t), s.upstream, io.Discard)
 	require.NoError(t, err)
 	t.Cleanup(process.Stop)
 	s.prepare(password)
-	if kustomization["components"] != nil {
+	return s
+}
+
+func (s *site) applySite(kustomization object) {
+	t := s.t
+	t.Helper()
+	components, _ := kustomization["components"].([]string)
+	if slices.Contains(components, "k8s/components/gateway-api") {
 		s.kubectl("apply", "--server-side", "-k", gatewayCRDs(t))
 		s.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd", "--all")
 	}
-
-	_, port, err := net.SplitHostPort(s.upstream)
-	require.NoError(t, err)
 	patches, _ := kustomization["patches"].([]any)
-	kustomization["patches"] = append(patches,
-		patch("Service", "upstream", `[
+	if s.onLoopback {
+		_, port, err := net.SplitHostPort(s.upstream)
+		require.NoError(t, err)
+		patches = append(patches, patch("Service", "upstream", `[
 			{"op": "add", "path": "/spec/type", "value": "ExternalName"},
 			{"op": "add", "path": "/spec/externalName", "value": "localhost"},
 			{"op": "remove", "path": "/spec/selector"},
-			{"op": "replace", "path": "/spec/ports/0/port", "value": `+port+`}]`),
+			{"op": "replace", "path": "/spec/ports/0/port", "value": `+port+`}]`))
+	}
+	kustomization["patches"] = append(patches,
 		// So that the test need not wait, and knows how many tokens are left.
 		patch("Middleware", "gateway", `[
 			{"op": "replace", "path": "/spec/plugin/resilience/redis/address", "value": "127.0.0.1:`+startRedis(t)+`"},
 			{"op": "replace", "path": "/spec/plugin/resilience/rateLimit/refillPeriod", "value": "1h"},
 			{"op": "replace", "path": "/spec/plugin/resilience/circuitBreaker/resetTimeout", "value": "1s"}]`))
 	s.apply(write(t, kustomization))
-	return s
 }
 
 func patch(kind, name, operations string) any {
@@ -104,10 +122,11 @@ func patch(kind, name, operations string) any {
 
 // traefik is one that was started outside the cluster, with the rights of a service account in it.
 type traefik struct {
-	t   *testing.T
-	web string
-	api string
-	log *gateway.Log
+	t       *testing.T
+	web     string
+	api     string
+	log     *gateway.Log
+	process *gateway.Process
 }
 
 // startTraefik starts it with a static file of our tree.
@@ -128,11 +147,14 @@ func (s *site) startTraefik(t *testing.T, static, account, web string) *traefik 
 			}
 			gateway.Set(config, g.web, "entryPoints", "web", "address")
 			gateway.Set(config, g.api, "entryPoints", "traefik", "address")
-			gateway.Set(config, true, "providers", "kubernetesCRD", "allowExternalNameServices")
+			if s.onLoopback {
+				gateway.Set(config, true, "providers", "kubernetesCRD", "allowExternalNameServices")
+			}
 		},
 	}
 	process, err := starter.Start()
 	require.NoError(t, err, g.log.String())
+	g.process = process
 	t.Cleanup(func() {
 		process.Stop()
 		if t.Failed() {
@@ -165,6 +187,19 @@ func (g *traefik) get(path string) reply {
 	return reply{status: response.StatusCode, header: response.Header, body: string(body)}
 }
 
+// kubelet asks as a node does: with the timeout of the probes, and on a connection for each question.
+var kubelet = &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+
+// internal returns the status of the internal entry point's answer, which the probes ask, or 0.
+func (g *traefik) internal(path string) int {
+	response, err := kubelet.Get("http://" + g.api + path)
+	if err != nil {
+		return 0
+	}
+	response.Body.Close()
+	return response.StatusCode
+}
+
 func (g *traefik) eventually(path string, status int) {
 	g.t.Helper()
 	require.Eventually(g.t, func() bool { return g.get(path).status == status }, patience, tick, "%s: %d", path, status)
@@ -178,6 +213,10 @@ func TestServed(t *testing.T) {
 	g.eventually("/health", http.StatusOK)
 	s.requireService(g, 100, 5, 2)
 
+	t.Run("it is ready on the internal entry point alone", func(t *testing.T) {
+		require.Equal(t, http.StatusOK, g.internal("/ready"))
+		require.Equal(t, http.StatusNotFound, g.get("/ready").status)
+	})
 	t.Run("nothing else is served", func(t *testing.T) {
 		require.Equal(t, http.StatusNotFound, g.get("/").status)
 		require.Equal(t, http.StatusNotFound, g.get("/proxyish").status)
@@ -227,6 +266,69 @@ func TestServed(t *testing.T) {
 				})
 			}
 		}
+	})
+}
+
+// A new gateway answers Traefik's ping before it has routes, and one that ends may still have requests: neither is ready.
+func TestReady(t *testing.T) {
+	s := startSite(t, object{"resources": []string{"k8s/base"}})
+	g := s.startTraefik(t, baseStatic, "proxy-service", freeAddress(t))
+	for g.internal("/ready") != http.StatusOK {
+		require.Equal(t, http.StatusOK, g.internal("/ping"), "it lives")
+		time.Sleep(tick / 10)
+	}
+	require.Equal(t, http.StatusOK, g.get("/health").status, "ready is one that serves")
+	require.Equal(t, http.StatusOK, g.get("/proxy/ok").status)
+
+	answered := make(chan reply, 1)
+	go func() { answered <- g.get("/proxy/slow?seconds=5") }()
+	require.Eventually(t, s.isBusy, patience, tick, "the service has the request")
+	g.process.Signal(syscall.SIGTERM)
+	require.Eventually(t, func() bool { return g.internal("/ready") != http.StatusOK }, 4*time.Second, tick/10)
+	require.True(t, s.isBusy(), "the request is in flight yet")
+	require.Equal(t, http.StatusOK, (<-answered).status, "and is finished")
+}
+
+// isBusy reports whether the service has a request in flight.
+func (s *site) isBusy() bool {
+	response, err := client.Get("http://" + s.upstream + "/stats")
+	if err != nil {
+		return false
+	}
+	defer response.Body.Close()
+	var shown struct{ InFlight struct{ Now int } }
+	return json.NewDecoder(response.Body).Decode(&shown) == nil && shown.InFlight.Now > 0
+}
+
+// A service of another namespace is served without any right there.
+func TestServedInAnotherNamespace(t *testing.T) {
+	const other = "k8s/components/other-namespace"
+	s := newSite(t)
+	s.onLoopback = false
+	_, port, err := net.SplitHostPort(s.upstream)
+	require.NoError(t, err)
+	s.applySite(object{
+		"resources": []string{"k8s/overlays/production"}, "components": []string{other},
+		"patches": []any{patch("Service", "shop", `[
+			{"op": "replace", "path": "/spec/externalName", "value": "localhost"},
+			{"op": "replace", "path": "/spec/ports/0/port", "value": `+port+`}]`)},
+	})
+	s.kubectl("create", "namespace", "shop")
+	for _, resource := range []string{"services", "endpointslices.discovery.k8s.io", "secrets", "configmaps"} {
+		out, err := s.try("", "auth", "can-i", "list", resource, "--namespace", "shop",
+			"--as", "system:serviceaccount:"+namespace+":proxy-service")
+		require.Error(t, err, resource)
+		require.Equal(t, "no\n", out)
+	}
+	g := s.startTraefik(t, other+"/traefik.yml", "proxy-service", freeAddress(t))
+	g.eventually("/health", http.StatusOK)
+	s.requireService(g, 1000, 10, 3)
+
+	t.Run("the base refuses it", func(t *testing.T) {
+		g := s.startTraefik(t, baseStatic, "proxy-service", freeAddress(t))
+		g.eventually("/health", http.StatusOK)
+		require.Equal(t, http.StatusNotFound, g.get("/proxy/ok").status)
+		require.Contains(t, g.log.String(), "externalName services not allowed")
 	})
 }
 
@@ -310,6 +412,8 @@ func (s *site) requireNothingWithout(t *testing.T, role object, resource string)
 	refused := regexp.MustCompile(`cannot list resource \W+` + resource + `\W`)
 	require.Eventually(t, func() bool { return refused.MatchString(g.log.String()) }, patience, tick, "the log tells of it")
 	for range 30 {
+		require.Equal(t, http.StatusOK, g.internal("/ping"), "it lives")
+		require.Equal(t, http.StatusNotFound, g.internal("/ready"), "but is not ready")
 		require.Equal(t, http.StatusNotFound, g.get("/health").status)
 		require.Equal(t, http.StatusNotFound, g.get("/proxy/ok").status)
 		time.Sleep(tick)

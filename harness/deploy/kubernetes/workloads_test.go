@@ -28,6 +28,7 @@ func TestWorkloads(t *testing.T) {
 			requireImages(t, gateway, upstream, redis)
 			require.Equal(t, "5Gi", at(redis, "spec", "volumeClaimTemplates", 0, "spec", "resources", "requests", "storage"))
 
+			requireLabels(t, objects)
 			for _, o := range objects {
 				require.NotEqual(t, "Secret", o["kind"], "secrets are no part of the tree")
 				require.NotEqual(t, "ClusterRole", o["kind"], "a Role is enough")
@@ -74,6 +75,41 @@ func TestWhatIsNamedIsThere(t *testing.T) {
 }
 
 const nameLabel = "app.kubernetes.io/name"
+
+// requireLabels: each object and pod says what it is and what it belongs to. A cluster refuses a change of selectors and of
+// volumeClaimTemplates, so these have the labels of the first release.
+func requireLabels(t *testing.T, objects []object) {
+	t.Helper()
+	known := map[any]any{
+		"proxy-service": "gateway", "redis": "cache", "upstream": "service", "api-gateway": "namespace", "default-deny": "namespace",
+	}
+	for _, o := range objects {
+		labels, _ := at(o, "metadata", "labels").(object)
+		name := at(o, "metadata", "name")
+		require.Contains(t, known, labels[nameLabel], name)
+		require.Equal(t, known[labels[nameLabel]], labels["app.kubernetes.io/component"], name)
+		require.Equal(t, "resilient-gateway", labels["app.kubernetes.io/part-of"], name)
+		require.Equal(t, "kustomize", labels["app.kubernetes.io/managed-by"], name)
+		if template := at(o, "spec", "template", "metadata", "labels"); template != nil {
+			require.Equal(t, object{
+				nameLabel: labels[nameLabel], "app.kubernetes.io/component": labels["app.kubernetes.io/component"],
+				"app.kubernetes.io/part-of": "resilient-gateway",
+			}, template, name)
+			require.Equal(t, object{"matchLabels": object{nameLabel: name}}, at(o, "spec", "selector"))
+		}
+		if o["kind"] == "StatefulSet" {
+			require.Equal(t, object{"app.kubernetes.io/part-of": "resilient-gateway"}, at(o, "spec", "volumeClaimTemplates", 0, "metadata", "labels"))
+		}
+	}
+}
+
+// What the components add is labelled as the rest, and relabels nothing.
+func TestComponents_labels(t *testing.T) {
+	for _, component := range []string{"gateway-api", "other-namespace"} {
+		folder := write(t, object{"resources": []string{"k8s/base"}, "components": []string{"k8s/components/" + component}})
+		requireLabels(t, decode(t, render(t, folder)))
+	}
+}
 
 func requirePolicy(t *testing.T, policy object, named func(selector any) any) {
 	t.Helper()
@@ -137,7 +173,7 @@ func requireCareful(t *testing.T, workload object) {
 	require.Equal(t, at(workload, "metadata", "name") == "proxy-service", at(pod, "automountServiceAccountToken"))
 	require.NotContains(t, container, "workingDir", "the plugin is looked for below that of the image")
 	for _, kind := range []string{"requests", "limits"} {
-		for _, resource := range []string{"cpu", "memory"} {
+		for _, resource := range []string{"cpu", "memory", "ephemeral-storage"} {
 			require.NotNil(t, at(container, "resources", kind, resource))
 		}
 	}
@@ -146,12 +182,19 @@ func requireCareful(t *testing.T, workload object) {
 	}
 }
 
+// requireProbes: a gateway is ready once it has routes, and is restarted only if Traefik itself does not answer. None of the
+// probes asks Redis or a service.
 func requireProbes(t *testing.T, workload object) {
 	t.Helper()
-	for _, probe := range []string{"startupProbe", "readinessProbe", "livenessProbe"} {
+	for probe, path := range map[string]string{"startupProbe": "/ping", "readinessProbe": "/ready", "livenessProbe": "/ping"} {
 		asked := at(workload, "spec", "template", "spec", "containers", 0, probe, "httpGet")
-		require.Equal(t, object{"path": "/ping", "port": "internal"}, asked, probe)
+		require.Equal(t, object{"path": path, "port": "internal"}, asked, probe)
 	}
+	container := at(workload, "spec", "template", "spec", "containers", 0)
+	seconds := func(probe string) int {
+		return at(container, probe, "periodSeconds").(int) * at(container, probe, "failureThreshold").(int)
+	}
+	require.Less(t, seconds("readinessProbe"), seconds("livenessProbe"), "it is left out before it is restarted")
 }
 
 // Go lets garbage gather, but collects it before the autoscaler would make another gateway for it.

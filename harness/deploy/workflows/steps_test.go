@@ -41,11 +41,14 @@ var tried = []struct {
 	{"image.yml image: Name the images", tryNames},
 	{"deploy.yml deploy-staging: Deploy, smoke-test, and go back if it does not work", tryDeploy},
 	{"deploy.yml deploy-production: Deploy, smoke-test, and go back if it does not work", tryDeploy},
+	{"release.yml version: Check the version", tryVersion},
 	{"release.yml release: Make the bundle", tryBundle},
+	{"release.yml release: Check the bundle", tryCheckBundle},
 	{"release.yml release: Pack the bundle", tryPack},
 	{"release.yml release: Render the Kubernetes objects", tryRender},
 	{"release.yml release: Name the images in the Kubernetes objects", tryNameInObjects},
 	{"release.yml release: Sum up the files", trySums},
+	{"release.yml release: Tag the bundle", tryTag},
 	{"release.yml release: Release", tryRelease},
 }
 
@@ -54,6 +57,7 @@ var exceptions = map[string]string{
 	"ci.yml lint: Lint the code":                                "make test begins with this target",
 	"ci.yml lint: Lint and try the workflows":                   "this test is what the target runs",
 	"ci.yml traefik: Test compiled, interpreted and end to end": "takes many minutes; make ci begins with this target",
+	"ci.yml traefik: Load a release's tag from the catalogue":    "needs the real Traefik; make ci runs this target",
 	"ci.yml compose: Test both stacks and deploy.sh":            "takes many minutes; make ci runs this target",
 	"ci.yml kubernetes: Test the objects on an API server":      "takes many minutes; make ci runs this target",
 }
@@ -314,11 +318,28 @@ func with(env map[string]string, more map[string]string) map[string]string {
 	return env
 }
 
+// source stands for the commit that a release is made of.
+const source = "0123456789abcdef0123456789abcdef01234567"
+
 const bundle = "plugins-local/src/github.com/resilient-gateway/resilience"
 
 func tryBundle(t *testing.T, d *desk) {
-	d.succeed(t, images)
+	d.succeed(t, with(images, map[string]string{"SOURCE": source}))
+	require.Contains(t, read(t, filepath.Join(d.dir, "dist", bundle, "README.md")), "/blob/"+source+"/docs/")
 	require.FileExists(t, filepath.Join(d.dir, "dist", bundle, "vendor", "github.com", "gomodule", "redigo", "redis", "conn.go"))
+}
+
+// A requirement that is not vendored is noticed.
+func tryCheckBundle(t *testing.T, d *desk) {
+	d.succeed(t, images)
+	path := filepath.Join(d.dir, "dist", bundle, "vendor", "modules.txt")
+	before := read(t, path)
+	require.NoError(t, os.WriteFile(path, []byte("# nothing\n"), 0o644))
+	result := d.run(t, images)
+	require.NotZero(t, result.code)
+	require.Contains(t, result.output, "inconsistent vendoring")
+	require.NoError(t, os.WriteFile(path, []byte(before), 0o644))
+	d.succeed(t, images)
 }
 
 func tryPack(t *testing.T, d *desk) {
@@ -347,7 +368,7 @@ func tryPack(t *testing.T, d *desk) {
 		require.True(t, strings.HasPrefix(entry.Name, bundle), entry.Name)
 		packed = append(packed, strings.TrimPrefix(entry.Name, bundle+"/"))
 	}
-	require.Subset(t, packed, []string{".traefik.yml", "go.mod", "plugin.go", "vendor/modules.txt"})
+	require.Subset(t, packed, []string{".traefik.yml", "go.mod", "plugin.go", "vendor/modules.txt", "README.md", "THIRD_PARTY.md", ".assets/icon.png"})
 }
 
 func tryRender(t *testing.T, d *desk) {
@@ -407,19 +428,20 @@ func trySums(t *testing.T, d *desk) {
 }
 
 func tryRelease(t *testing.T, d *desk) {
-	env := with(images, map[string]string{"TAG": "v1.2.3", "GH_TOKEN": "token", "GH_REPO": "acme/resilience"})
+	env := with(images, map[string]string{"TAG": "v1.2.3", "GH_TOKEN": "token", "GH_REPO": "acme/resilience", "SOURCE": source})
 	d.fake(t, "gh", "")
 	const files = "dist/release/SHA256SUMS dist/release/k8s-deployment.yaml dist/release/resilience-v1.2.3.tar.gz"
 	d.succeed(t, env)
-	env["TAG"] = "v2.0.0-rc.1"
+	env["TAG"] = "v1.3.0-rc.1"
 	d.succeed(t, env)
 	require.Equal(t, []string{
 		"release create v1.2.3 --verify-tag --title v1.2.3 --notes-file dist/notes.md --generate-notes " + files,
-		"release create v2.0.0-rc.1 --verify-tag --title v2.0.0-rc.1 --notes-file dist/notes.md --generate-notes --prerelease " + files,
+		"release create v1.3.0-rc.1 --verify-tag --title v1.3.0-rc.1 --notes-file dist/notes.md --generate-notes --prerelease " + files,
 	}, d.calls(t, "gh"))
 	notes := read(t, filepath.Join(d.dir, "dist", "notes.md"))
 	require.Contains(t, notes, "- `"+gatewayImage+"`\n- `"+upstreamImage+"`\n")
-	require.Contains(t, notes, "`resilience-v2.0.0-rc.1.tar.gz`")
+	require.Contains(t, notes, "`resilience-v1.3.0-rc.1.tar.gz`")
+	require.Contains(t, notes, "Its parent, "+source+", is the whole source")
 	require.False(t, bytes.Contains([]byte(notes), []byte("$")), notes)
 
 	d.fake(t, "gh", "exit 1")

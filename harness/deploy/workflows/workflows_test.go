@@ -210,6 +210,9 @@ func problems(here tree) []string {
 		if name == "deploy.yml" {
 			checkDeployment(parsed, report)
 		}
+		if name == "release.yml" {
+			checkRelease(parsed, report)
+		}
 		if name == "ci.yml" && !parsed.Concurrency.Cancel {
 			report("ci.yml goes on with what is out of date")
 		}
@@ -280,6 +283,25 @@ func checkDeployment(parsed workflow, report func(string, ...any)) {
 	}
 }
 
+// checkRelease requires that a release begins by hand, so that none begins another, and with the check of its version.
+func checkRelease(parsed workflow, report func(string, ...any)) {
+	if triggers := slices.Sorted(maps.Keys(parsed.On)); !slices.Equal(triggers, []string{"workflow_dispatch"}) {
+		report("release.yml begins on %v", triggers)
+	}
+	for id, want := range map[string]one{"version": nil, "test": {"version"}, "image": {"test"}, "release": {"image"}} {
+		if !slices.Equal(parsed.Jobs[id].Needs, want) {
+			report("release.yml: %s comes after %v, not after %v", id, parsed.Jobs[id].Needs, want)
+		}
+	}
+	if parsed.Concurrency.Group != "release" || parsed.Concurrency.Cancel {
+		report("release.yml: two releases at once: concurrency %v", parsed.Concurrency)
+	}
+	steps := parsed.Jobs["release"].Steps
+	if last := steps[max(len(steps)-2, 0):]; len(last) < 2 || last[0].Name != "Tag the bundle" || last[1].Name != "Release" {
+		report("release.yml: the tag is not pushed after all that can fail")
+	}
+}
+
 // differences says what of want is not in have, and the other way round.
 func differences(want []string, have map[string]bool) []string {
 	var found []string
@@ -329,6 +351,11 @@ func TestRules_seeWhatBreaksThem(t *testing.T) {
 		{"deploy.yml", "vars.PROD_KNOWN_HOSTS", "vars.STAGING_KNOWN_HOSTS", "of the other host"},
 		{"deploy.yml", "secrets.PROD_HOST", "secrets.PROD_ADDRESS", "PROD_ADDRESS is not in the list"},
 		{"deploy.yml", "secrets.PROD_HOST", "vars.PROD_HOST", "secret PROD_HOST is not used"},
+		{"release.yml", "  workflow_dispatch:", "  push:", "begins on [push]"},
+		{"release.yml", "needs: version", "", "test comes after []"},
+		{"release.yml", "needs: image", "needs: version", "release comes after [version]"},
+		{"release.yml", "group: release", "group: release-${{ github.ref }}", "two releases at once"},
+		{"release.yml", "name: Tag the bundle", "name: Tag", "after all that can fail"},
 		{"deploy.yml", "secrets:\n", "secrets: inherit\n", "hands on every secret"},
 	} {
 		here := readTree(t)

@@ -1,0 +1,64 @@
+package interpreted
+
+import (
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/resilient-gateway/resilience/internal/redistest"
+	"github.com/stretchr/testify/require"
+)
+
+// TestObjects_ofHeaders is TestObjects for routes that tell clients what is left of their buckets, or whose answers are configured.
+func TestObjects_ofHeaders(t *testing.T) {
+	server := redistest.Start(t)
+	create := plugin(t)
+	for _, row := range []struct {
+		name, headers, on, body string
+		capacity                string
+		status                  int
+		most                    float64
+	}{
+		{"admitted, always", "both", "always", "", "1000000", 200, 585},
+		{"refused, always", "both", "always", "", "10", 429, 895},
+		{"admitted, refused only", "both", "refused", "", "1000000", 200, 92},
+		{"refused, refused only", "both", "refused", "", "10", 429, 280},
+		{"admitted, an answer of its own", "none", "always", "wait {retryAfter} s", "1000000", 200, 92},
+		{"refused, an answer of its own", "none", "always", "wait {retryAfter} s", "10", 429, 320},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			w := &writer{header: http.Header{}}
+			handler := create(row.name, func(config reflect.Value) {
+				set(config, server.Addr(), "Redis", "Address")
+				set(config, row.capacity, "RateLimit", "Capacity")
+				set(config, row.capacity, "RateLimit", "RefillRate")
+				set(config, row.headers, "RateLimit", "ResponseHeaders")
+				set(config, row.on, "RateLimit", "ResponseHeadersOn")
+				set(config, "5", "CircuitBreaker", "FailureThreshold")
+				if row.body != "" {
+					set(config, "json", "Answers", "Format")
+					set(config.Elem().FieldByName("Answers"), row.body, "RateLimited", "Body")
+				}
+			}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(200) }))
+			request := httptest.NewRequest("GET", "/", nil)
+			ask := func() { handler.ServeHTTP(w, request) }
+			for range 10 {
+				for range 50 {
+					ask()
+				}
+				time.Sleep(20 * time.Millisecond)
+			}
+			got := math.Inf(1)
+			for range 10 {
+				got = min(got, testing.AllocsPerRun(300, ask))
+			}
+			t.Logf("%.0f objects", got)
+			require.Equal(t, row.status, w.status)
+			require.LessOrEqual(t, got, row.most)
+			require.Greater(t, got, row.most/2, "too few to be true, or a reason for another bound")
+		})
+	}
+}

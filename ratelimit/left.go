@@ -1,0 +1,134 @@
+package ratelimit
+
+import "github.com/resilient-gateway/resilience/internal/store"
+
+// Left is a lower bound of what a client may still do, as far as this gateway knows: other gateways may know of more.
+type Left struct {
+	Known  bool
+	Tokens int64
+	Next   int64 // microseconds until another token, at most
+	Full   int64 // microseconds until the bucket is full, at most
+}
+
+// setLeft says what is left of a bucket at a level.
+func setLeft(left *Left, limit *Limit, level int64) {
+	if level < 0 {
+		level = 0
+	}
+	left.Known = true
+	left.Tokens = level / limit.period
+	left.Next = (limit.period - level%limit.period + limit.refill - 1) / limit.refill
+	left.Full = (limit.full - level + limit.refill - 1) / limit.refill
+}
+
+// LeftWhenRefused returns what is left of an empty bucket that has a token again in retryAfter microseconds.
+func LeftWhenRefused(limit *Limit, retryAfter int64) *Left {
+	return &Left{Known: true, Next: retryAfter, Full: retryAfter + (limit.full-limit.period+limit.refill-1)/limit.refill}
+}
+
+// Capacity returns the tokens of a full bucket.
+func Capacity(limit *Limit) int64 { return limit.full / limit.period }
+
+// FillTime returns the microseconds in which an empty bucket fills.
+func FillTime(limit *Limit) int64 { return (limit.full + limit.refill - 1) / limit.refill }
+
+// AllowCachedCounted is AllowCached that also says what is left: the tokens that this gateway holds. The bucket may hold more, but other
+// gateways may have taken those.
+func AllowCachedCounted(cache *Cache, id string, now int64, left *Left) int64 {
+	key := bucketKey(cache, id)
+	l := cache.limiter
+	l.Mu.Lock()
+	lease := lookupLocked(l, key)
+	if lease != nil {
+		tokens := lease.Tokens - 1
+		if verdict := allowByLeaseLocked(cache, lease, id, key, now); verdict != 0 {
+			setLeft(left, cache.limit, tokens*cache.limit.period)
+			return verdict
+		}
+	}
+	l.Mu.Unlock()
+	return 0
+}
+
+// AllowCounted is Allow that also says what is left. Redis reports it to the request that asks.
+func AllowCounted(cache *Cache, id string, now int64, left *Left) int64 {
+	if verdict := AllowCachedCounted(cache, id, now, left); verdict != 0 {
+		return verdict
+	}
+	key := bucketKey(cache, id)
+	cache.limiter.Mu.Lock()
+	b, place := joinByKeyLocked(cache, key, now)
+	if b == nil {
+		return orUndecided(cache, 0, store.ErrUnavailable)
+	}
+	b.done.Wait()
+	verdict, err := verdictAt(b, place)
+	if err == nil && verdict > 0 {
+		countReply(cache, b, place, key, left)
+	}
+	return orUndecided(cache, verdict, err)
+}
+
+// joinByKeyLocked has a request join a batch, and returns the batch and the request's place in it. It returns nil if Redis is unavailable.
+// AllowKey inlines it, because a call would cost each request that asks Redis. It releases Mu.
+func joinByKeyLocked(cache *Cache, key string, now int64) (*batch, int) {
+	l := cache.limiter
+	lease := lookupLocked(l, key)
+	b := cache.lane.open
+	if b == nil {
+		b = cache.openBatch
+		if cannotJoinLocked(cache, now) {
+			l.Mu.Unlock()
+			return nil, 0
+		}
+	}
+	place := len(b.keys)
+	if lease == nil {
+		insertLocked(l, key, b.newLease)
+	} else {
+		askForKnownLocked(l, b, key, lease, place, now)
+	}
+	b.keys = append(b.keys, key)
+	b.lastPlace--
+	if len(b.ids) > b.lastPlace {
+		sealLocked(b)
+	}
+	if now >= b.sendAt {
+		sendIfOverdueLocked(b, now)
+	}
+	l.Mu.Unlock()
+	return b, place
+}
+
+// countReply says what is left by the reply to a request: what is in the bucket, and what this gateway has leased of it, minus what it owes.
+func countReply(cache *Cache, b *batch, place int, key string, left *Left) {
+	level := b.limit.full / 8 * nearlyFull // what plenty means at least
+	if !b.allGranted && b.answers[place] != plenty {
+		a := parseAnswer(b.answers[place])
+		level = a.level + a.leased*b.limit.period
+	}
+	l := cache.limiter
+	l.Mu.Lock()
+	defer l.Mu.Unlock()
+	if lease := lookupLocked(l, key); lease != nil {
+		level -= (lease.borrowed - lease.repaid) * b.limit.period
+	}
+	setLeft(left, b.limit, level)
+}
+
+// AllowLocalCounted is AllowLocal that also says what is left of the bucket in this process.
+func AllowLocalCounted(l *Limiter, key string, limit *Limit, now int64, left *Left) int64 {
+	l.Mu.Lock()
+	defer l.Mu.Unlock()
+	verdict := allowLocalLocked(l, key, limit, now)
+	lease := localLeaseLocked(l, key, limit, now)
+	level := int64(0)
+	if lease.bucket.period != 0 {
+		level = lease.bucket.refilled(limit, now)
+	}
+	if now < lease.ends {
+		level += lease.Tokens * limit.period
+	}
+	setLeft(left, limit, level)
+	return verdict
+}
