@@ -7,7 +7,7 @@ export GO
 export GOWORK := off
 export CGO_ENABLED
 
-.PHONY: help go run test grpcurl ci soak test-deploy bench bench-short bench-binary simulate bundle traefik upstream redis lint test-compiled test-interpreted test-e2e test-simulation fuzz clean
+.PHONY: help go run settings test grpcurl ci soak test-deploy bench bench-short bench-binary simulate bundle traefik upstream redis lint test-compiled test-interpreted test-e2e test-simulation fuzz clean
 
 help:
 	@echo 'make run      the whole gateway on 127.0.0.1:$${PORT:-5000}; with GATEWAYS=2, two gateways that share one Redis'
@@ -20,9 +20,13 @@ help:
 	@echo 'make traefik  dist/bin/traefik: the pinned version, downloaded or built'
 	@echo 'make clean    removes dist'
 
-run: bundle traefik upstream
-	@cd harness && $(GO) build -o ../dist/bin/run ./run
+run: settings bundle traefik upstream
 	@exec dist/bin/run
+
+# A wrong setting ends make run before anything else is built.
+settings: go
+	@mkdir -p dist/bin && cd harness && $(GO) build -o ../dist/bin/run ./run
+	@dist/bin/run check
 
 go:
 	@.ci/go
@@ -62,7 +66,7 @@ test-compiled: redis
 	$(GO) test -race -timeout 30m ./...
 	cd upstream && $(GO) test -race ./...
 	cd deploy/check && CGO_ENABLED=0 $(GO) test ./...
-	cd harness && $(GO) test -count=1 ./dialect ./readme ./identitydiff ./wire ./truth ./walkthrough
+	cd harness && $(GO) test -count=1 ./dialect ./readme ./identitydiff ./wire ./truth ./walkthrough ./build ./run
 
 test-interpreted: redis
 	cd harness && $(GO) test -count=1 -timeout 30m ./interpreted

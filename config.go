@@ -95,14 +95,30 @@ type RateLimitConfig struct {
 	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`
 }
 
-// SourceCriterionConfig is Traefik's sourceCriterion: one of three.
+// SourceCriterionConfig says what identifies a client. Several keys together make one composite key.
 type SourceCriterionConfig struct {
 	// IPStrategy selects the client's address.
 	IPStrategy *IPStrategyConfig `json:"ipStrategy,omitempty"`
-	// RequestHeaderName selects the value of a header. Example: X-Api-Key
+	// RequestHeaderName selects the value of a header, or those of several, with commas. Example: X-Api-Key
 	RequestHeaderName string `json:"requestHeaderName,omitempty"`
 	// RequestHost selects the requested host. Default: false. Example: true
 	RequestHost string `json:"requestHost,omitempty"`
+	// RequestMethod selects the method; all methods that are not HTTP's own are one. Default: false. Example: true
+	RequestMethod string `json:"requestMethod,omitempty"`
+	// RequestPath selects what the names in a pattern match: {name} is one segment of the path, * any run of characters.
+	// Example: /api/{tenant}/*
+	RequestPath string `json:"requestPath,omitempty"`
+	// RequestCookieName selects the value of a cookie. Example: session
+	RequestCookieName string `json:"requestCookieName,omitempty"`
+	// RequestQueryName selects the value of a parameter in the query. Example: tenant
+	RequestQueryName string `json:"requestQueryName,omitempty"`
+	// RequestJWTClaim selects a claim of the bearer token. Nothing here verifies the token. Example: sub
+	RequestJWTClaim string `json:"requestJWTClaim,omitempty"`
+	// All gives all requests one bucket. It excludes the keys above. Default: false. Example: true
+	All string `json:"all,omitempty"`
+	// MissingSource is what a request without the source has: shared (one bucket with all others like it), address (the bucket of its
+	// address), pass (no limit) or deny (it is refused: 403). Default: shared. Example: deny
+	MissingSource string `json:"missingSource,omitempty"`
 
 	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`
 }

@@ -21,6 +21,12 @@ import (
 func fastVariants() []fastVariant {
 	byHeader := &SourceCriterionConfig{RequestHeaderName: "X-Api-Key"}
 	byHost := &SourceCriterionConfig{RequestHost: "true"}
+	byHeaderOr := func(missing string) *SourceCriterionConfig {
+		return &SourceCriterionConfig{RequestHeaderName: "X-Api-Key", MissingSource: missing}
+	}
+	byBoth := func(missing string) *SourceCriterionConfig {
+		return &SourceCriterionConfig{IPStrategy: &IPStrategyConfig{}, RequestHeaderName: "X-Api-Key", MissingSource: missing}
+	}
 	return []fastVariant{
 		{"fastBreak", false, true, nil},
 		{"fastLimitConnection", true, false, nil},
@@ -29,6 +35,15 @@ func fastVariants() []fastVariant {
 		{"fastBothConnection", true, true, nil},
 		{"fastBothHeader", true, true, byHeader},
 		{"fastBothOther", true, true, byHost},
+		{"fastLimitCheckedHeader, address", true, false, byHeaderOr("address")},
+		{"fastLimitCheckedHeader, deny", true, false, byHeaderOr("deny")},
+		{"fastBothCheckedHeader, pass", true, true, byHeaderOr("pass")},
+		{"fastBothCheckedHeader, deny", true, true, byHeaderOr("deny")},
+		{"fastLimitDerived, shared", true, false, byBoth("shared")},
+		{"fastLimitDerived, pass", true, false, byBoth("pass")},
+		{"fastBothDerived, address", true, true, byBoth("address")},
+		{"fastBothDerived, deny", true, true, byBoth("deny")},
+		{"fastBothDerived, all", true, true, &SourceCriterionConfig{All: "true"}},
 	}
 }
 
@@ -245,6 +260,9 @@ func wanted(v fastVariant) []string {
 	}
 	if v.breaks {
 		all = append(all, "503")
+	}
+	if v.source != nil && v.source.MissingSource == "deny" {
+		all = append(all, "403")
 	}
 	return all
 }

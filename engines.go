@@ -119,6 +119,8 @@ func (e *engines) addHandlerLocked(ctx context.Context, parts, settings string, 
 // keyMaker returns the ratelimit.KeyMaker of a key source: how an identity becomes the key of a bucket.
 func keyMaker(source identity.Source) ratelimit.KeyMaker {
 	switch {
+	case source.Derived():
+		return ratelimit.KeyMaker{MaxJoin: -1, Key: identity.BucketKey(source)}
 	case source.Header != "":
 		return ratelimit.KeyMaker{Kind: identity.KindHeader, MaxJoin: identity.MaxLength, Key: identity.OfHeader}
 	case source.OfConnection():

@@ -24,14 +24,30 @@ func fastPath(m *Middleware) http.HandlerFunc {
 		return fastLimitConnection(m)
 	case limits && breaks && m.ofConnection:
 		return fastBothConnection(m)
-	case limits && !breaks && m.header != "" && m.ownRefusals:
+	case limits && !breaks && m.headerValue != nil && m.ownRefusals:
 		return fastLimitHeaderOwn(m)
-	case limits && breaks && m.header != "" && m.ownRefusals:
+	case limits && breaks && m.headerValue != nil && m.ownRefusals:
 		return fastBothHeaderOwn(m)
-	case limits && !breaks && m.header != "":
+	case limits && !breaks && m.headerValue != nil:
 		return fastLimitHeader(m)
-	case limits && breaks && m.header != "":
+	case limits && breaks && m.headerValue != nil:
 		return fastBothHeader(m)
+	case limits && !breaks && m.derived && m.header != "" && m.ownRefusals:
+		return fastLimitCheckedHeaderOwn(m)
+	case limits && breaks && m.derived && m.header != "" && m.ownRefusals:
+		return fastBothCheckedHeaderOwn(m)
+	case limits && !breaks && m.derived && m.header != "":
+		return fastLimitCheckedHeader(m)
+	case limits && breaks && m.derived && m.header != "":
+		return fastBothCheckedHeader(m)
+	case limits && !breaks && m.derived && m.ownRefusals:
+		return fastLimitDerivedOwn(m)
+	case limits && breaks && m.derived && m.ownRefusals:
+		return fastBothDerivedOwn(m)
+	case limits && !breaks && m.derived:
+		return fastLimitDerived(m)
+	case limits && breaks && m.derived:
+		return fastBothDerived(m)
 	case limits && !breaks && m.ownRefusals:
 		return fastLimitOtherOwn(m)
 	case limits && breaks && m.ownRefusals:
@@ -687,6 +703,694 @@ func fastBothHeader(m *Middleware) http.HandlerFunc {
 			id = values[0]
 		} else { // several lines, another spelling, or none
 			id = identityOfLocked(m, r)
+		}
+
+		// 4 acquire
+		leased = false
+		g, found = grants[id]
+		if found {
+			if g.Tokens > 0 {
+				leased = now < g.Until
+			}
+			if leased {
+				g.Tokens--
+			} else {
+				refuseEmptyLocked(m, w, r, g, now)
+				return
+			}
+		}
+
+		// 5 forward, as far as it needs the lock
+		length = r.ContentLength
+		hasBody = length != 0
+		if hasBody {
+			trackBody(r)
+		}
+		writer = typeOf(w)
+		other = writer != source.writer
+		if leased {
+			mu.Unlock()
+		} else { // 4 acquire, where no token is held: Redis is asked
+			verdict := ratelimit.AllowID(cache, id, now)
+			if verdict <= 1 {
+				slowVerdict(m, w, r, verdict, now)
+				return
+			}
+			now = verdict // when the token was there, and the circuit closed
+		}
+
+		// 5 forward
+		if other {
+			forward(m, w, r, now)
+			return
+		}
+		p := tracked{w: w, r: r, at: now}
+
+		// 6 report
+		defer report(&p)
+		next.ServeHTTP(w, r)
+		p.finished = true
+	}
+}
+
+// fastLimitCheckedHeaderOwn returns a handler that limits by a header, and treats requests without it in another way, with refusals of the route's own.
+func fastLimitCheckedHeaderOwn(m *Middleware) http.HandlerFunc {
+	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		id            string
+		g             *ratelimit.Grant
+		found, leased bool
+		values        []string
+	)
+	mu, next, since, begun := m.mu, m.next, m.since, start
+	cache, grants := m.cache, m.cache.Grants
+	header := m.header
+	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
+	return func(w http.ResponseWriter, r *http.Request) {
+		var now int64 // R2
+
+		// 1 clock
+		now = int64(since(begun)) / 1000
+		mu.Lock()
+		if checks {
+			checkedLocked(m, w, r)
+			return
+		}
+
+		// 2 circuit: there is none
+
+		// 3 identity
+		values = r.Header[header]
+		id = ""
+		if len(values) == 1 {
+			id = values[0]
+		}
+		if id < " " { // no usable value, several lines, or another spelling
+			id = identityOfLocked(m, r)
+			if id == "" {
+				slowMissingLocked(m, w, r, now)
+				return
+			}
+		}
+
+		// 4 acquire
+		leased = false
+		g, found = grants[id]
+		if found {
+			if g.Tokens > 0 {
+				leased = now < g.Until
+			}
+			if leased {
+				g.Tokens--
+			} else {
+				refuseOwnLocked(m, w, r, g, now)
+				return
+			}
+		}
+		if leased {
+			mu.Unlock()
+		} else { // 4 acquire, where no token is held: Redis is asked
+			verdict := ratelimit.AllowID(cache, id, now)
+			if verdict <= 0 {
+				slowVerdict(m, w, r, verdict, now)
+				return
+			}
+		}
+
+		// 5 forward
+		next.ServeHTTP(w, r)
+
+		// 6 report: there is no breaker
+	}
+}
+
+// fastBothCheckedHeaderOwn returns a handler that limits by a header, and treats requests without it in another way, with refusals of the route's own, and breaks.
+func fastBothCheckedHeaderOwn(m *Middleware) http.HandlerFunc {
+	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		id            string
+		g             *ratelimit.Grant
+		found, leased bool
+		values        []string
+		writer        reflect.Type
+		report        func(*tracked) // not guarded: it is set once, before the source has a writer
+		length        int64
+		hasBody       bool
+	)
+	mu, next, since, begun := m.mu, m.next, m.since, start
+	cache, grants := m.cache, m.cache.Grants
+	header := m.header
+	view, source, typeOf := m.view, m.source, reflect.TypeOf
+	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
+		checks = on
+		if of != nil {
+			report = of
+		}
+	}
+	return func(w http.ResponseWriter, r *http.Request) {
+		var (
+			now   int64
+			other bool // the writer's type is not the one that the route reads the status of
+		)
+
+		// 1 clock
+		now = int64(since(begun)) / 1000
+		mu.Lock()
+		if checks {
+			checkedLocked(m, w, r)
+			return
+		}
+
+		// 2 circuit
+		if now >= view.Healthy {
+			slowCircuitLocked(m, w, r, now)
+			return
+		}
+
+		// 3 identity
+		values = r.Header[header]
+		id = ""
+		if len(values) == 1 {
+			id = values[0]
+		}
+		if id < " " { // no usable value, several lines, or another spelling
+			id = identityOfLocked(m, r)
+			if id == "" {
+				slowMissingLocked(m, w, r, now)
+				return
+			}
+		}
+
+		// 4 acquire
+		leased = false
+		g, found = grants[id]
+		if found {
+			if g.Tokens > 0 {
+				leased = now < g.Until
+			}
+			if leased {
+				g.Tokens--
+			} else {
+				refuseOwnLocked(m, w, r, g, now)
+				return
+			}
+		}
+
+		// 5 forward, as far as it needs the lock
+		length = r.ContentLength
+		hasBody = length != 0
+		if hasBody {
+			trackBody(r)
+		}
+		writer = typeOf(w)
+		other = writer != source.writer
+		if leased {
+			mu.Unlock()
+		} else { // 4 acquire, where no token is held: Redis is asked
+			verdict := ratelimit.AllowID(cache, id, now)
+			if verdict <= 1 {
+				slowVerdict(m, w, r, verdict, now)
+				return
+			}
+			now = verdict // when the token was there, and the circuit closed
+		}
+
+		// 5 forward
+		if other {
+			forward(m, w, r, now)
+			return
+		}
+		p := tracked{w: w, r: r, at: now}
+
+		// 6 report
+		defer report(&p)
+		next.ServeHTTP(w, r)
+		p.finished = true
+	}
+}
+
+// fastLimitCheckedHeader returns a handler that limits by a header, and treats requests without it in another way.
+func fastLimitCheckedHeader(m *Middleware) http.HandlerFunc {
+	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		id            string
+		g             *ratelimit.Grant
+		found, leased bool
+		values        []string
+	)
+	mu, next, since, begun := m.mu, m.next, m.since, start
+	cache, grants := m.cache, m.cache.Grants
+	header := m.header
+	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
+	return func(w http.ResponseWriter, r *http.Request) {
+		var now int64 // R2
+
+		// 1 clock
+		now = int64(since(begun)) / 1000
+		mu.Lock()
+		if checks {
+			checkedLocked(m, w, r)
+			return
+		}
+
+		// 2 circuit: there is none
+
+		// 3 identity
+		values = r.Header[header]
+		id = ""
+		if len(values) == 1 {
+			id = values[0]
+		}
+		if id < " " { // no usable value, several lines, or another spelling
+			id = identityOfLocked(m, r)
+			if id == "" {
+				slowMissingLocked(m, w, r, now)
+				return
+			}
+		}
+
+		// 4 acquire
+		leased = false
+		g, found = grants[id]
+		if found {
+			if g.Tokens > 0 {
+				leased = now < g.Until
+			}
+			if leased {
+				g.Tokens--
+			} else {
+				refuseEmptyLocked(m, w, r, g, now)
+				return
+			}
+		}
+		if leased {
+			mu.Unlock()
+		} else { // 4 acquire, where no token is held: Redis is asked
+			verdict := ratelimit.AllowID(cache, id, now)
+			if verdict <= 0 {
+				slowVerdict(m, w, r, verdict, now)
+				return
+			}
+		}
+
+		// 5 forward
+		next.ServeHTTP(w, r)
+
+		// 6 report: there is no breaker
+	}
+}
+
+// fastBothCheckedHeader returns a handler that limits by a header, and treats requests without it in another way, and breaks.
+func fastBothCheckedHeader(m *Middleware) http.HandlerFunc {
+	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		id            string
+		g             *ratelimit.Grant
+		found, leased bool
+		values        []string
+		writer        reflect.Type
+		report        func(*tracked) // not guarded: it is set once, before the source has a writer
+		length        int64
+		hasBody       bool
+	)
+	mu, next, since, begun := m.mu, m.next, m.since, start
+	cache, grants := m.cache, m.cache.Grants
+	header := m.header
+	view, source, typeOf := m.view, m.source, reflect.TypeOf
+	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
+		checks = on
+		if of != nil {
+			report = of
+		}
+	}
+	return func(w http.ResponseWriter, r *http.Request) {
+		var (
+			now   int64
+			other bool // the writer's type is not the one that the route reads the status of
+		)
+
+		// 1 clock
+		now = int64(since(begun)) / 1000
+		mu.Lock()
+		if checks {
+			checkedLocked(m, w, r)
+			return
+		}
+
+		// 2 circuit
+		if now >= view.Healthy {
+			slowCircuitLocked(m, w, r, now)
+			return
+		}
+
+		// 3 identity
+		values = r.Header[header]
+		id = ""
+		if len(values) == 1 {
+			id = values[0]
+		}
+		if id < " " { // no usable value, several lines, or another spelling
+			id = identityOfLocked(m, r)
+			if id == "" {
+				slowMissingLocked(m, w, r, now)
+				return
+			}
+		}
+
+		// 4 acquire
+		leased = false
+		g, found = grants[id]
+		if found {
+			if g.Tokens > 0 {
+				leased = now < g.Until
+			}
+			if leased {
+				g.Tokens--
+			} else {
+				refuseEmptyLocked(m, w, r, g, now)
+				return
+			}
+		}
+
+		// 5 forward, as far as it needs the lock
+		length = r.ContentLength
+		hasBody = length != 0
+		if hasBody {
+			trackBody(r)
+		}
+		writer = typeOf(w)
+		other = writer != source.writer
+		if leased {
+			mu.Unlock()
+		} else { // 4 acquire, where no token is held: Redis is asked
+			verdict := ratelimit.AllowID(cache, id, now)
+			if verdict <= 1 {
+				slowVerdict(m, w, r, verdict, now)
+				return
+			}
+			now = verdict // when the token was there, and the circuit closed
+		}
+
+		// 5 forward
+		if other {
+			forward(m, w, r, now)
+			return
+		}
+		p := tracked{w: w, r: r, at: now}
+
+		// 6 report
+		defer report(&p)
+		next.ServeHTTP(w, r)
+		p.finished = true
+	}
+}
+
+// fastLimitDerivedOwn returns a handler that limits by a derived key source, with refusals of the route's own.
+func fastLimitDerivedOwn(m *Middleware) http.HandlerFunc {
+	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		id            string
+		g             *ratelimit.Grant
+		found, leased bool
+	)
+	mu, next, since, begun := m.mu, m.next, m.since, start
+	cache, grants := m.cache, m.cache.Grants
+	identify := m.identify
+	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
+	return func(w http.ResponseWriter, r *http.Request) {
+		var now int64   // R2
+		var read string // without the lock: reading it is slow and may panic
+
+		// 1 clock
+		now = int64(since(begun)) / 1000
+		mu.Lock()
+		if checks {
+			checkedLocked(m, w, r)
+			return
+		}
+
+		// 2 circuit: there is none
+
+		// 3 identity
+		mu.Unlock()
+		read = identify(r)
+		mu.Lock()
+		id = read
+		if id == "" {
+			slowMissingLocked(m, w, r, now)
+			return
+		}
+
+		// 4 acquire
+		leased = false
+		g, found = grants[id]
+		if found {
+			if g.Tokens > 0 {
+				leased = now < g.Until
+			}
+			if leased {
+				g.Tokens--
+			} else {
+				refuseOwnLocked(m, w, r, g, now)
+				return
+			}
+		}
+		if leased {
+			mu.Unlock()
+		} else { // 4 acquire, where no token is held: Redis is asked
+			verdict := ratelimit.AllowID(cache, id, now)
+			if verdict <= 0 {
+				slowVerdict(m, w, r, verdict, now)
+				return
+			}
+		}
+
+		// 5 forward
+		next.ServeHTTP(w, r)
+
+		// 6 report: there is no breaker
+	}
+}
+
+// fastBothDerivedOwn returns a handler that limits by a derived key source, with refusals of the route's own, and breaks.
+func fastBothDerivedOwn(m *Middleware) http.HandlerFunc {
+	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		id            string
+		g             *ratelimit.Grant
+		found, leased bool
+		writer        reflect.Type
+		report        func(*tracked) // not guarded: it is set once, before the source has a writer
+		length        int64
+		hasBody       bool
+	)
+	mu, next, since, begun := m.mu, m.next, m.since, start
+	cache, grants := m.cache, m.cache.Grants
+	identify := m.identify
+	view, source, typeOf := m.view, m.source, reflect.TypeOf
+	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
+		checks = on
+		if of != nil {
+			report = of
+		}
+	}
+	return func(w http.ResponseWriter, r *http.Request) {
+		var (
+			now   int64
+			read  string // without the lock: reading it is slow and may panic
+			other bool   // the writer's type is not the one that the route reads the status of
+		)
+
+		// 1 clock
+		now = int64(since(begun)) / 1000
+		mu.Lock()
+		if checks {
+			checkedLocked(m, w, r)
+			return
+		}
+
+		// 2 circuit
+		if now >= view.Healthy {
+			slowCircuitLocked(m, w, r, now)
+			return
+		}
+
+		// 3 identity
+		mu.Unlock()
+		read = identify(r)
+		mu.Lock()
+		id = read
+		if id == "" {
+			slowMissingLocked(m, w, r, now)
+			return
+		}
+
+		// 4 acquire
+		leased = false
+		g, found = grants[id]
+		if found {
+			if g.Tokens > 0 {
+				leased = now < g.Until
+			}
+			if leased {
+				g.Tokens--
+			} else {
+				refuseOwnLocked(m, w, r, g, now)
+				return
+			}
+		}
+
+		// 5 forward, as far as it needs the lock
+		length = r.ContentLength
+		hasBody = length != 0
+		if hasBody {
+			trackBody(r)
+		}
+		writer = typeOf(w)
+		other = writer != source.writer
+		if leased {
+			mu.Unlock()
+		} else { // 4 acquire, where no token is held: Redis is asked
+			verdict := ratelimit.AllowID(cache, id, now)
+			if verdict <= 1 {
+				slowVerdict(m, w, r, verdict, now)
+				return
+			}
+			now = verdict // when the token was there, and the circuit closed
+		}
+
+		// 5 forward
+		if other {
+			forward(m, w, r, now)
+			return
+		}
+		p := tracked{w: w, r: r, at: now}
+
+		// 6 report
+		defer report(&p)
+		next.ServeHTTP(w, r)
+		p.finished = true
+	}
+}
+
+// fastLimitDerived returns a handler that limits by a derived key source.
+func fastLimitDerived(m *Middleware) http.HandlerFunc {
+	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		id            string
+		g             *ratelimit.Grant
+		found, leased bool
+	)
+	mu, next, since, begun := m.mu, m.next, m.since, start
+	cache, grants := m.cache, m.cache.Grants
+	identify := m.identify
+	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
+	return func(w http.ResponseWriter, r *http.Request) {
+		var now int64   // R2
+		var read string // without the lock: reading it is slow and may panic
+
+		// 1 clock
+		now = int64(since(begun)) / 1000
+		mu.Lock()
+		if checks {
+			checkedLocked(m, w, r)
+			return
+		}
+
+		// 2 circuit: there is none
+
+		// 3 identity
+		mu.Unlock()
+		read = identify(r)
+		mu.Lock()
+		id = read
+		if id == "" {
+			slowMissingLocked(m, w, r, now)
+			return
+		}
+
+		// 4 acquire
+		leased = false
+		g, found = grants[id]
+		if found {
+			if g.Tokens > 0 {
+				leased = now < g.Until
+			}
+			if leased {
+				g.Tokens--
+			} else {
+				refuseEmptyLocked(m, w, r, g, now)
+				return
+			}
+		}
+		if leased {
+			mu.Unlock()
+		} else { // 4 acquire, where no token is held: Redis is asked
+			verdict := ratelimit.AllowID(cache, id, now)
+			if verdict <= 0 {
+				slowVerdict(m, w, r, verdict, now)
+				return
+			}
+		}
+
+		// 5 forward
+		next.ServeHTTP(w, r)
+
+		// 6 report: there is no breaker
+	}
+}
+
+// fastBothDerived returns a handler that limits by a derived key source, and breaks.
+func fastBothDerived(m *Middleware) http.HandlerFunc {
+	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		id            string
+		g             *ratelimit.Grant
+		found, leased bool
+		writer        reflect.Type
+		report        func(*tracked) // not guarded: it is set once, before the source has a writer
+		length        int64
+		hasBody       bool
+	)
+	mu, next, since, begun := m.mu, m.next, m.since, start
+	cache, grants := m.cache, m.cache.Grants
+	identify := m.identify
+	view, source, typeOf := m.view, m.source, reflect.TypeOf
+	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
+		checks = on
+		if of != nil {
+			report = of
+		}
+	}
+	return func(w http.ResponseWriter, r *http.Request) {
+		var (
+			now   int64
+			read  string // without the lock: reading it is slow and may panic
+			other bool   // the writer's type is not the one that the route reads the status of
+		)
+
+		// 1 clock
+		now = int64(since(begun)) / 1000
+		mu.Lock()
+		if checks {
+			checkedLocked(m, w, r)
+			return
+		}
+
+		// 2 circuit
+		if now >= view.Healthy {
+			slowCircuitLocked(m, w, r, now)
+			return
+		}
+
+		// 3 identity
+		mu.Unlock()
+		read = identify(r)
+		mu.Lock()
+		id = read
+		if id == "" {
+			slowMissingLocked(m, w, r, now)
+			return
 		}
 
 		// 4 acquire

@@ -110,10 +110,14 @@ func newFaultyGateway(t *testing.T, variant fastVariant, redis *RedisConfig, cap
 	m, err := newMiddleware(ctx, http.HandlerFunc(g.upstream), variant.config(redis, *tokens(capacity),
 		&CircuitBreakerConfig{FailureThreshold: "1", ResetTimeout: "10s", HalfOpenSuccessThreshold: "5"}), name)
 	require.NoError(t, err)
-	keyOf, headerValue := m.bucketKeyOf, m.headerValue
+	keyOf, identify, headerValue := m.bucketKeyOf, m.identify, m.headerValue
 	m.bucketKeyOf = func(r *http.Request) string {
 		g.faults.step("the key")
 		return keyOf(r)
+	}
+	m.identify = func(r *http.Request) string {
+		g.faults.step("the identity")
+		return identify(r)
 	}
 	if headerValue != nil {
 		m.headerValue = func(r *http.Request) string {
@@ -153,7 +157,7 @@ func (g *faultyGateway) requireServed(t *testing.T, after string) {
 	}()
 	select {
 	case code := <-done:
-		require.Contains(t, []int{200, 429, 500, 503}, code, after)
+		require.Contains(t, []int{200, 403, 429, 500, 503}, code, after)
 	case <-time.After(5 * time.Second):
 		require.FailNow(t, "no request is served any more", after)
 	}
@@ -228,7 +232,7 @@ func TestMiddleware_aPanicAnywhereLeavesNoLockBehind(t *testing.T) {
 			})
 		}
 	}
-	requireFaults(t, seen, "the clock", "the key", "the body", "the upstream, before its answer", "the upstream, after its answer",
+	requireFaults(t, seen, "the clock", "the key", "the identity", "the body", "the upstream, before its answer", "the upstream, after its answer",
 		"the context's Err", "the context's Value", "Header", "WriteHeader", "Write", "Status")
 }
 

@@ -46,6 +46,7 @@ func TestMiddleware_panicInTheKeySourceReleasesTheLock(t *testing.T) {
 			}
 			return keyOf(r)
 		}
+		m.identify = m.bucketKeyOf
 		for i := 0; i < row.before; i++ {
 			get(m.handler)
 		}

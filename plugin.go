@@ -58,9 +58,11 @@ type Middleware struct {
 
 	// The identity of a request, and its key (step 3).
 	bucketKeyOf  func(*http.Request) string
-	headerValue  func(*http.Request) string // nil: the key source is not a header
-	header       string                     // its name as configured; "": the key source is not a header
+	identify     func(*http.Request) string // the identity, where it is neither a header's value nor the connection's address
+	headerValue  func(*http.Request) string // the identity, where it is a header's value, whatever that is; else nil
+	header       string                     // the name as configured, where the key source is one header; else ""
 	ofConnection bool                       // the key source is the connection's address
+	derived      bool                       // identify makes the identity of a derived source
 
 	ownRefusals bool // a refusal by the limiter has another answer than the default one, or more headers
 
@@ -115,12 +117,16 @@ func newMiddleware(ctx context.Context, next http.Handler, config *Config, name 
 	shared := acquireEngines(ctx, settings)
 	m := &Middleware{
 		settings: settings, engines: shared, next: next,
-		bucketKeyOf: identity.KeyOf(settings.keySource), header: settings.keySource.Header, ofConnection: settings.keySource.OfConnection(),
-		mu: shared.limiter.Mu, view: &shared.breaker.View, source: &statusSource{},
+		bucketKeyOf: identity.KeyOf(settings.keySource), ofConnection: settings.keySource.OfConnection(), derived: settings.keySource.Derived(),
+		header: settings.keySource.OnlyHeader(),
+		mu:     shared.limiter.Mu, view: &shared.breaker.View, source: &statusSource{},
 		cache: ratelimit.NewCache(shared.limiter, settings.limit, settings.redis.Timeout, keyMaker(settings.keySource)),
 	}
 	m.ownRefusals = m.answers.rateLimited != rateLimited || m.rates != nil
-	if m.header != "" {
+	m.identify = m.bucketKeyOf
+	if m.derived {
+		m.identify = identity.Of(m.keySource)
+	} else if m.header != "" {
 		m.headerValue = identity.HeaderValue(m.header)
 	}
 	if m.policy != nil {

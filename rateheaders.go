@@ -110,6 +110,10 @@ func countedPath(m *Middleware) http.HandlerFunc {
 // slowAcquireCounted is slowAcquire, and tells the client what is left of its bucket.
 func slowAcquireCounted(m *Middleware, s *slowRequest) {
 	id := identityOf(m, s.r)
+	if id == "" && m.derived {
+		slowMissing(m, s)
+		return
+	}
 	left := &ratelimit.Left{}
 	verdict := ratelimit.AllowCachedCounted(m.cache, id, s.now, left)
 	if verdict == 0 {

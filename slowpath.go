@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/resilient-gateway/resilience/breaker"
+	"github.com/resilient-gateway/resilience/identity"
 	"github.com/resilient-gateway/resilience/internal/recorder"
 	"github.com/resilient-gateway/resilience/internal/store"
 	"github.com/resilient-gateway/resilience/ratelimit"
@@ -80,6 +81,10 @@ func slowAcquire(m *Middleware, s *slowRequest) {
 		return
 	}
 	id := identityOf(m, s.r)
+	if id == "" && m.derived {
+		slowMissing(m, s)
+		return
+	}
 	verdict := ratelimit.AllowCached(m.cache, id, s.now)
 	if verdict != 0 {
 		slowDecide(m, s, verdict)
@@ -95,8 +100,8 @@ func slowAcquire(m *Middleware, s *slowRequest) {
 	slowDecide(m, s, ratelimit.Allow(m.cache, id, s.now))
 }
 
-// identityOf returns the identity of a request: a header's value, the connection's address, or, for any other key source, the key itself.
-// From the first two a key is made only if one is needed.
+// identityOf returns the identity of a request: a header's value, the connection's address, what identity.Of derives, or, for any other key
+// source, the key itself. From the first three a key is made only if one is needed.
 func identityOf(m *Middleware, r *http.Request) string {
 	if m.headerValue != nil {
 		return m.headerValue(r)
@@ -104,7 +109,7 @@ func identityOf(m *Middleware, r *http.Request) string {
 	if m.ofConnection {
 		return r.RemoteAddr
 	}
-	return m.bucketKeyOf(r)
+	return m.identify(r)
 }
 
 // identityOfLocked is identityOf for a caller that holds the lock. It releases the lock meanwhile, because making a key is slow and may
@@ -116,6 +121,22 @@ func identityOfLocked(m *Middleware, r *http.Request) string {
 	id = identityOf(m, r)
 	m.mu.Lock()
 	return id
+}
+
+// slowMissingLocked is the rest of step 3 for a request without the key source, where that means that no limit applies or that it is refused.
+// It releases the lock. The circuit is known to be closed, if there is one.
+func slowMissingLocked(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
+	m.mu.Unlock()
+	slowMissing(m, &slowRequest{w: w, r: r, now: now, closed: true, closedAt: now, upload: hasBody(r)})
+}
+
+// slowMissing is slowMissingLocked for a request that has passed step 2 on the slow path.
+func slowMissing(m *Middleware, s *slowRequest) {
+	if m.keySource.Missing == identity.MissingDeny {
+		refuseDenied(m, s, "")
+		return
+	}
+	slowForward(m, s)
 }
 
 // slowRenewLocked is step 4 of a request whose grant has no token left, or must be renewed. It releases the lock.

@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net"
-	"net/netip"
 	"strings"
 	"time"
 
@@ -113,7 +112,7 @@ func readRateLimit(r *problems, s *settings, c *RateLimitConfig) {
 	}
 	period := r.duration("rateLimit.refillPeriod", c.RefillPeriod, time.Microsecond, time.Second)
 	if c.SourceCriterion != nil {
-		s.keySource = readSource(r, c.SourceCriterion)
+		s.keySource = readSource(r, "rateLimit.sourceCriterion", c.SourceCriterion)
 	}
 	s.limit = newLimit(r, capacity, rate, period)
 	s.parts = append(s.parts, fmt.Sprintf("rate limit: %d at once, %d each %s", capacity, rate, period))
@@ -144,69 +143,6 @@ func commonDivisor(a, b int64) int64 {
 		b = rest
 	}
 	return a
-}
-
-func readSource(r *problems, c *SourceCriterionConfig) identity.Source {
-	const path = "rateLimit.sourceCriterion"
-	r.unknown(path+".", c.Unknown, "ipStrategy", "requestHeaderName", "requestHost")
-	criterion := identity.Source{
-		Header: c.RequestHeaderName,
-		Host:   r.flag(path+".requestHost", c.RequestHost),
-	}
-	given := 0
-	for _, on := range []bool{c.IPStrategy != nil, c.RequestHeaderName != "", criterion.Host} {
-		if on {
-			given++
-		}
-	}
-	if given > 1 {
-		r.add(path + ": ipStrategy, requestHeaderName and requestHost exclude each other; write one of them")
-	}
-	if c.RequestHeaderName != "" && !isHeaderName(c.RequestHeaderName) {
-		r.invalid(path+".requestHeaderName", c.RequestHeaderName, `the name of a header, such as "X-Api-Key"`)
-	}
-	if strings.EqualFold(c.RequestHeaderName, "Host") {
-		r.add(path + ".requestHeaderName: the host is not among the headers; write requestHost: true instead")
-	}
-	if c.IPStrategy != nil {
-		readIPStrategy(r, &criterion, c.IPStrategy)
-	}
-	return criterion
-}
-
-func readIPStrategy(r *problems, criterion *identity.Source, c *IPStrategyConfig) {
-	const path = "rateLimit.sourceCriterion.ipStrategy"
-	r.unknown(path+".", c.Unknown, "depth", "excludedIPs", "ipv6Subnet")
-	criterion.Depth = int(r.count(path+".depth", c.Depth, 0, 1000, 0))
-	criterion.IPv6Subnet = int(r.count(path+".ipv6Subnet", c.IPv6Subnet, 1, 128, 0))
-	for _, text := range c.ExcludedIPs {
-		text = strings.TrimSpace(text)
-		if text == "" {
-			r.add(path + ".excludedIPs: an entry is empty; write an address or a network there, or leave the entry out")
-			continue
-		}
-		prefix, err := parsePrefix(text)
-		if err != nil {
-			r.invalid(path+".excludedIPs", text, `an IP address or a network, such as "10.0.0.0/8"`)
-		}
-		criterion.Excluded = append(criterion.Excluded, prefix)
-	}
-}
-
-func parsePrefix(text string) (netip.Prefix, error) {
-	if strings.Contains(text, "/") {
-		prefix, err := netip.ParsePrefix(text)
-		if err == nil && prefix.Addr().Is4In6() && prefix.Bits() >= 96 {
-			prefix = netip.PrefixFrom(prefix.Addr().Unmap(), prefix.Bits()-96)
-		}
-		return prefix.Masked(), err
-	}
-	address, err := netip.ParseAddr(text)
-	if err != nil {
-		return netip.Prefix{}, err
-	}
-	address = address.Unmap().WithZone("")
-	return netip.PrefixFrom(address, address.BitLen()), nil
 }
 
 func readCircuitBreaker(r *problems, s *settings, c *CircuitBreakerConfig) {

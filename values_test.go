@@ -166,15 +166,43 @@ func TestRead_reportsUnknownKeys(t *testing.T) {
 }
 
 func TestRead_reportsInvalidKeySources(t *testing.T) {
-	const exclude = "rateLimit.sourceCriterion: ipStrategy, requestHeaderName and requestHost exclude each other; write one of them"
+	const path = "rateLimit.sourceCriterion."
+	const pattern = `; write a pattern such as "/api/{tenant}/*"`
+	const name = " is not a name of at most 128 bytes without blanks and without any of = & ; , #"
+	const useless = " has no effect, as every request has this source; leave it out"
 	for _, row := range []struct {
 		name    string
 		config  SourceCriterionConfig
 		message string
 	}{
-		{"address and header", SourceCriterionConfig{IPStrategy: &IPStrategyConfig{}, RequestHeaderName: "X-Api-Key"}, exclude},
-		{"address and host", SourceCriterionConfig{IPStrategy: &IPStrategyConfig{}, RequestHost: "true"}, exclude},
-		{"header and host", SourceCriterionConfig{RequestHeaderName: "X-Api-Key", RequestHost: "true"}, exclude},
+		{"all and a header", SourceCriterionConfig{All: "true", RequestHeaderName: "X-Api-Key"},
+			"rateLimit.sourceCriterion: all gives all requests one bucket, and excludes requestHeaderName; leave out one or the other"},
+		{"all and two others", SourceCriterionConfig{All: "true", IPStrategy: &IPStrategyConfig{}, RequestMethod: "true"},
+			"rateLimit.sourceCriterion: all gives all requests one bucket, and excludes ipStrategy, requestMethod; leave out one or the other"},
+		{"all, neither true nor false", SourceCriterionConfig{All: "everybody"}, path + `all: "everybody" is neither true nor false; write "true" or "false"`},
+		{"an empty name among headers", SourceCriterionConfig{RequestHeaderName: "X-A,,X-B"},
+			path + "requestHeaderName: an entry is empty; write the name of a header there, or leave the entry out"},
+		{"a header twice", SourceCriterionConfig{RequestHeaderName: "X-A, x-a"}, path + `requestHeaderName: "x-a" is there twice; write each header once`},
+		{"nine headers", SourceCriterionConfig{RequestHeaderName: "a,b,c,d,e,f,g,h,i"}, path + "requestHeaderName: 9 headers; write at most 8"},
+		{"a method", SourceCriterionConfig{RequestMethod: "POST"}, path + `requestMethod: "POST" is neither true nor false; write "true" or "false"`},
+		{"a path without a name", SourceCriterionConfig{RequestPath: "/api/*"}, path + `requestPath: "/api/*" holds none or more than eight of {name}` + pattern},
+		{"a path without its slash", SourceCriterionConfig{RequestPath: "api/{a}"}, path + `requestPath: "api/{a}" does not begin with /` + pattern},
+		{"a path with a query", SourceCriterionConfig{RequestPath: "/{a}?b"},
+			path + `requestPath: "/{a}?b" holds one of ? # % = or a blank; a pattern is a decoded path, without a query` + pattern},
+		{"a cookie with its value", SourceCriterionConfig{RequestCookieName: "a=b"}, path + `requestCookieName: "a=b" is not the name of a cookie, such as "session"`},
+		{"a parameter with its value", SourceCriterionConfig{RequestQueryName: "a=b"}, path + `requestQueryName: "a=b"` + name},
+		{"a claim with a blank", SourceCriterionConfig{RequestJWTClaim: "my claim"}, path + `requestJWTClaim: "my claim"` + name},
+		{"an unknown missingSource", SourceCriterionConfig{RequestHost: "true", MissingSource: "block"},
+			path + `missingSource: "block" is not one of shared, address, pass and deny`},
+		{"missingSource of all", SourceCriterionConfig{All: "true", MissingSource: "deny"}, path + `missingSource: "deny"` + useless},
+		{"missingSource of the connection", SourceCriterionConfig{MissingSource: "address"}, path + `missingSource: "address"` + useless},
+		{"missingSource of address and method", SourceCriterionConfig{RequestMethod: "true", IPStrategy: &IPStrategyConfig{}, MissingSource: "pass"},
+			path + `missingSource: "pass"` + useless},
+		{"all problems at once", SourceCriterionConfig{RequestPath: "/x", RequestCookieName: "a b", MissingSource: "never", Unknown: map[string]interface{}{"requestPaht": "1"}},
+			`4 problems: (1) rateLimit.sourceCriterion.requestPaht: there is no such key; did you mean "requestPath"?` +
+				` (2) rateLimit.sourceCriterion.requestPath: "/x" holds none or more than eight of {name}` + pattern +
+				` (3) rateLimit.sourceCriterion.requestCookieName: "a b" is not the name of a cookie, such as "session"` +
+				` (4) rateLimit.sourceCriterion.missingSource: "never" is not one of shared, address, pass and deny`},
 		{"header with a colon", SourceCriterionConfig{RequestHeaderName: "X-Api-Key:"},
 			`rateLimit.sourceCriterion.requestHeaderName: "X-Api-Key:" is not the name of a header, such as "X-Api-Key"`},
 		{"header with a space", SourceCriterionConfig{RequestHeaderName: "Api Key"},

@@ -1,6 +1,9 @@
-// Package identity says which client a request comes from, as a key. Key sources have the meaning of those in Traefik's own
-// rateLimit (sourceCriterion), with three exceptions: a host has one key in all its spellings, an address in X-Forwarded-For
-// may have a port or brackets, and of several lines of a header the last one counts.
+// Package identity says which client a request comes from, as a key. The address, a header and the host have the meaning of those in
+// Traefik's own rateLimit (sourceCriterion), with three exceptions: a host has one key in all its spellings, an address in
+// X-Forwarded-For may have a port or brackets, and of several lines of a header the last one counts.
+//
+// All sources follow two rules. What the service may take for one value is one value: no client gains a bucket by writing the same thing
+// in another way. And a value that the service may read in two ways, such as a cookie that is there twice, is no value.
 package identity
 
 import (
@@ -15,6 +18,15 @@ const (
 	// KindHeader is for a header's value that is not empty and not longer than MaxLength.
 	KindHeader = "header:"
 	kindHost   = "host:"
+	kindMethod = "method:"
+	kindPath   = "path:"
+	kindCookie = "cookie:"
+	kindQuery  = "query:"
+	kindClaim  = "claim:"
+	// kindAll is for the one bucket of all requests.
+	kindAll = "all:"
+	// kindAddress is for the address of a request without a usable value, where Missing is MissingAddress.
+	kindAddress = "address:"
 	// kindNone is for requests without a usable value: they share one bucket.
 	kindNone = "none:"
 )
@@ -44,6 +56,21 @@ func Name(key string) string {
 		return key
 	}
 	return key[:len(key)-len(value)] + Hash(value)
+}
+
+// Shown returns the key as a log may show it. A header, cookie, query, path or claim may be a credential or name a person: of these, and of
+// composite keys, only the beginning of the hash is shown.
+func Shown(key string) string {
+	key = Name(key)
+	colon := strings.IndexByte(key, ':') + 1
+	kind, value := key[:colon], key[colon:]
+	switch kind {
+	case kindIP, kindAddress, kindHost, kindMethod, kindAll, kindNone:
+		return key
+	case KindHeader:
+		value = Hash(value)
+	}
+	return kind + "sha256:" + value[:12] // all other keys contain a hash
 }
 
 // isSafe reports whether the text contains nothing but Harmless characters. A loop would be interpreted byte by byte.

@@ -7,20 +7,41 @@ import (
 	"strings"
 )
 
-// Source says what makes two requests come from the same client: the value of Header, or Host, or an address. The address
-// is that of the connection, or with Depth or Excluded one of X-Forwarded-For. At most one of Header, Host, Depth and
-// Excluded may be set; if several are, Header counts before Host, Depth and Excluded, in this order.
+// Source says what makes two requests come from the same client. The zero Source is the address of the connection. If several parts are
+// set, they make one composite key, and a request that lacks one of them lacks all.
 type Source struct {
-	Depth      int            // the address at this position in X-Forwarded-For, from the right, from 1; 0: off
-	Excluded   []netip.Prefix // the rightmost address in X-Forwarded-For that is in none of these
+	Address    bool           // the address is a part; implied if no other part is set
+	Depth      int            // the address at this position in X-Forwarded-For, from the right, from 1; 0: that of the connection
+	Excluded   []netip.Prefix // where Depth is 0: the rightmost address in X-Forwarded-For that is in none of these
 	IPv6Subnet int            // only this many leading bits of an IPv6 address count, 1 to 128; 0: all; not with Excluded
-	Header     string         // the name of a header, as it was configured
-	Host       bool           // the requested host
+
+	Header string // the name of a header, as it was configured; several with commas
+	Host   bool   // the requested host
+	Method bool
+	Path   string // a pattern: see CheckPath
+	Cookie string // the name of one
+	Query  string // the name of a parameter
+	Claim  string // the name of a claim in a bearer token
+	All    bool   // all requests have one key; excludes the others
+
+	Missing string // what a request without the source has instead; "": MissingShared
 }
+
+// What a request without the source has instead.
+const (
+	MissingShared  = "shared"  // one bucket with all others like it
+	MissingAddress = "address" // the bucket of its address
+	MissingPass    = "pass"    // none: it is not limited
+	MissingDeny    = "deny"    // none: it is refused
+)
 
 // KeyOf returns the function that returns a request's key. The value is in it as the client sent it, unless it is long: Name
 // makes it safe. The function is safe for concurrent use.
 func KeyOf(s Source) func(*http.Request) string {
+	if s.Derived() {
+		identity, key := Of(s), BucketKey(s)
+		return func(r *http.Request) string { return key(identity(r)) }
+	}
 	if s.Header != "" {
 		value := HeaderValue(s.Header)
 		return func(r *http.Request) string { return OfHeader(value(r)) }
@@ -30,7 +51,7 @@ func KeyOf(s Source) func(*http.Request) string {
 
 // OfConnection reports whether the key depends only on the request's RemoteAddr.
 func (s Source) OfConnection() bool {
-	return s.Depth == 0 && len(s.Excluded) == 0 && s.Header == "" && !s.Host
+	return s.Depth == 0 && len(s.Excluded) == 0 && s.Header == "" && !s.Host && !s.Derived()
 }
 
 // HeaderValue returns the function that reads a header. A value in the configured spelling comes from a middleware and
@@ -70,12 +91,35 @@ func (s *Source) keyFor(r *http.Request) string {
 	switch {
 	case s.Host:
 		return makeKey(kindHost, hostName(r.Host))
-	case s.Depth > 0:
-		return makeKey(kindIP, s.maskIPv6(addressAtDepth(r, s.Depth)))
-	case len(s.Excluded) > 0:
-		return makeKey(kindIP, s.lastNotExcluded(r))
+	case s.Depth > 0 || len(s.Excluded) > 0:
+		return makeKey(kindIP, s.forwardedAddress(r))
 	}
 	return s.OfAddress(r.RemoteAddr)
+}
+
+// address returns the address of a request, or "" if X-Forwarded-For has none.
+func (s *Source) address(r *http.Request) string {
+	if s.Depth > 0 || len(s.Excluded) > 0 {
+		return s.forwardedAddress(r)
+	}
+	return s.connectionAddress(r)
+}
+
+func (s *Source) connectionAddress(r *http.Request) string {
+	if s.IPv6Subnet == 0 { // as in OfAddress
+		colon := strings.IndexByte(r.RemoteAddr, ':')
+		if colon >= 7 && colon <= 15 {
+			return r.RemoteAddr[:colon]
+		}
+	}
+	return s.maskIPv6(withoutPort(r.RemoteAddr))
+}
+
+func (s *Source) forwardedAddress(r *http.Request) string {
+	if s.Depth > 0 {
+		return s.maskIPv6(addressAtDepth(r, s.Depth))
+	}
+	return s.lastNotExcluded(r)
 }
 
 // lastNotExcluded returns the rightmost address in X-Forwarded-For that is not excluded.

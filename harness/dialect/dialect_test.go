@@ -44,6 +44,7 @@ func TestDialect_isSeen(t *testing.T) {
 		{"several values with nil", `func f() { var a error; var b int; b, a = 1, nil; _, _ = a, b }`},
 		{"a call among several values", `func f() { var a, b int; a, b = g(), 1; _, _ = a, b }; func g() int { return 1 }`},
 		{"a call among several values", `func f() { var a, b int; a, b = 1, g()+1; _, _ = a, b }; func g() int { return 1 }`},
+		{"a call among several values", `func f() { a, b := g(), []int{}; _, _ = a, b }; func g() int { return 1 }`},
 		{"the builtin min", `func f() int { return min(1, 2) }`},
 		{"the builtin clear", `func f(m map[int]int) { clear(m) }`},
 		{"type parameters", `func f[T any](x T) {}`},
@@ -161,7 +162,13 @@ func callsBuiltin(result ast.Expr) bool {
 }
 
 func (c *check) assignment(n *ast.AssignStmt) {
-	if len(n.Rhs) < 2 || n.Tok != token.ASSIGN {
+	if len(n.Rhs) < 2 {
+		return
+	}
+	if n.Tok != token.ASSIGN {
+		if anyOf(n.Rhs, hasCall) && anyOf(n.Rhs, isLiteral) {
+			c.forbid(n, "a call among several values with a composite literal: the others are empty")
+		}
 		return
 	}
 	for _, value := range n.Rhs {
@@ -172,6 +179,21 @@ func (c *check) assignment(n *ast.AssignStmt) {
 			c.forbid(n, "a call among several values: the other variables are not assigned")
 		}
 	}
+}
+
+func anyOf(values []ast.Expr, is func(ast.Expr) bool) bool {
+	for _, value := range values {
+		if is(value) {
+			return true
+		}
+	}
+	return false
+}
+
+// isLiteral reports whether an expression is a composite literal. A pointer to one is none.
+func isLiteral(expression ast.Expr) bool {
+	_, is := expression.(*ast.CompositeLit)
+	return is
 }
 
 // hasCall reports whether an expression calls anything. What a function literal in it calls is not called there.

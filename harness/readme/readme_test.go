@@ -58,7 +58,7 @@ var checks = []struct {
 	}},
 	{"each make target exists", makeTargets, []mutation{
 		{"docs/development.md", "`make fuzz`", "`make fuss`", "make fuss: no such target"},
-		{readme, "$ make test\n", "$ make tests\n", "make tests: no such target"},
+		{readme, "`make test`", "`make tests`", "make tests: no such target"},
 	}},
 	{"the variables are those of the dynamic files, and their defaults", environment, []mutation{
 		{configuration, "| `REDIS_DB` |", "| `REDIS_DATABASE` |", "REDIS_DB: not in the table"},

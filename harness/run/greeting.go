@@ -32,9 +32,6 @@ func (s *settings) greeting(logs []string, p probed) string {
 		fmt.Fprintf(&b, "  %-44s %s\n", v.name, v.value)
 	}
 	b.WriteString(s.toTry())
-	if s.number > 1 {
-		b.WriteString(s.toTryTogether())
-	}
 	b.WriteString("\nCtrl-C ends it.\n")
 	return b.String()
 }
@@ -57,54 +54,61 @@ func (s *settings) aboutRedis(problem string) string {
 }
 
 // toTry names what to type. The commands may be typed at any speed: that with failures waits until the bucket holds enough tokens for it.
+// A service of the user's may have no such paths, and is not to be flooded.
 func (s *settings) toTry() string {
-	return fmt.Sprintf(`
+	if s.upstream == "" {
+		return fmt.Sprintf(`
+Try, in another terminal:
+
+  a request          curl -i http://%s/proxy/
+`, s.gateways[0].web())
+	}
+	try := fmt.Sprintf(`
 Try, in another terminal:
 
   a request          curl -i http://%[1]s/proxy/ok
-  a burst into 429   curl -s -o /dev/null -w '%%{http_code}\n' 'http://%[1]s/proxy/ok?[1-%[2]d]' | sort | uniq -c
-  failures into 503  %[3]sfor i in %[4]s; do curl -s -w ' %%{http_code}\n' http://%[1]s/proxy/fail; done
-`, s.gateways[0].web(), s.whole("RATE_LIMIT_CAPACITY")+200, s.pause(), s.failures(1))
+  a burst into 429   %[2]s 'http://%[1]s/proxy/ok?[1-%[3]d]' | sort | uniq -c
+  failures into 503  %[4]s%[2]s 'http://%[1]s/proxy/fail?[1-%[5]d]' | uniq -c
+`, s.gateways[0].web(), showStatus, s.whole("RATE_LIMIT_CAPACITY")+200, s.pause(), s.failures()+1)
+	if s.number > 1 {
+		try += s.toTryTogether()
+	}
+	return try
 }
 
-// toTryTogether names what shows one bucket and one circuit.
+const showStatus = `curl -s -o /dev/null -w '%{http_code}\n'`
+
+// toTryTogether names what shows one bucket and one circuit. The circuit is opened by one gateway, and another refuses.
 func (s *settings) toTryTogether() string {
 	var all []string
 	for _, at := range s.gateways {
 		all = append(all, strconv.Itoa(at.port))
 	}
-	const show = `curl -s -o /dev/null -w '%{http_code} from port %{remote_port}\n'`
+	each := (s.whole("RATE_LIMIT_CAPACITY") + 200 + s.number - 1) / s.number
 	return fmt.Sprintf(`
 One bucket and one circuit for all gateways:
 
   one bucket         %[1]s 'http://127.0.0.1:{%[2]s}/proxy/ok?[1-%[3]d]' | sort | uniq -c
-  one circuit        %[4]sfor i in %[5]s; do %[1]s http://%[6]s/proxy/fail; done; sleep 1; %[1]s http://%[7]s/proxy/ok
-`, show, strings.Join(all, ","), s.whole("RATE_LIMIT_CAPACITY")+50, s.pause(), s.failures(0), s.gateways[0].web(), s.gateways[1].web())
+  one circuit        %[4]s%[1]s 'http://%[5]s/proxy/fail?[1-%[6]d]' | uniq -c
+                     sleep 1; curl -s -w ' %%{http_code}\n' http://%[7]s/proxy/ok
+`, showStatus, strings.Join(all, ","), each, s.pause(), s.gateways[0].web(), s.failures(), s.gateways[1].web())
 }
 
-// whole returns the value of a variable, which was checked.
-func (s *settings) whole(name string) int {
+// value returns the value of a variable, which was checked.
+func (s *settings) value(name string) float64 {
 	for _, v := range s.variables {
 		if v.name == name {
 			number, _ := strconv.ParseFloat(v.value, 64)
-			return int(number)
+			return number
 		}
 	}
 	return 0
 }
 
-// failures returns the numbers that a loop counts to open the circuit, and some more.
-func (s *settings) failures(more int) string {
-	number := s.whole("CIRCUIT_BREAKER_FAILURE_THRESHOLD") + more
-	if number > 10 {
-		return fmt.Sprintf("$(seq %d)", number)
-	}
-	var counted []string
-	for i := range number {
-		counted = append(counted, strconv.Itoa(i+1))
-	}
-	return strings.Join(counted, " ")
-}
+func (s *settings) whole(name string) int { return int(s.value(name)) }
+
+// failures is how many open the circuit.
+func (s *settings) failures() int { return s.whole("CIRCUIT_BREAKER_FAILURE_THRESHOLD") }
 
 // pause returns the command that waits until an empty bucket holds the tokens that the failures need, and one second more.
 func (s *settings) pause() string {
@@ -116,7 +120,7 @@ func (s *settings) pause() string {
 			}
 		}
 	}
-	tokens := float64(s.whole("CIRCUIT_BREAKER_FAILURE_THRESHOLD") + 1)
-	seconds := math.Ceil(tokens/float64(s.whole("RATE_LIMIT_REFILL_RATE"))*period.Seconds()) + 1
+	tokens := float64(s.failures() + 1)
+	seconds := math.Ceil(tokens/s.value("RATE_LIMIT_REFILL_RATE")*period.Seconds()) + 1
 	return fmt.Sprintf("sleep %.0f; ", seconds)
 }

@@ -1,13 +1,12 @@
 // Command run starts the whole gateway on this machine: the real Traefik with the plugin, or several of them, the dummy
-// upstream, and a Redis unless REDIS_HOST is set. It ends with Ctrl-C. It runs in the root of the project.
+// upstream, and a Redis unless REDIS_HOST is set. It ends with Ctrl-C. With the argument check it only checks its settings, which come
+// from the environment. It runs in the root of the project.
 package main
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -15,28 +14,31 @@ import (
 	"syscall"
 
 	"github.com/resilient-gateway/resilience/harness/gateway"
+	"github.com/resilient-gateway/resilience/internal/logging"
 )
 
 func main() {
-	log.SetOutput(io.Discard) // the plugin's reader of settings logs there
-	if err := run(); err != nil {
+	if err := run(len(os.Args) == 2 && os.Args[1] == "check"); err != nil {
 		fmt.Fprintln(os.Stderr, "make run:", err)
 		os.Exit(1)
 	}
 }
 
-func run() error {
+func run(onlyCheck bool) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	root, err := os.Getwd()
 	if err != nil {
 		return err
 	}
+	if null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0); err == nil {
+		logging.SetOutput(null) // the plugin's reader of settings logs what it was given
+	}
 	s, err := read(os.Getenv)
 	if err != nil {
 		return err
 	}
-	if err := s.checkPorts(); err != nil {
+	if err := s.checkPorts(); err != nil || onlyCheck {
 		return err
 	}
 	if err := s.chooseAddresses(); err != nil {

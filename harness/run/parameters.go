@@ -49,6 +49,7 @@ func checkVariables(values []variable) (problems []string) {
 		p.set(single, value)
 		if problem := check(single); problem != "" {
 			problem = strings.Replace(problem, p.key+":", p.name+":", 1)
+			problem = strings.Replace(problem, "make refillPeriod longer", "make RATE_LIMIT_REFILL_PERIOD longer", 1)
 			if p.name == resetSeconds {
 				problem = strings.Replace(problem, fmt.Sprintf("%q", value+"s"), fmt.Sprintf("%q seconds", value), 1)
 			}

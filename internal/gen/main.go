@@ -20,7 +20,7 @@ type variant struct {
 	Doc    string // what it does, after "returns a handler that"
 	Limit  bool
 	Break  bool
-	Source string // of the identity: connection, header or other; "": none is needed
+	Source string // of the identity: connection, header, checkedHeader, derived or other; "": none is needed
 	Own    bool   // the limiter's refusals are not the default ones
 }
 
@@ -30,6 +30,8 @@ func variants() []variant {
 	for _, source := range []struct{ name, suffix, doc string }{
 		{"connection", "Connection", "by the address of the connection"},
 		{"header", "Header", "by a header"},
+		{"checkedHeader", "CheckedHeader", "by a header, and treats requests without it in another way"},
+		{"derived", "Derived", "by a derived key source"},
 		{"other", "Other", "by any other key source"},
 	} {
 		for _, own := range []bool{true, false} { // the narrower case comes first

@@ -1,0 +1,88 @@
+package interpreted
+
+import (
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/resilient-gateway/resilience/internal/redistest"
+	"github.com/stretchr/testify/require"
+)
+
+// token is a JWT with the claims sub and realm.tenant, as a client sends it.
+const token = "Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbGljZSIsInJlYWxtIjp7InRlbmFudCI6ImFjbWUifX0.c2ln"
+
+// TestObjects_ofASource is TestObjects for the key sources that are derived from a request, each with a lease.
+func TestObjects_ofASource(t *testing.T) {
+	server := redistest.Start(t)
+	create := plugin(t)
+	for _, row := range []struct {
+		name    string
+		source  map[string]string
+		address bool // it is a part
+		breaks  bool
+		status  int
+		most    float64
+	}{
+		{name: "all", source: map[string]string{"All": "true"}, status: 200, most: 51},
+		{name: "a method", source: map[string]string{"RequestMethod": "true"}, status: 200, most: 72},
+		{name: "a path", source: map[string]string{"RequestPath": "/api/{tenant}/*"}, status: 200, most: 135},
+		{name: "a cookie", source: map[string]string{"RequestCookieName": "session"}, status: 200, most: 174},
+		{name: "a query", source: map[string]string{"RequestQueryName": "tenant"}, status: 200, most: 127},
+		{name: "a claim", source: map[string]string{"RequestJWTClaim": "sub"}, status: 200, most: 242},
+		{name: "a claim within another", source: map[string]string{"RequestJWTClaim": "realm.tenant"}, status: 200, most: 271},
+		{name: "two headers", source: map[string]string{"RequestHeaderName": "X-Tenant,X-User"}, status: 200, most: 169},
+		{name: "an address and a method", source: map[string]string{"RequestMethod": "true"}, address: true, status: 200, most: 219},
+		{name: "a header and a path", source: map[string]string{"RequestHeaderName": "X-Tenant", "RequestPath": "/api/{tenant}/*"}, status: 200, most: 206},
+		{name: "a header, required", source: map[string]string{"RequestHeaderName": "X-Tenant", "MissingSource": "deny"}, status: 200, most: 43},
+		{name: "a header, required, and a breaker", source: map[string]string{"RequestHeaderName": "X-Tenant", "MissingSource": "deny"}, breaks: true, status: 200, most: 101},
+		{name: "a cookie and a breaker", source: map[string]string{"RequestCookieName": "session"}, breaks: true, status: 200, most: 232},
+		{name: "no header, denied", source: map[string]string{"RequestHeaderName": "X-None", "MissingSource": "deny"}, status: 403, most: 338},
+		{name: "no header, not limited", source: map[string]string{"RequestHeaderName": "X-None", "MissingSource": "pass"}, status: 200, most: 180},
+		{name: "no header, by address", source: map[string]string{"RequestHeaderName": "X-None", "MissingSource": "address"}, status: 200, most: 224},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			w := &writer{header: http.Header{}}
+			handler := create(row.name, func(config reflect.Value) {
+				set(config, server.Addr(), "Redis", "Address")
+				set(config, "1000000", "RateLimit", "Capacity")
+				set(config, "1000000", "RateLimit", "RefillRate")
+				source := config.Elem().FieldByName("RateLimit").Elem().FieldByName("SourceCriterion")
+				source.Set(reflect.New(source.Type().Elem()))
+				for key, value := range row.source {
+					source.Elem().FieldByName(key).SetString(value)
+				}
+				if row.address {
+					strategy := source.Elem().FieldByName("IPStrategy")
+					strategy.Set(reflect.New(strategy.Type().Elem()))
+				}
+				if row.breaks {
+					set(config, "5", "CircuitBreaker", "FailureThreshold")
+				}
+			}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(200) }))
+			request := httptest.NewRequest("GET", "/api/acme/orders?page=2&tenant=acme", nil)
+			request.Header.Set("X-Tenant", "acme")
+			request.Header.Set("X-User", "alice")
+			request.Header.Set("Cookie", "theme=dark; session=0123456789abcdef0123456789abcdef; lang=en")
+			request.Header.Set("Authorization", token)
+			ask := func() { handler.ServeHTTP(w, request) }
+			for range 10 {
+				for range 50 {
+					ask()
+				}
+				time.Sleep(20 * time.Millisecond)
+			}
+			got := math.Inf(1)
+			for range 10 {
+				got = min(got, testing.AllocsPerRun(300, ask))
+			}
+			t.Logf("%.0f objects", got)
+			require.Equal(t, row.status, w.status)
+			require.LessOrEqual(t, got, row.most)
+			require.Greater(t, got, row.most/2, "too few to be true, or a reason for another bound")
+		})
+	}
+}
