@@ -68,7 +68,7 @@ func TestFirstSteps(t *testing.T) {
 	})
 	t.Run("the log tells what is on, and of the refusal", func(t *testing.T) {
 		on := g.events("middleware configured")
-		require.Len(t, on, 2)
+		require.Len(t, on, 3, "that of /proxy, that of /health, and that with which deploy.sh tries the limit")
 		require.Equal(t, "info", on[0]["level"])
 		refused := g.events("refused: rate limit exceeded")
 		require.Len(t, refused, 1)
