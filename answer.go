@@ -157,6 +157,7 @@ func refuseLimited(m *Middleware, s *slowRequest, retryAfter int64) {
 
 // refuseUnavailable refuses a request because onError is deny.
 func refuseUnavailable(m *Middleware, s *slowRequest) {
+	s.refused = true
 	beforeRefusal(m, s)
 	refuse(m.answers.unavailable, s.w, s.r, oneSecond, "")
 }
@@ -191,6 +192,7 @@ func beforeRefusal(m *Middleware, s *slowRequest) {
 // refuseOpen refuses a request because the circuit is open for another retryAfter microseconds. A handler that only refuses answers the
 // requests that follow.
 func refuseOpen(m *Middleware, s *slowRequest, retryAfter int64) {
+	s.refused = true
 	m.breaker.RecheckOpen(s.now, m.policy)
 	refuse(m.answers.circuitOpen, s.w, s.r, seconds(retryAfter), "")
 	m.logOpen(s.now)

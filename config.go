@@ -85,12 +85,92 @@ type RateLimitConfig struct {
 	RefillPeriod string `json:"refillPeriod,omitempty"`
 	// SourceCriterion says which requests come from the same client. Default: the address of the connection.
 	SourceCriterion *SourceCriterionConfig `json:"sourceCriterion,omitempty"`
+	// Limits are further limits on the same requests, by name: a request takes a token of each that applies to it, or of none. If the block
+	// itself has neither Capacity nor RefillRate, they are its only limits.
+	Limits map[string]*LimitConfig `json:"limits,omitempty"`
+	// Tiers replace the block's own limit for some clients, by name. The first that matches applies.
+	Tiers map[string]*TierConfig `json:"tiers,omitempty"`
+	// Cost says how many tokens a request takes. Left out: one.
+	Cost *CostConfig `json:"cost,omitempty"`
+	// DryRun counts and logs refusals by the limiter, and lets the requests pass. Default: false.
+	DryRun string `json:"dryRun,omitempty"`
 	// ResponseHeaders says which headers tell clients what is left of their buckets: none, ratelimit (RateLimit and RateLimit-Policy of
 	// draft-ietf-httpapi-ratelimit-headers, revision 10), x-ratelimit (X-RateLimit-Limit, -Remaining and -Reset) or both. Default: none.
 	ResponseHeaders string `json:"responseHeaders,omitempty"`
 	// ResponseHeadersOn says which answers have them: always (all of the limiter's clients) or refused (only refusals by the limiter).
 	// Default: always.
 	ResponseHeadersOn string `json:"responseHeadersOn,omitempty"`
+
+	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`
+}
+
+// LimitConfig is a further limit. Numbers that it leaves out are the block's.
+type LimitConfig struct {
+	// Capacity is the number of tokens in a full bucket. Example: 1000
+	Capacity string `json:"capacity,omitempty"`
+	// RefillRate is the number of tokens that a RefillPeriod adds. Example: 1000
+	RefillRate string `json:"refillRate,omitempty"`
+	// RefillPeriod is that time. Example: 1h
+	RefillPeriod string `json:"refillPeriod,omitempty"`
+	// SourceCriterion says which requests share a bucket of this limit. Default: the block's.
+	SourceCriterion *SourceCriterionConfig `json:"sourceCriterion,omitempty"`
+	// Match says which requests the limit applies to. Default: all.
+	Match *MatchConfig `json:"match,omitempty"`
+	// ChargeStatus lists statuses of the service: a token is taken only if the answer has one of them. Example: 401, 403
+	ChargeStatus string `json:"chargeStatus,omitempty"`
+
+	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`
+}
+
+// TierConfig is another limit, or none, for the requests that it matches. Numbers that it leaves out are the block's.
+type TierConfig struct {
+	// Priority decides between tiers that match the same request: the highest applies, and of equal ones the first by name. Default: 0.
+	// Example: 10
+	Priority string `json:"priority,omitempty"`
+	// Match says which requests the tier is for.
+	Match *MatchConfig `json:"match,omitempty"`
+	// Capacity is the number of tokens in a full bucket. Example: 10000
+	Capacity string `json:"capacity,omitempty"`
+	// RefillRate is the number of tokens that a RefillPeriod adds. Example: 1000
+	RefillRate string `json:"refillRate,omitempty"`
+	// RefillPeriod is that time. Example: 1s
+	RefillPeriod string `json:"refillPeriod,omitempty"`
+	// Unlimited lets all requests pass, whatever the other limits say. Default: false.
+	Unlimited string `json:"unlimited,omitempty"`
+	// Deny refuses all requests: 403. Default: false.
+	Deny string `json:"deny,omitempty"`
+
+	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`
+}
+
+// MatchConfig says which requests a rule is for: those for which everything that it names holds.
+type MatchConfig struct {
+	// Paths are patterns of the whole path; * matches any run of characters, / too. Example: /login, /api/*
+	Paths []string `json:"paths,omitempty"`
+	// Methods are request methods. Example: POST, PUT
+	Methods []string `json:"methods,omitempty"`
+	// Hosts are patterns of the requested host. Example: *.example.com
+	Hosts []string `json:"hosts,omitempty"`
+	// Headers are patterns of headers, by name.
+	Headers map[string]string `json:"headers,omitempty"`
+	// ClientIPs are addresses and networks of clients: the address by the block's ipStrategy, or that of the connection.
+	// Example: 203.0.113.0/24
+	ClientIPs []string `json:"clientIPs,omitempty"`
+
+	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`
+}
+
+// CostConfig says how many tokens a request takes: as its header says, else its path, else its method, else one.
+type CostConfig struct {
+	// Header is the name of a request header with the cost, from 1 to Max; anything else costs 1. Something before the middleware must set or
+	// remove it, as clients can send it. Example: X-Cost
+	Header string `json:"header,omitempty"`
+	// Max is the highest cost. Default: 100. Example: 20
+	Max string `json:"max,omitempty"`
+	// Methods are costs by request method.
+	Methods map[string]string `json:"methods,omitempty"`
+	// Paths are costs by pattern of the path, as in a match; of several that match, the longest pattern counts.
+	Paths map[string]string `json:"paths,omitempty"`
 
 	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`
 }

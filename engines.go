@@ -63,7 +63,7 @@ func newEnginesLocked(g *registry, s *settings) *engines {
 	}
 	prefix := s.redis.KeyPrefix + ":{" + s.name + "}:"
 	lock := &sync.Mutex{} // one for both engines, so that a request takes only one
-	limit := ratelimit.Settings{Mu: lock, Prefix: prefix + "bucket:", Safe: identity.Harmless, Name: identity.Name, Now: shared.now}
+	limit := ratelimit.Settings{Mu: lock, Prefix: prefix + "bucket:", PlanPrefix: prefix, Safe: identity.Harmless, Name: identity.Name, Now: shared.now}
 	circuit := breaker.Settings{
 		Mu:      lock,
 		Key:     prefix + "breaker",

@@ -18,6 +18,11 @@ func (m *Middleware) logRefusal(reason, key string, skipped int, now int64) {
 	}
 }
 
+// logRefusedBy logs a refusal by a limit that has a name.
+func (m *Middleware) logRefusedBy(limit, key string, now int64) {
+	m.logRefusal("rate limit exceeded: "+limit, key, 0, now)
+}
+
 // logOpen logs a refusal by an open circuit: the first in a minute, or all of them with debug.
 func (m *Middleware) logOpen(now int64) {
 	if now >= m.openLogDue.Load() || m.debug {

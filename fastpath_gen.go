@@ -12,50 +12,66 @@ import (
 
 // fastPath returns the handler for what is configured.
 func fastPath(m *Middleware) http.HandlerFunc {
-	limits, breaks := m.limit != nil, m.policy != nil
+	limits, breaks, plans := m.limit != nil, m.policy != nil, m.rules != nil
 	switch {
 	case !limits && breaks:
 		return fastBreak(m)
-	case limits && !breaks && m.ofConnection && m.ownRefusals:
+	case !plans && limits && !breaks && m.ofConnection && m.ownRefusals:
 		return fastLimitConnectionOwn(m)
-	case limits && breaks && m.ofConnection && m.ownRefusals:
+	case !plans && limits && breaks && m.ofConnection && m.ownRefusals:
 		return fastBothConnectionOwn(m)
-	case limits && !breaks && m.ofConnection:
+	case !plans && limits && !breaks && m.ofConnection:
 		return fastLimitConnection(m)
-	case limits && breaks && m.ofConnection:
+	case !plans && limits && breaks && m.ofConnection:
 		return fastBothConnection(m)
-	case limits && !breaks && m.headerValue != nil && m.ownRefusals:
+	case !plans && limits && !breaks && m.headerValue != nil && m.ownRefusals:
 		return fastLimitHeaderOwn(m)
-	case limits && breaks && m.headerValue != nil && m.ownRefusals:
+	case !plans && limits && breaks && m.headerValue != nil && m.ownRefusals:
 		return fastBothHeaderOwn(m)
-	case limits && !breaks && m.headerValue != nil:
+	case !plans && limits && !breaks && m.headerValue != nil:
 		return fastLimitHeader(m)
-	case limits && breaks && m.headerValue != nil:
+	case !plans && limits && breaks && m.headerValue != nil:
 		return fastBothHeader(m)
-	case limits && !breaks && m.derived && m.header != "" && m.ownRefusals:
+	case !plans && limits && !breaks && m.derived && m.header != "" && m.ownRefusals:
 		return fastLimitCheckedHeaderOwn(m)
-	case limits && breaks && m.derived && m.header != "" && m.ownRefusals:
+	case !plans && limits && breaks && m.derived && m.header != "" && m.ownRefusals:
 		return fastBothCheckedHeaderOwn(m)
-	case limits && !breaks && m.derived && m.header != "":
+	case !plans && limits && !breaks && m.derived && m.header != "":
 		return fastLimitCheckedHeader(m)
-	case limits && breaks && m.derived && m.header != "":
+	case !plans && limits && breaks && m.derived && m.header != "":
 		return fastBothCheckedHeader(m)
-	case limits && !breaks && m.derived && m.ownRefusals:
+	case !plans && limits && !breaks && m.derived && m.ownRefusals:
 		return fastLimitDerivedOwn(m)
-	case limits && breaks && m.derived && m.ownRefusals:
+	case !plans && limits && breaks && m.derived && m.ownRefusals:
 		return fastBothDerivedOwn(m)
-	case limits && !breaks && m.derived:
+	case !plans && limits && !breaks && m.derived:
 		return fastLimitDerived(m)
-	case limits && breaks && m.derived:
+	case !plans && limits && breaks && m.derived:
 		return fastBothDerived(m)
-	case limits && !breaks && m.ownRefusals:
+	case !plans && limits && !breaks && m.ownRefusals:
 		return fastLimitOtherOwn(m)
-	case limits && breaks && m.ownRefusals:
+	case !plans && limits && breaks && m.ownRefusals:
 		return fastBothOtherOwn(m)
-	case limits && !breaks:
+	case !plans && limits && !breaks:
 		return fastLimitOther(m)
-	case limits && breaks:
+	case !plans && limits && breaks:
 		return fastBothOther(m)
+	case plans && limits && !breaks && m.derived:
+		return fastPlanDerived(m)
+	case plans && limits && breaks && m.derived:
+		return fastPlanBothDerived(m)
+	case plans && limits && !breaks && m.ofConnection:
+		return fastPlanConnection(m)
+	case plans && limits && breaks && m.ofConnection:
+		return fastPlanBothConnection(m)
+	case plans && limits && !breaks && m.headerValue != nil:
+		return fastPlanHeader(m)
+	case plans && limits && breaks && m.headerValue != nil:
+		return fastPlanBothHeader(m)
+	case plans && limits && !breaks:
+		return fastPlanOther(m)
+	case plans && limits && breaks:
+		return fastPlanBothOther(m)
 	}
 	return nil // there is nothing to do
 }
@@ -1726,6 +1742,618 @@ func fastBothOther(m *Middleware) http.HandlerFunc {
 			}
 			now = verdict // when the token was there, and the circuit closed
 		}
+
+		// 5 forward
+		if other {
+			forward(m, w, r, now)
+			return
+		}
+		p := tracked{w: w, r: r, at: now}
+
+		// 6 report
+		defer report(&p)
+		next.ServeHTTP(w, r)
+		p.finished = true
+	}
+}
+
+// fastPlanDerived returns a handler that limits by plans, by what a plan depends on.
+func fastPlanDerived(m *Middleware) http.HandlerFunc {
+	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		id            string
+		g             *ratelimit.Grant
+		found, leased bool
+	)
+	mu, next, since, begun := m.mu, m.next, m.since, start
+	grants := m.cache.Grants
+	common := m.cache.Common
+	identify := m.identify
+	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
+	return func(w http.ResponseWriter, r *http.Request) {
+		var now int64   // R2
+		var read string // without the lock: reading it is slow and may panic
+
+		// 1 clock
+		now = int64(since(begun)) / 1000
+		mu.Lock()
+		if checks {
+			checkedLocked(m, w, r)
+			return
+		}
+
+		// 2 circuit: there is none
+
+		// 3 identity
+		mu.Unlock()
+		read = identify(r)
+		mu.Lock()
+		id = read
+
+		// 4 acquire
+		leased = false
+		g, found = grants[id]
+		if found {
+			if g.Tokens > 0 {
+				leased = now < g.Until
+			}
+			if leased {
+				leased = false
+				if common.Tokens > 0 {
+					leased = now < common.Until
+				}
+			}
+		}
+		if !leased {
+			slowPlanLocked(m, w, r, id, now)
+			return
+		}
+		g.Tokens--
+		common.Tokens--
+		mu.Unlock()
+
+		// 5 forward
+		next.ServeHTTP(w, r)
+
+		// 6 report: there is no breaker
+	}
+}
+
+// fastPlanBothDerived returns a handler that limits by plans, by what a plan depends on, and breaks.
+func fastPlanBothDerived(m *Middleware) http.HandlerFunc {
+	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		id            string
+		g             *ratelimit.Grant
+		found, leased bool
+		writer        reflect.Type
+		report        func(*tracked) // not guarded: it is set once, before the source has a writer
+		length        int64
+		hasBody       bool
+	)
+	mu, next, since, begun := m.mu, m.next, m.since, start
+	grants := m.cache.Grants
+	common := m.cache.Common
+	identify := m.identify
+	view, source, typeOf := m.view, m.source, reflect.TypeOf
+	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
+		checks = on
+		if of != nil {
+			report = of
+		}
+	}
+	return func(w http.ResponseWriter, r *http.Request) {
+		var (
+			now   int64
+			read  string // without the lock: reading it is slow and may panic
+			other bool   // the writer's type is not the one that the route reads the status of
+		)
+
+		// 1 clock
+		now = int64(since(begun)) / 1000
+		mu.Lock()
+		if checks {
+			checkedLocked(m, w, r)
+			return
+		}
+
+		// 2 circuit
+		if now >= view.Healthy {
+			slowCircuitLocked(m, w, r, now)
+			return
+		}
+
+		// 3 identity
+		mu.Unlock()
+		read = identify(r)
+		mu.Lock()
+		id = read
+
+		// 4 acquire
+		leased = false
+		g, found = grants[id]
+		if found {
+			if g.Tokens > 0 {
+				leased = now < g.Until
+			}
+			if leased {
+				leased = false
+				if common.Tokens > 0 {
+					leased = now < common.Until
+				}
+			}
+		}
+		if !leased {
+			slowPlanLocked(m, w, r, id, now)
+			return
+		}
+		g.Tokens--
+		common.Tokens--
+
+		// 5 forward, as far as it needs the lock
+		length = r.ContentLength
+		hasBody = length != 0
+		if hasBody {
+			trackBody(r)
+		}
+		writer = typeOf(w)
+		other = writer != source.writer
+		mu.Unlock()
+
+		// 5 forward
+		if other {
+			forward(m, w, r, now)
+			return
+		}
+		p := tracked{w: w, r: r, at: now}
+
+		// 6 report
+		defer report(&p)
+		next.ServeHTTP(w, r)
+		p.finished = true
+	}
+}
+
+// fastPlanConnection returns a handler that limits by plans, by the address of the connection.
+func fastPlanConnection(m *Middleware) http.HandlerFunc {
+	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		id            string
+		g             *ratelimit.Grant
+		found, leased bool
+	)
+	mu, next, since, begun := m.mu, m.next, m.since, start
+	grants := m.cache.Grants
+	common := m.cache.Common
+	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
+	return func(w http.ResponseWriter, r *http.Request) {
+		var now int64 // R2
+
+		// 1 clock
+		now = int64(since(begun)) / 1000
+		mu.Lock()
+		if checks {
+			checkedLocked(m, w, r)
+			return
+		}
+
+		// 2 circuit: there is none
+
+		// 3 identity
+		id = r.RemoteAddr
+
+		// 4 acquire
+		leased = false
+		g, found = grants[id]
+		if found {
+			if g.Tokens > 0 {
+				leased = now < g.Until
+			}
+			if leased {
+				leased = false
+				if common.Tokens > 0 {
+					leased = now < common.Until
+				}
+			}
+		}
+		if !leased {
+			slowPlanLocked(m, w, r, id, now)
+			return
+		}
+		g.Tokens--
+		common.Tokens--
+		mu.Unlock()
+
+		// 5 forward
+		next.ServeHTTP(w, r)
+
+		// 6 report: there is no breaker
+	}
+}
+
+// fastPlanBothConnection returns a handler that limits by plans, by the address of the connection, and breaks.
+func fastPlanBothConnection(m *Middleware) http.HandlerFunc {
+	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		id            string
+		g             *ratelimit.Grant
+		found, leased bool
+		writer        reflect.Type
+		report        func(*tracked) // not guarded: it is set once, before the source has a writer
+		length        int64
+		hasBody       bool
+	)
+	mu, next, since, begun := m.mu, m.next, m.since, start
+	grants := m.cache.Grants
+	common := m.cache.Common
+	view, source, typeOf := m.view, m.source, reflect.TypeOf
+	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
+		checks = on
+		if of != nil {
+			report = of
+		}
+	}
+	return func(w http.ResponseWriter, r *http.Request) {
+		var (
+			now   int64
+			other bool // the writer's type is not the one that the route reads the status of
+		)
+
+		// 1 clock
+		now = int64(since(begun)) / 1000
+		mu.Lock()
+		if checks {
+			checkedLocked(m, w, r)
+			return
+		}
+
+		// 2 circuit
+		if now >= view.Healthy {
+			slowCircuitLocked(m, w, r, now)
+			return
+		}
+
+		// 3 identity
+		id = r.RemoteAddr
+
+		// 4 acquire
+		leased = false
+		g, found = grants[id]
+		if found {
+			if g.Tokens > 0 {
+				leased = now < g.Until
+			}
+			if leased {
+				leased = false
+				if common.Tokens > 0 {
+					leased = now < common.Until
+				}
+			}
+		}
+		if !leased {
+			slowPlanLocked(m, w, r, id, now)
+			return
+		}
+		g.Tokens--
+		common.Tokens--
+
+		// 5 forward, as far as it needs the lock
+		length = r.ContentLength
+		hasBody = length != 0
+		if hasBody {
+			trackBody(r)
+		}
+		writer = typeOf(w)
+		other = writer != source.writer
+		mu.Unlock()
+
+		// 5 forward
+		if other {
+			forward(m, w, r, now)
+			return
+		}
+		p := tracked{w: w, r: r, at: now}
+
+		// 6 report
+		defer report(&p)
+		next.ServeHTTP(w, r)
+		p.finished = true
+	}
+}
+
+// fastPlanHeader returns a handler that limits by plans, by a header.
+func fastPlanHeader(m *Middleware) http.HandlerFunc {
+	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		id            string
+		g             *ratelimit.Grant
+		found, leased bool
+		values        []string
+	)
+	mu, next, since, begun := m.mu, m.next, m.since, start
+	grants := m.cache.Grants
+	common := m.cache.Common
+	header := m.header
+	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
+	return func(w http.ResponseWriter, r *http.Request) {
+		var now int64 // R2
+
+		// 1 clock
+		now = int64(since(begun)) / 1000
+		mu.Lock()
+		if checks {
+			checkedLocked(m, w, r)
+			return
+		}
+
+		// 2 circuit: there is none
+
+		// 3 identity
+		values = r.Header[header]
+		if len(values) == 1 {
+			id = values[0]
+		} else { // several lines, another spelling, or none
+			id = identityOfLocked(m, r)
+		}
+
+		// 4 acquire
+		leased = false
+		g, found = grants[id]
+		if found {
+			if g.Tokens > 0 {
+				leased = now < g.Until
+			}
+			if leased {
+				leased = false
+				if common.Tokens > 0 {
+					leased = now < common.Until
+				}
+			}
+		}
+		if !leased {
+			slowPlanLocked(m, w, r, id, now)
+			return
+		}
+		g.Tokens--
+		common.Tokens--
+		mu.Unlock()
+
+		// 5 forward
+		next.ServeHTTP(w, r)
+
+		// 6 report: there is no breaker
+	}
+}
+
+// fastPlanBothHeader returns a handler that limits by plans, by a header, and breaks.
+func fastPlanBothHeader(m *Middleware) http.HandlerFunc {
+	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		id            string
+		g             *ratelimit.Grant
+		found, leased bool
+		values        []string
+		writer        reflect.Type
+		report        func(*tracked) // not guarded: it is set once, before the source has a writer
+		length        int64
+		hasBody       bool
+	)
+	mu, next, since, begun := m.mu, m.next, m.since, start
+	grants := m.cache.Grants
+	common := m.cache.Common
+	header := m.header
+	view, source, typeOf := m.view, m.source, reflect.TypeOf
+	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
+		checks = on
+		if of != nil {
+			report = of
+		}
+	}
+	return func(w http.ResponseWriter, r *http.Request) {
+		var (
+			now   int64
+			other bool // the writer's type is not the one that the route reads the status of
+		)
+
+		// 1 clock
+		now = int64(since(begun)) / 1000
+		mu.Lock()
+		if checks {
+			checkedLocked(m, w, r)
+			return
+		}
+
+		// 2 circuit
+		if now >= view.Healthy {
+			slowCircuitLocked(m, w, r, now)
+			return
+		}
+
+		// 3 identity
+		values = r.Header[header]
+		if len(values) == 1 {
+			id = values[0]
+		} else { // several lines, another spelling, or none
+			id = identityOfLocked(m, r)
+		}
+
+		// 4 acquire
+		leased = false
+		g, found = grants[id]
+		if found {
+			if g.Tokens > 0 {
+				leased = now < g.Until
+			}
+			if leased {
+				leased = false
+				if common.Tokens > 0 {
+					leased = now < common.Until
+				}
+			}
+		}
+		if !leased {
+			slowPlanLocked(m, w, r, id, now)
+			return
+		}
+		g.Tokens--
+		common.Tokens--
+
+		// 5 forward, as far as it needs the lock
+		length = r.ContentLength
+		hasBody = length != 0
+		if hasBody {
+			trackBody(r)
+		}
+		writer = typeOf(w)
+		other = writer != source.writer
+		mu.Unlock()
+
+		// 5 forward
+		if other {
+			forward(m, w, r, now)
+			return
+		}
+		p := tracked{w: w, r: r, at: now}
+
+		// 6 report
+		defer report(&p)
+		next.ServeHTTP(w, r)
+		p.finished = true
+	}
+}
+
+// fastPlanOther returns a handler that limits by plans, by any other key source.
+func fastPlanOther(m *Middleware) http.HandlerFunc {
+	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		id            string
+		g             *ratelimit.Grant
+		found, leased bool
+	)
+	mu, next, since, begun := m.mu, m.next, m.since, start
+	grants := m.cache.Grants
+	common := m.cache.Common
+	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
+	return func(w http.ResponseWriter, r *http.Request) {
+		var now int64 // R2
+
+		// 1 clock
+		now = int64(since(begun)) / 1000
+		mu.Lock()
+		if checks {
+			checkedLocked(m, w, r)
+			return
+		}
+
+		// 2 circuit: there is none
+
+		// 3 identity
+		id = identityOfLocked(m, r)
+
+		// 4 acquire
+		leased = false
+		g, found = grants[id]
+		if found {
+			if g.Tokens > 0 {
+				leased = now < g.Until
+			}
+			if leased {
+				leased = false
+				if common.Tokens > 0 {
+					leased = now < common.Until
+				}
+			}
+		}
+		if !leased {
+			slowPlanLocked(m, w, r, id, now)
+			return
+		}
+		g.Tokens--
+		common.Tokens--
+		mu.Unlock()
+
+		// 5 forward
+		next.ServeHTTP(w, r)
+
+		// 6 report: there is no breaker
+	}
+}
+
+// fastPlanBothOther returns a handler that limits by plans, by any other key source, and breaks.
+func fastPlanBothOther(m *Middleware) http.HandlerFunc {
+	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		id            string
+		g             *ratelimit.Grant
+		found, leased bool
+		writer        reflect.Type
+		report        func(*tracked) // not guarded: it is set once, before the source has a writer
+		length        int64
+		hasBody       bool
+	)
+	mu, next, since, begun := m.mu, m.next, m.since, start
+	grants := m.cache.Grants
+	common := m.cache.Common
+	view, source, typeOf := m.view, m.source, reflect.TypeOf
+	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
+		checks = on
+		if of != nil {
+			report = of
+		}
+	}
+	return func(w http.ResponseWriter, r *http.Request) {
+		var (
+			now   int64
+			other bool // the writer's type is not the one that the route reads the status of
+		)
+
+		// 1 clock
+		now = int64(since(begun)) / 1000
+		mu.Lock()
+		if checks {
+			checkedLocked(m, w, r)
+			return
+		}
+
+		// 2 circuit
+		if now >= view.Healthy {
+			slowCircuitLocked(m, w, r, now)
+			return
+		}
+
+		// 3 identity
+		id = identityOfLocked(m, r)
+
+		// 4 acquire
+		leased = false
+		g, found = grants[id]
+		if found {
+			if g.Tokens > 0 {
+				leased = now < g.Until
+			}
+			if leased {
+				leased = false
+				if common.Tokens > 0 {
+					leased = now < common.Until
+				}
+			}
+		}
+		if !leased {
+			slowPlanLocked(m, w, r, id, now)
+			return
+		}
+		g.Tokens--
+		common.Tokens--
+
+		// 5 forward, as far as it needs the lock
+		length = r.ContentLength
+		hasBody = length != 0
+		if hasBody {
+			trackBody(r)
+		}
+		writer = typeOf(w)
+		other = writer != source.writer
+		mu.Unlock()
 
 		// 5 forward
 		if other {

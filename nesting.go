@@ -87,7 +87,7 @@ type usualWay struct {
 // addInstance makes the instance of a middleware, which checks its first requests.
 func (g *registry) addInstance(ctx context.Context, m *Middleware, name string) {
 	i := &instance{
-		name: name, engines: m.engines, limit: m.limit, client: fmt.Sprint(m.keySource), breaks: m.policy != nil, left: maxChecks,
+		name: name, engines: m.engines, limit: m.limit, client: fmt.Sprint(m.keySource, m.rulesText), breaks: m.policy != nil, left: maxChecks,
 		setChecks: m.setChecks, parts: make([]*part, 8),
 	}
 	done := ctx.Done()
@@ -377,6 +377,7 @@ func (m *Middleware) newPart(limits, breaks, inside bool) http.Handler {
 	*reduced.settings = *m.settings
 	if !limits {
 		reduced.settings.limit = nil
+		reduced.settings.rules = nil
 	}
 	if !breaks {
 		reduced.settings.policy = nil

@@ -44,6 +44,7 @@ import (
 
 	"github.com/resilient-gateway/resilience/breaker"
 	"github.com/resilient-gateway/resilience/identity"
+	"github.com/resilient-gateway/resilience/policy"
 	"github.com/resilient-gateway/resilience/ratelimit"
 )
 
@@ -63,6 +64,10 @@ type Middleware struct {
 	header       string                     // the name as configured, where the key source is one header; else ""
 	ofConnection bool                       // the key source is the connection's address
 	derived      bool                       // identify makes the identity of a derived source
+
+	// What requests must pay, where that is more than a token of the block's own limit (slowplan.go). nil: it is not.
+	route     *policy.Route
+	decisions map[string]*policy.Decision // by identity; guarded by mu
 
 	ownRefusals bool // a refusal by the limiter has another answer than the default one, or more headers
 
@@ -129,6 +134,9 @@ func newMiddleware(ctx context.Context, next http.Handler, config *Config, name 
 	} else if m.header != "" {
 		m.headerValue = identity.HeaderValue(m.header)
 	}
+	if m.rules != nil {
+		m.usePlans()
+	}
 	if m.policy != nil {
 		m.cache.Refresher = &viewRefresher{m.breaker, m.policy}
 	}
@@ -137,6 +145,17 @@ func newMiddleware(ctx context.Context, next http.Handler, config *Config, name 
 		processRegistry.addInstance(ctx, m, name)
 	}
 	return m, nil
+}
+
+// usePlans puts the requests of a route under plans.
+func (m *Middleware) usePlans() {
+	m.route = policy.NewRoute(*m.rules, clientAddress(m.keySource))
+	m.decisions = map[string]*policy.Decision{}
+	m.cache = ratelimit.NewPlanCache(m.limiter, m.route.Common(), m.redis.Timeout)
+	if !m.route.Simple() {
+		m.identify = m.route.Identity
+		m.headerValue, m.header, m.ofConnection, m.derived = nil, "", false, true
+	}
 }
 
 // newHandler returns the handler for all requests except those of the health path.

@@ -27,6 +27,7 @@ type slowRequest struct {
 	closed   bool                   // the circuit was known to be closed
 	closedAt int64                  // when that was known
 	upload   bool                   // its body is still arriving
+	refused  bool                   // by the circuit, or because Redis is unavailable
 	asked    *breaker.PermitRequest // sent with the request for a token; nil: none
 }
 
@@ -74,6 +75,10 @@ func slowUpload(m *Middleware, s *slowRequest) {
 func slowAcquire(m *Middleware, s *slowRequest) {
 	if m.limit == nil {
 		slowForward(m, s)
+		return
+	}
+	if m.rules != nil {
+		slowPlan(m, s)
 		return
 	}
 	if m.rates != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/resilient-gateway/resilience/breaker"
 	"github.com/resilient-gateway/resilience/identity"
 	"github.com/resilient-gateway/resilience/internal/store"
+	"github.com/resilient-gateway/resilience/policy"
 	"github.com/resilient-gateway/resilience/ratelimit"
 )
 
@@ -23,6 +24,9 @@ type settings struct {
 	onError    string
 	limit      *ratelimit.Limit // nil: no rate limiter
 	keySource  identity.Source
+	rules      *policy.Rules   // of requests under plans; nil: they are all under the limit
+	rulesText  string          // to compare
+	dryRun     bool            // refusals by the limiter only count
 	policy     *breaker.Policy // nil: no circuit breaker
 	// hangTimeout is the time after which a request without response headers is a failure. 0: there is none.
 	hangTimeout time.Duration
@@ -104,28 +108,28 @@ const nameRule = "a name of letters, digits and . _ @ -, at most 64"
 
 func readRateLimit(r *problems, s *settings, c *RateLimitConfig) {
 	r.unknown("rateLimit.", c.Unknown, "capacity", "refillRate", "refillPeriod", "sourceCriterion",
-		"responseHeaders", "responseHeadersOn")
-	capacity := r.count("rateLimit.capacity", c.Capacity, 1, maxCount, 100)
-	rate := r.count("rateLimit.refillRate", c.RefillRate, 1, maxCount, 10)
-	if isFraction(c.RefillRate) {
-		r.extend("for a fraction of a token make refillPeriod longer")
-	}
-	period := r.duration("rateLimit.refillPeriod", c.RefillPeriod, time.Microsecond, time.Second)
+		"limits", "tiers", "cost", "dryRun", "responseHeaders", "responseHeadersOn")
+	own := readNumbers(r, "rateLimit", c.Capacity, c.RefillRate, c.RefillPeriod, limitNumbers{100, 10, time.Second})
 	if c.SourceCriterion != nil {
 		s.keySource = readSource(r, "rateLimit.sourceCriterion", c.SourceCriterion)
 	}
-	s.limit = newLimit(r, capacity, rate, period)
-	s.parts = append(s.parts, fmt.Sprintf("rate limit: %d at once, %d each %s", capacity, rate, period))
+	s.limit = newLimit(r, "rateLimit", own)
+	s.dryRun = r.flag("rateLimit.dryRun", c.DryRun)
+	if len(c.Limits) == 0 || c.Capacity != "" || c.RefillRate != "" {
+		s.parts = append(s.parts, "rate limit: "+own.text())
+	}
+	readRules(r, s, c, own)
 	s.rates = readRateHeaders(r, s, c)
 }
 
 // newLimit returns the limit. If its numbers are too large to count exactly, it reduces the fraction of rate and period.
-func newLimit(r *problems, capacity, rate int64, period time.Duration) *ratelimit.Limit {
+func newLimit(r *problems, path string, n limitNumbers) *ratelimit.Limit {
+	capacity, rate, period := n.capacity, n.rate, n.period
 	micros := period.Microseconds()
 	if capacity > (maxExact-1)/micros {
 		common := commonDivisor(rate, micros)
 		if capacity > (maxExact-1)/(micros/common) {
-			r.add(fmt.Sprintf("rateLimit: capacity %d, refillRate %d and refillPeriod %s are more than can be counted exactly; "+
+			r.add(fmt.Sprintf(path+": capacity %d, refillRate %d and refillPeriod %s are more than can be counted exactly; "+
 				"write the same rate as another fraction: capacity times refillPeriod must stay below 2^53 microseconds "+
 				"when refillRate and refillPeriod are divided by what they have in common", capacity, rate, period))
 			return ratelimit.NewLimit(1, 1, time.Second)

@@ -58,6 +58,18 @@ func Name(key string) string {
 	return key[:len(key)-len(value)] + Hash(value)
 }
 
+// Hashed returns the key with the SHA-256 of its value, for the keys in Redis of limits that have names. An empty value stays empty.
+func Hashed(key string) string {
+	colon := strings.IndexByte(key, ':') + 1
+	if colon == len(key) {
+		return key
+	}
+	return key[:colon] + Hash(key[colon:])
+}
+
+// HostName returns one spelling of the host that a request asks for, in lower case.
+func HostName(host string) string { return hostName(host) }
+
 // Shown returns the key as a log may show it. A header, cookie, query, path or claim may be a credential or name a person: of these, and of
 // composite keys, only the beginning of the hash is shown.
 func Shown(key string) string {

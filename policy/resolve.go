@@ -77,10 +77,10 @@ func (route *Route) drawOwn(d *Decision, f *facts, tier *TierRule) bool {
 	}
 	if tier != nil {
 		own := ratelimit.NewLevels([]ratelimit.NamedLimit{{Name: tier.Name, Limit: tier.Limit}})
-		d.add("limit:"+tier.Name+":"+key, own, f.cost)
+		d.add("limit:"+tier.Name+":"+identity.Hashed(key), own, f.cost)
 	}
 	if levels != nil {
-		d.add("bucket:"+key, levels, f.cost)
+		d.add("bucket:"+identity.Name(key), levels, f.cost)
 	}
 	return true
 }
@@ -96,7 +96,7 @@ func (route *Route) drawLimit(d *Decision, f *facts, one *limit) bool {
 		if !ok {
 			return route.sources[one.source].criterion.Missing != identity.MissingDeny
 		}
-		key = "limit:" + one.name + ":" + client
+		key = "limit:" + one.name + ":" + identity.Hashed(client)
 	}
 	if !one.charge.Empty() {
 		d.Charges = append(d.Charges, Charge{Draw: len(d.Plan.Draws), Statuses: one.charge})
@@ -109,13 +109,13 @@ func (d *Decision) add(key string, levels *ratelimit.Levels, cost int64) {
 	d.Plan.Draws = append(d.Plan.Draws, ratelimit.Draw{Key: key, Levels: levels, Cost: cost})
 }
 
-// keyOf returns the key of a source as it is in Redis. It reports false if the request lacks the source, and no bucket stands in for it.
+// keyOf returns the key of a source. It reports false if the request lacks the source, and no bucket stands in for it.
 func (route *Route) keyOf(f *facts, source int) (string, bool) {
 	id := f.ids[source]
 	if id == "" && route.sources[source].criterion.Derived() {
 		return "", false
 	}
-	return identity.Name(route.sources[source].key(id)), true
+	return route.sources[source].key(id), true
 }
 
 // isFast reports whether the fast path may decide by the lease of the first draw and the route's common draw.

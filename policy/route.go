@@ -3,7 +3,6 @@ package policy
 import (
 	"net/http"
 	"net/netip"
-	"sort"
 	"strconv"
 	"strings"
 
@@ -114,7 +113,9 @@ func NewRoute(rules Rules, client func(*http.Request) netip.Addr) *Route {
 	if rules.Cost != nil {
 		route.cost = compileCost(rules.Cost)
 	}
-	route.simple = len(route.sources) == 1 && len(route.matches) == 0 && route.cost == nil
+	missing := rules.Source.Missing
+	route.simple = len(route.sources) == 1 && len(route.matches) == 0 && route.cost == nil &&
+		missing != identity.MissingPass && missing != identity.MissingDeny
 	return route
 }
 
@@ -208,15 +209,4 @@ func (f *facts) text() string {
 		return identity.Hash(text)
 	}
 	return text
-}
-
-// sortTiers orders tiers by priority, highest first, then by name.
-func SortTiers(names []string, priority map[string]int64) {
-	sort.Slice(names, func(i, j int) bool {
-		a, b := names[i], names[j]
-		if priority[a] != priority[b] {
-			return priority[a] > priority[b]
-		}
-		return a < b
-	})
 }

@@ -185,3 +185,20 @@ func cacheGrantLocked(cache *Cache, t *taking, id string) {
 		putLocked(cache, id, &t.leases[0].Grant)
 	}
 }
+
+// RefundDraw gives back what a plan's draw has cost, once. It locks Mu itself and does not wait for Redis.
+func RefundDraw(cache *Cache, plan *Plan, draw int, now int64) {
+	l := cache.limiter
+	l.Mu.Lock()
+	defer l.Mu.Unlock()
+	t := newTaking(plan)
+	findLeasesLocked(cache, t, now)
+	lease, cost := t.leases[draw], plan.Draws[draw].Cost
+	if l.Unavailable.Load() {
+		refundLocalLocked(lease, cost)
+		return
+	}
+	lease.refund += cost
+	lease.RefuseUntil = 0
+	joinAskLocked(cache, &planAsk{renew: lease, draws: []askedDraw{{lease: lease}}}, now)
+}

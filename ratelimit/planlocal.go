@@ -97,3 +97,18 @@ func owedByLeaseLocked(lease *bucketLease, now int64) int64 {
 	}
 	return lease.borrowed - lease.repaid
 }
+
+// refundLocalLocked puts tokens back into the levels while Redis is not asked.
+func refundLocalLocked(lease *bucketLease, tokens int64) {
+	for i, limit := range lease.levels.limits {
+		lease.buckets[i].level += tokens * limit.period
+		if lease.buckets[i].level > limit.full {
+			lease.buckets[i].level = limit.full
+		}
+	}
+	lease.borrowed -= tokens
+	if lease.borrowed < lease.repaid {
+		lease.borrowed = lease.repaid
+	}
+	lease.RefuseUntil = 0
+}

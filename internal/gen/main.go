@@ -22,6 +22,7 @@ type variant struct {
 	Break  bool
 	Source string // of the identity: connection, header, checkedHeader, derived or other; "": none is needed
 	Own    bool   // the limiter's refusals are not the default ones
+	Plan   bool   // requests are under plans
 }
 
 // variants returns the handlers that today's features need.
@@ -44,6 +45,16 @@ func variants() []variant {
 				variant{Name: "fastLimit" + suffix, Doc: "limits " + doc, Limit: true, Source: source.name, Own: own},
 				variant{Name: "fastBoth" + suffix, Doc: "limits " + doc + ", and breaks", Limit: true, Break: true, Source: source.name, Own: own})
 		}
+	}
+	for _, source := range []struct{ name, suffix, doc string }{
+		{"derived", "Derived", "by what a plan depends on"},
+		{"connection", "Connection", "by the address of the connection"},
+		{"header", "Header", "by a header"},
+		{"other", "Other", "by any other key source"},
+	} {
+		all = append(all,
+			variant{Name: "fastPlan" + source.suffix, Doc: "limits by plans, " + source.doc, Limit: true, Source: source.name, Plan: true},
+			variant{Name: "fastPlanBoth" + source.suffix, Doc: "limits by plans, " + source.doc + ", and breaks", Limit: true, Break: true, Source: source.name, Plan: true})
 	}
 	return all
 }
