@@ -138,6 +138,7 @@ k8s:
 
 test-deploy-k8s: redis bundle traefik upstream kubernetes k8s
 	@command -v curl >/dev/null || .ci/install curl
+	@command -v openssl >/dev/null || .ci/install openssl
 	cd harness && $(GO) test -count=1 -timeout 20m ./deploy/kubernetes
 
 # Compose: the image, both stacks and deploy.sh on a real Docker Engine.

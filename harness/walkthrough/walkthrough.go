@@ -36,6 +36,32 @@ func Read(path string) ([]Step, error) {
 	return steps, nil
 }
 
+// Section returns the steps of a part of a README: from its heading to the next one.
+func Section(path, heading string) ([]Step, error) {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	within, fenced := false, false
+	lines := strings.Split(string(content), "\n")
+	for i, line := range lines {
+		if strings.HasPrefix(line, "```") {
+			fenced = !fenced
+		}
+		if !fenced && strings.HasPrefix(line, "#") {
+			within = line == heading
+		}
+		if !within {
+			lines[i] = "" // the numbers of the others stay
+		}
+	}
+	steps := parse(strings.Join(lines, "\n"))
+	if len(steps) == 0 {
+		return nil, fmt.Errorf("%s: no commands in console blocks below %q", path, heading)
+	}
+	return steps, nil
+}
+
 func parse(readme string) []Step {
 	var steps []Step
 	inside := false

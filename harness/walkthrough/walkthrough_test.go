@@ -67,6 +67,17 @@ func TestRead(t *testing.T) {
 	}, steps)
 }
 
+func TestSection(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "README.md")
+	const text = "# One\n```console\n$ before\n```\n## Two\n```console\n$ run\n# no heading\n```\n### Three\n```console\n$ after\n```\n"
+	require.NoError(t, os.WriteFile(path, []byte(text), 0o644))
+	steps, err := Section(path, "## Two")
+	require.NoError(t, err)
+	require.Equal(t, []Step{{Line: 7, Command: "run", Want: "# no heading\n"}}, steps)
+	_, err = Section(path, "## Four")
+	require.ErrorContains(t, err, `no commands in console blocks below "## Four"`)
+}
+
 func TestMatch(t *testing.T) {
 	for _, row := range []struct {
 		name, want, got string
