@@ -24,11 +24,11 @@ func (a asked) ask(handler http.Handler) (admitted int, last *httptest.ResponseR
 	for i := 0; i < a.times; i++ {
 		r := httptest.NewRequest(method, path, nil)
 		for _, part := range parts[1:] {
-			if address, is := strings.CutPrefix(part, "from "); is {
-				r.RemoteAddr = address + ":1234"
+			colon := strings.Index(part, ": ")
+			if colon < 0 {
+				r.RemoteAddr = strings.TrimPrefix(part, "from ") + ":1234"
 			} else {
-				name, value, _ := strings.Cut(part, ": ")
-				r.Header.Set(name, value)
+				r.Header.Set(part[:colon], part[colon+2:])
 			}
 		}
 		last = httptest.NewRecorder()

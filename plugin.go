@@ -154,7 +154,10 @@ func (m *Middleware) usePlans() {
 	m.cache = ratelimit.NewPlanCache(m.limiter, m.route.Common(), m.redis.Timeout)
 	if !m.route.Simple() {
 		m.identify = m.route.Identity
-		m.headerValue, m.header, m.ofConnection, m.derived = nil, "", false, true
+		m.headerValue = nil
+		m.header = ""
+		m.ofConnection = false
+		m.derived = true
 	}
 }
 

@@ -85,7 +85,7 @@ func (route *Route) drawOwn(d *Decision, f *facts, tier *TierRule) bool {
 	return true
 }
 
-// drawLimit adds the draw of a limit with a bucket value of its own. It reports false if the request lacks its source, which denies it.
+// drawLimit adds the draw of a limit with its own bucket value. It reports false if the request lacks its source, which denies it.
 func (route *Route) drawLimit(d *Decision, f *facts, one *limit) bool {
 	if one.match != alwaysMatches && !f.holds[one.match] {
 		return true
@@ -115,7 +115,9 @@ func (route *Route) keyOf(f *facts, source int) (string, bool) {
 	if id == "" && route.sources[source].criterion.Derived() {
 		return "", false
 	}
-	return route.sources[source].key(id), true
+	key := route.sources[source].key
+	id = key(id) // not among several values, where the interpreter loses it (R43)
+	return id, true
 }
 
 // isFast reports whether the fast path may decide by the lease of the first draw and the route's common draw.

@@ -74,7 +74,7 @@ type source struct {
 	all       bool
 }
 
-// limit is a further limit with a bucket value of its own.
+// limit is a further limit with its own bucket value.
 type limit struct {
 	name   string
 	levels *ratelimit.Levels
@@ -119,7 +119,7 @@ func NewRoute(rules Rules, client func(*http.Request) netip.Addr) *Route {
 	return route
 }
 
-// addLimit adds a limit that has a bucket value of its own.
+// addLimit adds a limit that has its own bucket value.
 func (route *Route) addLimit(rule LimitRule) {
 	one := limit{name: rule.Name, match: alwaysMatches, charge: rule.Charge}
 	one.levels = ratelimit.NewLevels([]ratelimit.NamedLimit{{Name: rule.Name, Limit: rule.Limit}})

@@ -11,7 +11,7 @@ type bucketLease struct {
 	number     int64  // of the lease in Redis; 0: none
 	size       int64  // tokens that the lease began with
 	cappedFor  int64  // number of the last lease for which capLevelsLocked corrected the buckets
-	asking     *batch // asks for the next lease; nil: none does
+	asking     int64  // number of the batch that asks for the next lease; 0: none
 	replySeq   int64  // number of the reply that last reported the levels
 	emptyLimit string // the limit that has no token until NextToken
 
@@ -111,7 +111,7 @@ func dropFullLocked(leases map[string]*bucketLease, now int64) bool {
 }
 
 func isFullLocked(lease *bucketLease, now int64) bool {
-	if lease.asking != nil || lease.Tokens > 0 && now < lease.ends {
+	if lease.asking != 0 || lease.Tokens > 0 && now < lease.ends {
 		return false
 	}
 	for i, limit := range lease.levels.limits {

@@ -28,16 +28,16 @@ type Refusal struct {
 // from leases where they have the tokens, and asks Redis for the rest, in one call. Mu must be held; AcquirePlan releases it.
 func AcquirePlan(cache *Cache, plan *Plan, id string, now int64) (int64, Refusal) {
 	l := cache.limiter
-	taking := newTaking(plan)
-	findLeasesLocked(cache, taking, now)
-	if wait, refusal := emptyLocked(taking, now); wait > 0 {
+	t := newTaking(plan)
+	findLeasesLocked(cache, t, now)
+	if wait, refusal := emptyLocked(t, now); wait > 0 {
 		l.Mu.Unlock()
 		return -wait, refusal
 	}
-	reserveLocked(taking, now)
-	if taking.missing == 0 {
-		cacheGrantLocked(cache, taking, id)
-		renewDueLocked(cache, taking, now)
+	reserveLocked(t, now)
+	if t.missing == 0 {
+		cacheGrantLocked(cache, t, id)
+		renewDueLocked(cache, t, now)
 		healthy := now < *l.HealthyUntil
 		l.Mu.Unlock()
 		if healthy {
@@ -45,13 +45,13 @@ func AcquirePlan(cache *Cache, plan *Plan, id string, now int64) (int64, Refusal
 		}
 		return 1, Refusal{}
 	}
-	b, err := joinPlanLocked(cache, taking, now)
+	b, err := joinPlanLocked(cache, t, now)
 	l.Mu.Unlock()
 	if err == nil {
 		b.done.Wait()
 	}
 	l.Mu.Lock()
-	verdict, refusal := settleLocked(cache, taking, b, id, err)
+	verdict, refusal := settleLocked(cache, t, b, id, err)
 	l.Mu.Unlock()
 	return verdict, refusal
 }

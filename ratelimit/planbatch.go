@@ -7,7 +7,7 @@ import (
 	"github.com/resilient-gateway/resilience/internal/store"
 )
 
-// Requests under plans join the batches of their own lane (queue.go), and go along with the trips of the other lanes. A batch of plans is one
+// Requests under plans join the batches of one lane (queue.go), and go along with the trips of the other lanes. A batch of plans is one
 // call of the script draw: it names each bucket value and each limit once.
 
 var drawScript = store.NewScript(draw)
@@ -66,7 +66,7 @@ func joinAskLocked(cache *Cache, ask *planAsk, now int64) *batch {
 // renewDueLocked renews the leases of a request that are due, in the background. Meanwhile requests spend what is left of them.
 func renewDueLocked(cache *Cache, t *taking, now int64) {
 	for _, lease := range t.leases {
-		if now < lease.Until || lease.renewing || lease.asking != nil || cache.limiter.Unavailable.Load() {
+		if now < lease.Until || lease.renewing || lease.asking != 0 || cache.limiter.Unavailable.Load() {
 			continue
 		}
 		lease.renewing = true
@@ -156,7 +156,7 @@ func askDrawLocked(l *Limiter, c *planCall, b *batch, d *askedDraw, now int64) (
 		d.upTo = lease.borrowed
 	}
 	lease.requests += d.cost
-	if lease.asking == nil {
+	if lease.asking == 0 {
 		exchangeLocked(b, d, ask, now)
 	}
 	c.once = c.once || ask.owed > 0 || ask.refund > 0 || ask.lease != 0
@@ -180,7 +180,7 @@ func exchangeLocked(b *batch, d *askedDraw, ask *drawAsk, now int64) {
 	}
 	d.leases = true
 	capLevelsLocked(lease, now)
-	lease.asking = b
+	lease.asking = b.number
 	lease.number = 0
 	lease.cappedFor = 0
 	lease.size = 0

@@ -24,8 +24,8 @@ func applyPlansLocked(l *Limiter, b *batch, call *store.Call, now int64) {
 func endAskLocked(b *batch, ask *planAsk) {
 	for i := range ask.draws {
 		lease := ask.draws[i].lease
-		if lease.asking == b {
-			lease.asking = nil
+		if lease.asking == b.number {
+			lease.asking = 0
 		}
 	}
 	if ask.renew != nil {
@@ -100,7 +100,7 @@ func applyDrawLocked(l *Limiter, b *batch, d *askedDraw, a *drawAnswer, now int6
 			lease.emptyLimit = lease.levels.names[i]
 		}
 	}
-	if d.leases && lease.asking == b {
+	if d.leases && lease.asking == b.number {
 		lease.number = a.lease
 		lease.size = a.leased
 		lease.Tokens = a.leased
