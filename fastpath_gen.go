@@ -16,6 +16,10 @@ func fastPath(m *Middleware) http.HandlerFunc {
 	switch {
 	case !limits && breaks:
 		return fastBreak(m)
+	case limits && !breaks && m.ofConnection && m.countsLeft:
+		return fastLimitConnectionCounted(m)
+	case limits && breaks && m.ofConnection && m.countsLeft:
+		return fastBothConnectionCounted(m)
 	case limits && !breaks && m.ofConnection && m.ownRefusals:
 		return fastLimitConnectionOwn(m)
 	case limits && breaks && m.ofConnection && m.ownRefusals:
@@ -24,6 +28,10 @@ func fastPath(m *Middleware) http.HandlerFunc {
 		return fastLimitConnection(m)
 	case limits && breaks && m.ofConnection:
 		return fastBothConnection(m)
+	case limits && !breaks && m.header != "" && m.countsLeft:
+		return fastLimitHeaderCounted(m)
+	case limits && breaks && m.header != "" && m.countsLeft:
+		return fastBothHeaderCounted(m)
 	case limits && !breaks && m.header != "" && m.ownRefusals:
 		return fastLimitHeaderOwn(m)
 	case limits && breaks && m.header != "" && m.ownRefusals:
@@ -32,6 +40,10 @@ func fastPath(m *Middleware) http.HandlerFunc {
 		return fastLimitHeader(m)
 	case limits && breaks && m.header != "":
 		return fastBothHeader(m)
+	case limits && !breaks && m.countsLeft:
+		return fastLimitOtherCounted(m)
+	case limits && breaks && m.countsLeft:
+		return fastBothOtherCounted(m)
 	case limits && !breaks && m.ownRefusals:
 		return fastLimitOtherOwn(m)
 	case limits && breaks && m.ownRefusals:
@@ -94,6 +106,181 @@ func fastBreak(m *Middleware) http.HandlerFunc {
 		writer = typeOf(w)
 		other = writer != source.writer
 		mu.Unlock()
+
+		// 5 forward
+		if other {
+			forward(m, w, r, now)
+			return
+		}
+		p := tracked{w: w, r: r, at: now}
+
+		// 6 report
+		defer report(&p)
+		next.ServeHTTP(w, r)
+		p.finished = true
+	}
+}
+
+// fastLimitConnectionCounted returns a handler that limits by the address of the connection, says what is left.
+func fastLimitConnectionCounted(m *Middleware) http.HandlerFunc {
+	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		id            string
+		g             *ratelimit.Grant
+		found, leased bool
+		tokens        int64
+	)
+	mu, next, since, begun := m.mu, m.next, m.since, start
+	grants, leftTexts := m.cache.Grants, m.rates.leftTexts
+	draft, older, quota, capacity := m.rates.draft, m.rates.older, m.rates.policy, m.rates.capacity
+	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
+	return func(w http.ResponseWriter, r *http.Request) {
+		var (
+			now  int64      // R2
+			left [][]string // what is left of the grant, in words
+		)
+
+		// 1 clock
+		now = int64(since(begun)) / 1000
+		mu.Lock()
+		if checks {
+			checkedLocked(m, w, r)
+			return
+		}
+
+		// 2 circuit: there is none
+
+		// 3 identity
+		id = r.RemoteAddr
+
+		// 4 acquire
+		leased = false
+		g, found = grants[id]
+		if found {
+			if g.Tokens > 0 {
+				leased = now < g.Until
+			}
+		}
+		if leased {
+			tokens = g.Tokens - 1
+			if tokens > maxLeftTexts {
+				tokens = maxLeftTexts
+			}
+			left, leased = leftTexts[tokens]
+		}
+		if leased {
+			g.Tokens--
+		} else {
+			slowCountedLocked(m, w, r, g, now)
+			return
+		}
+		mu.Unlock()
+		told := w.Header() // not captured: the lock is released
+		if draft {
+			told["Ratelimit-Policy"] = quota
+			told["Ratelimit"] = left[0]
+		}
+		if older {
+			told["X-Ratelimit-Limit"] = capacity
+			told["X-Ratelimit-Remaining"] = left[1]
+			told["X-Ratelimit-Reset"] = left[2]
+		}
+
+		// 5 forward
+		next.ServeHTTP(w, r)
+
+		// 6 report: there is no breaker
+	}
+}
+
+// fastBothConnectionCounted returns a handler that limits by the address of the connection, says what is left, and breaks.
+func fastBothConnectionCounted(m *Middleware) http.HandlerFunc {
+	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		id            string
+		g             *ratelimit.Grant
+		found, leased bool
+		tokens        int64
+		writer        reflect.Type
+		report        func(*tracked) // not guarded: it is set once, before the source has a writer
+		length        int64
+		hasBody       bool
+	)
+	mu, next, since, begun := m.mu, m.next, m.since, start
+	grants, leftTexts := m.cache.Grants, m.rates.leftTexts
+	draft, older, quota, capacity := m.rates.draft, m.rates.older, m.rates.policy, m.rates.capacity
+	view, source, typeOf := m.view, m.source, reflect.TypeOf
+	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
+		checks = on
+		if of != nil {
+			report = of
+		}
+	}
+	return func(w http.ResponseWriter, r *http.Request) {
+		var (
+			now   int64
+			other bool       // the writer's type is not the one that the route reads the status of
+			left  [][]string // what is left of the grant, in words
+		)
+
+		// 1 clock
+		now = int64(since(begun)) / 1000
+		mu.Lock()
+		if checks {
+			checkedLocked(m, w, r)
+			return
+		}
+
+		// 2 circuit
+		if now >= view.Healthy {
+			slowCircuitLocked(m, w, r, now)
+			return
+		}
+
+		// 3 identity
+		id = r.RemoteAddr
+
+		// 4 acquire
+		leased = false
+		g, found = grants[id]
+		if found {
+			if g.Tokens > 0 {
+				leased = now < g.Until
+			}
+		}
+		if leased {
+			tokens = g.Tokens - 1
+			if tokens > maxLeftTexts {
+				tokens = maxLeftTexts
+			}
+			left, leased = leftTexts[tokens]
+		}
+		if leased {
+			g.Tokens--
+		} else {
+			slowCountedLocked(m, w, r, g, now)
+			return
+		}
+
+		// 5 forward, as far as it needs the lock
+		length = r.ContentLength
+		hasBody = length != 0
+		if hasBody {
+			trackBody(r)
+		}
+		writer = typeOf(w)
+		other = writer != source.writer
+		mu.Unlock()
+		told := w.Header() // not captured: the lock is released
+		if draft {
+			told["Ratelimit-Policy"] = quota
+			told["Ratelimit"] = left[0]
+		}
+		if older {
+			told["X-Ratelimit-Limit"] = capacity
+			told["X-Ratelimit-Remaining"] = left[1]
+			told["X-Ratelimit-Reset"] = left[2]
+		}
 
 		// 5 forward
 		if other {
@@ -393,6 +580,195 @@ func fastBothConnection(m *Middleware) http.HandlerFunc {
 				return
 			}
 			now = verdict // when the token was there, and the circuit closed
+		}
+
+		// 5 forward
+		if other {
+			forward(m, w, r, now)
+			return
+		}
+		p := tracked{w: w, r: r, at: now}
+
+		// 6 report
+		defer report(&p)
+		next.ServeHTTP(w, r)
+		p.finished = true
+	}
+}
+
+// fastLimitHeaderCounted returns a handler that limits by a header, says what is left.
+func fastLimitHeaderCounted(m *Middleware) http.HandlerFunc {
+	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		id            string
+		g             *ratelimit.Grant
+		found, leased bool
+		tokens        int64
+		values        []string
+	)
+	mu, next, since, begun := m.mu, m.next, m.since, start
+	grants, leftTexts := m.cache.Grants, m.rates.leftTexts
+	draft, older, quota, capacity := m.rates.draft, m.rates.older, m.rates.policy, m.rates.capacity
+	header := m.header
+	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
+	return func(w http.ResponseWriter, r *http.Request) {
+		var (
+			now  int64      // R2
+			left [][]string // what is left of the grant, in words
+		)
+
+		// 1 clock
+		now = int64(since(begun)) / 1000
+		mu.Lock()
+		if checks {
+			checkedLocked(m, w, r)
+			return
+		}
+
+		// 2 circuit: there is none
+
+		// 3 identity
+		values = r.Header[header]
+		if len(values) == 1 {
+			id = values[0]
+		} else { // several lines, another spelling, or none
+			id = identityOfLocked(m, r)
+		}
+
+		// 4 acquire
+		leased = false
+		g, found = grants[id]
+		if found {
+			if g.Tokens > 0 {
+				leased = now < g.Until
+			}
+		}
+		if leased {
+			tokens = g.Tokens - 1
+			if tokens > maxLeftTexts {
+				tokens = maxLeftTexts
+			}
+			left, leased = leftTexts[tokens]
+		}
+		if leased {
+			g.Tokens--
+		} else {
+			slowCountedLocked(m, w, r, g, now)
+			return
+		}
+		mu.Unlock()
+		told := w.Header() // not captured: the lock is released
+		if draft {
+			told["Ratelimit-Policy"] = quota
+			told["Ratelimit"] = left[0]
+		}
+		if older {
+			told["X-Ratelimit-Limit"] = capacity
+			told["X-Ratelimit-Remaining"] = left[1]
+			told["X-Ratelimit-Reset"] = left[2]
+		}
+
+		// 5 forward
+		next.ServeHTTP(w, r)
+
+		// 6 report: there is no breaker
+	}
+}
+
+// fastBothHeaderCounted returns a handler that limits by a header, says what is left, and breaks.
+func fastBothHeaderCounted(m *Middleware) http.HandlerFunc {
+	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		id            string
+		g             *ratelimit.Grant
+		found, leased bool
+		tokens        int64
+		values        []string
+		writer        reflect.Type
+		report        func(*tracked) // not guarded: it is set once, before the source has a writer
+		length        int64
+		hasBody       bool
+	)
+	mu, next, since, begun := m.mu, m.next, m.since, start
+	grants, leftTexts := m.cache.Grants, m.rates.leftTexts
+	draft, older, quota, capacity := m.rates.draft, m.rates.older, m.rates.policy, m.rates.capacity
+	header := m.header
+	view, source, typeOf := m.view, m.source, reflect.TypeOf
+	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
+		checks = on
+		if of != nil {
+			report = of
+		}
+	}
+	return func(w http.ResponseWriter, r *http.Request) {
+		var (
+			now   int64
+			other bool       // the writer's type is not the one that the route reads the status of
+			left  [][]string // what is left of the grant, in words
+		)
+
+		// 1 clock
+		now = int64(since(begun)) / 1000
+		mu.Lock()
+		if checks {
+			checkedLocked(m, w, r)
+			return
+		}
+
+		// 2 circuit
+		if now >= view.Healthy {
+			slowCircuitLocked(m, w, r, now)
+			return
+		}
+
+		// 3 identity
+		values = r.Header[header]
+		if len(values) == 1 {
+			id = values[0]
+		} else { // several lines, another spelling, or none
+			id = identityOfLocked(m, r)
+		}
+
+		// 4 acquire
+		leased = false
+		g, found = grants[id]
+		if found {
+			if g.Tokens > 0 {
+				leased = now < g.Until
+			}
+		}
+		if leased {
+			tokens = g.Tokens - 1
+			if tokens > maxLeftTexts {
+				tokens = maxLeftTexts
+			}
+			left, leased = leftTexts[tokens]
+		}
+		if leased {
+			g.Tokens--
+		} else {
+			slowCountedLocked(m, w, r, g, now)
+			return
+		}
+
+		// 5 forward, as far as it needs the lock
+		length = r.ContentLength
+		hasBody = length != 0
+		if hasBody {
+			trackBody(r)
+		}
+		writer = typeOf(w)
+		other = writer != source.writer
+		mu.Unlock()
+		told := w.Header() // not captured: the lock is released
+		if draft {
+			told["Ratelimit-Policy"] = quota
+			told["Ratelimit"] = left[0]
+		}
+		if older {
+			told["X-Ratelimit-Limit"] = capacity
+			told["X-Ratelimit-Remaining"] = left[1]
+			told["X-Ratelimit-Reset"] = left[2]
 		}
 
 		// 5 forward
@@ -721,6 +1097,181 @@ func fastBothHeader(m *Middleware) http.HandlerFunc {
 				return
 			}
 			now = verdict // when the token was there, and the circuit closed
+		}
+
+		// 5 forward
+		if other {
+			forward(m, w, r, now)
+			return
+		}
+		p := tracked{w: w, r: r, at: now}
+
+		// 6 report
+		defer report(&p)
+		next.ServeHTTP(w, r)
+		p.finished = true
+	}
+}
+
+// fastLimitOtherCounted returns a handler that limits by any other key source, says what is left.
+func fastLimitOtherCounted(m *Middleware) http.HandlerFunc {
+	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		id            string
+		g             *ratelimit.Grant
+		found, leased bool
+		tokens        int64
+	)
+	mu, next, since, begun := m.mu, m.next, m.since, start
+	grants, leftTexts := m.cache.Grants, m.rates.leftTexts
+	draft, older, quota, capacity := m.rates.draft, m.rates.older, m.rates.policy, m.rates.capacity
+	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
+	return func(w http.ResponseWriter, r *http.Request) {
+		var (
+			now  int64      // R2
+			left [][]string // what is left of the grant, in words
+		)
+
+		// 1 clock
+		now = int64(since(begun)) / 1000
+		mu.Lock()
+		if checks {
+			checkedLocked(m, w, r)
+			return
+		}
+
+		// 2 circuit: there is none
+
+		// 3 identity
+		id = identityOfLocked(m, r)
+
+		// 4 acquire
+		leased = false
+		g, found = grants[id]
+		if found {
+			if g.Tokens > 0 {
+				leased = now < g.Until
+			}
+		}
+		if leased {
+			tokens = g.Tokens - 1
+			if tokens > maxLeftTexts {
+				tokens = maxLeftTexts
+			}
+			left, leased = leftTexts[tokens]
+		}
+		if leased {
+			g.Tokens--
+		} else {
+			slowCountedLocked(m, w, r, g, now)
+			return
+		}
+		mu.Unlock()
+		told := w.Header() // not captured: the lock is released
+		if draft {
+			told["Ratelimit-Policy"] = quota
+			told["Ratelimit"] = left[0]
+		}
+		if older {
+			told["X-Ratelimit-Limit"] = capacity
+			told["X-Ratelimit-Remaining"] = left[1]
+			told["X-Ratelimit-Reset"] = left[2]
+		}
+
+		// 5 forward
+		next.ServeHTTP(w, r)
+
+		// 6 report: there is no breaker
+	}
+}
+
+// fastBothOtherCounted returns a handler that limits by any other key source, says what is left, and breaks.
+func fastBothOtherCounted(m *Middleware) http.HandlerFunc {
+	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		id            string
+		g             *ratelimit.Grant
+		found, leased bool
+		tokens        int64
+		writer        reflect.Type
+		report        func(*tracked) // not guarded: it is set once, before the source has a writer
+		length        int64
+		hasBody       bool
+	)
+	mu, next, since, begun := m.mu, m.next, m.since, start
+	grants, leftTexts := m.cache.Grants, m.rates.leftTexts
+	draft, older, quota, capacity := m.rates.draft, m.rates.older, m.rates.policy, m.rates.capacity
+	view, source, typeOf := m.view, m.source, reflect.TypeOf
+	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
+		checks = on
+		if of != nil {
+			report = of
+		}
+	}
+	return func(w http.ResponseWriter, r *http.Request) {
+		var (
+			now   int64
+			other bool       // the writer's type is not the one that the route reads the status of
+			left  [][]string // what is left of the grant, in words
+		)
+
+		// 1 clock
+		now = int64(since(begun)) / 1000
+		mu.Lock()
+		if checks {
+			checkedLocked(m, w, r)
+			return
+		}
+
+		// 2 circuit
+		if now >= view.Healthy {
+			slowCircuitLocked(m, w, r, now)
+			return
+		}
+
+		// 3 identity
+		id = identityOfLocked(m, r)
+
+		// 4 acquire
+		leased = false
+		g, found = grants[id]
+		if found {
+			if g.Tokens > 0 {
+				leased = now < g.Until
+			}
+		}
+		if leased {
+			tokens = g.Tokens - 1
+			if tokens > maxLeftTexts {
+				tokens = maxLeftTexts
+			}
+			left, leased = leftTexts[tokens]
+		}
+		if leased {
+			g.Tokens--
+		} else {
+			slowCountedLocked(m, w, r, g, now)
+			return
+		}
+
+		// 5 forward, as far as it needs the lock
+		length = r.ContentLength
+		hasBody = length != 0
+		if hasBody {
+			trackBody(r)
+		}
+		writer = typeOf(w)
+		other = writer != source.writer
+		mu.Unlock()
+		told := w.Header() // not captured: the lock is released
+		if draft {
+			told["Ratelimit-Policy"] = quota
+			told["Ratelimit"] = left[0]
+		}
+		if older {
+			told["X-Ratelimit-Limit"] = capacity
+			told["X-Ratelimit-Remaining"] = left[1]
+			told["X-Ratelimit-Reset"] = left[2]
 		}
 
 		// 5 forward

@@ -75,7 +75,7 @@ func slowAcquire(m *Middleware, s *slowRequest) {
 		slowForward(m, s)
 		return
 	}
-	if m.rates != nil {
+	if m.countsLeft {
 		slowAcquireCounted(m, s)
 		return
 	}
