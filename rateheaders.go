@@ -34,7 +34,9 @@ type rateHeaders struct {
 	rest         int64    // microseconds from one token to a full bucket
 	capacity     []string // the value of X-RateLimit-Limit
 
-	leftTexts map[int64][][]string // what is left of a grant, by its tokens, as values of headers; the lock of the engines guards it
+	// What texts returns, prepared.
+	nearlyFull [][]string
+	leftTexts  map[int64][][]string // by the tokens of a grant; the lock of the engines guards it
 }
 
 // readRateHeaders returns nil if there are to be no headers.
@@ -64,7 +66,7 @@ func readRateHeaders(r *problems, s *settings, c *RateLimitConfig) *rateHeaders 
 func newRateHeaders(limit *ratelimit.Limit, which, on string) *rateHeaders {
 	capacity := strconv.FormatInt(ratelimit.Capacity(limit), 10)
 	name := `"` + defaultLimit + `"`
-	return &rateHeaders{
+	h := &rateHeaders{
 		draft: which != ratesOlder, older: which != ratesDraft, always: on == ratesAlways,
 		policy:   []string{name + ";q=" + capacity + ";w=" + seconds(ratelimit.FillTime(limit))[0]},
 		item:     name + ";r=",
@@ -72,21 +74,31 @@ func newRateHeaders(limit *ratelimit.Limit, which, on string) *rateHeaders {
 		rest:     ratelimit.RestTime(limit),
 		capacity: []string{capacity}, leftTexts: map[int64][][]string{},
 	}
+	left := &ratelimit.Left{}
+	ratelimit.SetNearlyFull(left, limit)
+	h.nearlyFull = h.texts(left)
+	return h
 }
 
-// set writes the headers.
-func (h *rateHeaders) set(header http.Header, left *ratelimit.Left) {
-	if !left.Known {
-		return
+// setRates writes the headers of an admitted request.
+func setRates(h *rateHeaders, header http.Header, left *ratelimit.Left) {
+	if left.NearlyFull {
+		writeRates(h, header, h.nearlyFull)
+	} else if left.Known {
+		writeRates(h, header, h.texts(left))
 	}
+}
+
+// writeRates writes the headers. texts says what is left.
+func writeRates(h *rateHeaders, header http.Header, texts [][]string) {
 	if h.draft {
 		header["Ratelimit-Policy"] = h.policy
-		header["Ratelimit"] = h.draftText(left)
+		header["Ratelimit"] = texts[0]
 	}
 	if h.older {
 		header["X-Ratelimit-Limit"] = h.capacity
-		header["X-Ratelimit-Remaining"] = tokensText(left)
-		header["X-Ratelimit-Reset"] = seconds(left.Full)
+		header["X-Ratelimit-Remaining"] = texts[1]
+		header["X-Ratelimit-Reset"] = texts[2]
 	}
 }
 
@@ -107,13 +119,11 @@ func setRatesOfRefusal(h *rateHeaders, header http.Header, retryAfter int64, wai
 // noTokens is the value of X-RateLimit-Remaining of a refusal.
 var noTokens = []string{"0"}
 
-// draftText returns the value of RateLimit.
-func (h *rateHeaders) draftText(left *ratelimit.Left) []string {
-	return []string{h.item + strconv.FormatInt(left.Tokens, 10) + ";t=" + seconds(left.Next)[0]}
+// texts returns what is left as the values of RateLimit, X-RateLimit-Remaining and X-RateLimit-Reset.
+func (h *rateHeaders) texts(left *ratelimit.Left) [][]string {
+	tokens := strconv.FormatInt(left.Tokens, 10)
+	return [][]string{{h.item + tokens + ";t=" + seconds(left.Next)[0]}, {tokens}, seconds(left.Full)}
 }
-
-// tokensText returns the value of X-RateLimit-Remaining.
-func tokensText(left *ratelimit.Left) []string { return []string{strconv.FormatInt(left.Tokens, 10)} }
 
 // The values of admitted requests' headers are prepared, by the tokens that are left of a grant.
 const (
@@ -121,7 +131,7 @@ const (
 	leftTogether = 16                       // numbers that are prepared at once: the next requests need those below
 )
 
-// prepare prepares the values of a number of tokens, and of those below: RateLimit, X-RateLimit-Remaining and X-RateLimit-Reset.
+// prepare prepares the values of a number of tokens, and of those below.
 func (h *rateHeaders) prepare(m *Middleware, tokens int64) {
 	if tokens > maxLeftTexts {
 		tokens = maxLeftTexts
@@ -130,7 +140,7 @@ func (h *rateHeaders) prepare(m *Middleware, tokens int64) {
 	for n := tokens; n >= 0 && n > tokens-leftTogether; n-- {
 		left := &ratelimit.Left{}
 		ratelimit.SetLeftOfGrant(left, m.limit, n)
-		made[n] = [][]string{h.draftText(left), tokensText(left), seconds(left.Full)}
+		made[n] = h.texts(left)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -142,20 +152,32 @@ func (h *rateHeaders) prepare(m *Middleware, tokens int64) {
 // slowCountedLocked is step 4 of a request whose grant cannot decide, or has a number of tokens left without prepared values. g is nil if
 // there is no grant. It releases the lock.
 func slowCountedLocked(m *Middleware, w http.ResponseWriter, r *http.Request, g *ratelimit.Grant, now int64) {
+	if g == nil {
+		askCountedLocked(m, w, r, now)
+		return
+	}
 	left := int64(-1)
-	if g != nil {
-		if g.Tokens > 0 && now < g.Until {
-			left = g.Tokens - 1
-		} else if now < g.RefuseUntil {
-			refuseOwnLocked(m, w, r, g, now)
-			return
-		}
+	if g.Tokens > 0 && now < g.Until {
+		left = g.Tokens - 1
+	} else if now < g.RefuseUntil {
+		refuseOwnLocked(m, w, r, g, now)
+		return
 	}
 	m.mu.Unlock()
 	if left >= 0 {
 		m.rates.prepare(m, left)
 	}
 	slowAcquireCounted(m, &slowRequest{w: w, r: r, now: now, closed: true, closedAt: now, upload: hasBody(r)})
+}
+
+// askCountedLocked is step 4 of a request that has no grant: Redis is asked. It releases the lock.
+func askCountedLocked(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
+	left := &ratelimit.Left{}
+	verdict := ratelimit.AllowIDCounted(m.cache, identityOfLocked(m, r), now, left)
+	if verdict > 0 {
+		setRates(m.rates, w.Header(), left)
+	}
+	slowVerdict(m, w, r, verdict, now)
 }
 
 // slowAcquireCounted is slowAcquire, and tells the client what is left of its bucket.
@@ -173,19 +195,22 @@ func slowAcquireCounted(m *Middleware, s *slowRequest) {
 		s.closed = false // the verdict says whether it still is
 		verdict = ratelimit.AllowCounted(m.cache, id, s.now, left)
 	}
-	if verdict == ratelimit.Undecided && (m.store == nil || m.onError == onErrorLocal) {
-		verdict = allowLocalCounted(m, s, left)
-	}
 	if verdict > 0 {
-		m.rates.set(s.w.Header(), left)
+		setRates(m.rates, s.w.Header(), left)
 	}
 	slowDecide(m, s, verdict)
 }
 
-// allowLocalCounted decides without Redis.
-func allowLocalCounted(m *Middleware, s *slowRequest, left *ratelimit.Left) int64 {
-	if m.store != nil {
-		m.logRedisError(ratelimit.LastErr(m.cache))
+// allowLocal takes a token without asking Redis, and tells the client what is left if the configuration asks for it.
+func allowLocal(m *Middleware, s *slowRequest) int64 {
+	key := m.bucketKeyOf(s.r)
+	if !m.countsLeft {
+		return ratelimit.AllowLocal(m.limiter, key, m.limit, s.now)
 	}
-	return ratelimit.AllowLocalCounted(m.limiter, m.bucketKeyOf(s.r), m.limit, s.now, left)
+	left := &ratelimit.Left{}
+	verdict := ratelimit.AllowLocalCounted(m.limiter, key, m.limit, s.now, left)
+	if verdict > 0 {
+		setRates(m.rates, s.w.Header(), left)
+	}
+	return verdict
 }

@@ -158,7 +158,7 @@ func decideLocally(m *Middleware, s *slowRequest) {
 			return
 		}
 	}
-	verdict := ratelimit.AllowLocal(m.limiter, m.bucketKeyOf(s.r), m.limit, s.now)
+	verdict := allowLocal(m, s)
 	if verdict <= 0 {
 		refuseLimited(m, s, -verdict)
 		return

@@ -4,10 +4,11 @@ import "github.com/resilient-gateway/resilience/internal/store"
 
 // Left is a lower bound of what a client may still do, as far as this gateway knows: other gateways may know of more.
 type Left struct {
-	Known  bool
-	Tokens int64
-	Next   int64 // microseconds until another token, at most
-	Full   int64 // microseconds until the bucket is full, at most
+	NearlyFull bool // the bucket has at least what SetNearlyFull says; the other fields are not set
+	Known      bool
+	Tokens     int64
+	Next       int64 // microseconds until another token, at most
+	Full       int64 // microseconds until the bucket is full, at most
 }
 
 // setLeft says what is left of a bucket at a level.
@@ -31,6 +32,9 @@ func Capacity(limit *Limit) int64 { return limit.full / limit.period }
 
 // FillTime returns the microseconds in which an empty bucket fills.
 func FillTime(limit *Limit) int64 { return (limit.full + limit.refill - 1) / limit.refill }
+
+// SetNearlyFull says what is left of a bucket of which Redis reports no more than that it is nearly full.
+func SetNearlyFull(left *Left, limit *Limit) { setLeft(left, limit, limit.full/8*nearlyFull) }
 
 // MaxLeftOfGrant is the greatest number of tokens that SetLeftOfGrant reports. A middleware prepares what it tells clients, for each number.
 const MaxLeftOfGrant = 4096
@@ -82,6 +86,41 @@ func AllowCounted(cache *Cache, id string, now int64, left *Left) int64 {
 	verdict, err := verdictAt(b, place)
 	if err == nil && verdict > 0 {
 		countReply(cache, b, place, key, left)
+	}
+	return orUndecided(cache, verdict, err)
+}
+
+// AllowIDCounted is AllowID that also says what is left. Mu must be held; AllowIDCounted releases it.
+func AllowIDCounted(cache *Cache, id string, now int64, left *Left) int64 {
+	b := cache.openBatch
+	if len(id) > cache.maxJoinLen || (now >= b.sendAt && cannotJoinLocked(cache, now)) {
+		cache.lock.Unlock()
+		return AllowCounted(cache, id, now, left)
+	}
+	//lint:ignore S1021 the interpreter allocates twice for :=
+	var place int
+	place = len(b.ids)
+	b.ids = append(b.ids, id)
+	if place >= b.lastPlace {
+		sealLocked(b)
+	}
+	cache.lock.Unlock()
+	b.done.Wait()
+	if b.allGranted {
+		if b.borrowedTotal == 0 {
+			left.NearlyFull = true // of most requests that ask, and the least that they cost
+			return b.grantedAt
+		}
+	}
+	return verdictOfIDCounted(cache, b, place, id, left)
+}
+
+// verdictOfIDCounted is verdictOfID that also says what is left.
+func verdictOfIDCounted(cache *Cache, b *batch, place int, id string, left *Left) int64 {
+	place += len(b.keys) - len(b.ids)
+	verdict, err := verdictAt(b, place)
+	if err == nil && verdict > 0 {
+		countReply(cache, b, place, bucketKey(cache, id), left)
 	}
 	return orUndecided(cache, verdict, err)
 }
