@@ -160,30 +160,38 @@ func fastLimitConnectionCounted(m *Middleware) http.HandlerFunc {
 			if g.Tokens > 0 {
 				leased = now < g.Until
 			}
-		}
-		if leased {
-			tokens = g.Tokens - 1
-			if tokens > maxLeftTexts {
-				tokens = maxLeftTexts
+			if leased {
+				tokens = g.Tokens - 1
+				if tokens > maxLeftTexts {
+					tokens = maxLeftTexts
+				}
+				left, leased = leftTexts[tokens]
 			}
-			left, leased = leftTexts[tokens]
+			if leased {
+				g.Tokens--
+			} else {
+				slowCountedLocked(m, w, r, g, now)
+				return
+			}
 		}
 		if leased {
-			g.Tokens--
-		} else {
-			slowCountedLocked(m, w, r, g, now)
-			return
-		}
-		mu.Unlock()
-		told := w.Header() // not captured: the lock is released
-		if draft {
-			told["Ratelimit-Policy"] = quota
-			told["Ratelimit"] = left[0]
-		}
-		if older {
-			told["X-Ratelimit-Limit"] = capacity
-			told["X-Ratelimit-Remaining"] = left[1]
-			told["X-Ratelimit-Reset"] = left[2]
+			mu.Unlock()
+			told := w.Header()
+			if draft {
+				told["Ratelimit-Policy"] = quota
+				told["Ratelimit"] = left[0]
+			}
+			if older {
+				told["X-Ratelimit-Limit"] = capacity
+				told["X-Ratelimit-Remaining"] = left[1]
+				told["X-Ratelimit-Reset"] = left[2]
+			}
+		} else { // 4 acquire, where no token is held: Redis is asked
+			verdict := askCountedLocked(m, w, id, now)
+			if verdict <= 0 {
+				slowVerdict(m, w, r, verdict, now)
+				return
+			}
 		}
 
 		// 5 forward
@@ -247,19 +255,19 @@ func fastBothConnectionCounted(m *Middleware) http.HandlerFunc {
 			if g.Tokens > 0 {
 				leased = now < g.Until
 			}
-		}
-		if leased {
-			tokens = g.Tokens - 1
-			if tokens > maxLeftTexts {
-				tokens = maxLeftTexts
+			if leased {
+				tokens = g.Tokens - 1
+				if tokens > maxLeftTexts {
+					tokens = maxLeftTexts
+				}
+				left, leased = leftTexts[tokens]
 			}
-			left, leased = leftTexts[tokens]
-		}
-		if leased {
-			g.Tokens--
-		} else {
-			slowCountedLocked(m, w, r, g, now)
-			return
+			if leased {
+				g.Tokens--
+			} else {
+				slowCountedLocked(m, w, r, g, now)
+				return
+			}
 		}
 
 		// 5 forward, as far as it needs the lock
@@ -270,16 +278,25 @@ func fastBothConnectionCounted(m *Middleware) http.HandlerFunc {
 		}
 		writer = typeOf(w)
 		other = writer != source.writer
-		mu.Unlock()
-		told := w.Header() // not captured: the lock is released
-		if draft {
-			told["Ratelimit-Policy"] = quota
-			told["Ratelimit"] = left[0]
-		}
-		if older {
-			told["X-Ratelimit-Limit"] = capacity
-			told["X-Ratelimit-Remaining"] = left[1]
-			told["X-Ratelimit-Reset"] = left[2]
+		if leased {
+			mu.Unlock()
+			told := w.Header()
+			if draft {
+				told["Ratelimit-Policy"] = quota
+				told["Ratelimit"] = left[0]
+			}
+			if older {
+				told["X-Ratelimit-Limit"] = capacity
+				told["X-Ratelimit-Remaining"] = left[1]
+				told["X-Ratelimit-Reset"] = left[2]
+			}
+		} else { // 4 acquire, where no token is held: Redis is asked
+			verdict := askCountedLocked(m, w, id, now)
+			if verdict <= 1 {
+				slowVerdict(m, w, r, verdict, now)
+				return
+			}
+			now = verdict // when the token was there, and the circuit closed
 		}
 
 		// 5 forward
@@ -642,30 +659,38 @@ func fastLimitHeaderCounted(m *Middleware) http.HandlerFunc {
 			if g.Tokens > 0 {
 				leased = now < g.Until
 			}
-		}
-		if leased {
-			tokens = g.Tokens - 1
-			if tokens > maxLeftTexts {
-				tokens = maxLeftTexts
+			if leased {
+				tokens = g.Tokens - 1
+				if tokens > maxLeftTexts {
+					tokens = maxLeftTexts
+				}
+				left, leased = leftTexts[tokens]
 			}
-			left, leased = leftTexts[tokens]
+			if leased {
+				g.Tokens--
+			} else {
+				slowCountedLocked(m, w, r, g, now)
+				return
+			}
 		}
 		if leased {
-			g.Tokens--
-		} else {
-			slowCountedLocked(m, w, r, g, now)
-			return
-		}
-		mu.Unlock()
-		told := w.Header() // not captured: the lock is released
-		if draft {
-			told["Ratelimit-Policy"] = quota
-			told["Ratelimit"] = left[0]
-		}
-		if older {
-			told["X-Ratelimit-Limit"] = capacity
-			told["X-Ratelimit-Remaining"] = left[1]
-			told["X-Ratelimit-Reset"] = left[2]
+			mu.Unlock()
+			told := w.Header()
+			if draft {
+				told["Ratelimit-Policy"] = quota
+				told["Ratelimit"] = left[0]
+			}
+			if older {
+				told["X-Ratelimit-Limit"] = capacity
+				told["X-Ratelimit-Remaining"] = left[1]
+				told["X-Ratelimit-Reset"] = left[2]
+			}
+		} else { // 4 acquire, where no token is held: Redis is asked
+			verdict := askCountedLocked(m, w, id, now)
+			if verdict <= 0 {
+				slowVerdict(m, w, r, verdict, now)
+				return
+			}
 		}
 
 		// 5 forward
@@ -736,19 +761,19 @@ func fastBothHeaderCounted(m *Middleware) http.HandlerFunc {
 			if g.Tokens > 0 {
 				leased = now < g.Until
 			}
-		}
-		if leased {
-			tokens = g.Tokens - 1
-			if tokens > maxLeftTexts {
-				tokens = maxLeftTexts
+			if leased {
+				tokens = g.Tokens - 1
+				if tokens > maxLeftTexts {
+					tokens = maxLeftTexts
+				}
+				left, leased = leftTexts[tokens]
 			}
-			left, leased = leftTexts[tokens]
-		}
-		if leased {
-			g.Tokens--
-		} else {
-			slowCountedLocked(m, w, r, g, now)
-			return
+			if leased {
+				g.Tokens--
+			} else {
+				slowCountedLocked(m, w, r, g, now)
+				return
+			}
 		}
 
 		// 5 forward, as far as it needs the lock
@@ -759,16 +784,25 @@ func fastBothHeaderCounted(m *Middleware) http.HandlerFunc {
 		}
 		writer = typeOf(w)
 		other = writer != source.writer
-		mu.Unlock()
-		told := w.Header() // not captured: the lock is released
-		if draft {
-			told["Ratelimit-Policy"] = quota
-			told["Ratelimit"] = left[0]
-		}
-		if older {
-			told["X-Ratelimit-Limit"] = capacity
-			told["X-Ratelimit-Remaining"] = left[1]
-			told["X-Ratelimit-Reset"] = left[2]
+		if leased {
+			mu.Unlock()
+			told := w.Header()
+			if draft {
+				told["Ratelimit-Policy"] = quota
+				told["Ratelimit"] = left[0]
+			}
+			if older {
+				told["X-Ratelimit-Limit"] = capacity
+				told["X-Ratelimit-Remaining"] = left[1]
+				told["X-Ratelimit-Reset"] = left[2]
+			}
+		} else { // 4 acquire, where no token is held: Redis is asked
+			verdict := askCountedLocked(m, w, id, now)
+			if verdict <= 1 {
+				slowVerdict(m, w, r, verdict, now)
+				return
+			}
+			now = verdict // when the token was there, and the circuit closed
 		}
 
 		// 5 forward
@@ -1152,30 +1186,38 @@ func fastLimitOtherCounted(m *Middleware) http.HandlerFunc {
 			if g.Tokens > 0 {
 				leased = now < g.Until
 			}
-		}
-		if leased {
-			tokens = g.Tokens - 1
-			if tokens > maxLeftTexts {
-				tokens = maxLeftTexts
+			if leased {
+				tokens = g.Tokens - 1
+				if tokens > maxLeftTexts {
+					tokens = maxLeftTexts
+				}
+				left, leased = leftTexts[tokens]
 			}
-			left, leased = leftTexts[tokens]
+			if leased {
+				g.Tokens--
+			} else {
+				slowCountedLocked(m, w, r, g, now)
+				return
+			}
 		}
 		if leased {
-			g.Tokens--
-		} else {
-			slowCountedLocked(m, w, r, g, now)
-			return
-		}
-		mu.Unlock()
-		told := w.Header() // not captured: the lock is released
-		if draft {
-			told["Ratelimit-Policy"] = quota
-			told["Ratelimit"] = left[0]
-		}
-		if older {
-			told["X-Ratelimit-Limit"] = capacity
-			told["X-Ratelimit-Remaining"] = left[1]
-			told["X-Ratelimit-Reset"] = left[2]
+			mu.Unlock()
+			told := w.Header()
+			if draft {
+				told["Ratelimit-Policy"] = quota
+				told["Ratelimit"] = left[0]
+			}
+			if older {
+				told["X-Ratelimit-Limit"] = capacity
+				told["X-Ratelimit-Remaining"] = left[1]
+				told["X-Ratelimit-Reset"] = left[2]
+			}
+		} else { // 4 acquire, where no token is held: Redis is asked
+			verdict := askCountedLocked(m, w, id, now)
+			if verdict <= 0 {
+				slowVerdict(m, w, r, verdict, now)
+				return
+			}
 		}
 
 		// 5 forward
@@ -1239,19 +1281,19 @@ func fastBothOtherCounted(m *Middleware) http.HandlerFunc {
 			if g.Tokens > 0 {
 				leased = now < g.Until
 			}
-		}
-		if leased {
-			tokens = g.Tokens - 1
-			if tokens > maxLeftTexts {
-				tokens = maxLeftTexts
+			if leased {
+				tokens = g.Tokens - 1
+				if tokens > maxLeftTexts {
+					tokens = maxLeftTexts
+				}
+				left, leased = leftTexts[tokens]
 			}
-			left, leased = leftTexts[tokens]
-		}
-		if leased {
-			g.Tokens--
-		} else {
-			slowCountedLocked(m, w, r, g, now)
-			return
+			if leased {
+				g.Tokens--
+			} else {
+				slowCountedLocked(m, w, r, g, now)
+				return
+			}
 		}
 
 		// 5 forward, as far as it needs the lock
@@ -1262,16 +1304,25 @@ func fastBothOtherCounted(m *Middleware) http.HandlerFunc {
 		}
 		writer = typeOf(w)
 		other = writer != source.writer
-		mu.Unlock()
-		told := w.Header() // not captured: the lock is released
-		if draft {
-			told["Ratelimit-Policy"] = quota
-			told["Ratelimit"] = left[0]
-		}
-		if older {
-			told["X-Ratelimit-Limit"] = capacity
-			told["X-Ratelimit-Remaining"] = left[1]
-			told["X-Ratelimit-Reset"] = left[2]
+		if leased {
+			mu.Unlock()
+			told := w.Header()
+			if draft {
+				told["Ratelimit-Policy"] = quota
+				told["Ratelimit"] = left[0]
+			}
+			if older {
+				told["X-Ratelimit-Limit"] = capacity
+				told["X-Ratelimit-Remaining"] = left[1]
+				told["X-Ratelimit-Reset"] = left[2]
+			}
+		} else { // 4 acquire, where no token is held: Redis is asked
+			verdict := askCountedLocked(m, w, id, now)
+			if verdict <= 1 {
+				slowVerdict(m, w, r, verdict, now)
+				return
+			}
+			now = verdict // when the token was there, and the circuit closed
 		}
 
 		// 5 forward

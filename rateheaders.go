@@ -149,13 +149,9 @@ func (h *rateHeaders) prepare(m *Middleware, tokens int64) {
 	}
 }
 
-// slowCountedLocked is step 4 of a request whose grant cannot decide, or has a number of tokens left without prepared values. g is nil if
-// there is no grant. It releases the lock.
+// slowCountedLocked is step 4 of a request whose grant cannot decide, or has a number of tokens left without prepared values. It releases
+// the lock.
 func slowCountedLocked(m *Middleware, w http.ResponseWriter, r *http.Request, g *ratelimit.Grant, now int64) {
-	if g == nil {
-		askCountedLocked(m, w, r, now)
-		return
-	}
 	left := int64(-1)
 	if g.Tokens > 0 && now < g.Until {
 		left = g.Tokens - 1
@@ -170,14 +166,14 @@ func slowCountedLocked(m *Middleware, w http.ResponseWriter, r *http.Request, g 
 	slowAcquireCounted(m, &slowRequest{w: w, r: r, now: now, closed: true, closedAt: now, upload: hasBody(r)})
 }
 
-// askCountedLocked is step 4 of a request that has no grant: Redis is asked. It releases the lock.
-func askCountedLocked(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
+// askCountedLocked asks Redis for a token, and writes the headers of a request that gets it. It returns the verdict, and releases the lock.
+func askCountedLocked(m *Middleware, w http.ResponseWriter, id string, now int64) int64 {
 	left := &ratelimit.Left{}
-	verdict := ratelimit.AllowIDCounted(m.cache, identityOfLocked(m, r), now, left)
+	verdict := ratelimit.AllowIDCounted(m.cache, id, now, left)
 	if verdict > 0 {
 		setRates(m.rates, w.Header(), left)
 	}
-	slowVerdict(m, w, r, verdict, now)
+	return verdict
 }
 
 // slowAcquireCounted is slowAcquire, and tells the client what is left of its bucket.

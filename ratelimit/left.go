@@ -92,10 +92,16 @@ func AllowCounted(cache *Cache, id string, now int64, left *Left) int64 {
 
 // AllowIDCounted is AllowID that also says what is left. Mu must be held; AllowIDCounted releases it.
 func AllowIDCounted(cache *Cache, id string, now int64, left *Left) int64 {
-	b := cache.openBatch
-	if len(id) > cache.maxJoinLen || (now >= b.sendAt && cannotJoinLocked(cache, now)) {
+	if len(id) > cache.maxJoinLen {
 		cache.lock.Unlock()
 		return AllowCounted(cache, id, now, left)
+	}
+	b := cache.openBatch
+	if now >= b.sendAt {
+		if cannotJoinLocked(cache, now) {
+			cache.lock.Unlock()
+			return AllowCounted(cache, id, now, left)
+		}
 	}
 	//lint:ignore S1021 the interpreter allocates twice for :=
 	var place int

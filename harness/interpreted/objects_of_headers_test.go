@@ -24,7 +24,7 @@ func TestObjects_ofHeaders(t *testing.T) {
 	}{
 		{"admitted, always", "both", "always", "", "1000000", 1, 200, 128},
 		{"refused, always", "both", "always", "", "10", 1, 429, 258},
-		{"Redis is asked, always", "both", "always", "", "1000000", 4000, 200, 1190},
+		{"Redis is asked, always", "both", "always", "", "1000000", 4000, 200, 985},
 		{"admitted, refused only", "both", "refused", "", "1000000", 1, 200, 92},
 		{"refused, refused only", "both", "refused", "", "10", 1, 429, 218},
 		{"Redis is asked, refused only", "both", "refused", "", "1000000", 4000, 200, 695},
