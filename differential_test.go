@@ -37,7 +37,7 @@ func fastVariants() []fastVariant {
 		{"Derived, shared", byBoth("shared")}, {"Derived, address", byBoth("address")}, {"Derived, pass", byBoth("pass")},
 		{"Derived, deny", byBoth("deny")}, {"Derived, all", &SourceCriterionConfig{All: "true"}},
 	} {
-		for _, told := range []struct {
+		for _, shown := range []struct {
 			name, headers string
 			answers       *AnswersConfig
 		}{
@@ -45,9 +45,9 @@ func fastVariants() []fastVariant {
 			{"Own", "", &AnswersConfig{RateLimited: &AnswerConfig{Body: `{"wait":{retryAfter}}`, Headers: map[string]string{"X-Reason": "limit"}}}},
 			{"Counted", "both", nil},
 		} {
-			limit := fastVariant{name: "fastLimit" + source.name + told.name, limits: true, source: source.config, headers: told.headers, answers: told.answers}
+			limit := fastVariant{name: "fastLimit" + source.name + shown.name, limits: true, source: source.config, headers: shown.headers, answers: shown.answers}
 			both := limit
-			both.name, both.breaks = "fastBoth"+source.name+told.name, true
+			both.name, both.breaks = "fastBoth"+source.name+shown.name, true
 			all = append(all, limit, both)
 		}
 	}

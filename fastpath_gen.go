@@ -200,15 +200,15 @@ func fastLimitConnectionCounted(m *Middleware) http.HandlerFunc {
 		}
 		if leased {
 			mu.Unlock()
-			told := w.Header()
+			described := w.Header()
 			if draft {
-				told["Ratelimit-Policy"] = quota
-				told["Ratelimit"] = left[0]
+				described["Ratelimit-Policy"] = quota
+				described["Ratelimit"] = left[0]
 			}
 			if older {
-				told["X-Ratelimit-Limit"] = capacity
-				told["X-Ratelimit-Remaining"] = left[1]
-				told["X-Ratelimit-Reset"] = left[2]
+				described["X-Ratelimit-Limit"] = capacity
+				described["X-Ratelimit-Remaining"] = left[1]
+				described["X-Ratelimit-Reset"] = left[2]
 			}
 		} else { // 4 acquire, where no token is held: Redis is asked
 			verdict := askCountedLocked(m, w, id, now)
@@ -304,15 +304,15 @@ func fastBothConnectionCounted(m *Middleware) http.HandlerFunc {
 		other = writer != source.writer
 		if leased {
 			mu.Unlock()
-			told := w.Header()
+			described := w.Header()
 			if draft {
-				told["Ratelimit-Policy"] = quota
-				told["Ratelimit"] = left[0]
+				described["Ratelimit-Policy"] = quota
+				described["Ratelimit"] = left[0]
 			}
 			if older {
-				told["X-Ratelimit-Limit"] = capacity
-				told["X-Ratelimit-Remaining"] = left[1]
-				told["X-Ratelimit-Reset"] = left[2]
+				described["X-Ratelimit-Limit"] = capacity
+				described["X-Ratelimit-Remaining"] = left[1]
+				described["X-Ratelimit-Reset"] = left[2]
 			}
 		} else { // 4 acquire, where no token is held: Redis is asked
 			verdict := askCountedLocked(m, w, id, now)
@@ -699,15 +699,15 @@ func fastLimitHeaderCounted(m *Middleware) http.HandlerFunc {
 		}
 		if leased {
 			mu.Unlock()
-			told := w.Header()
+			described := w.Header()
 			if draft {
-				told["Ratelimit-Policy"] = quota
-				told["Ratelimit"] = left[0]
+				described["Ratelimit-Policy"] = quota
+				described["Ratelimit"] = left[0]
 			}
 			if older {
-				told["X-Ratelimit-Limit"] = capacity
-				told["X-Ratelimit-Remaining"] = left[1]
-				told["X-Ratelimit-Reset"] = left[2]
+				described["X-Ratelimit-Limit"] = capacity
+				described["X-Ratelimit-Remaining"] = left[1]
+				described["X-Ratelimit-Reset"] = left[2]
 			}
 		} else { // 4 acquire, where no token is held: Redis is asked
 			verdict := askCountedLocked(m, w, id, now)
@@ -810,15 +810,15 @@ func fastBothHeaderCounted(m *Middleware) http.HandlerFunc {
 		other = writer != source.writer
 		if leased {
 			mu.Unlock()
-			told := w.Header()
+			described := w.Header()
 			if draft {
-				told["Ratelimit-Policy"] = quota
-				told["Ratelimit"] = left[0]
+				described["Ratelimit-Policy"] = quota
+				described["Ratelimit"] = left[0]
 			}
 			if older {
-				told["X-Ratelimit-Limit"] = capacity
-				told["X-Ratelimit-Remaining"] = left[1]
-				told["X-Ratelimit-Reset"] = left[2]
+				described["X-Ratelimit-Limit"] = capacity
+				described["X-Ratelimit-Remaining"] = left[1]
+				described["X-Ratelimit-Reset"] = left[2]
 			}
 		} else { // 4 acquire, where no token is held: Redis is asked
 			verdict := askCountedLocked(m, w, id, now)
@@ -1239,15 +1239,15 @@ func fastLimitCheckedHeaderCounted(m *Middleware) http.HandlerFunc {
 		}
 		if leased {
 			mu.Unlock()
-			told := w.Header()
+			described := w.Header()
 			if draft {
-				told["Ratelimit-Policy"] = quota
-				told["Ratelimit"] = left[0]
+				described["Ratelimit-Policy"] = quota
+				described["Ratelimit"] = left[0]
 			}
 			if older {
-				told["X-Ratelimit-Limit"] = capacity
-				told["X-Ratelimit-Remaining"] = left[1]
-				told["X-Ratelimit-Reset"] = left[2]
+				described["X-Ratelimit-Limit"] = capacity
+				described["X-Ratelimit-Remaining"] = left[1]
+				described["X-Ratelimit-Reset"] = left[2]
 			}
 		} else { // 4 acquire, where no token is held: Redis is asked
 			verdict := askCountedLocked(m, w, id, now)
@@ -1356,15 +1356,15 @@ func fastBothCheckedHeaderCounted(m *Middleware) http.HandlerFunc {
 		other = writer != source.writer
 		if leased {
 			mu.Unlock()
-			told := w.Header()
+			described := w.Header()
 			if draft {
-				told["Ratelimit-Policy"] = quota
-				told["Ratelimit"] = left[0]
+				described["Ratelimit-Policy"] = quota
+				described["Ratelimit"] = left[0]
 			}
 			if older {
-				told["X-Ratelimit-Limit"] = capacity
-				told["X-Ratelimit-Remaining"] = left[1]
-				told["X-Ratelimit-Reset"] = left[2]
+				described["X-Ratelimit-Limit"] = capacity
+				described["X-Ratelimit-Remaining"] = left[1]
+				described["X-Ratelimit-Reset"] = left[2]
 			}
 		} else { // 4 acquire, where no token is held: Redis is asked
 			verdict := askCountedLocked(m, w, id, now)
@@ -1805,15 +1805,15 @@ func fastLimitDerivedCounted(m *Middleware) http.HandlerFunc {
 		}
 		if leased {
 			mu.Unlock()
-			told := w.Header()
+			described := w.Header()
 			if draft {
-				told["Ratelimit-Policy"] = quota
-				told["Ratelimit"] = left[0]
+				described["Ratelimit-Policy"] = quota
+				described["Ratelimit"] = left[0]
 			}
 			if older {
-				told["X-Ratelimit-Limit"] = capacity
-				told["X-Ratelimit-Remaining"] = left[1]
-				told["X-Ratelimit-Reset"] = left[2]
+				described["X-Ratelimit-Limit"] = capacity
+				described["X-Ratelimit-Remaining"] = left[1]
+				described["X-Ratelimit-Reset"] = left[2]
 			}
 		} else { // 4 acquire, where no token is held: Redis is asked
 			verdict := askCountedLocked(m, w, id, now)
@@ -1918,15 +1918,15 @@ func fastBothDerivedCounted(m *Middleware) http.HandlerFunc {
 		other = writer != source.writer
 		if leased {
 			mu.Unlock()
-			told := w.Header()
+			described := w.Header()
 			if draft {
-				told["Ratelimit-Policy"] = quota
-				told["Ratelimit"] = left[0]
+				described["Ratelimit-Policy"] = quota
+				described["Ratelimit"] = left[0]
 			}
 			if older {
-				told["X-Ratelimit-Limit"] = capacity
-				told["X-Ratelimit-Remaining"] = left[1]
-				told["X-Ratelimit-Reset"] = left[2]
+				described["X-Ratelimit-Limit"] = capacity
+				described["X-Ratelimit-Remaining"] = left[1]
+				described["X-Ratelimit-Reset"] = left[2]
 			}
 		} else { // 4 acquire, where no token is held: Redis is asked
 			verdict := askCountedLocked(m, w, id, now)
@@ -2342,15 +2342,15 @@ func fastLimitOtherCounted(m *Middleware) http.HandlerFunc {
 		}
 		if leased {
 			mu.Unlock()
-			told := w.Header()
+			described := w.Header()
 			if draft {
-				told["Ratelimit-Policy"] = quota
-				told["Ratelimit"] = left[0]
+				described["Ratelimit-Policy"] = quota
+				described["Ratelimit"] = left[0]
 			}
 			if older {
-				told["X-Ratelimit-Limit"] = capacity
-				told["X-Ratelimit-Remaining"] = left[1]
-				told["X-Ratelimit-Reset"] = left[2]
+				described["X-Ratelimit-Limit"] = capacity
+				described["X-Ratelimit-Remaining"] = left[1]
+				described["X-Ratelimit-Reset"] = left[2]
 			}
 		} else { // 4 acquire, where no token is held: Redis is asked
 			verdict := askCountedLocked(m, w, id, now)
@@ -2446,15 +2446,15 @@ func fastBothOtherCounted(m *Middleware) http.HandlerFunc {
 		other = writer != source.writer
 		if leased {
 			mu.Unlock()
-			told := w.Header()
+			described := w.Header()
 			if draft {
-				told["Ratelimit-Policy"] = quota
-				told["Ratelimit"] = left[0]
+				described["Ratelimit-Policy"] = quota
+				described["Ratelimit"] = left[0]
 			}
 			if older {
-				told["X-Ratelimit-Limit"] = capacity
-				told["X-Ratelimit-Remaining"] = left[1]
-				told["X-Ratelimit-Reset"] = left[2]
+				described["X-Ratelimit-Limit"] = capacity
+				described["X-Ratelimit-Remaining"] = left[1]
+				described["X-Ratelimit-Reset"] = left[2]
 			}
 		} else { // 4 acquire, where no token is held: Redis is asked
 			verdict := askCountedLocked(m, w, id, now)

@@ -35,7 +35,7 @@ func variants() []variant {
 		{"derived", "Derived", "by a derived key source"},
 		{"other", "Other", "by any other key source"},
 	} {
-		for _, told := range []struct {
+		for _, shown := range []struct {
 			suffix, doc string
 			own, counts bool
 		}{ // the narrower case comes first
@@ -44,11 +44,11 @@ func variants() []variant {
 			{"", "", false, false},
 		} {
 			limit := variant{
-				Name: "fastLimit" + source.suffix + told.suffix, Doc: "limits " + source.doc + told.doc,
-				Limit: true, Source: source.name, Own: told.own, Counts: told.counts,
+				Name: "fastLimit" + source.suffix + shown.suffix, Doc: "limits " + source.doc + shown.doc,
+				Limit: true, Source: source.name, Own: shown.own, Counts: shown.counts,
 			}
 			both := limit
-			both.Name, both.Doc, both.Break = "fastBoth"+source.suffix+told.suffix, limit.Doc+", and breaks", true
+			both.Name, both.Doc, both.Break = "fastBoth"+source.suffix+shown.suffix, limit.Doc+", and breaks", true
 			all = append(all, limit, both)
 		}
 	}
