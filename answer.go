@@ -4,8 +4,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-
-	"github.com/resilient-gateway/resilience/ratelimit"
 )
 
 // The bodies of our own answers.
@@ -164,10 +162,11 @@ func refuseUnavailable(m *Middleware, s *slowRequest) {
 
 // writeLimited writes the refusal of a request whose client's bucket is empty for another retryAfter microseconds.
 func writeLimited(m *Middleware, w http.ResponseWriter, r *http.Request, retryAfter int64) {
+	wait := seconds(retryAfter)
 	if m.rates != nil {
-		m.rates.set(w.Header(), ratelimit.LeftWhenRefused(m.limit, retryAfter))
+		setRatesOfRefusal(m.rates, w.Header(), retryAfter, wait)
 	}
-	refuse(m.answers.rateLimited, w, r, seconds(retryAfter), defaultLimit)
+	refuse(m.answers.rateLimited, w, r, wait, defaultLimit)
 }
 
 // refuseDenied refuses a request because a rule denies it. rule is the rule's name; "": it has none.

@@ -27,36 +27,46 @@ func fastVariants() []fastVariant {
 	byBoth := func(missing string) *SourceCriterionConfig {
 		return &SourceCriterionConfig{IPStrategy: &IPStrategyConfig{}, RequestHeaderName: "X-Api-Key", MissingSource: missing}
 	}
-	return []fastVariant{
-		{"fastBreak", false, true, nil},
-		{"fastLimitConnection", true, false, nil},
-		{"fastLimitHeader", true, false, byHeader},
-		{"fastLimitOther", true, false, byHost},
-		{"fastBothConnection", true, true, nil},
-		{"fastBothHeader", true, true, byHeader},
-		{"fastBothOther", true, true, byHost},
-		{"fastLimitCheckedHeader, address", true, false, byHeaderOr("address")},
-		{"fastLimitCheckedHeader, deny", true, false, byHeaderOr("deny")},
-		{"fastBothCheckedHeader, pass", true, true, byHeaderOr("pass")},
-		{"fastBothCheckedHeader, deny", true, true, byHeaderOr("deny")},
-		{"fastLimitDerived, shared", true, false, byBoth("shared")},
-		{"fastLimitDerived, pass", true, false, byBoth("pass")},
-		{"fastBothDerived, address", true, true, byBoth("address")},
-		{"fastBothDerived, deny", true, true, byBoth("deny")},
-		{"fastBothDerived, all", true, true, &SourceCriterionConfig{All: "true"}},
+	all := []fastVariant{{name: "fastBreak", breaks: true}}
+	for _, source := range []struct {
+		name   string
+		config *SourceCriterionConfig
+	}{
+		{"Connection", nil}, {"Header", byHeader}, {"Other", byHost},
+		{"CheckedHeader, address", byHeaderOr("address")}, {"CheckedHeader, pass", byHeaderOr("pass")}, {"CheckedHeader, deny", byHeaderOr("deny")},
+		{"Derived, shared", byBoth("shared")}, {"Derived, address", byBoth("address")}, {"Derived, pass", byBoth("pass")},
+		{"Derived, deny", byBoth("deny")}, {"Derived, all", &SourceCriterionConfig{All: "true"}},
+	} {
+		for _, shown := range []struct {
+			name, headers string
+			answers       *AnswersConfig
+		}{
+			{"", "", nil},
+			{"Own", "", &AnswersConfig{RateLimited: &AnswerConfig{Body: `{"wait":{retryAfter}}`, Headers: map[string]string{"X-Reason": "limit"}}}},
+			{"Counted", "both", nil},
+		} {
+			limit := fastVariant{name: "fastLimit" + source.name + shown.name, limits: true, source: source.config, headers: shown.headers, answers: shown.answers}
+			both := limit
+			both.name, both.breaks = "fastBoth"+source.name+shown.name, true
+			all = append(all, limit, both)
+		}
 	}
+	return all
 }
 
 type fastVariant struct {
 	name           string
 	limits, breaks bool
 	source         *SourceCriterionConfig
+	headers        string // rateLimit.responseHeaders
+	answers        *AnswersConfig
 }
 
 // config returns the variant's configuration, with what a test wants of each part.
 func (v *fastVariant) config(redis *RedisConfig, limit RateLimitConfig, circuit *CircuitBreakerConfig) *Config {
-	config := &Config{Redis: redis}
+	config := &Config{Redis: redis, Answers: v.answers}
 	if v.limits {
+		limit.ResponseHeaders = v.headers
 		limit.SourceCriterion = v.source
 		config.RateLimit = &limit
 	}
@@ -228,7 +238,7 @@ func TestFastPath_answersAsTheSlowPathDoes(t *testing.T) {
 				RateLimitConfig{Capacity: "4", RefillRate: "1", RefillPeriod: "1s"},
 				&CircuitBreakerConfig{FailureThreshold: "3", ResetTimeout: "3s"}), up)
 			random := rand.New(rand.NewSource(seed))
-			seen := map[string]int{}
+			seen, admittedWithHeaders := map[string]int{}, 0
 			for step := 0; step < 800; step++ {
 				change(random, clock, twins, ids)
 				up.draw(random)
@@ -244,7 +254,11 @@ func TestFastPath_answersAsTheSlowPathDoes(t *testing.T) {
 				require.Equal(t, answers[1], answers[0], "step %d: %+v", step, *request)
 				require.Equal(t, states[1], states[0], "step %d: %+v", step, *request)
 				seen[answers[0][:3]]++
+				if strings.HasPrefix(answers[0], "200") && strings.Contains(answers[0], "Ratelimit-Remaining") {
+					admittedWithHeaders++
+				}
 			}
+			require.Equal(t, variant.headers != "", admittedWithHeaders > 20, "admitted requests with headers: %d", admittedWithHeaders)
 			for _, answer := range wanted(variant) {
 				require.Greater(t, seen[answer], 4, "answers that begin with %s", answer)
 			}

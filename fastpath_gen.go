@@ -16,6 +16,10 @@ func fastPath(m *Middleware) http.HandlerFunc {
 	switch {
 	case !limits && breaks:
 		return fastBreak(m)
+	case !plans && limits && !breaks && m.ofConnection && m.countsLeft:
+		return fastLimitConnectionCounted(m)
+	case !plans && limits && breaks && m.ofConnection && m.countsLeft:
+		return fastBothConnectionCounted(m)
 	case !plans && limits && !breaks && m.ofConnection && m.ownRefusals:
 		return fastLimitConnectionOwn(m)
 	case !plans && limits && breaks && m.ofConnection && m.ownRefusals:
@@ -24,6 +28,10 @@ func fastPath(m *Middleware) http.HandlerFunc {
 		return fastLimitConnection(m)
 	case !plans && limits && breaks && m.ofConnection:
 		return fastBothConnection(m)
+	case !plans && limits && !breaks && m.headerValue != nil && m.countsLeft:
+		return fastLimitHeaderCounted(m)
+	case !plans && limits && breaks && m.headerValue != nil && m.countsLeft:
+		return fastBothHeaderCounted(m)
 	case !plans && limits && !breaks && m.headerValue != nil && m.ownRefusals:
 		return fastLimitHeaderOwn(m)
 	case !plans && limits && breaks && m.headerValue != nil && m.ownRefusals:
@@ -32,6 +40,10 @@ func fastPath(m *Middleware) http.HandlerFunc {
 		return fastLimitHeader(m)
 	case !plans && limits && breaks && m.headerValue != nil:
 		return fastBothHeader(m)
+	case !plans && limits && !breaks && m.derived && m.header != "" && m.countsLeft:
+		return fastLimitCheckedHeaderCounted(m)
+	case !plans && limits && breaks && m.derived && m.header != "" && m.countsLeft:
+		return fastBothCheckedHeaderCounted(m)
 	case !plans && limits && !breaks && m.derived && m.header != "" && m.ownRefusals:
 		return fastLimitCheckedHeaderOwn(m)
 	case !plans && limits && breaks && m.derived && m.header != "" && m.ownRefusals:
@@ -40,6 +52,10 @@ func fastPath(m *Middleware) http.HandlerFunc {
 		return fastLimitCheckedHeader(m)
 	case !plans && limits && breaks && m.derived && m.header != "":
 		return fastBothCheckedHeader(m)
+	case !plans && limits && !breaks && m.derived && m.countsLeft:
+		return fastLimitDerivedCounted(m)
+	case !plans && limits && breaks && m.derived && m.countsLeft:
+		return fastBothDerivedCounted(m)
 	case !plans && limits && !breaks && m.derived && m.ownRefusals:
 		return fastLimitDerivedOwn(m)
 	case !plans && limits && breaks && m.derived && m.ownRefusals:
@@ -48,6 +64,10 @@ func fastPath(m *Middleware) http.HandlerFunc {
 		return fastLimitDerived(m)
 	case !plans && limits && breaks && m.derived:
 		return fastBothDerived(m)
+	case !plans && limits && !breaks && m.countsLeft:
+		return fastLimitOtherCounted(m)
+	case !plans && limits && breaks && m.countsLeft:
+		return fastBothOtherCounted(m)
 	case !plans && limits && !breaks && m.ownRefusals:
 		return fastLimitOtherOwn(m)
 	case !plans && limits && breaks && m.ownRefusals:
@@ -126,6 +146,198 @@ func fastBreak(m *Middleware) http.HandlerFunc {
 		writer = typeOf(w)
 		other = writer != source.writer
 		mu.Unlock()
+
+		// 5 forward
+		if other {
+			forward(m, w, r, now)
+			return
+		}
+		p := tracked{w: w, r: r, at: now}
+
+		// 6 report
+		defer report(&p)
+		next.ServeHTTP(w, r)
+		p.finished = true
+	}
+}
+
+// fastLimitConnectionCounted returns a handler that limits by the address of the connection, says what is left.
+func fastLimitConnectionCounted(m *Middleware) http.HandlerFunc {
+	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		id            string
+		g             *ratelimit.Grant
+		found, leased bool
+		tokens        int64
+	)
+	mu, next, since, begun := m.mu, m.next, m.since, start
+	grants, leftTexts := m.cache.Grants, m.rates.leftTexts
+	draft, older, quota, capacity := m.rates.draft, m.rates.older, m.rates.policy, m.rates.capacity
+	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
+	return func(w http.ResponseWriter, r *http.Request) {
+		var (
+			now  int64      // R2
+			left [][]string // what is left of the grant, in words
+		)
+
+		// 1 clock
+		now = int64(since(begun)) / 1000
+		mu.Lock()
+		if checks {
+			checkedLocked(m, w, r)
+			return
+		}
+
+		// 2 circuit: there is none
+
+		// 3 identity
+		id = r.RemoteAddr
+
+		// 4 acquire
+		leased = false
+		g, found = grants[id]
+		if found {
+			if g.Tokens > 0 {
+				leased = now < g.Until
+			}
+			if leased {
+				tokens = g.Tokens - 1
+				if tokens > maxLeftTexts {
+					tokens = maxLeftTexts
+				}
+				left, leased = leftTexts[tokens]
+			}
+			if leased {
+				g.Tokens--
+			} else {
+				slowCountedLocked(m, w, r, g, now)
+				return
+			}
+		}
+		if leased {
+			mu.Unlock()
+			described := w.Header()
+			if draft {
+				described["Ratelimit-Policy"] = quota
+				described["Ratelimit"] = left[0]
+			}
+			if older {
+				described["X-Ratelimit-Limit"] = capacity
+				described["X-Ratelimit-Remaining"] = left[1]
+				described["X-Ratelimit-Reset"] = left[2]
+			}
+		} else { // 4 acquire, where no token is held: Redis is asked
+			verdict := askCountedLocked(m, w, id, now)
+			if verdict <= 0 {
+				slowVerdict(m, w, r, verdict, now)
+				return
+			}
+		}
+
+		// 5 forward
+		next.ServeHTTP(w, r)
+
+		// 6 report: there is no breaker
+	}
+}
+
+// fastBothConnectionCounted returns a handler that limits by the address of the connection, says what is left, and breaks.
+func fastBothConnectionCounted(m *Middleware) http.HandlerFunc {
+	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		id            string
+		g             *ratelimit.Grant
+		found, leased bool
+		tokens        int64
+		writer        reflect.Type
+		report        func(*tracked) // not guarded: it is set once, before the source has a writer
+		length        int64
+		hasBody       bool
+	)
+	mu, next, since, begun := m.mu, m.next, m.since, start
+	grants, leftTexts := m.cache.Grants, m.rates.leftTexts
+	draft, older, quota, capacity := m.rates.draft, m.rates.older, m.rates.policy, m.rates.capacity
+	view, source, typeOf := m.view, m.source, reflect.TypeOf
+	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
+		checks = on
+		if of != nil {
+			report = of
+		}
+	}
+	return func(w http.ResponseWriter, r *http.Request) {
+		var (
+			now   int64
+			other bool       // the writer's type is not the one that the route reads the status of
+			left  [][]string // what is left of the grant, in words
+		)
+
+		// 1 clock
+		now = int64(since(begun)) / 1000
+		mu.Lock()
+		if checks {
+			checkedLocked(m, w, r)
+			return
+		}
+
+		// 2 circuit
+		if now >= view.Healthy {
+			slowCircuitLocked(m, w, r, now)
+			return
+		}
+
+		// 3 identity
+		id = r.RemoteAddr
+
+		// 4 acquire
+		leased = false
+		g, found = grants[id]
+		if found {
+			if g.Tokens > 0 {
+				leased = now < g.Until
+			}
+			if leased {
+				tokens = g.Tokens - 1
+				if tokens > maxLeftTexts {
+					tokens = maxLeftTexts
+				}
+				left, leased = leftTexts[tokens]
+			}
+			if leased {
+				g.Tokens--
+			} else {
+				slowCountedLocked(m, w, r, g, now)
+				return
+			}
+		}
+
+		// 5 forward, as far as it needs the lock
+		length = r.ContentLength
+		hasBody = length != 0
+		if hasBody {
+			trackBody(r)
+		}
+		writer = typeOf(w)
+		other = writer != source.writer
+		if leased {
+			mu.Unlock()
+			described := w.Header()
+			if draft {
+				described["Ratelimit-Policy"] = quota
+				described["Ratelimit"] = left[0]
+			}
+			if older {
+				described["X-Ratelimit-Limit"] = capacity
+				described["X-Ratelimit-Remaining"] = left[1]
+				described["X-Ratelimit-Reset"] = left[2]
+			}
+		} else { // 4 acquire, where no token is held: Redis is asked
+			verdict := askCountedLocked(m, w, id, now)
+			if verdict <= 1 {
+				slowVerdict(m, w, r, verdict, now)
+				return
+			}
+			now = verdict // when the token was there, and the circuit closed
+		}
 
 		// 5 forward
 		if other {
@@ -420,6 +632,212 @@ func fastBothConnection(m *Middleware) http.HandlerFunc {
 			mu.Unlock()
 		} else { // 4 acquire, where no token is held: Redis is asked
 			verdict := ratelimit.AllowID(cache, id, now)
+			if verdict <= 1 {
+				slowVerdict(m, w, r, verdict, now)
+				return
+			}
+			now = verdict // when the token was there, and the circuit closed
+		}
+
+		// 5 forward
+		if other {
+			forward(m, w, r, now)
+			return
+		}
+		p := tracked{w: w, r: r, at: now}
+
+		// 6 report
+		defer report(&p)
+		next.ServeHTTP(w, r)
+		p.finished = true
+	}
+}
+
+// fastLimitHeaderCounted returns a handler that limits by a header, says what is left.
+func fastLimitHeaderCounted(m *Middleware) http.HandlerFunc {
+	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		id            string
+		g             *ratelimit.Grant
+		found, leased bool
+		tokens        int64
+		values        []string
+	)
+	mu, next, since, begun := m.mu, m.next, m.since, start
+	grants, leftTexts := m.cache.Grants, m.rates.leftTexts
+	draft, older, quota, capacity := m.rates.draft, m.rates.older, m.rates.policy, m.rates.capacity
+	header := m.header
+	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
+	return func(w http.ResponseWriter, r *http.Request) {
+		var (
+			now  int64      // R2
+			left [][]string // what is left of the grant, in words
+		)
+
+		// 1 clock
+		now = int64(since(begun)) / 1000
+		mu.Lock()
+		if checks {
+			checkedLocked(m, w, r)
+			return
+		}
+
+		// 2 circuit: there is none
+
+		// 3 identity
+		values = r.Header[header]
+		if len(values) == 1 {
+			id = values[0]
+		} else { // several lines, another spelling, or none
+			id = identityOfLocked(m, r)
+		}
+
+		// 4 acquire
+		leased = false
+		g, found = grants[id]
+		if found {
+			if g.Tokens > 0 {
+				leased = now < g.Until
+			}
+			if leased {
+				tokens = g.Tokens - 1
+				if tokens > maxLeftTexts {
+					tokens = maxLeftTexts
+				}
+				left, leased = leftTexts[tokens]
+			}
+			if leased {
+				g.Tokens--
+			} else {
+				slowCountedLocked(m, w, r, g, now)
+				return
+			}
+		}
+		if leased {
+			mu.Unlock()
+			described := w.Header()
+			if draft {
+				described["Ratelimit-Policy"] = quota
+				described["Ratelimit"] = left[0]
+			}
+			if older {
+				described["X-Ratelimit-Limit"] = capacity
+				described["X-Ratelimit-Remaining"] = left[1]
+				described["X-Ratelimit-Reset"] = left[2]
+			}
+		} else { // 4 acquire, where no token is held: Redis is asked
+			verdict := askCountedLocked(m, w, id, now)
+			if verdict <= 0 {
+				slowVerdict(m, w, r, verdict, now)
+				return
+			}
+		}
+
+		// 5 forward
+		next.ServeHTTP(w, r)
+
+		// 6 report: there is no breaker
+	}
+}
+
+// fastBothHeaderCounted returns a handler that limits by a header, says what is left, and breaks.
+func fastBothHeaderCounted(m *Middleware) http.HandlerFunc {
+	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		id            string
+		g             *ratelimit.Grant
+		found, leased bool
+		tokens        int64
+		values        []string
+		writer        reflect.Type
+		report        func(*tracked) // not guarded: it is set once, before the source has a writer
+		length        int64
+		hasBody       bool
+	)
+	mu, next, since, begun := m.mu, m.next, m.since, start
+	grants, leftTexts := m.cache.Grants, m.rates.leftTexts
+	draft, older, quota, capacity := m.rates.draft, m.rates.older, m.rates.policy, m.rates.capacity
+	header := m.header
+	view, source, typeOf := m.view, m.source, reflect.TypeOf
+	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
+		checks = on
+		if of != nil {
+			report = of
+		}
+	}
+	return func(w http.ResponseWriter, r *http.Request) {
+		var (
+			now   int64
+			other bool       // the writer's type is not the one that the route reads the status of
+			left  [][]string // what is left of the grant, in words
+		)
+
+		// 1 clock
+		now = int64(since(begun)) / 1000
+		mu.Lock()
+		if checks {
+			checkedLocked(m, w, r)
+			return
+		}
+
+		// 2 circuit
+		if now >= view.Healthy {
+			slowCircuitLocked(m, w, r, now)
+			return
+		}
+
+		// 3 identity
+		values = r.Header[header]
+		if len(values) == 1 {
+			id = values[0]
+		} else { // several lines, another spelling, or none
+			id = identityOfLocked(m, r)
+		}
+
+		// 4 acquire
+		leased = false
+		g, found = grants[id]
+		if found {
+			if g.Tokens > 0 {
+				leased = now < g.Until
+			}
+			if leased {
+				tokens = g.Tokens - 1
+				if tokens > maxLeftTexts {
+					tokens = maxLeftTexts
+				}
+				left, leased = leftTexts[tokens]
+			}
+			if leased {
+				g.Tokens--
+			} else {
+				slowCountedLocked(m, w, r, g, now)
+				return
+			}
+		}
+
+		// 5 forward, as far as it needs the lock
+		length = r.ContentLength
+		hasBody = length != 0
+		if hasBody {
+			trackBody(r)
+		}
+		writer = typeOf(w)
+		other = writer != source.writer
+		if leased {
+			mu.Unlock()
+			described := w.Header()
+			if draft {
+				described["Ratelimit-Policy"] = quota
+				described["Ratelimit"] = left[0]
+			}
+			if older {
+				described["X-Ratelimit-Limit"] = capacity
+				described["X-Ratelimit-Remaining"] = left[1]
+				described["X-Ratelimit-Reset"] = left[2]
+			}
+		} else { // 4 acquire, where no token is held: Redis is asked
+			verdict := askCountedLocked(m, w, id, now)
 			if verdict <= 1 {
 				slowVerdict(m, w, r, verdict, now)
 				return
@@ -748,6 +1166,224 @@ func fastBothHeader(m *Middleware) http.HandlerFunc {
 			mu.Unlock()
 		} else { // 4 acquire, where no token is held: Redis is asked
 			verdict := ratelimit.AllowID(cache, id, now)
+			if verdict <= 1 {
+				slowVerdict(m, w, r, verdict, now)
+				return
+			}
+			now = verdict // when the token was there, and the circuit closed
+		}
+
+		// 5 forward
+		if other {
+			forward(m, w, r, now)
+			return
+		}
+		p := tracked{w: w, r: r, at: now}
+
+		// 6 report
+		defer report(&p)
+		next.ServeHTTP(w, r)
+		p.finished = true
+	}
+}
+
+// fastLimitCheckedHeaderCounted returns a handler that limits by a header, and treats requests without it in another way, says what is left.
+func fastLimitCheckedHeaderCounted(m *Middleware) http.HandlerFunc {
+	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		id            string
+		g             *ratelimit.Grant
+		found, leased bool
+		tokens        int64
+		values        []string
+	)
+	mu, next, since, begun := m.mu, m.next, m.since, start
+	grants, leftTexts := m.cache.Grants, m.rates.leftTexts
+	draft, older, quota, capacity := m.rates.draft, m.rates.older, m.rates.policy, m.rates.capacity
+	header := m.header
+	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
+	return func(w http.ResponseWriter, r *http.Request) {
+		var (
+			now  int64      // R2
+			left [][]string // what is left of the grant, in words
+		)
+
+		// 1 clock
+		now = int64(since(begun)) / 1000
+		mu.Lock()
+		if checks {
+			checkedLocked(m, w, r)
+			return
+		}
+
+		// 2 circuit: there is none
+
+		// 3 identity
+		values = r.Header[header]
+		id = ""
+		if len(values) == 1 {
+			id = values[0]
+		}
+		if id < " " { // no usable value, several lines, or another spelling
+			id = identityOfLocked(m, r)
+			if id == "" {
+				slowMissingLocked(m, w, r, now)
+				return
+			}
+		}
+
+		// 4 acquire
+		leased = false
+		g, found = grants[id]
+		if found {
+			if g.Tokens > 0 {
+				leased = now < g.Until
+			}
+			if leased {
+				tokens = g.Tokens - 1
+				if tokens > maxLeftTexts {
+					tokens = maxLeftTexts
+				}
+				left, leased = leftTexts[tokens]
+			}
+			if leased {
+				g.Tokens--
+			} else {
+				slowCountedLocked(m, w, r, g, now)
+				return
+			}
+		}
+		if leased {
+			mu.Unlock()
+			described := w.Header()
+			if draft {
+				described["Ratelimit-Policy"] = quota
+				described["Ratelimit"] = left[0]
+			}
+			if older {
+				described["X-Ratelimit-Limit"] = capacity
+				described["X-Ratelimit-Remaining"] = left[1]
+				described["X-Ratelimit-Reset"] = left[2]
+			}
+		} else { // 4 acquire, where no token is held: Redis is asked
+			verdict := askCountedLocked(m, w, id, now)
+			if verdict <= 0 {
+				slowVerdict(m, w, r, verdict, now)
+				return
+			}
+		}
+
+		// 5 forward
+		next.ServeHTTP(w, r)
+
+		// 6 report: there is no breaker
+	}
+}
+
+// fastBothCheckedHeaderCounted returns a handler that limits by a header, and treats requests without it in another way, says what is left, and breaks.
+func fastBothCheckedHeaderCounted(m *Middleware) http.HandlerFunc {
+	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		id            string
+		g             *ratelimit.Grant
+		found, leased bool
+		tokens        int64
+		values        []string
+		writer        reflect.Type
+		report        func(*tracked) // not guarded: it is set once, before the source has a writer
+		length        int64
+		hasBody       bool
+	)
+	mu, next, since, begun := m.mu, m.next, m.since, start
+	grants, leftTexts := m.cache.Grants, m.rates.leftTexts
+	draft, older, quota, capacity := m.rates.draft, m.rates.older, m.rates.policy, m.rates.capacity
+	header := m.header
+	view, source, typeOf := m.view, m.source, reflect.TypeOf
+	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
+		checks = on
+		if of != nil {
+			report = of
+		}
+	}
+	return func(w http.ResponseWriter, r *http.Request) {
+		var (
+			now   int64
+			other bool       // the writer's type is not the one that the route reads the status of
+			left  [][]string // what is left of the grant, in words
+		)
+
+		// 1 clock
+		now = int64(since(begun)) / 1000
+		mu.Lock()
+		if checks {
+			checkedLocked(m, w, r)
+			return
+		}
+
+		// 2 circuit
+		if now >= view.Healthy {
+			slowCircuitLocked(m, w, r, now)
+			return
+		}
+
+		// 3 identity
+		values = r.Header[header]
+		id = ""
+		if len(values) == 1 {
+			id = values[0]
+		}
+		if id < " " { // no usable value, several lines, or another spelling
+			id = identityOfLocked(m, r)
+			if id == "" {
+				slowMissingLocked(m, w, r, now)
+				return
+			}
+		}
+
+		// 4 acquire
+		leased = false
+		g, found = grants[id]
+		if found {
+			if g.Tokens > 0 {
+				leased = now < g.Until
+			}
+			if leased {
+				tokens = g.Tokens - 1
+				if tokens > maxLeftTexts {
+					tokens = maxLeftTexts
+				}
+				left, leased = leftTexts[tokens]
+			}
+			if leased {
+				g.Tokens--
+			} else {
+				slowCountedLocked(m, w, r, g, now)
+				return
+			}
+		}
+
+		// 5 forward, as far as it needs the lock
+		length = r.ContentLength
+		hasBody = length != 0
+		if hasBody {
+			trackBody(r)
+		}
+		writer = typeOf(w)
+		other = writer != source.writer
+		if leased {
+			mu.Unlock()
+			described := w.Header()
+			if draft {
+				described["Ratelimit-Policy"] = quota
+				described["Ratelimit"] = left[0]
+			}
+			if older {
+				described["X-Ratelimit-Limit"] = capacity
+				described["X-Ratelimit-Remaining"] = left[1]
+				described["X-Ratelimit-Reset"] = left[2]
+			}
+		} else { // 4 acquire, where no token is held: Redis is asked
+			verdict := askCountedLocked(m, w, id, now)
 			if verdict <= 1 {
 				slowVerdict(m, w, r, verdict, now)
 				return
@@ -1121,6 +1757,216 @@ func fastBothCheckedHeader(m *Middleware) http.HandlerFunc {
 	}
 }
 
+// fastLimitDerivedCounted returns a handler that limits by a derived key source, says what is left.
+func fastLimitDerivedCounted(m *Middleware) http.HandlerFunc {
+	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		id            string
+		g             *ratelimit.Grant
+		found, leased bool
+		tokens        int64
+	)
+	mu, next, since, begun := m.mu, m.next, m.since, start
+	grants, leftTexts := m.cache.Grants, m.rates.leftTexts
+	draft, older, quota, capacity := m.rates.draft, m.rates.older, m.rates.policy, m.rates.capacity
+	identify := m.identify
+	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
+	return func(w http.ResponseWriter, r *http.Request) {
+		var (
+			now  int64      // R2
+			read string     // without the lock: reading it is slow and may panic
+			left [][]string // what is left of the grant, in words
+		)
+
+		// 1 clock
+		now = int64(since(begun)) / 1000
+		mu.Lock()
+		if checks {
+			checkedLocked(m, w, r)
+			return
+		}
+
+		// 2 circuit: there is none
+
+		// 3 identity
+		mu.Unlock()
+		read = identify(r)
+		mu.Lock()
+		id = read
+		if id == "" {
+			slowMissingLocked(m, w, r, now)
+			return
+		}
+
+		// 4 acquire
+		leased = false
+		g, found = grants[id]
+		if found {
+			if g.Tokens > 0 {
+				leased = now < g.Until
+			}
+			if leased {
+				tokens = g.Tokens - 1
+				if tokens > maxLeftTexts {
+					tokens = maxLeftTexts
+				}
+				left, leased = leftTexts[tokens]
+			}
+			if leased {
+				g.Tokens--
+			} else {
+				slowCountedLocked(m, w, r, g, now)
+				return
+			}
+		}
+		if leased {
+			mu.Unlock()
+			described := w.Header()
+			if draft {
+				described["Ratelimit-Policy"] = quota
+				described["Ratelimit"] = left[0]
+			}
+			if older {
+				described["X-Ratelimit-Limit"] = capacity
+				described["X-Ratelimit-Remaining"] = left[1]
+				described["X-Ratelimit-Reset"] = left[2]
+			}
+		} else { // 4 acquire, where no token is held: Redis is asked
+			verdict := askCountedLocked(m, w, id, now)
+			if verdict <= 0 {
+				slowVerdict(m, w, r, verdict, now)
+				return
+			}
+		}
+
+		// 5 forward
+		next.ServeHTTP(w, r)
+
+		// 6 report: there is no breaker
+	}
+}
+
+// fastBothDerivedCounted returns a handler that limits by a derived key source, says what is left, and breaks.
+func fastBothDerivedCounted(m *Middleware) http.HandlerFunc {
+	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		id            string
+		g             *ratelimit.Grant
+		found, leased bool
+		tokens        int64
+		writer        reflect.Type
+		report        func(*tracked) // not guarded: it is set once, before the source has a writer
+		length        int64
+		hasBody       bool
+	)
+	mu, next, since, begun := m.mu, m.next, m.since, start
+	grants, leftTexts := m.cache.Grants, m.rates.leftTexts
+	draft, older, quota, capacity := m.rates.draft, m.rates.older, m.rates.policy, m.rates.capacity
+	identify := m.identify
+	view, source, typeOf := m.view, m.source, reflect.TypeOf
+	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
+		checks = on
+		if of != nil {
+			report = of
+		}
+	}
+	return func(w http.ResponseWriter, r *http.Request) {
+		var (
+			now   int64
+			read  string     // without the lock: reading it is slow and may panic
+			other bool       // the writer's type is not the one that the route reads the status of
+			left  [][]string // what is left of the grant, in words
+		)
+
+		// 1 clock
+		now = int64(since(begun)) / 1000
+		mu.Lock()
+		if checks {
+			checkedLocked(m, w, r)
+			return
+		}
+
+		// 2 circuit
+		if now >= view.Healthy {
+			slowCircuitLocked(m, w, r, now)
+			return
+		}
+
+		// 3 identity
+		mu.Unlock()
+		read = identify(r)
+		mu.Lock()
+		id = read
+		if id == "" {
+			slowMissingLocked(m, w, r, now)
+			return
+		}
+
+		// 4 acquire
+		leased = false
+		g, found = grants[id]
+		if found {
+			if g.Tokens > 0 {
+				leased = now < g.Until
+			}
+			if leased {
+				tokens = g.Tokens - 1
+				if tokens > maxLeftTexts {
+					tokens = maxLeftTexts
+				}
+				left, leased = leftTexts[tokens]
+			}
+			if leased {
+				g.Tokens--
+			} else {
+				slowCountedLocked(m, w, r, g, now)
+				return
+			}
+		}
+
+		// 5 forward, as far as it needs the lock
+		length = r.ContentLength
+		hasBody = length != 0
+		if hasBody {
+			trackBody(r)
+		}
+		writer = typeOf(w)
+		other = writer != source.writer
+		if leased {
+			mu.Unlock()
+			described := w.Header()
+			if draft {
+				described["Ratelimit-Policy"] = quota
+				described["Ratelimit"] = left[0]
+			}
+			if older {
+				described["X-Ratelimit-Limit"] = capacity
+				described["X-Ratelimit-Remaining"] = left[1]
+				described["X-Ratelimit-Reset"] = left[2]
+			}
+		} else { // 4 acquire, where no token is held: Redis is asked
+			verdict := askCountedLocked(m, w, id, now)
+			if verdict <= 1 {
+				slowVerdict(m, w, r, verdict, now)
+				return
+			}
+			now = verdict // when the token was there, and the circuit closed
+		}
+
+		// 5 forward
+		if other {
+			forward(m, w, r, now)
+			return
+		}
+		p := tracked{w: w, r: r, at: now}
+
+		// 6 report
+		defer report(&p)
+		next.ServeHTTP(w, r)
+		p.finished = true
+	}
+}
+
 // fastLimitDerivedOwn returns a handler that limits by a derived key source, with refusals of the route's own.
 func fastLimitDerivedOwn(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
@@ -1457,6 +2303,198 @@ func fastBothDerived(m *Middleware) http.HandlerFunc {
 	}
 }
 
+// fastLimitOtherCounted returns a handler that limits by any other key source, says what is left.
+func fastLimitOtherCounted(m *Middleware) http.HandlerFunc {
+	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		id            string
+		g             *ratelimit.Grant
+		found, leased bool
+		tokens        int64
+	)
+	mu, next, since, begun := m.mu, m.next, m.since, start
+	grants, leftTexts := m.cache.Grants, m.rates.leftTexts
+	draft, older, quota, capacity := m.rates.draft, m.rates.older, m.rates.policy, m.rates.capacity
+	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
+	return func(w http.ResponseWriter, r *http.Request) {
+		var (
+			now  int64      // R2
+			left [][]string // what is left of the grant, in words
+		)
+
+		// 1 clock
+		now = int64(since(begun)) / 1000
+		mu.Lock()
+		if checks {
+			checkedLocked(m, w, r)
+			return
+		}
+
+		// 2 circuit: there is none
+
+		// 3 identity
+		id = identityOfLocked(m, r)
+
+		// 4 acquire
+		leased = false
+		g, found = grants[id]
+		if found {
+			if g.Tokens > 0 {
+				leased = now < g.Until
+			}
+			if leased {
+				tokens = g.Tokens - 1
+				if tokens > maxLeftTexts {
+					tokens = maxLeftTexts
+				}
+				left, leased = leftTexts[tokens]
+			}
+			if leased {
+				g.Tokens--
+			} else {
+				slowCountedLocked(m, w, r, g, now)
+				return
+			}
+		}
+		if leased {
+			mu.Unlock()
+			described := w.Header()
+			if draft {
+				described["Ratelimit-Policy"] = quota
+				described["Ratelimit"] = left[0]
+			}
+			if older {
+				described["X-Ratelimit-Limit"] = capacity
+				described["X-Ratelimit-Remaining"] = left[1]
+				described["X-Ratelimit-Reset"] = left[2]
+			}
+		} else { // 4 acquire, where no token is held: Redis is asked
+			verdict := askCountedLocked(m, w, id, now)
+			if verdict <= 0 {
+				slowVerdict(m, w, r, verdict, now)
+				return
+			}
+		}
+
+		// 5 forward
+		next.ServeHTTP(w, r)
+
+		// 6 report: there is no breaker
+	}
+}
+
+// fastBothOtherCounted returns a handler that limits by any other key source, says what is left, and breaks.
+func fastBothOtherCounted(m *Middleware) http.HandlerFunc {
+	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
+		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		id            string
+		g             *ratelimit.Grant
+		found, leased bool
+		tokens        int64
+		writer        reflect.Type
+		report        func(*tracked) // not guarded: it is set once, before the source has a writer
+		length        int64
+		hasBody       bool
+	)
+	mu, next, since, begun := m.mu, m.next, m.since, start
+	grants, leftTexts := m.cache.Grants, m.rates.leftTexts
+	draft, older, quota, capacity := m.rates.draft, m.rates.older, m.rates.policy, m.rates.capacity
+	view, source, typeOf := m.view, m.source, reflect.TypeOf
+	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
+		checks = on
+		if of != nil {
+			report = of
+		}
+	}
+	return func(w http.ResponseWriter, r *http.Request) {
+		var (
+			now   int64
+			other bool       // the writer's type is not the one that the route reads the status of
+			left  [][]string // what is left of the grant, in words
+		)
+
+		// 1 clock
+		now = int64(since(begun)) / 1000
+		mu.Lock()
+		if checks {
+			checkedLocked(m, w, r)
+			return
+		}
+
+		// 2 circuit
+		if now >= view.Healthy {
+			slowCircuitLocked(m, w, r, now)
+			return
+		}
+
+		// 3 identity
+		id = identityOfLocked(m, r)
+
+		// 4 acquire
+		leased = false
+		g, found = grants[id]
+		if found {
+			if g.Tokens > 0 {
+				leased = now < g.Until
+			}
+			if leased {
+				tokens = g.Tokens - 1
+				if tokens > maxLeftTexts {
+					tokens = maxLeftTexts
+				}
+				left, leased = leftTexts[tokens]
+			}
+			if leased {
+				g.Tokens--
+			} else {
+				slowCountedLocked(m, w, r, g, now)
+				return
+			}
+		}
+
+		// 5 forward, as far as it needs the lock
+		length = r.ContentLength
+		hasBody = length != 0
+		if hasBody {
+			trackBody(r)
+		}
+		writer = typeOf(w)
+		other = writer != source.writer
+		if leased {
+			mu.Unlock()
+			described := w.Header()
+			if draft {
+				described["Ratelimit-Policy"] = quota
+				described["Ratelimit"] = left[0]
+			}
+			if older {
+				described["X-Ratelimit-Limit"] = capacity
+				described["X-Ratelimit-Remaining"] = left[1]
+				described["X-Ratelimit-Reset"] = left[2]
+			}
+		} else { // 4 acquire, where no token is held: Redis is asked
+			verdict := askCountedLocked(m, w, id, now)
+			if verdict <= 1 {
+				slowVerdict(m, w, r, verdict, now)
+				return
+			}
+			now = verdict // when the token was there, and the circuit closed
+		}
+
+		// 5 forward
+		if other {
+			forward(m, w, r, now)
+			return
+		}
+		p := tracked{w: w, r: r, at: now}
+
+		// 6 report
+		defer report(&p)
+		next.ServeHTTP(w, r)
+		p.finished = true
+	}
+}
+
 // fastLimitOtherOwn returns a handler that limits by any other key source, with refusals of the route's own.
 func fastLimitOtherOwn(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
@@ -1766,8 +2804,7 @@ func fastPlanDerived(m *Middleware) http.HandlerFunc {
 		found, leased bool
 	)
 	mu, next, since, begun := m.mu, m.next, m.since, start
-	grants := m.cache.Grants
-	common := m.cache.Common
+	grants, common := m.cache.Grants, m.cache.Common
 	identify := m.identify
 	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
 	return func(w http.ResponseWriter, r *http.Request) {
@@ -1832,8 +2869,7 @@ func fastPlanBothDerived(m *Middleware) http.HandlerFunc {
 		hasBody       bool
 	)
 	mu, next, since, begun := m.mu, m.next, m.since, start
-	grants := m.cache.Grants
-	common := m.cache.Common
+	grants, common := m.cache.Grants, m.cache.Common
 	identify := m.identify
 	view, source, typeOf := m.view, m.source, reflect.TypeOf
 	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
@@ -1923,8 +2959,7 @@ func fastPlanConnection(m *Middleware) http.HandlerFunc {
 		found, leased bool
 	)
 	mu, next, since, begun := m.mu, m.next, m.since, start
-	grants := m.cache.Grants
-	common := m.cache.Common
+	grants, common := m.cache.Grants, m.cache.Common
 	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
 	return func(w http.ResponseWriter, r *http.Request) {
 		var now int64 // R2
@@ -1984,8 +3019,7 @@ func fastPlanBothConnection(m *Middleware) http.HandlerFunc {
 		hasBody       bool
 	)
 	mu, next, since, begun := m.mu, m.next, m.since, start
-	grants := m.cache.Grants
-	common := m.cache.Common
+	grants, common := m.cache.Grants, m.cache.Common
 	view, source, typeOf := m.view, m.source, reflect.TypeOf
 	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
 		checks = on
@@ -2071,8 +3105,7 @@ func fastPlanHeader(m *Middleware) http.HandlerFunc {
 		values        []string
 	)
 	mu, next, since, begun := m.mu, m.next, m.since, start
-	grants := m.cache.Grants
-	common := m.cache.Common
+	grants, common := m.cache.Grants, m.cache.Common
 	header := m.header
 	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
 	return func(w http.ResponseWriter, r *http.Request) {
@@ -2139,8 +3172,7 @@ func fastPlanBothHeader(m *Middleware) http.HandlerFunc {
 		hasBody       bool
 	)
 	mu, next, since, begun := m.mu, m.next, m.since, start
-	grants := m.cache.Grants
-	common := m.cache.Common
+	grants, common := m.cache.Grants, m.cache.Common
 	header := m.header
 	view, source, typeOf := m.view, m.source, reflect.TypeOf
 	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
@@ -2231,8 +3263,7 @@ func fastPlanOther(m *Middleware) http.HandlerFunc {
 		found, leased bool
 	)
 	mu, next, since, begun := m.mu, m.next, m.since, start
-	grants := m.cache.Grants
-	common := m.cache.Common
+	grants, common := m.cache.Grants, m.cache.Common
 	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
 	return func(w http.ResponseWriter, r *http.Request) {
 		var now int64 // R2
@@ -2292,8 +3323,7 @@ func fastPlanBothOther(m *Middleware) http.HandlerFunc {
 		hasBody       bool
 	)
 	mu, next, since, begun := m.mu, m.next, m.since, start
-	grants := m.cache.Grants
-	common := m.cache.Common
+	grants, common := m.cache.Grants, m.cache.Common
 	view, source, typeOf := m.view, m.source, reflect.TypeOf
 	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
 		checks = on

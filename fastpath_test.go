@@ -14,16 +14,22 @@ import (
 func TestFastPath_takesNoTokenOfAnotherClient(t *testing.T) {
 	redis := at(redistest.Start(t).Addr())
 	for _, row := range []struct {
-		name    string
-		circuit *CircuitBreakerConfig
-	}{{"limiter", nil}, {"both", failures("5")}} {
-		name := t.Name() + "-" + row.name
+		name, headers string
+		circuit       *CircuitBreakerConfig
+	}{
+		{"limiter", "", nil}, {"both", "", failures("5")}, {"limiter, refused", "refused", nil}, {"both, refused", "refused", failures("5")},
+		{"limiter, always", "always", nil}, {"both, always", "always", failures("5")},
+	} {
+		name, which := t.Name()+"-"+row.name, ""
+		if row.headers != "" {
+			which = "both"
+		}
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
 		m, err := newMiddleware(ctx, status(http.StatusOK), &Config{
 			Redis: redis, CircuitBreaker: row.circuit,
 			RateLimit: &RateLimitConfig{
-				Capacity: "10000", RefillRate: "10000",
+				Capacity: "10000", RefillRate: "10000", ResponseHeaders: which, ResponseHeadersOn: row.headers,
 				SourceCriterion: &SourceCriterionConfig{RequestHeaderName: "X-Client"},
 			},
 		}, name)

@@ -70,6 +70,7 @@ type Middleware struct {
 	decisions map[string]*policy.Decision // by identity; guarded by mu
 
 	ownRefusals bool // a refusal by the limiter has another answer than the default one, or more headers
+	countsLeft  bool // admitted requests have headers that say what is left
 
 	// What requests read of the engines, copied here because each dot on the way to a field is a local in the interpreter (R7).
 	mu    sync.Locker // guards both engines; a method of an interface is the less expensive one (R9)
@@ -128,6 +129,7 @@ func newMiddleware(ctx context.Context, next http.Handler, config *Config, name 
 		cache: ratelimit.NewCache(shared.limiter, settings.limit, settings.redis.Timeout, keyMaker(settings.keySource)),
 	}
 	m.ownRefusals = m.answers.rateLimited != rateLimited || m.rates != nil
+	m.countsLeft = m.rates != nil && m.rates.always
 	m.identify = m.bucketKeyOf
 	if m.derived {
 		m.identify = identity.Of(m.keySource)
@@ -167,9 +169,6 @@ func (m *Middleware) newHandler() http.Handler {
 		return m.next
 	}
 	handler := fastPath(m)
-	if m.limit != nil && m.rates != nil && m.rates.always {
-		handler = countedPath(m)
-	}
 	if m.policy == nil {
 		return handler
 	}

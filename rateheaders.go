@@ -30,7 +30,13 @@ type rateHeaders struct {
 	always       bool     // admitted requests have them too
 	policy       []string // the value of RateLimit-Policy
 	item         string   // RateLimit up to the number left
+	none         string   // RateLimit up to the seconds, if no token is left
+	rest         int64    // microseconds from one token to a full bucket
 	capacity     []string // the value of X-RateLimit-Limit
+
+	// What texts returns, prepared.
+	nearlyFull [][]string
+	leftTexts  map[int64][][]string // by the tokens of a grant; the lock of the engines guards it
 }
 
 // readRateHeaders returns nil if there are to be no headers.
@@ -60,51 +66,114 @@ func readRateHeaders(r *problems, s *settings, c *RateLimitConfig) *rateHeaders 
 func newRateHeaders(limit *ratelimit.Limit, which, on string) *rateHeaders {
 	capacity := strconv.FormatInt(ratelimit.Capacity(limit), 10)
 	name := `"` + defaultLimit + `"`
-	return &rateHeaders{
+	h := &rateHeaders{
 		draft: which != ratesOlder, older: which != ratesDraft, always: on == ratesAlways,
 		policy:   []string{name + ";q=" + capacity + ";w=" + seconds(ratelimit.FillTime(limit))[0]},
 		item:     name + ";r=",
-		capacity: []string{capacity},
+		none:     name + ";r=0;t=",
+		rest:     ratelimit.RestTime(limit),
+		capacity: []string{capacity}, leftTexts: map[int64][][]string{},
+	}
+	left := &ratelimit.Left{}
+	ratelimit.SetNearlyFull(left, limit)
+	h.nearlyFull = h.texts(left)
+	return h
+}
+
+// setRates writes the headers of an admitted request.
+func setRates(h *rateHeaders, header http.Header, left *ratelimit.Left) {
+	if left.NearlyFull {
+		writeRates(h, header, h.nearlyFull)
+	} else if left.Known {
+		writeRates(h, header, h.texts(left))
 	}
 }
 
-// set writes the headers.
-func (h *rateHeaders) set(header http.Header, left *ratelimit.Left) {
-	if !left.Known {
-		return
-	}
-	tokens := strconv.FormatInt(left.Tokens, 10)
+// writeRates writes the headers. texts says what is left.
+func writeRates(h *rateHeaders, header http.Header, texts [][]string) {
 	if h.draft {
 		header["Ratelimit-Policy"] = h.policy
-		header["Ratelimit"] = []string{h.item + tokens + ";t=" + seconds(left.Next)[0]}
+		header["Ratelimit"] = texts[0]
 	}
 	if h.older {
 		header["X-Ratelimit-Limit"] = h.capacity
-		header["X-Ratelimit-Remaining"] = []string{tokens}
-		header["X-Ratelimit-Reset"] = seconds(left.Full)
+		header["X-Ratelimit-Remaining"] = texts[1]
+		header["X-Ratelimit-Reset"] = texts[2]
 	}
 }
 
-// countedPath returns the handler of a route whose admitted requests have the headers too. It has the six steps of the fast path as calls of
-// the slow path's functions, which costs more.
-func countedPath(m *Middleware) http.HandlerFunc {
-	var checks bool // requests are checked for other instances on the same route; guarded by mu
-	mu, now := m.mu, m.now
-	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
-	return func(w http.ResponseWriter, r *http.Request) {
-		arrived := now()
-		mu.Lock()
-		if checks {
-			checkedLocked(m, w, r)
-			return
-		}
-		if m.policy != nil && arrived >= m.view.Healthy {
-			slowCircuitLocked(m, w, r, arrived)
-			return
-		}
-		mu.Unlock()
-		slowAcquireCounted(m, &slowRequest{w: w, r: r, now: arrived, closed: true, closedAt: arrived, upload: hasBody(r)})
+// setRatesOfRefusal writes the headers of a refusal, whose bucket has a token again in retryAfter microseconds, which are wait in seconds. It
+// is no method: refusals must cost little (R4).
+func setRatesOfRefusal(h *rateHeaders, header http.Header, retryAfter int64, wait []string) {
+	if h.draft {
+		header["Ratelimit-Policy"] = h.policy
+		header["Ratelimit"] = []string{h.none + wait[0]}
 	}
+	if h.older {
+		header["X-Ratelimit-Limit"] = h.capacity
+		header["X-Ratelimit-Remaining"] = noTokens
+		header["X-Ratelimit-Reset"] = seconds(retryAfter + h.rest)
+	}
+}
+
+// noTokens is the value of X-RateLimit-Remaining of a refusal.
+var noTokens = []string{"0"}
+
+// texts returns what is left as the values of RateLimit, X-RateLimit-Remaining and X-RateLimit-Reset.
+func (h *rateHeaders) texts(left *ratelimit.Left) [][]string {
+	tokens := strconv.FormatInt(left.Tokens, 10)
+	return [][]string{{h.item + tokens + ";t=" + seconds(left.Next)[0]}, {tokens}, seconds(left.Full)}
+}
+
+// The values of admitted requests' headers are prepared, by the tokens that are left of a grant.
+const (
+	maxLeftTexts = ratelimit.MaxLeftOfGrant // the greatest number of tokens
+	leftTogether = 16                       // numbers that are prepared at once: the next requests need those below
+)
+
+// prepare prepares the values of a number of tokens, and of those below.
+func (h *rateHeaders) prepare(m *Middleware, tokens int64) {
+	if tokens > maxLeftTexts {
+		tokens = maxLeftTexts
+	}
+	made := map[int64][][]string{}
+	for n := tokens; n >= 0 && n > tokens-leftTogether; n-- {
+		left := &ratelimit.Left{}
+		ratelimit.SetLeftOfGrant(left, m.limit, n)
+		made[n] = h.texts(left)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for n, texts := range made {
+		h.leftTexts[n] = texts
+	}
+}
+
+// slowCountedLocked is step 4 of a request whose grant cannot decide, or has a number of tokens left without prepared values. It releases
+// the lock.
+func slowCountedLocked(m *Middleware, w http.ResponseWriter, r *http.Request, g *ratelimit.Grant, now int64) {
+	left := int64(-1)
+	if g.Tokens > 0 && now < g.Until {
+		left = g.Tokens - 1
+	} else if now < g.RefuseUntil {
+		refuseOwnLocked(m, w, r, g, now)
+		return
+	}
+	m.mu.Unlock()
+	if left >= 0 {
+		m.rates.prepare(m, left)
+	}
+	slowAcquireCounted(m, &slowRequest{w: w, r: r, now: now, closed: true, closedAt: now, upload: hasBody(r)})
+}
+
+// askCountedLocked asks Redis for a token, and writes the headers of a request that gets it. It returns the verdict, and releases the lock.
+func askCountedLocked(m *Middleware, w http.ResponseWriter, id string, now int64) int64 {
+	left := &ratelimit.Left{}
+	verdict := ratelimit.AllowIDCounted(m.cache, id, now, left)
+	if verdict > 0 {
+		setRates(m.rates, w.Header(), left)
+	}
+	return verdict
 }
 
 // slowAcquireCounted is slowAcquire, and tells the client what is left of its bucket.
@@ -126,19 +195,22 @@ func slowAcquireCounted(m *Middleware, s *slowRequest) {
 		s.closed = false // the verdict says whether it still is
 		verdict = ratelimit.AllowCounted(m.cache, id, s.now, left)
 	}
-	if verdict == ratelimit.Undecided && (m.store == nil || m.onError == onErrorLocal) {
-		verdict = allowLocalCounted(m, s, left)
-	}
-	if verdict > 0 && m.rates.always {
-		m.rates.set(s.w.Header(), left)
+	if verdict > 0 {
+		setRates(m.rates, s.w.Header(), left)
 	}
 	slowDecide(m, s, verdict)
 }
 
-// allowLocalCounted decides without Redis.
-func allowLocalCounted(m *Middleware, s *slowRequest, left *ratelimit.Left) int64 {
-	if m.store != nil {
-		m.logRedisError(ratelimit.LastErr(m.cache))
+// allowLocal takes a token without asking Redis, and tells the client what is left if the configuration asks for it.
+func allowLocal(m *Middleware, s *slowRequest) int64 {
+	key := m.bucketKeyOf(s.r)
+	if !m.countsLeft {
+		return ratelimit.AllowLocal(m.limiter, key, m.limit, s.now)
 	}
-	return ratelimit.AllowLocalCounted(m.limiter, m.bucketKeyOf(s.r), m.limit, s.now, left)
+	left := &ratelimit.Left{}
+	verdict := ratelimit.AllowLocalCounted(m.limiter, key, m.limit, s.now, left)
+	if verdict > 0 {
+		setRates(m.rates, s.w.Header(), left)
+	}
+	return verdict
 }

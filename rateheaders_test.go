@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/resilient-gateway/resilience/internal/redistest"
+	"github.com/resilient-gateway/resilience/ratelimit"
 	"github.com/stretchr/testify/require"
 )
 
@@ -100,6 +101,46 @@ func TestRateHeaders_areNeverAboveTheTruth(t *testing.T) {
 				require.Equal(t, 15, known, "where there are no leases, all are")
 			}
 		})
+	}
+}
+
+// A gateway reports the tokens that it holds itself, up to a number. The first request with a number takes the slow path, which prepares the
+// values for the requests that follow.
+func TestRateHeaders_ofTheTokensThatAGatewayHolds(t *testing.T) {
+	for _, breaks := range []bool{false, true} {
+		newProcess(t, 0)
+		newStoppedClock(t)
+		config := &Config{RateLimit: &RateLimitConfig{Capacity: "1000000", RefillRate: "1000", ResponseHeaders: "both"}}
+		if breaks {
+			config.CircuitBreaker = failures("5")
+		}
+		m, _ := newInstance(t, config)
+		m.setChecks(false)
+		for _, row := range []struct {
+			tokens            int64
+			remaining, resets string
+		}{
+			{1, "0", "1000"},
+			{2, "1", "1000"},
+			{1001, "1000", "999"},
+			{4097, "4096", "996"},
+			{4098, "4096", "996"},
+			{100000, "4096", "996"},
+		} {
+			for _, path := range []string{"slow", "fast"} {
+				now := m.now()
+				g := &ratelimit.Grant{Tokens: row.tokens, Until: now + 1000000}
+				m.mu.Lock()
+				m.cache.Grants["192.0.2.1:1234"] = g
+				m.mu.Unlock()
+				w := send(m.handler, "GET", "/")
+				require.Equal(t, 200, w.Code)
+				require.Equal(t, row.tokens-1, g.Tokens)
+				require.Equal(t, row.remaining, w.Header().Get("X-RateLimit-Remaining"), "%s, %d", path, row.tokens)
+				require.Equal(t, row.resets, w.Header().Get("X-RateLimit-Reset"), "%s, %d", path, row.tokens)
+				require.Equal(t, `"default";r=`+row.remaining+";t=1", w.Header().Get("RateLimit"), "%s, %d", path, row.tokens)
+			}
+		}
 	}
 }
 

@@ -81,7 +81,7 @@ func slowAcquire(m *Middleware, s *slowRequest) {
 		slowPlan(m, s)
 		return
 	}
-	if m.rates != nil {
+	if m.countsLeft {
 		slowAcquireCounted(m, s)
 		return
 	}
@@ -184,7 +184,7 @@ func decideLocally(m *Middleware, s *slowRequest) {
 			return
 		}
 	}
-	verdict := ratelimit.AllowLocal(m.limiter, m.bucketKeyOf(s.r), m.limit, s.now)
+	verdict := allowLocal(m, s)
 	if verdict <= 0 {
 		refuseLimited(m, s, -verdict)
 		return

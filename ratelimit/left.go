@@ -4,10 +4,11 @@ import "github.com/resilient-gateway/resilience/internal/store"
 
 // Left is a lower bound of what a client may still do, as far as this gateway knows: other gateways may know of more.
 type Left struct {
-	Known  bool
-	Tokens int64
-	Next   int64 // microseconds until another token, at most
-	Full   int64 // microseconds until the bucket is full, at most
+	NearlyFull bool // the bucket has at least what SetNearlyFull says; the other fields are not set
+	Known      bool
+	Tokens     int64
+	Next       int64 // microseconds until another token, at most
+	Full       int64 // microseconds until the bucket is full, at most
 }
 
 // setLeft says what is left of a bucket at a level.
@@ -21,9 +22,9 @@ func setLeft(left *Left, limit *Limit, level int64) {
 	left.Full = (limit.full - level + limit.refill - 1) / limit.refill
 }
 
-// LeftWhenRefused returns what is left of an empty bucket that has a token again in retryAfter microseconds.
-func LeftWhenRefused(limit *Limit, retryAfter int64) *Left {
-	return &Left{Known: true, Next: retryAfter, Full: retryAfter + (limit.full-limit.period+limit.refill-1)/limit.refill}
+// RestTime returns the microseconds in which a bucket with one token fills.
+func RestTime(limit *Limit) int64 {
+	return (limit.full - limit.period + limit.refill - 1) / limit.refill
 }
 
 // Capacity returns the tokens of a full bucket.
@@ -32,31 +33,51 @@ func Capacity(limit *Limit) int64 { return limit.full / limit.period }
 // FillTime returns the microseconds in which an empty bucket fills.
 func FillTime(limit *Limit) int64 { return (limit.full + limit.refill - 1) / limit.refill }
 
-// AllowCachedCounted is AllowCached that also says what is left: the tokens that this gateway holds. The bucket may hold more, but other
-// gateways may have taken those.
-func AllowCachedCounted(cache *Cache, id string, now int64, left *Left) int64 {
-	key := bucketKey(cache, id)
-	l := cache.limiter
-	l.Mu.Lock()
-	lease := lookupLocked(l, key)
-	if lease != nil {
-		tokens := lease.Tokens - 1
-		if verdict := allowByLeaseLocked(cache, lease, id, key, now); verdict != 0 {
-			setLeft(left, cache.limit, tokens*cache.limit.period)
-			return verdict
-		}
+// SetNearlyFull says what is left of a bucket of which Redis reports no more than that it is nearly full.
+func SetNearlyFull(left *Left, limit *Limit) { setLeft(left, limit, limit.full/8*nearlyFull) }
+
+// MaxLeftOfGrant is the greatest number of tokens that SetLeftOfGrant reports. A middleware prepares what it tells clients, for each number.
+const MaxLeftOfGrant = 4096
+
+// SetLeftOfGrant says what is left of a grant with a number of tokens. The bucket may hold more, but other gateways may have taken those.
+func SetLeftOfGrant(left *Left, limit *Limit, tokens int64) {
+	if tokens > MaxLeftOfGrant {
+		tokens = MaxLeftOfGrant
 	}
-	l.Mu.Unlock()
-	return 0
+	setLeft(left, limit, tokens*limit.period)
+}
+
+// AllowCachedCounted is AllowCached that also says what is left of the grant.
+func AllowCachedCounted(cache *Cache, id string, now int64, left *Left) int64 {
+	cache.lock.Lock()
+	verdict, tokens := int64(0), int64(0)
+	if g := cache.Grants[id]; g != nil {
+		verdict = spendLocked(g, now)
+		tokens = g.Tokens
+	}
+	cache.lock.Unlock()
+	if verdict > 0 {
+		SetLeftOfGrant(left, cache.limit, tokens)
+	}
+	return verdict
 }
 
 // AllowCounted is Allow that also says what is left. Redis reports it to the request that asks.
 func AllowCounted(cache *Cache, id string, now int64, left *Left) int64 {
-	if verdict := AllowCachedCounted(cache, id, now, left); verdict != 0 {
-		return verdict
-	}
 	key := bucketKey(cache, id)
-	cache.limiter.Mu.Lock()
+	cache.lock.Lock()
+	if g := cache.Grants[id]; g != nil {
+		if verdict := allowByGrantLocked(cache, g, key, now, left); verdict != 0 {
+			return verdict
+		}
+	}
+	if lease := lookupLocked(cache.limiter, key); lease != nil {
+		tokens := lease.Tokens - 1
+		if verdict := allowByLeaseLocked(cache, lease, id, key, now); verdict != 0 {
+			SetLeftOfGrant(left, cache.limit, tokens)
+			return verdict
+		}
+	}
 	b, place := joinByKeyLocked(cache, key, now)
 	if b == nil {
 		return orUndecided(cache, 0, store.ErrUnavailable)
@@ -67,6 +88,63 @@ func AllowCounted(cache *Cache, id string, now int64, left *Left) int64 {
 		countReply(cache, b, place, key, left)
 	}
 	return orUndecided(cache, verdict, err)
+}
+
+// AllowIDCounted is AllowID that also says what is left. Mu must be held; AllowIDCounted releases it.
+func AllowIDCounted(cache *Cache, id string, now int64, left *Left) int64 {
+	if len(id) > cache.maxJoinLen {
+		cache.lock.Unlock()
+		return AllowCounted(cache, id, now, left)
+	}
+	b := cache.openBatch
+	if now >= b.sendAt {
+		if cannotJoinLocked(cache, now) {
+			cache.lock.Unlock()
+			return AllowCounted(cache, id, now, left)
+		}
+	}
+	//lint:ignore S1021 the interpreter allocates twice for :=
+	var place int
+	place = len(b.ids)
+	b.ids = append(b.ids, id)
+	if place >= b.lastPlace {
+		sealLocked(b)
+	}
+	cache.lock.Unlock()
+	b.done.Wait()
+	if b.allGranted {
+		if b.borrowedTotal == 0 {
+			left.NearlyFull = true // of most requests that ask, and the least that they cost
+			return b.grantedAt
+		}
+	}
+	return verdictOfIDCounted(cache, b, place, id, left)
+}
+
+// verdictOfIDCounted is verdictOfID that also says what is left.
+func verdictOfIDCounted(cache *Cache, b *batch, place int, id string, left *Left) int64 {
+	place += len(b.keys) - len(b.ids)
+	verdict, err := verdictAt(b, place)
+	if err == nil && verdict > 0 {
+		countReply(cache, b, place, bucketKey(cache, id), left)
+	}
+	return orUndecided(cache, verdict, err)
+}
+
+// allowByGrantLocked decides by a cached grant, also by one that is due for renewal. It returns 0 if the grant cannot decide; otherwise it
+// releases Mu.
+func allowByGrantLocked(cache *Cache, g *Grant, key string, now int64, left *Left) int64 {
+	verdict := spendLocked(g, now)
+	if verdict != 0 {
+		SetLeftOfGrant(left, cache.limit, g.Tokens)
+		cache.lock.Unlock()
+		return verdict
+	}
+	if g.Tokens > 0 && now < g.ends {
+		SetLeftOfGrant(left, cache.limit, g.Tokens-1)
+		return takeAndRenewLocked(cache, g, key, now)
+	}
+	return 0
 }
 
 // joinByKeyLocked has a request join a batch, and returns the batch and the request's place in it. It returns nil if Redis is unavailable.

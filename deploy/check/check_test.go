@@ -113,7 +113,7 @@ func TestUsage(t *testing.T) {
 	}
 }
 
-// limited serves a bucket of so many tokens, which is empty for the first requests.
+// limited serves a bucket of that number of tokens, which is empty for the first requests.
 func limited(t *testing.T, empty, tokens int) string {
 	requests := 0
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

@@ -50,7 +50,7 @@ func run(args []string, out, errors io.Writer) int {
 	switch action := flags.Arg(0); {
 	case action == "" || action == "exec" && flags.NArg() > 1:
 		if problems := o.problems(); len(problems) > 0 {
-			tell(errors, problems)
+			report(errors, problems)
 			return exitProblems
 		}
 		if action == "exec" {
@@ -74,7 +74,7 @@ func run(args []string, out, errors io.Writer) int {
 	return 0
 }
 
-func tell(to io.Writer, problems []string) {
+func report(to io.Writer, problems []string) {
 	if len(problems) == 1 {
 		fmt.Fprintln(to, "check:", problems[0])
 		return

@@ -19,15 +19,17 @@ func TestObjects_ofHeaders(t *testing.T) {
 	for _, row := range []struct {
 		name, headers, on, body string
 		capacity                string
-		status                  int
+		clients, status         int
 		most                    float64
 	}{
-		{"admitted, always", "both", "always", "", "1000000", 200, 585},
-		{"refused, always", "both", "always", "", "10", 429, 895},
-		{"admitted, refused only", "both", "refused", "", "1000000", 200, 92},
-		{"refused, refused only", "both", "refused", "", "10", 429, 280},
-		{"admitted, an answer of its own", "none", "always", "wait {retryAfter} s", "1000000", 200, 92},
-		{"refused, an answer of its own", "none", "always", "wait {retryAfter} s", "10", 429, 320},
+		{"admitted, always", "both", "always", "", "1000000", 1, 200, 128},
+		{"refused, always", "both", "always", "", "10", 1, 429, 258},
+		{"Redis is asked, always", "both", "always", "", "1000000", 4000, 200, 985},
+		{"admitted, refused only", "both", "refused", "", "1000000", 1, 200, 92},
+		{"refused, refused only", "both", "refused", "", "10", 1, 429, 218},
+		{"Redis is asked, refused only", "both", "refused", "", "1000000", 4000, 200, 695},
+		{"admitted, an answer of its own", "none", "always", "wait {retryAfter} s", "1000000", 1, 200, 92},
+		{"refused, an answer of its own", "none", "always", "wait {retryAfter} s", "10", 1, 429, 320},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			w := &writer{header: http.Header{}}
@@ -44,7 +46,13 @@ func TestObjects_ofHeaders(t *testing.T) {
 				}
 			}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(200) }))
 			request := httptest.NewRequest("GET", "/", nil)
-			ask := func() { handler.ServeHTTP(w, request) }
+			n := 0
+			addresses := addresses(row.clients)
+			ask := func() {
+				request.RemoteAddr = addresses[n%len(addresses)]
+				n++
+				handler.ServeHTTP(w, request)
+			}
 			for range 10 {
 				for range 50 {
 					ask()

@@ -22,6 +22,7 @@ type variant struct {
 	Break  bool
 	Source string // of the identity: connection, header, checkedHeader, derived or other; "": none is needed
 	Own    bool   // the limiter's refusals are not the default ones
+	Counts bool   // admitted requests have headers that say what is left of the bucket
 	Plan   bool   // requests are under plans
 }
 
@@ -35,15 +36,21 @@ func variants() []variant {
 		{"derived", "Derived", "by a derived key source"},
 		{"other", "Other", "by any other key source"},
 	} {
-		for _, own := range []bool{true, false} { // the narrower case comes first
-			suffix, doc := source.suffix, source.doc
-			if own {
-				suffix += "Own"
-				doc += ", with refusals of the route's own"
+		for _, shown := range []struct {
+			suffix, doc string
+			own, counts bool
+		}{ // the narrower case comes first
+			{"Counted", ", says what is left", true, true},
+			{"Own", ", with refusals of the route's own", true, false},
+			{"", "", false, false},
+		} {
+			limit := variant{
+				Name: "fastLimit" + source.suffix + shown.suffix, Doc: "limits " + source.doc + shown.doc,
+				Limit: true, Source: source.name, Own: shown.own, Counts: shown.counts,
 			}
-			all = append(all,
-				variant{Name: "fastLimit" + suffix, Doc: "limits " + doc, Limit: true, Source: source.name, Own: own},
-				variant{Name: "fastBoth" + suffix, Doc: "limits " + doc + ", and breaks", Limit: true, Break: true, Source: source.name, Own: own})
+			both := limit
+			both.Name, both.Doc, both.Break = "fastBoth"+source.suffix+shown.suffix, limit.Doc+", and breaks", true
+			all = append(all, limit, both)
 		}
 	}
 	for _, source := range []struct{ name, suffix, doc string }{

@@ -163,7 +163,7 @@ func fromCatalogue(version string) map[string]any {
 	}
 }
 
-// writeRoutes writes the two snippets for files, each as a middleware with a name of its own, and a route through each.
+// writeRoutes writes the two snippets for files, each as a middleware under another name, and a route through each.
 func writeRoutes(t *testing.T, folder, upstream, redis string) {
 	t.Helper()
 	m, err := readManifest(root)

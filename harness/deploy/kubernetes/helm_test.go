@@ -129,7 +129,7 @@ var chartKeys = map[string]string{
 	"rbac.namespaced":                                    "--providers.kubernetescrd.disableClusterScopeResources=%v",
 }
 
-// chartDefaults are the arguments that the chart gives of its own accord, where the example changes nothing of them.
+// chartDefaults are the arguments that the chart gives where the example does not change them.
 var chartDefaults = []string{
 	"--entryPoints.metrics.address=:9100/tcp", "--entryPoints.traefik.address=:8080/tcp", "--entryPoints.web.address=:8000/tcp",
 	"--entryPoints.websecure.address=:8443/tcp", "--entryPoints.websecure.http.tls=true", "--api.dashboard=true", "--ping=true",

@@ -246,6 +246,9 @@ func TestServed(t *testing.T) {
 		}
 		g.eventually("/empty", http.StatusServiceUnavailable)
 	})
+	t.Run("key sources are those of the object", func(t *testing.T) {
+		s.requireSources(t, g)
+	})
 	t.Run("a change of the objects is followed", func(t *testing.T) {
 		s.kubectl("--namespace", namespace, "delete", "ingressroute", "health")
 		g.eventually("/health", http.StatusNotFound)
@@ -267,6 +270,56 @@ func TestServed(t *testing.T) {
 			}
 		}
 	})
+}
+
+// requireSources limits a route by a path, a cookie and the method, in front of the service without pods.
+func (s *site) requireSources(t *testing.T, g *traefik) {
+	t.Helper()
+	for _, o := range []object{
+		{
+			"apiVersion": "traefik.io/v1alpha1", "kind": "Middleware", "metadata": object{"name": "sources", "namespace": namespace},
+			"spec": object{"plugin": object{"resilience": object{"rateLimit": object{
+				"capacity": 2, "refillRate": 1, "refillPeriod": "1h", "sourceCriterion": object{
+					"ipStrategy": object{"depth": 0}, "requestPath": "/sources/{tenant}/*", "requestCookieName": "session", "requestMethod": true, "missingSource": "deny",
+				},
+			}}}},
+		},
+		{
+			"apiVersion": "traefik.io/v1alpha1", "kind": "IngressRoute", "metadata": object{"name": "sources", "namespace": namespace},
+			"spec": object{"ingressClassName": "resilience", "entryPoints": []any{"web"}, "routes": []any{object{
+				"kind": "Rule", "match": "PathPrefix(`/sources`)", "middlewares": []any{object{"name": "sources"}},
+				"services": []any{object{"name": "empty", "port": "http"}},
+			}}},
+		},
+	} {
+		out, err := s.create(o)
+		require.NoError(t, err, out)
+	}
+	g.eventually("/sources/acme/orders", http.StatusForbidden)
+	ask := func(path, cookie string) int {
+		request, err := http.NewRequest(http.MethodGet, "http://"+g.web+path, nil)
+		require.NoError(t, err)
+		request.Header.Set("Cookie", cookie)
+		response, err := client.Do(request)
+		require.NoError(t, err)
+		response.Body.Close()
+		return response.StatusCode
+	}
+	const admitted, limited, denied = http.StatusServiceUnavailable, http.StatusTooManyRequests, http.StatusForbidden
+	for i, step := range []struct {
+		path, cookie string
+		want         int
+	}{
+		{"/sources/acme/orders", "session=a", admitted},
+		{"/sources/acme", "theme=dark; session=a", admitted},
+		{"/sources/acme/invoices", "session=a", limited},
+		{"/sources/acme/orders", "session=b", admitted},
+		{"/sources/other/orders", "session=a", admitted},
+		{"/sources/acme/orders", "session=a; session=b", denied},
+		{"/sources", "session=a", denied},
+	} {
+		require.Equal(t, step.want, ask(step.path, step.cookie), "step %d", i)
+	}
 }
 
 // A new gateway answers Traefik's ping before it has routes, and one that ends may still have requests: neither is ready.
