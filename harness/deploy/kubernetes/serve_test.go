@@ -246,6 +246,7 @@ func TestServed(t *testing.T) {
 		}
 		g.eventually("/empty", http.StatusServiceUnavailable)
 	})
+	t.Run("an object configures answers", func(t *testing.T) { s.requireAnswers(t, g) })
 	t.Run("a change of the objects is followed", func(t *testing.T) {
 		s.kubectl("--namespace", namespace, "delete", "ingressroute", "health")
 		g.eventually("/health", http.StatusNotFound)
