@@ -57,7 +57,7 @@ var exceptions = map[string]string{
 	"ci.yml lint: Lint the code":                                "make test begins with this target",
 	"ci.yml lint: Lint and try the workflows":                   "this test is what the target runs",
 	"ci.yml traefik: Test compiled, interpreted and end to end": "takes many minutes; make ci begins with this target",
-	"ci.yml traefik: Load a release's tag from the catalogue":    "needs the real Traefik; make ci runs this target",
+	"ci.yml traefik: Load a release's tag from the catalogue":   "needs the real Traefik; make ci runs this target",
 	"ci.yml compose: Test both stacks and deploy.sh":            "takes many minutes; make ci runs this target",
 	"ci.yml kubernetes: Test the objects on an API server":      "takes many minutes; make ci runs this target",
 }
