@@ -4,7 +4,7 @@ module github.com/resilient-gateway/resilience/deploy/check
 go 1.26.0
 
 require (
-	github.com/BurntSushi/toml v1.4.0
+	github.com/BurntSushi/toml v1.6.0
 	github.com/Masterminds/sprig/v3 v3.2.3
 	github.com/mitchellh/mapstructure v1.5.1-0.20231216201459-8508981c8b6c
 	github.com/resilient-gateway/resilience v0.0.0

@@ -37,6 +37,7 @@ func TestDevelopment(t *testing.T) {
 		s.await("/proxy/ok", http.StatusOK, 30*time.Second)
 	})
 	t.Run("the API, on this host only, shows what the labels say", func(t *testing.T) { s.requireShown(t) })
+	t.Run("labels of another container configure answers", func(t *testing.T) { s.requireAnswers(t) })
 	t.Run("the image", func(t *testing.T) { s.requireImage(t) })
 	t.Run("a burst is limited", func(t *testing.T) {
 		counts := s.burst(150, "/proxy/ok")
