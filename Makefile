@@ -85,13 +85,15 @@ fuzz: redis
 	.ci/fuzz
 
 # What takes long: a fleet under faults of every kind, held against what is promised; malformed and slow clients; reloads; a flood
-# of keys. SOAK="-length 1h -seed 7 -attack 10m" for other lengths, or to see a failure again.
+# of keys; random steps of the script draw. SOAK="-length 1h -seed 7 -attack 10m" for other lengths, or to see a failure again.
 SOAK ?= -length 10m
 RELOADS ?= 500
 KEYS ?= 200000
+DRAW_STEPS ?= 2000000
 soak: redis bundle traefik upstream
 	cd harness && $(GO) test -count=1 -timeout 0 -v ./soak $(SOAK)
 	cd harness && RELOADS=$(RELOADS) KEYS=$(KEYS) $(GO) test -count=1 -timeout 1h -v -run 'TestReload_manyUnderLoad|TestAbuse_aFloodOfKeys' ./e2e
+	DRAW_STEPS=$(DRAW_STEPS) $(GO) test -count=1 -timeout 1h -run TestDraw_agreesWithTheModel ./ratelimit
 
 ci: test test-deploy
 	@.ci/part fuzz              $(MAKE) --no-print-directory fuzz
@@ -153,6 +155,7 @@ test-deploy-compose: redis traefik compose
 	@command -v openssl >/dev/null || .ci/install openssl
 	@docker info >/dev/null 2>&1 || command -v dockerd >/dev/null || .ci/install docker.io
 	@command -v docker >/dev/null || .ci/install docker-cli
+	@command -v mkfs.ext4 >/dev/null || .ci/install e2fsprogs
 	cd harness && $(GO) test -count=1 -timeout 25m ./deploy/compose
 
 clean:

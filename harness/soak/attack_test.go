@@ -84,7 +84,9 @@ func TestAttack(t *testing.T) {
 	}
 	assert.Empty(t, strays(begun, outages, changes), "states of the circuit while the service was well")
 	assert.Equal(t, map[string]int{"200": calm["200"]}, calm, "honest clients' answers while the service was well")
-	assert.Equal(t, map[string]int{"200": limited["200"], "429": limited["429"]}, limited, "a greedy client's answers while the service was well")
+	for status := range limited { // without 429 if a busy machine let the client send too little
+		assert.Contains(t, []string{"200", "429"}, status, "a greedy client's answers while the service was well")
+	}
 	assert.GreaterOrEqual(t, float64(limited["200"]), 0.9*honestLimit*calmSeconds, "a greedy client's share")
 	assert.Positive(t, service.cut, "answers that the service cut")
 }

@@ -116,13 +116,17 @@ func startEngine(scratch string) (stop func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	command := exec.Command("dockerd", "--host", "unix://"+socket, "--data-root", filepath.Join(scratch, "data"),
+	unmount, err := mountDisk(scratch)
+	if err != nil {
+		return nil, err
+	}
+	command := exec.Command("dockerd", "--host", "unix://"+socket, "--data-root", disk,
 		"--exec-root", filepath.Join(short, "exec"), "--pidfile", filepath.Join(short, "pid"))
 	command.Stdout, command.Stderr = log, log
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	restore := rememberNetwork()
 	if err := command.Start(); err != nil {
-		return nil, err
+		return nil, errors.Join(err, unmount())
 	}
 	ended := make(chan struct{})
 	go func() {
@@ -138,7 +142,7 @@ func startEngine(scratch string) (stop func() error, err error) {
 			<-ended
 		}
 		log.Close()
-		return errors.Join(restore(), processesWith(short), os.RemoveAll(short))
+		return errors.Join(restore(), processesWith(short), unmount(), os.RemoveAll(short))
 	}
 	if err := os.Setenv("DOCKER_HOST", "unix://"+socket); err != nil {
 		return nil, err
@@ -154,6 +158,47 @@ func startEngine(scratch string) (stop func() error, err error) {
 		}
 	}
 	return nil, errors.Join(errors.New("dockerd does not answer after a minute"), tail(logFile), stop())
+}
+
+// disk is where the engine that the tests started keeps its data: a file system that a test can fill. It is empty if another engine is used.
+var disk string
+
+// mountDisk mounts a file system of 24 GiB on a file that holds only what is written.
+func mountDisk(scratch string) (unmount func() error, err error) {
+	file, folder := filepath.Join(scratch, "disk"), filepath.Join(scratch, "data")
+	for _, words := range [][]string{
+		{"truncate", "--size", "24G", file},
+		{"mkfs.ext4", "-q", "-m", "0", file},
+		{"mkdir", folder},
+		{"mount", "-o", "loop,discard", file, folder},
+	} {
+		if output, err := exec.Command(words[0], words[1:]...).CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("%s: %w: %s", strings.Join(words, " "), err, output)
+		}
+	}
+	disk = folder
+	return func() error {
+		output, err := exec.Command("umount", folder).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("umount: %w: %s", err, output)
+		}
+		return nil
+	}, nil
+}
+
+// fillDisk leaves this many bytes of the disk free until the test ends.
+func fillDisk(t *testing.T, left int64) {
+	t.Helper()
+	require.NotEmpty(t, disk)
+	var found syscall.Statfs_t
+	require.NoError(t, syscall.Statfs(disk, &found))
+	free := int64(found.Bavail) * found.Bsize
+	require.Greater(t, free, left)
+	file, err := os.CreateTemp(disk, "filler")
+	require.NoError(t, err)
+	t.Cleanup(func() { os.Remove(file.Name()) })
+	defer file.Close()
+	require.NoError(t, syscall.Fallocate(int(file.Fd()), 0, 0, free-left))
 }
 
 // processesWith tells which processes have the folder on their command line: what an engine starts has its own.

@@ -84,7 +84,8 @@ func TestDeploy_refuses(t *testing.T) {
 		{"a taken port", []string{fmt.Sprint("PORT=", taken.Addr().(*net.TCPAddr).Port)}, []string{"a port is taken", fmt.Sprint(taken.Addr().(*net.TCPAddr).Port)}},
 		{"no port", []string{"PORT=http"}, []string{`PORT: "http" is not a port`}},
 		{"an unknown image", []string{"GATEWAY_IMAGE=127.0.0.1:1/nowhere:1"}, []string{"127.0.0.1:1", "an image could not be had"}},
-		{"a disk that is too full", []string{"DEPLOY_SPACE=99999999"}, []string{"the disk of Docker has "}},
+		{"less space than is asked for", []string{"DEPLOY_SPACE=99999999"}, []string{"the disk of Docker has "}},
+		{"a full disk", nil, []string{"the disk of Docker has ", "200"}},
 		{"a secret that Compose would change", []string{"ENV_FILE=" + dollar}, []string{"REDIS_PASSWORD in ", "single quotes"}},
 		{"an override that is missing", []string{"COMPOSE_OVERRIDE=none.yml"}, []string{"COMPOSE_OVERRIDE: none.yml cannot be read"}},
 		{
@@ -93,6 +94,11 @@ func TestDeploy_refuses(t *testing.T) {
 		},
 	} {
 		t.Run(row.name, func(t *testing.T) {
+			if row.name == "a full disk" && disk != "" {
+				fillDisk(t, 100<<20)
+			} else if row.name == "a full disk" {
+				return // not this test's disk; the row before shows the refusal
+			}
 			sending := s.startClients()
 			begun := time.Now()
 			output, code := s.with(row.env...).deploy("prod")
