@@ -173,7 +173,11 @@ func writeLimited(m *Middleware, w http.ResponseWriter, r *http.Request, retryAf
 func refuseDenied(m *Middleware, s *slowRequest, rule string) {
 	beforeRefusal(m, s)
 	refuse(m.answers.denied, s.w, s.r, nil, rule)
-	m.logRefusal("denied", m.bucketKeyOf(s.r), 0, s.now)
+	if rule == "" {
+		m.logRefusal("denied", m.bucketKeyOf(s.r), 0, s.now)
+	} else {
+		m.logNamed("refused: denied", "rule", rule, m.bucketKeyOf(s.r), s.now)
+	}
 }
 
 // beforeRefusal gives back a place that was asked for, and refreshes the view if it is stale: neither this request nor the ones that follow

@@ -120,6 +120,9 @@ func readRateLimit(r *problems, s *settings, c *RateLimitConfig) {
 	}
 	readRules(r, s, c, own)
 	s.rates = readRateHeaders(r, s, c)
+	if s.rules != nil && s.rates != nil {
+		s.rules.Shown = s.rates.always
+	}
 }
 
 // newLimit returns the limit. If its numbers are too large to count exactly, it reduces the fraction of rate and period.

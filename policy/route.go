@@ -17,6 +17,7 @@ type Rules struct {
 	Limits []LimitRule
 	Tiers  []TierRule // the first that matches applies
 	Cost   *CostRule  // nil: every request costs 1
+	Shown  bool       // each answer says what is left: no plan is Fast
 }
 
 // LimitRule is a further limit.

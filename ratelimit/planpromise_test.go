@@ -137,10 +137,10 @@ func (w *fleet) admitted(cache *Cache, plan *Plan, id string) bool {
 		cache.lock.Unlock()
 		return true
 	}
-	verdict, _ := AcquirePlan(cache, plan, id, now)
+	verdict, _ := AcquirePlan(cache, plan, id, now, nil)
 	if verdict == Undecided && w.shared.late {
 		w.shared.at = 0
-		verdict, _ = AcquirePlanLocal(cache, plan, cache.limiter.Now())
+		verdict, _ = AcquirePlanLocal(cache, plan, cache.limiter.Now(), nil)
 	}
 	return verdict > 0
 }
