@@ -115,7 +115,7 @@ func readRateLimit(r *problems, s *settings, c *RateLimitConfig) {
 	}
 	s.limit = newLimit(r, "rateLimit", own)
 	s.dryRun = r.flag("rateLimit.dryRun", c.DryRun)
-	if len(c.Limits) == 0 || c.Capacity != "" || c.RefillRate != "" {
+	if len(c.Limits) == 0 || isSet(c.Capacity+c.RefillRate) {
 		s.parts = append(s.parts, "rate limit: "+own.text())
 	}
 	readRules(r, s, c, own)

@@ -3,9 +3,11 @@
 package policy
 
 import (
+	"fmt"
 	"net/http"
 	"net/netip"
 	"regexp"
+	"sort"
 	"strings"
 )
 
@@ -21,6 +23,34 @@ type Match struct {
 // Empty reports whether the rule is for all requests.
 func (m *Match) Empty() bool {
 	return len(m.Paths) == 0 && len(m.Methods) == 0 && len(m.Hosts) == 0 && len(m.Headers) == 0 && len(m.ClientIPs) == 0
+}
+
+// Text returns the rule as text: two rules with the same text match the same requests. That of the zero Match is "".
+func (m *Match) Text() string {
+	if m.Empty() {
+		return ""
+	}
+	names := []string{}
+	for name := range m.Headers {
+		names = append(names, name)
+	}
+	sort.Strings(names)
+	headers := []string{}
+	for _, name := range names {
+		headers = append(headers, name, m.Headers[name])
+	}
+	clients := []string{}
+	for _, prefix := range m.ClientIPs {
+		clients = append(clients, prefix.String())
+	}
+	return fmt.Sprintf("%q %q %q %q %q", sorted(m.Paths), sorted(m.Methods), sorted(m.Hosts), headers, sorted(clients))
+}
+
+// sorted returns a sorted copy of a list.
+func sorted(list []string) []string {
+	list = append([]string{}, list...)
+	sort.Strings(list)
+	return list
 }
 
 // holder is a compiled Match. It is immutable.
