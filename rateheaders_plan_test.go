@@ -214,7 +214,7 @@ func TestRateHeaders_ofPlansWithoutRedis(t *testing.T) {
 	}
 }
 
-// The message that operators look for is the same for all limits. The limit is a field of its own.
+// The message that operators look for is the same for all limits. The limit has its own field.
 func TestLog_namesTheLimitThatRefuses(t *testing.T) {
 	for _, row := range []struct {
 		name, dryRun string

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// oneLimit is a block with a limit of its own and one further limit.
+// oneLimit is a block with its own limit and one further limit.
 func oneLimit(name string, limit *LimitConfig) *RateLimitConfig {
 	return &RateLimitConfig{Capacity: "10", Limits: map[string]*LimitConfig{name: limit}}
 }
@@ -273,7 +273,7 @@ func TestRules_reads(t *testing.T) {
 	require.Equal(t, []policy.PathCost{{Pattern: "/a/b*", Cost: 2}, {Pattern: "/a*", Cost: 1}, {Pattern: "/b", Cost: 4}}, s.rules.Cost.Paths)
 }
 
-// A block has a limit of its own unless only its limits have numbers.
+// A block has its own limit unless only its limits have numbers.
 func TestRules_ownLimit(t *testing.T) {
 	further := map[string]*LimitConfig{"hourly": limitOf("5", "1", "1h")}
 	for _, row := range []struct {
