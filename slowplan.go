@@ -30,7 +30,7 @@ func acquirePlan(m *Middleware, s *slowRequest, id string) {
 	d := decisionOf(m, s.r, id)
 	if d.Denied != "" {
 		if !m.dryRun {
-			refuseDenied(m, s, d.Denied)
+			refuseByRule(m, s, d.Denied)
 			return
 		}
 		m.logNamed("would refuse: denied (dry run)", "rule", d.Denied, m.bucketKeyOf(s.r), s.now)
@@ -126,6 +126,13 @@ func decidePlan(m *Middleware, s *slowRequest, d *policy.Decision, verdict int64
 		return
 	}
 	slowForward(m, s)
+}
+
+// refuseByRule refuses a request because a rule denies it: a tier, or missingSource of a limit's key source.
+func refuseByRule(m *Middleware, s *slowRequest, rule string) {
+	beforeRefusal(m, s)
+	refuse(m.answers.denied, s.w, s.r, nil, rule)
+	m.logNamed("refused: denied", "rule", rule, m.bucketKeyOf(s.r), s.now)
 }
 
 // leftToShow returns where what is left is to be noted for the headers of an admitted request; nil: there are none.

@@ -56,12 +56,12 @@ func (p *PlanLeft) noteAnswer(d *askedDraw, a *drawAnswer) {
 
 // noteBuckets notes what is in the buckets of this process.
 func (p *PlanLeft) noteBuckets(lease *bucketLease, now int64) {
-	tokens := int64(0)
-	if now < lease.ends {
-		tokens = lease.Tokens
-	}
 	for i, limit := range lease.levels.limits {
-		p.note(lease.levels.names[i], limit, lease.buckets[i].refilled(limit, now)+tokens*limit.period)
+		level := lease.buckets[i].refilled(limit, now)
+		if now < lease.ends {
+			level = withLease(limit, level, lease.size, lease.Tokens)
+		}
+		p.note(lease.levels.names[i], limit, level)
 	}
 }
 
