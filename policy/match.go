@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
-	"regexp"
 	"sort"
-	"strings"
 )
 
 // Match says which requests a rule is for: those for which everything that it names holds. The zero Match is for all requests.
@@ -55,7 +53,7 @@ func sorted(list []string) []string {
 
 // holder is a compiled Match. It is immutable.
 type holder struct {
-	paths, hosts *regexp.Regexp // nil: any
+	paths, hosts *patterns // nil: any
 	methods      map[string]bool
 	headers      []headerPattern
 	clients      []netip.Prefix
@@ -63,11 +61,11 @@ type holder struct {
 
 type headerPattern struct {
 	name    string
-	pattern *regexp.Regexp
+	pattern *patterns
 }
 
 func compileMatch(m *Match) *holder {
-	h := &holder{paths: patternOf(m.Paths, false), hosts: patternOf(m.Hosts, true), clients: m.ClientIPs}
+	h := &holder{paths: patternsOf(m.Paths, false), hosts: patternsOf(m.Hosts, true), clients: m.ClientIPs}
 	for _, method := range m.Methods {
 		if h.methods == nil {
 			h.methods = map[string]bool{}
@@ -75,25 +73,9 @@ func compileMatch(m *Match) *holder {
 		h.methods[method] = true
 	}
 	for name, pattern := range m.Headers {
-		h.headers = append(h.headers, headerPattern{name: http.CanonicalHeaderKey(name), pattern: patternOf([]string{pattern}, false)})
+		h.headers = append(h.headers, headerPattern{name: http.CanonicalHeaderKey(name), pattern: patternsOf([]string{pattern}, false)})
 	}
 	return h
-}
-
-// patternOf returns the expression that matches a text which matches one of the patterns, or nil if there is none.
-func patternOf(patterns []string, ignoreCase bool) *regexp.Regexp {
-	if len(patterns) == 0 {
-		return nil
-	}
-	var each []string
-	for _, pattern := range patterns {
-		each = append(each, strings.ReplaceAll(regexp.QuoteMeta(pattern), `\*`, `.*`))
-	}
-	flags := "(?s)"
-	if ignoreCase {
-		flags = "(?si)"
-	}
-	return regexp.MustCompile(flags + "^(?:" + strings.Join(each, "|") + ")$")
 }
 
 // holds reports whether the rule is for a request of the client address, which may be invalid.
@@ -101,10 +83,10 @@ func (h *holder) holds(r *http.Request, host string, client netip.Addr) bool {
 	if h.methods != nil && !h.methods[r.Method] {
 		return false
 	}
-	if h.paths != nil && !h.paths.MatchString(r.URL.Path) {
+	if h.paths != nil && !h.paths.match(r.URL.Path) {
 		return false
 	}
-	if h.hosts != nil && !h.hosts.MatchString(host) {
+	if h.hosts != nil && !h.hosts.match(host) {
 		return false
 	}
 	return h.headersHold(r) && h.clientHolds(client)
@@ -115,7 +97,7 @@ func (h *holder) headersHold(r *http.Request) bool {
 	for _, one := range h.headers {
 		matches := false
 		for _, line := range r.Header[one.name] {
-			matches = matches || one.pattern.MatchString(line)
+			matches = matches || one.pattern.match(line)
 		}
 		if !matches {
 			return false

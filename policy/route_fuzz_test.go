@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/resilient-gateway/resilience/identity"
 	"github.com/stretchr/testify/require"
@@ -62,5 +63,20 @@ func FuzzResolve_dependsOnTheIdentity(f *testing.F) {
 				require.Equal(t, shown(route.Resolve(first)), shown(route.Resolve(second)))
 			}
 		}
+	})
+}
+
+// FuzzPatterns_agree checks that the two ways to compare a text with a pattern have the same result.
+func FuzzPatterns_agree(f *testing.F) {
+	f.Add("/a*b*", "/axxbyy")
+	f.Add("*ab*ab*", "aba")
+	f.Add("**", "")
+	f.Add("*.é(", "\xff.é(")
+	f.Fuzz(func(t *testing.T, pattern, text string) {
+		if !utf8.ValidString(pattern) || strings.ContainsRune(pattern, utf8.RuneError) || len(text) > maxUsual {
+			return // the rules refuse the first; an expression takes invalid UTF-8 for the second
+		}
+		p := patternsOf([]string{pattern}, false)
+		require.Equal(t, p.match(text), inOrder(text, p.pieces[0]))
 	})
 }
