@@ -211,7 +211,7 @@ func AllowLocalCounted(l *Limiter, key string, limit *Limit, now int64, left *Le
 	return verdict
 }
 
-// withLease returns what is left of a bucket and of a lease on it, which has so many unused tokens. During a lease, the bucket refills only
+// withLease returns what is left of a bucket and of a lease on it with unused tokens. During a lease, the bucket refills only
 // until it and the lease's size add up to the capacity.
 func withLease(limit *Limit, level, size, unused int64) int64 {
 	if most := limit.full - size*limit.period; level > most {
