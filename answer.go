@@ -169,10 +169,10 @@ func writeLimited(m *Middleware, w http.ResponseWriter, r *http.Request, retryAf
 	refuse(m.answers.rateLimited, w, r, wait, defaultLimit)
 }
 
-// refuseDenied refuses a request because a rule denies it. rule is the rule's name; "": it has none.
-func refuseDenied(m *Middleware, s *slowRequest, rule string) {
+// refuseDenied refuses a request because it lacks the key source. refuseByRule does so because a rule with a name denies it.
+func refuseDenied(m *Middleware, s *slowRequest) {
 	beforeRefusal(m, s)
-	refuse(m.answers.denied, s.w, s.r, nil, rule)
+	refuse(m.answers.denied, s.w, s.r, nil, "")
 	m.logRefusal("denied", m.bucketKeyOf(s.r), 0, s.now)
 }
 

@@ -33,7 +33,7 @@ func thirdRefusal(t *testing.T, kind string, a *AnswersConfig, change func(r *ht
 	handler := m.handler
 	if kind == "denied" {
 		handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			refuseDenied(m, &slowRequest{w: w, r: r, now: m.now()}, "banned")
+			refuseByRule(m, &slowRequest{w: w, r: r, now: m.now()}, "banned")
 		})
 	} else {
 		send(handler, "GET", "/")

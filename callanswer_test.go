@@ -77,7 +77,7 @@ func TestCall_denied(t *testing.T) {
 	newProcess(t, 0)
 	m, _ := newInstance(t, &Config{RateLimit: tokens("1")})
 	deny := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		refuseDenied(m, &slowRequest{w: w, r: r, now: m.now()}, "")
+		refuseDenied(m, &slowRequest{w: w, r: r, now: m.now()})
 	})
 
 	requireCallStatus(t, sendRequest(deny, newCall("application/grpc")), "7", "Forbidden.", "")

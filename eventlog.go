@@ -18,9 +18,15 @@ func (m *Middleware) logRefusal(reason, key string, skipped int, now int64) {
 	}
 }
 
-// logRefusedBy logs a refusal by a limit that has a name.
-func (m *Middleware) logRefusedBy(limit, key string, now int64) {
-	m.logRefusal("rate limit exceeded: "+limit, key, 0, now)
+// logNamed logs what a rule with a name does to the requests of a client, like logRefusal. field says what the name is of.
+func (m *Middleware) logNamed(message, field, name, key string, now int64) {
+	before, due := m.refusals.due(message+" "+name+" "+key, now)
+	fields := []string{"client", redact(key), field, name}
+	if due {
+		m.log.Info(message, append(fields, "refusedBefore", strconv.Itoa(before))...)
+	} else if m.debug {
+		m.log.Debug(message, fields...)
+	}
 }
 
 // logOpen logs a refusal by an open circuit: the first in a minute, or all of them with debug.

@@ -3,6 +3,7 @@ package resilience
 import (
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/resilient-gateway/resilience/ratelimit"
 )
@@ -33,6 +34,9 @@ type rateHeaders struct {
 	none         string   // RateLimit up to the seconds, if no token is left
 	rest         int64    // microseconds from one token to a full bucket
 	capacity     []string // the value of X-RateLimit-Limit
+
+	// Of routes under plans: the item of RateLimit-Policy for the limits of each bucket value. The lock of the engines guards it.
+	policies map[*ratelimit.Levels]string
 
 	// What texts returns, prepared.
 	nearlyFull [][]string
@@ -68,16 +72,22 @@ func newRateHeaders(limit *ratelimit.Limit, which, on string) *rateHeaders {
 	name := `"` + defaultLimit + `"`
 	h := &rateHeaders{
 		draft: which != ratesOlder, older: which != ratesDraft, always: on == ratesAlways,
-		policy:   []string{name + ";q=" + capacity + ";w=" + seconds(ratelimit.FillTime(limit))[0]},
+		policy:   []string{policyItem(defaultLimit, limit)},
 		item:     name + ";r=",
 		none:     name + ";r=0;t=",
 		rest:     ratelimit.RestTime(limit),
 		capacity: []string{capacity}, leftTexts: map[int64][][]string{},
+		policies: map[*ratelimit.Levels]string{},
 	}
 	left := &ratelimit.Left{}
 	ratelimit.SetNearlyFull(left, limit)
 	h.nearlyFull = h.texts(left)
 	return h
+}
+
+// policyItem returns what RateLimit-Policy says of a limit.
+func policyItem(name string, limit *ratelimit.Limit) string {
+	return `"` + name + `";q=` + strconv.FormatInt(ratelimit.Capacity(limit), 10) + ";w=" + seconds(ratelimit.FillTime(limit))[0]
 }
 
 // setRates writes the headers of an admitted request.
@@ -213,4 +223,47 @@ func allowLocal(m *Middleware, s *slowRequest) int64 {
 		setRates(m.rates, s.w.Header(), left)
 	}
 	return verdict
+}
+
+// setRatesOfPlan writes the headers of a request under a plan: all limits that apply to it, and what is left under the tightest one.
+func setRatesOfPlan(m *Middleware, header http.Header, plan *ratelimit.Plan, left *ratelimit.PlanLeft) {
+	if left == nil || left.Left == nil {
+		return
+	}
+	tokens := strconv.FormatInt(left.Left.Tokens, 10)
+	if m.rates.draft {
+		header["Ratelimit-Policy"] = []string{policyOf(m, plan)}
+		header["Ratelimit"] = []string{`"` + left.Name + `";r=` + tokens + ";t=" + seconds(left.Left.Next)[0]}
+	}
+	if m.rates.older {
+		header["X-Ratelimit-Limit"] = []string{strconv.FormatInt(ratelimit.Capacity(left.Limit), 10)}
+		header["X-Ratelimit-Remaining"] = []string{tokens}
+		header["X-Ratelimit-Reset"] = seconds(left.Left.Full)
+	}
+}
+
+// policyOf returns the value of RateLimit-Policy under a plan.
+func policyOf(m *Middleware, plan *ratelimit.Plan) string {
+	items := make([]string, len(plan.Draws))
+	for i := range plan.Draws {
+		items[i] = policyOfLevels(m, plan.Draws[i].Levels)
+	}
+	return strings.Join(items, ", ")
+}
+
+// policyOfLevels returns the items of the limits that share a bucket value. It remembers them: a route has few such sets.
+func policyOfLevels(m *Middleware, levels *ratelimit.Levels) string {
+	m.mu.Lock()
+	text := m.rates.policies[levels]
+	m.mu.Unlock()
+	if text != "" {
+		return text
+	}
+	items := []string{}
+	levels.Each(func(name string, limit *ratelimit.Limit) { items = append(items, policyItem(name, limit)) })
+	text = strings.Join(items, ", ")
+	m.mu.Lock()
+	m.rates.policies[levels] = text
+	m.mu.Unlock()
+	return text
 }

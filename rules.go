@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/resilient-gateway/resilience/identity"
 	"github.com/resilient-gateway/resilience/policy"
@@ -19,6 +20,7 @@ const (
 	maxRules   = 64 // patterns in a list
 	maxCost    = 1000000
 	nameLength = 32
+	maxPattern = 512 // bytes of a pattern
 )
 
 // limitNumbers are the numbers of a limit.
@@ -50,7 +52,7 @@ func readRules(r *problems, s *settings, c *RateLimitConfig, own limitNumbers) {
 		return
 	}
 	rules := &policy.Rules{Source: s.keySource, Own: s.limit}
-	if len(c.Limits) > 0 && c.Capacity == "" && c.RefillRate == "" {
+	if len(c.Limits) > 0 && !isSet(c.Capacity+c.RefillRate) {
 		rules.Own = nil
 	}
 	readLimits(r, s, rules, c, own)
@@ -70,12 +72,12 @@ func readRules(r *problems, s *settings, c *RateLimitConfig, own limitNumbers) {
 func describe(c *RateLimitConfig) string {
 	text := ""
 	for _, name := range limitNames(c) {
-		one := c.Limits[name]
+		one := limitNamed(c, name)
 		text += fmt.Sprintf("limit %s %s %s %s %q %s %s;", name, one.Capacity, one.RefillRate, one.RefillPeriod, one.ChargeStatus,
 			describeSource(one.SourceCriterion), describeMatch(one.Match))
 	}
 	for _, name := range tierNames(c) {
-		one := c.Tiers[name]
+		one := tierNamed(c, name)
 		text += fmt.Sprintf("tier %s %s %s %s %s %s %s %s;", name, one.Priority, one.Capacity, one.RefillRate, one.RefillPeriod, one.Unlimited,
 			one.Deny, describeMatch(one.Match))
 	}
@@ -113,6 +115,22 @@ func limitNames(c *RateLimitConfig) []string {
 	return names
 }
 
+// limitNamed returns a limit, which is nil in the configuration if it has no keys.
+func limitNamed(c *RateLimitConfig, name string) *LimitConfig {
+	if c.Limits[name] == nil {
+		return &LimitConfig{}
+	}
+	return c.Limits[name]
+}
+
+// tierNamed is limitNamed for a tier.
+func tierNamed(c *RateLimitConfig, name string) *TierConfig {
+	if c.Tiers[name] == nil {
+		return &TierConfig{}
+	}
+	return c.Tiers[name]
+}
+
 // tierNames returns the names of the tiers in the order in which they are tried.
 func tierNames(c *RateLimitConfig) []string {
 	names := []string{}
@@ -120,7 +138,7 @@ func tierNames(c *RateLimitConfig) []string {
 		names = append(names, name)
 	}
 	sort.Slice(names, func(i, j int) bool {
-		a, b := priorityOf(c.Tiers[names[i]]), priorityOf(c.Tiers[names[j]])
+		a, b := priorityOf(c, names[i]), priorityOf(c, names[j])
 		if a != b {
 			return a > b
 		}
@@ -129,24 +147,25 @@ func tierNames(c *RateLimitConfig) []string {
 	return names
 }
 
-func priorityOf(c *TierConfig) int64 {
-	if c == nil {
-		return 0
-	}
-	n, _ := strconv.ParseInt(strings.TrimSpace(c.Priority), 10, 64)
-	return n
+func priorityOf(c *RateLimitConfig, name string) int64 {
+	return readPriority(&problems{}, "", tierNamed(c, name))
+}
+
+func readPriority(r *problems, path string, c *TierConfig) int64 {
+	return r.count(path+".priority", c.Priority, -maxCount, maxCount, 0)
 }
 
 func readLimits(r *problems, s *settings, rules *policy.Rules, c *RateLimitConfig, own limitNumbers) {
 	if len(c.Limits) > maxLimits {
 		r.add(fmt.Sprintf("rateLimit.limits: %d limits; write at most %d", len(c.Limits), maxLimits))
 	}
+	taken := map[string]string{}
 	for _, name := range limitNames(c) {
-		path := "rateLimit.limits." + name
-		checkRuleName(r, path, name)
-		one := c.Limits[name]
-		if one == nil {
-			one = &LimitConfig{}
+		path := "rateLimit.limits." + wordOf(name)
+		checkRuleName(r, path, name, "limit", taken)
+		one := limitNamed(c, name)
+		if rules.Own != nil && changesNothing(one) {
+			r.add(path + ": it changes nothing; write capacity and refillRate, sourceCriterion, match or chargeStatus")
 		}
 		r.unknown(path+".", one.Unknown, "capacity", "refillRate", "refillPeriod", "sourceCriterion", "match", "chargeStatus")
 		numbers := readNumbers(r, path, one.Capacity, one.RefillRate, one.RefillPeriod, own)
@@ -161,29 +180,43 @@ func readLimits(r *problems, s *settings, rules *policy.Rules, c *RateLimitConfi
 	}
 }
 
+// changesNothing reports whether a limit says the same as the block's own.
+func changesNothing(c *LimitConfig) bool {
+	return !isSet(c.Capacity+c.RefillRate+c.RefillPeriod+c.ChargeStatus) && c.SourceCriterion == nil && c.Match == nil && len(c.Unknown) == 0
+}
+
 func readTiers(r *problems, s *settings, rules *policy.Rules, c *RateLimitConfig, own limitNumbers) {
 	if len(c.Tiers) > maxLimits {
 		r.add(fmt.Sprintf("rateLimit.tiers: %d tiers; write at most %d", len(c.Tiers), maxLimits))
 	}
-	reached := true // the next tier can match a request
+	taken := map[string]string{}
+	for _, name := range limitNames(c) {
+		taken[strings.ToLower(name)] = fmt.Sprintf("the limit %q", name)
+	}
+	before := map[string]string{} // the tiers that are tried before, by what they match
 	for _, name := range tierNames(c) {
-		path := "rateLimit.tiers." + name
-		checkRuleName(r, path, name)
-		if c.Limits[name] != nil {
-			r.add(path + ": a limit has this name too; write another name for one of them")
-		}
-		one := c.Tiers[name]
-		if one == nil {
-			one = &TierConfig{}
-		}
+		path := "rateLimit.tiers." + wordOf(name)
+		checkRuleName(r, path, name, "tier", taken)
+		one := tierNamed(c, name)
 		r.unknown(path+".", one.Unknown, "priority", "match", "capacity", "refillRate", "refillPeriod", "unlimited", "deny")
-		if !reached {
-			r.add(path + ": it can never apply, as a tier before it has no match and so is for all requests; give that one a match or a lower priority")
-		}
 		rule := readTier(r, path, name, one, own)
-		reached = reached && !rule.Match.Empty()
+		checkReached(r, path, name, rule.Match, before)
 		rules.Tiers = append(rules.Tiers, rule)
 		s.parts = append(s.parts, "tier "+name+": "+tierText(rule, readNumbers(&problems{}, path, one.Capacity, one.RefillRate, one.RefillPeriod, own)))
+	}
+}
+
+// checkReached checks that a tier can match a request that no tier before it matches.
+func checkReached(r *problems, path, name string, match policy.Match, before map[string]string) {
+	all, same := before[""], before[match.Text()]
+	switch {
+	case all != "":
+		r.add(fmt.Sprintf("%s: it can never apply, as the tier %q comes before it and has no match, and so is for all requests; "+
+			"give that one a match or a lower priority", path, all))
+	case same != "":
+		r.add(fmt.Sprintf("%s: it can never apply, as the tier %q comes before it and has the same match; write another match for one of them", path, same))
+	default:
+		before[match.Text()] = name
 	}
 }
 
@@ -198,7 +231,8 @@ func tierText(rule policy.TierRule, n limitNumbers) string {
 }
 
 func readTier(r *problems, path, name string, c *TierConfig, own limitNumbers) policy.TierRule {
-	r.count(path+".priority", c.Priority, -maxCount, maxCount, 0)
+	before := len(r.problems)
+	readPriority(r, path, c)
 	rule := policy.TierRule{
 		Name: name, Match: readMatch(r, path+".match", c.Match),
 		Unlimited: r.flag(path+".unlimited", c.Unlimited), Deny: r.flag(path+".deny", c.Deny),
@@ -206,11 +240,11 @@ func readTier(r *problems, path, name string, c *TierConfig, own limitNumbers) p
 	if rule.Unlimited && rule.Deny {
 		r.add(path + ": unlimited and deny exclude each other; write one of them")
 	}
-	hasNumbers := c.Capacity+c.RefillRate+c.RefillPeriod != ""
+	hasNumbers := isSet(c.Capacity + c.RefillRate + c.RefillPeriod)
 	if hasNumbers && (rule.Unlimited || rule.Deny) {
 		r.add(path + ": a tier that is unlimited or denied has no numbers; leave out capacity, refillRate and refillPeriod, or unlimited and deny")
 	}
-	if !hasNumbers && !rule.Unlimited && !rule.Deny {
+	if !hasNumbers && !rule.Unlimited && !rule.Deny && len(r.problems) == before {
 		r.add(path + ": it changes nothing; write capacity and refillRate, or unlimited, or deny")
 	}
 	numbers := readNumbers(r, path, c.Capacity, c.RefillRate, c.RefillPeriod, own)
@@ -220,12 +254,18 @@ func readTier(r *problems, path, name string, c *TierConfig, own limitNumbers) p
 	return rule
 }
 
-// checkRuleName checks the name of a limit or tier, which is part of a key in Redis.
-func checkRuleName(r *problems, path, name string) {
-	if name == ratelimit.OwnLimit {
+// checkRuleName checks the name of a limit or tier, which is part of a key in Redis. taken are the names of the others, in lower case: names
+// that differ in case only look the same in logs and headers.
+func checkRuleName(r *problems, path, name, kind string, taken map[string]string) {
+	lower := strings.ToLower(name)
+	if lower == ratelimit.OwnLimit {
 		r.add(path + ": this is the name of the block's own limit; write another name")
 		return
 	}
+	if taken[lower] != "" {
+		r.add(path + ": " + taken[lower] + " has this name too; write another name for one of them")
+	}
+	taken[lower] = fmt.Sprintf("the %s %q", kind, name)
 	valid := name != "" && len(name) <= nameLength
 	for i := 0; i < len(name); i++ {
 		valid = valid && (isLetterOrDigit(name[i]) || name[i] == '_' || name[i] == '-')
@@ -240,24 +280,20 @@ func readMatch(r *problems, path string, c *MatchConfig) policy.Match {
 	if c == nil {
 		return m
 	}
+	before := len(r.problems)
 	r.unknown(path+".", c.Unknown, "paths", "methods", "hosts", "headers", "clientIPs")
 	m.Paths = readPatterns(r, path+".paths", c.Paths)
 	for _, pattern := range m.Paths {
-		if !strings.HasPrefix(pattern, "/") && !strings.HasPrefix(pattern, "*") {
-			r.invalid(path+".paths", pattern, `a pattern that begins with / or *, such as "/api/*"`)
-		}
+		checkPathPattern(r, path+".paths", pattern)
 	}
 	for _, method := range readPatterns(r, path+".methods", c.Methods) {
-		if method != strings.ToUpper(method) || !isHeaderName(method) {
+		if method != strings.ToUpper(method) || !isMethod(method) {
 			r.invalid(path+".methods", method, `a method in upper case, such as "POST"`)
 		}
 		m.Methods = append(m.Methods, method)
 	}
 	for _, host := range readPatterns(r, path+".hosts", c.Hosts) {
-		if strings.ContainsAny(host, ":/") {
-			r.invalid(path+".hosts", host, `a host without a port, such as "*.example.com"`)
-		}
-		m.Hosts = append(m.Hosts, strings.ToLower(host))
+		m.Hosts = append(m.Hosts, readHostPattern(r, path+".hosts", host))
 	}
 	m.Headers = readMatchHeaders(r, path+".headers", c.Headers)
 	for _, text := range readPatterns(r, path+".clientIPs", c.ClientIPs) {
@@ -267,10 +303,30 @@ func readMatch(r *problems, path string, c *MatchConfig) policy.Match {
 		}
 		m.ClientIPs = append(m.ClientIPs, prefix)
 	}
-	if m.Empty() {
+	if m.Empty() && len(r.problems) == before {
 		r.add(path + ": it names nothing, and so is for all requests; write paths, methods, hosts, headers or clientIPs, or leave it out")
 	}
 	return m
+}
+
+// checkPathPattern checks a pattern of a path, which is compared with the decoded path, without its query.
+func checkPathPattern(r *problems, path, pattern string) {
+	if !strings.HasPrefix(pattern, "/") && !strings.HasPrefix(pattern, "*") || strings.ContainsAny(pattern, "?#%{}") {
+		r.invalid(path, pattern, `a pattern of a decoded path, that begins with / or * and has none of ? # % { }, such as "/api/*"`)
+	}
+}
+
+// readHostPattern reads a pattern of a host in the form in which a request's host is compared with it: in lower case, without a dot at the
+// end; an address in its shortest form.
+func readHostPattern(r *problems, path, host string) string {
+	text := strings.TrimRight(strings.ToLower(host), ".")
+	if address, err := netip.ParseAddr(strings.Trim(text, "[]")); err == nil {
+		return address.Unmap().WithZone("").String()
+	}
+	if text == "" || strings.ContainsAny(text, ":/[]? ") {
+		r.invalid(path, host, `a host without a port, such as "*.example.com"`)
+	}
+	return text
 }
 
 func readMatchHeaders(r *problems, path string, c map[string]string) map[string]string {
@@ -294,10 +350,13 @@ func readMatchHeaders(r *problems, path string, c map[string]string) map[string]
 			r.add(fmt.Sprintf("%s: %q and %q are the same header; write it once", path, seen[canonical], name))
 		}
 		seen[canonical] = name
-		if c[name] == "" {
-			r.add(fmt.Sprintf("%s.%s: the pattern is empty; write * for any value", path, name))
+		if !isSet(c[name]) {
+			r.add(path + "." + wordOf(name) + ": the pattern is empty; write * for any value")
+			continue
 		}
-		headers[canonical] = c[name]
+		for _, pattern := range readPatterns(r, path+"."+wordOf(name), []string{c[name]}) {
+			headers[canonical] = pattern
+		}
 	}
 	return headers
 }
@@ -309,6 +368,14 @@ func readPatterns(r *problems, path string, texts []string) []string {
 		text = strings.TrimSpace(text)
 		if text == "" {
 			r.add(path + ": an entry is empty; write a value there, or leave the entry out")
+			continue
+		}
+		if len(text) > maxPattern {
+			r.add(fmt.Sprintf("%s: an entry has %d bytes; write at most %d", path, len(text), maxPattern))
+			continue
+		}
+		if !utf8.ValidString(text) {
+			r.invalid(path, text, "valid UTF-8")
 			continue
 		}
 		list = append(list, text)
@@ -344,26 +411,30 @@ func readStatuses(r *problems, path, text string) policy.Statuses {
 func readCost(r *problems, s *settings, c *CostConfig) *policy.CostRule {
 	const path = "rateLimit.cost"
 	r.unknown(path+".", c.Unknown, "header", "max", "methods", "paths")
-	rule := &policy.CostRule{Header: strings.TrimSpace(c.Header), Max: r.count(path+".max", c.Max, 1, maxCost, 100), Methods: map[string]int64{}}
+	rule := &policy.CostRule{Header: http.CanonicalHeaderKey(strings.TrimSpace(c.Header)), Max: r.count(path+".max", c.Max, 1, maxCost, 100), Methods: map[string]int64{}}
 	if rule.Header != "" && !isHeaderName(rule.Header) {
 		r.invalid(path+".header", rule.Header, `the name of a header, such as "X-Cost"`)
+	}
+	if rule.Header == "Host" {
+		r.add(path + ".header: the host is not among the headers; write another header")
 	}
 	if rule.Header == "" && len(c.Methods) == 0 && len(c.Paths) == 0 {
 		r.add(path + ": it names nothing, and so every request costs 1; write header, methods or paths, or leave it out")
 	}
 	for _, method := range sortedKeys(c.Methods) {
-		if method != strings.ToUpper(method) || !isHeaderName(method) {
+		if method != strings.ToUpper(method) || !isMethod(method) {
 			r.invalid(path+".methods", method, `a method in upper case, such as "POST"`)
 		}
-		rule.Methods[method] = r.count(path+".methods."+method, c.Methods[method], 1, rule.Max, 1)
+		rule.Methods[method] = r.count(path+".methods."+wordOf(method), c.Methods[method], 1, rule.Max, 1)
 	}
 	patterns := sortedKeys(c.Paths)
 	sort.SliceStable(patterns, func(i, j int) bool { return len(patterns[i]) > len(patterns[j]) })
 	for _, pattern := range patterns {
-		if !strings.HasPrefix(pattern, "/") && !strings.HasPrefix(pattern, "*") {
-			r.invalid(path+".paths", pattern, `a pattern that begins with / or *, such as "/search/*"`)
+		checkPathPattern(r, path+".paths", pattern)
+		cost := r.count(path+".paths."+wordOf(pattern), c.Paths[pattern], 1, rule.Max, 1)
+		for _, valid := range readPatterns(r, path+".paths", []string{pattern}) {
+			rule.Paths = append(rule.Paths, policy.PathCost{Pattern: valid, Cost: cost})
 		}
-		rule.Paths = append(rule.Paths, policy.PathCost{Pattern: pattern, Cost: r.count(path+".paths."+pattern, c.Paths[pattern], 1, rule.Max, 1)})
 	}
 	s.parts = append(s.parts, fmt.Sprintf("cost: up to %d", rule.Max))
 	return rule

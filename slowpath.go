@@ -138,7 +138,7 @@ func slowMissingLocked(m *Middleware, w http.ResponseWriter, r *http.Request, no
 // slowMissing is slowMissingLocked for a request that has passed step 2 on the slow path.
 func slowMissing(m *Middleware, s *slowRequest) {
 	if m.keySource.Missing == identity.MissingDeny {
-		refuseDenied(m, s, "")
+		refuseDenied(m, s)
 		return
 	}
 	slowForward(m, s)

@@ -30,10 +30,10 @@ func acquirePlan(m *Middleware, s *slowRequest, id string) {
 	d := decisionOf(m, s.r, id)
 	if d.Denied != "" {
 		if !m.dryRun {
-			refuseDenied(m, s, d.Denied)
+			refuseByRule(m, s, d.Denied)
 			return
 		}
-		m.logRefusal("denied (dry run)", m.bucketKeyOf(s.r), 0, s.now)
+		m.logNamed("would refuse: denied (dry run)", "rule", d.Denied, m.bucketKeyOf(s.r), s.now)
 		slowForward(m, s)
 		return
 	}
@@ -47,10 +47,11 @@ func acquirePlan(m *Middleware, s *slowRequest, id string) {
 			defer m.breaker.CancelUnclaimed(s.asked)
 		}
 	}
+	left := leftToShow(m)
 	m.mu.Lock()
-	verdict, refusal := ratelimit.AcquirePlan(m.cache, d.Plan, id, s.now)
+	verdict, refusal := ratelimit.AcquirePlan(m.cache, d.Plan, id, s.now, left)
 	s.closed = m.policy == nil // else the verdict says whether it still is
-	decidePlan(m, s, d, verdict, refusal)
+	decidePlan(m, s, d, verdict, refusal, left)
 }
 
 // decisionOf returns the decision on a request, which it remembers.
@@ -84,7 +85,7 @@ func forgetSome(decisions map[string]*policy.Decision) {
 }
 
 // decidePlan is the end of step 4 under a plan.
-func decidePlan(m *Middleware, s *slowRequest, d *policy.Decision, verdict int64, refusal ratelimit.Refusal) {
+func decidePlan(m *Middleware, s *slowRequest, d *policy.Decision, verdict int64, refusal ratelimit.Refusal, left *ratelimit.PlanLeft) {
 	if verdict == ratelimit.Undecided {
 		if m.store != nil {
 			m.logRedisError(ratelimit.LastErr(m.cache))
@@ -97,17 +98,26 @@ func decidePlan(m *Middleware, s *slowRequest, d *policy.Decision, verdict int64
 				return
 			}
 		}
-		verdict, refusal = ratelimit.AcquirePlanLocal(m.cache, d.Plan, s.now)
+		left = leftToShow(m)
+		verdict, refusal = ratelimit.AcquirePlanLocal(m.cache, d.Plan, s.now, left)
+	}
+	if verdict <= 0 && m.rates != nil {
+		left = ratelimit.LeftOfRefusal(d.Plan, refusal, -verdict)
 	}
 	switch {
 	case verdict > 1:
 		s.closed = true
 		s.closedAt = verdict
 	case verdict <= 0 && !m.dryRun:
-		refuseByPlan(m, s, -verdict, refusal)
+		refuseByPlan(m, s, d, -verdict, refusal, left)
 		return
 	case verdict <= 0:
-		m.logRefusal("rate limit exceeded (dry run): "+refusal.Limit, m.bucketKeyOf(s.r), 0, s.now)
+		m.logNamed("would refuse: rate limit exceeded (dry run)", "limit", refusal.Limit, m.bucketKeyOf(s.r), s.now)
+	}
+	if m.countsLeft {
+		setRatesOfPlan(m, s.w.Header(), d.Plan, left)
+	}
+	if verdict <= 0 {
 		slowForward(m, s)
 		return
 	}
@@ -118,11 +128,29 @@ func decidePlan(m *Middleware, s *slowRequest, d *policy.Decision, verdict int64
 	slowForward(m, s)
 }
 
-// refuseByPlan refuses a request because a limit has no token for it for another retryAfter microseconds.
-func refuseByPlan(m *Middleware, s *slowRequest, retryAfter int64, refusal ratelimit.Refusal) {
+// refuseByRule refuses a request because a rule denies it: a tier, or missingSource of a limit's key source.
+func refuseByRule(m *Middleware, s *slowRequest, rule string) {
 	beforeRefusal(m, s)
+	refuse(m.answers.denied, s.w, s.r, nil, rule)
+	m.logNamed("refused: denied", "rule", rule, m.bucketKeyOf(s.r), s.now)
+}
+
+// leftToShow returns where what is left is to be noted for the headers of an admitted request; nil: there are none.
+func leftToShow(m *Middleware) *ratelimit.PlanLeft {
+	if !m.countsLeft {
+		return nil
+	}
+	return &ratelimit.PlanLeft{}
+}
+
+// refuseByPlan refuses a request because a limit has no token for it for another retryAfter microseconds.
+func refuseByPlan(m *Middleware, s *slowRequest, d *policy.Decision, retryAfter int64, refusal ratelimit.Refusal, left *ratelimit.PlanLeft) {
+	beforeRefusal(m, s)
+	if m.rates != nil {
+		setRatesOfPlan(m, s.w.Header(), d.Plan, left)
+	}
 	refuse(m.answers.rateLimited, s.w, s.r, seconds(retryAfter), refusal.Limit)
-	m.logRefusedBy(refusal.Limit, m.bucketKeyOf(s.r), s.now)
+	m.logNamed("refused: rate limit exceeded", "limit", refusal.Limit, m.bucketKeyOf(s.r), s.now)
 }
 
 // forwardCharged forwards a request that has paid limits with chargeStatus, and pays them back unless the service's answer has such a status.

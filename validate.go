@@ -115,11 +115,14 @@ func readRateLimit(r *problems, s *settings, c *RateLimitConfig) {
 	}
 	s.limit = newLimit(r, "rateLimit", own)
 	s.dryRun = r.flag("rateLimit.dryRun", c.DryRun)
-	if len(c.Limits) == 0 || c.Capacity != "" || c.RefillRate != "" {
+	if len(c.Limits) == 0 || isSet(c.Capacity+c.RefillRate) {
 		s.parts = append(s.parts, "rate limit: "+own.text())
 	}
 	readRules(r, s, c, own)
 	s.rates = readRateHeaders(r, s, c)
+	if s.rules != nil && s.rates != nil {
+		s.rules.Shown = s.rates.always
+	}
 }
 
 // newLimit returns the limit. If its numbers are too large to count exactly, it reduces the fraction of rate and period.

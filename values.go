@@ -167,12 +167,22 @@ func (r *problems) unknown(path string, found map[string]interface{}, valid ...s
 	sort.Strings(keys)
 	for _, key := range keys {
 		near := nearest(key, valid)
+		key = wordOf(key)
 		if near == "" {
 			r.add(fmt.Sprintf("%s%s: there is no such key; valid keys: %s", path, key, strings.Join(valid, ", ")))
 		} else {
 			r.add(fmt.Sprintf("%s%s: there is no such key; did you mean %q?", path, key, near))
 		}
 	}
+}
+
+// wordOf returns a text as a message may contain it: as it is if it is plain, and quoted otherwise.
+func wordOf(text string) string {
+	quoted := strconv.Quote(text)
+	if quoted == `"`+text+`"` && text != "" {
+		return text
+	}
+	return quoted
 }
 
 // nearest returns the valid word with the smallest edit distance. It returns "" if every valid word differs in more than half of its letters

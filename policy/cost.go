@@ -2,7 +2,6 @@ package policy
 
 import (
 	"net/http"
-	"regexp"
 	"strconv"
 	"strings"
 )
@@ -16,14 +15,14 @@ type cost struct {
 }
 
 type pathCost struct {
-	pattern *regexp.Regexp
+	pattern *patterns
 	cost    int64
 }
 
 func compileCost(rule *CostRule) *cost {
 	c := &cost{header: http.CanonicalHeaderKey(rule.Header), max: rule.Max, methods: rule.Methods}
 	for _, one := range rule.Paths {
-		c.paths = append(c.paths, pathCost{pattern: patternOf([]string{one.Pattern}, false), cost: one.Cost})
+		c.paths = append(c.paths, pathCost{pattern: patternsOf([]string{one.Pattern}, false), cost: one.Cost})
 	}
 	return c
 }
@@ -37,7 +36,7 @@ func (c *cost) of(r *http.Request) int64 {
 		}
 	}
 	for _, one := range c.paths {
-		if one.pattern.MatchString(r.URL.Path) {
+		if one.pattern.match(r.URL.Path) {
 			return one.cost
 		}
 	}

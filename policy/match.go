@@ -3,10 +3,10 @@
 package policy
 
 import (
+	"fmt"
 	"net/http"
 	"net/netip"
-	"regexp"
-	"strings"
+	"sort"
 )
 
 // Match says which requests a rule is for: those for which everything that it names holds. The zero Match is for all requests.
@@ -23,9 +23,37 @@ func (m *Match) Empty() bool {
 	return len(m.Paths) == 0 && len(m.Methods) == 0 && len(m.Hosts) == 0 && len(m.Headers) == 0 && len(m.ClientIPs) == 0
 }
 
+// Text returns the rule as text: two rules with the same text match the same requests. That of the zero Match is "".
+func (m *Match) Text() string {
+	if m.Empty() {
+		return ""
+	}
+	names := []string{}
+	for name := range m.Headers {
+		names = append(names, name)
+	}
+	sort.Strings(names)
+	headers := []string{}
+	for _, name := range names {
+		headers = append(headers, name, m.Headers[name])
+	}
+	clients := []string{}
+	for _, prefix := range m.ClientIPs {
+		clients = append(clients, prefix.String())
+	}
+	return fmt.Sprintf("%q %q %q %q %q", sorted(m.Paths), sorted(m.Methods), sorted(m.Hosts), headers, sorted(clients))
+}
+
+// sorted returns a sorted copy of a list.
+func sorted(list []string) []string {
+	list = append([]string{}, list...)
+	sort.Strings(list)
+	return list
+}
+
 // holder is a compiled Match. It is immutable.
 type holder struct {
-	paths, hosts *regexp.Regexp // nil: any
+	paths, hosts *patterns // nil: any
 	methods      map[string]bool
 	headers      []headerPattern
 	clients      []netip.Prefix
@@ -33,11 +61,11 @@ type holder struct {
 
 type headerPattern struct {
 	name    string
-	pattern *regexp.Regexp
+	pattern *patterns
 }
 
 func compileMatch(m *Match) *holder {
-	h := &holder{paths: patternOf(m.Paths, false), hosts: patternOf(m.Hosts, true), clients: m.ClientIPs}
+	h := &holder{paths: patternsOf(m.Paths, false), hosts: patternsOf(m.Hosts, true), clients: m.ClientIPs}
 	for _, method := range m.Methods {
 		if h.methods == nil {
 			h.methods = map[string]bool{}
@@ -45,25 +73,9 @@ func compileMatch(m *Match) *holder {
 		h.methods[method] = true
 	}
 	for name, pattern := range m.Headers {
-		h.headers = append(h.headers, headerPattern{name: http.CanonicalHeaderKey(name), pattern: patternOf([]string{pattern}, false)})
+		h.headers = append(h.headers, headerPattern{name: http.CanonicalHeaderKey(name), pattern: patternsOf([]string{pattern}, false)})
 	}
 	return h
-}
-
-// patternOf returns the expression that matches a text which matches one of the patterns, or nil if there is none.
-func patternOf(patterns []string, ignoreCase bool) *regexp.Regexp {
-	if len(patterns) == 0 {
-		return nil
-	}
-	var each []string
-	for _, pattern := range patterns {
-		each = append(each, strings.ReplaceAll(regexp.QuoteMeta(pattern), `\*`, `.*`))
-	}
-	flags := "(?s)"
-	if ignoreCase {
-		flags = "(?si)"
-	}
-	return regexp.MustCompile(flags + "^(?:" + strings.Join(each, "|") + ")$")
 }
 
 // holds reports whether the rule is for a request of the client address, which may be invalid.
@@ -71,10 +83,10 @@ func (h *holder) holds(r *http.Request, host string, client netip.Addr) bool {
 	if h.methods != nil && !h.methods[r.Method] {
 		return false
 	}
-	if h.paths != nil && !h.paths.MatchString(r.URL.Path) {
+	if h.paths != nil && !h.paths.match(r.URL.Path) {
 		return false
 	}
-	if h.hosts != nil && !h.hosts.MatchString(host) {
+	if h.hosts != nil && !h.hosts.match(host) {
 		return false
 	}
 	return h.headersHold(r) && h.clientHolds(client)
@@ -85,7 +97,7 @@ func (h *holder) headersHold(r *http.Request) bool {
 	for _, one := range h.headers {
 		matches := false
 		for _, line := range r.Header[one.name] {
-			matches = matches || one.pattern.MatchString(line)
+			matches = matches || one.pattern.match(line)
 		}
 		if !matches {
 			return false

@@ -45,7 +45,7 @@ func (route *Route) Resolve(r *http.Request) *Decision {
 			return d
 		}
 	}
-	d.Plan.Fast = len(d.Charges) == 0 && route.isFast(d.Plan.Draws)
+	d.Plan.Fast = !route.rules.Shown && len(d.Charges) == 0 && route.isFast(d.Plan.Draws)
 	return d
 }
 

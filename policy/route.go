@@ -17,6 +17,7 @@ type Rules struct {
 	Limits []LimitRule
 	Tiers  []TierRule // the first that matches applies
 	Cost   *CostRule  // nil: every request costs 1
+	Shown  bool       // each answer says what is left: no plan is Fast
 }
 
 // LimitRule is a further limit.
@@ -190,6 +191,9 @@ func (route *Route) factsOf(r *http.Request) *facts {
 	return f
 }
 
+// maxIdentity is the length of the longest identity, in bytes.
+const maxIdentity = 128
+
 // text returns the facts as one text. Different facts have different texts, and a text is never long.
 func (f *facts) text() string {
 	parts := []string{}
@@ -205,7 +209,7 @@ func (f *facts) text() string {
 	}
 	parts = append(parts, strconv.FormatInt(f.cost, 10))
 	text := strings.Join(parts, "")
-	if len(text) > 128 {
+	if len(text) > maxIdentity {
 		return identity.Hash(text)
 	}
 	return text

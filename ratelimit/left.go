@@ -205,8 +205,17 @@ func AllowLocalCounted(l *Limiter, key string, limit *Limit, now int64, left *Le
 		level = lease.bucket.refilled(limit, now)
 	}
 	if now < lease.ends {
-		level += lease.Tokens * limit.period
+		level = withLease(limit, level, lease.size, lease.Tokens)
 	}
 	setLeft(left, limit, level)
 	return verdict
+}
+
+// withLease returns what is left of a bucket and of a lease on it with unused tokens. During a lease, the bucket refills only
+// until it and the lease's size add up to the capacity.
+func withLease(limit *Limit, level, size, unused int64) int64 {
+	if most := limit.full - size*limit.period; level > most {
+		level = most
+	}
+	return level + unused*limit.period
 }

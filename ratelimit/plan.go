@@ -25,10 +25,12 @@ type Refusal struct {
 }
 
 // AcquirePlan takes what the plan costs for a request. It returns AllowGrant's verdict, and which limit refused if it is negative. It takes
-// from leases where they have the tokens, and asks Redis for the rest, in one call. Mu must be held; AcquirePlan releases it.
-func AcquirePlan(cache *Cache, plan *Plan, id string, now int64) (int64, Refusal) {
+// from leases where they have the tokens, and asks Redis for the rest, in one call. left, unless it is nil, becomes what is left for the client
+// of an admitted request. Mu must be held; AcquirePlan releases it.
+func AcquirePlan(cache *Cache, plan *Plan, id string, now int64, left *PlanLeft) (int64, Refusal) {
 	l := cache.limiter
 	t := newTaking(plan)
+	t.left = left
 	findLeasesLocked(cache, t, now)
 	if wait, refusal := emptyLocked(t, now); wait > 0 {
 		l.Mu.Unlock()
@@ -57,10 +59,12 @@ func AcquirePlan(cache *Cache, plan *Plan, id string, now int64) (int64, Refusal
 }
 
 // AcquirePlanLocal is AllowLocal for a plan. It locks Mu itself.
-func AcquirePlanLocal(cache *Cache, plan *Plan, now int64) (int64, Refusal) {
+func AcquirePlanLocal(cache *Cache, plan *Plan, now int64, left *PlanLeft) (int64, Refusal) {
 	cache.lock.Lock()
 	defer cache.lock.Unlock()
-	return acquireLocalLocked(cache, plan, now)
+	t := newTaking(plan)
+	t.left = left
+	return acquireLocalLocked(cache, t, now)
 }
 
 // taking is a request on its way to what its plan costs.
@@ -73,6 +77,7 @@ type taking struct {
 	taken    bool           // and all missing draws were taken
 	wait     int64          // otherwise: until the draw that refuses longest may pass, microseconds
 	refusal  Refusal
+	left     *PlanLeft // what is left; nil: it need not be known
 }
 
 // notPaid marks a draw that no lease has paid for.
@@ -98,18 +103,37 @@ func findLeasesLocked(cache *Cache, t *taking, now int64) {
 
 // emptyLocked returns how long the request must wait because a bucket is known to be empty, and which limit says so; 0: none.
 func emptyLocked(t *taking, now int64) (int64, Refusal) {
-	longest := int64(0)
+	longest, refuses := int64(0), false
 	refusal := Refusal{}
 	for i, lease := range t.leases {
-		if now >= lease.RefuseUntil || lease.Tokens >= t.plan.Draws[i].Cost && now < lease.ends {
+		cost := t.plan.Draws[i].Cost
+		if lease.RefuseUntil == 0 || lease.NextToken <= now || lease.Tokens >= cost && now < lease.ends {
 			continue
 		}
-		if wait := atLeastOne(lease.NextToken - now); wait > longest {
+		refuses = refuses || now < lease.RefuseUntil
+		if wait, name := untilPaidLocked(lease, cost, now); wait > longest {
 			longest = wait
-			refusal = Refusal{Limit: lease.emptyLimit, Draw: i}
+			refusal = Refusal{Limit: name, Draw: i}
 		}
 	}
+	if !refuses {
+		return 0, Refusal{}
+	}
 	return longest, refusal
+}
+
+// untilPaidLocked returns how long it takes until an empty bucket value has the cost, as far as this gateway knows, and which limit needs
+// longest.
+func untilPaidLocked(lease *bucketLease, cost, now int64) (int64, string) {
+	longest, name := lease.NextToken-now, lease.emptyLimit
+	if cost == 1 {
+		return longest, name
+	}
+	if wait, slowest := waitForLocked(lease, cost, now); wait > longest {
+		longest = wait
+		name = slowest
+	}
+	return longest, name
 }
 
 // atLeastOne returns a wait in microseconds, at least 1: a verdict of 0 would mean something else.
@@ -128,6 +152,9 @@ func reserveLocked(t *taking, now int64) {
 		if lease.Tokens >= cost && now < lease.ends {
 			lease.Tokens -= cost
 			t.numbers[i] = lease.number
+			if t.left != nil {
+				t.left.noteLease(lease)
+			}
 		} else {
 			t.numbers[i] = notPaid
 			t.missing++

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/resilient-gateway/resilience/internal/bucketmodel"
+	"github.com/stretchr/testify/require"
 )
 
 // FuzzPlans lets three gateways share buckets of the model's under plans of several draws, and holds what they admit to the promise: for
@@ -30,6 +31,8 @@ type fleet struct {
 	caches []*Cache
 	plans  []*Plan
 	spent  map[string]*window // by the key of the bucket value and the name of the limit
+	shows  bool               // each admitted request is told what is left, which is held to what the windows leave
+	left   *PlanLeft          // what the last one was told
 }
 
 func plansWalk(t *testing.T, seed int64, steps []byte) {
@@ -68,7 +71,7 @@ func newFleet(seed int64) *fleet {
 	if random.Intn(3) == 0 {
 		number, shared.lossy, shared.late = 1, random.Intn(2) == 0, true
 	}
-	w := &fleet{shared: shared, random: random, spent: map[string]*window{}}
+	w := &fleet{shared: shared, random: random, spent: map[string]*window{}, shows: random.Intn(2) == 0}
 	own, hourly, tier, common := anyLimit(random), anyLimit(random), anyLimit(random), anyLimit(random)
 	client := NewLevels([]NamedLimit{{OwnLimit, own}, {"hourly", hourly}})
 	rest := NewLevels([]NamedLimit{{"hourly", hourly}})
@@ -110,6 +113,7 @@ func (w *fleet) ask(t testing.TB, cache *Cache, requests int64) {
 				w.admit(t, draw, w.shared.at)
 			}
 		}
+		w.requireLeft(t, plan)
 	}
 }
 
@@ -130,17 +134,24 @@ func (w *fleet) leased(cache *Cache, plan *Plan) []bool {
 // admitted asks like a request: by the fast path, and else by the slow path.
 func (w *fleet) admitted(cache *Cache, plan *Plan, id string) bool {
 	now := cache.limiter.Now()
+	w.left = nil
+	if w.shows {
+		w.left = &PlanLeft{}
+	}
 	cache.lock.Lock()
-	if g := cache.Grants[id]; g != nil && g.Tokens > 0 && now < g.Until && cache.Common.Tokens > 0 && now < cache.Common.Until {
+	if g := cache.Grants[id]; !w.shows && g != nil && g.Tokens > 0 && now < g.Until && cache.Common.Tokens > 0 && now < cache.Common.Until {
 		g.Tokens--
 		cache.Common.Tokens--
 		cache.lock.Unlock()
 		return true
 	}
-	verdict, _ := AcquirePlan(cache, plan, id, now)
+	verdict, _ := AcquirePlan(cache, plan, id, now, w.left)
 	if verdict == Undecided && w.shared.late {
 		w.shared.at = 0
-		verdict, _ = AcquirePlanLocal(cache, plan, cache.limiter.Now())
+		if w.shows {
+			w.left = &PlanLeft{}
+		}
+		verdict, _ = AcquirePlanLocal(cache, plan, cache.limiter.Now(), w.left)
 	}
 	return verdict > 0
 }
@@ -154,6 +165,24 @@ func (w *fleet) admit(t testing.TB, draw Draw, at int64) {
 		}
 		for n := int64(0); n < draw.Cost; n++ {
 			w.spent[key].admit(t, at)
+		}
+	}
+}
+
+// requireLeft holds what a client was told to what the windows leave: it is never more, and it is of the tightest limit that is known.
+func (w *fleet) requireLeft(t testing.TB, plan *Plan) {
+	if !w.shows {
+		return
+	}
+	require.NotNil(t, w.left.Left)
+	for _, draw := range plan.Draws {
+		for i, limit := range draw.Levels.limits {
+			spent := w.spent[draw.Key+" "+draw.Levels.names[i]]
+			most := spent.most - (w.shared.clock-spent.last)*limit.refill
+			if most < 0 {
+				most = 0
+			}
+			require.LessOrEqual(t, w.left.Left.Tokens*limit.period, limit.full-most, "%s of %s", draw.Levels.names[i], draw.Key)
 		}
 	}
 }

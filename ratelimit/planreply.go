@@ -38,6 +38,7 @@ func applyAskLocked(l *Limiter, b *batch, ask *planAsk, word string, now int64) 
 	if word == plenty {
 		for i := range ask.draws {
 			applyPlentyDrawLocked(&ask.draws[i])
+			noteAnswerLocked(ask, i, nil)
 		}
 		if ask.taking != nil {
 			ask.taking.answered = true
@@ -56,6 +57,7 @@ func applyAskLocked(l *Limiter, b *batch, ask *planAsk, word string, now int64) 
 	}
 	for i := range ask.draws {
 		applyDrawLocked(l, b, &ask.draws[i], &answers[i], now)
+		noteAnswerLocked(ask, i, &answers[i])
 	}
 	t := ask.taking
 	if t == nil {
@@ -65,6 +67,13 @@ func applyAskLocked(l *Limiter, b *batch, ask *planAsk, word string, now int64) 
 	t.taken = taken == 1
 	if !t.taken {
 		refuseTakingLocked(t, ask, answers)
+	}
+}
+
+// noteAnswerLocked notes what the answer to a draw says is left, if the request shows it.
+func noteAnswerLocked(ask *planAsk, draw int, a *drawAnswer) {
+	if ask.taking != nil && ask.taking.left != nil {
+		ask.taking.left.noteAnswer(&ask.draws[draw], a)
 	}
 }
 

@@ -9,7 +9,6 @@ import (
 	"go/parser"
 	"go/token"
 	"strconv"
-	"strings"
 	"testing"
 
 	"github.com/resilient-gateway/resilience/internal/pluginfolders"
@@ -27,10 +26,18 @@ func foldersOf(t *testing.T) []string {
 var forbiddenImports = []string{"unsafe", "syscall", "os/exec", "embed", "slices", "maps", "cmp", "iter", "log/slog"}
 
 func TestDialect(t *testing.T) {
+	set := token.NewFileSet()
+	folders, all := [][]*ast.File{}, []*ast.File{}
 	for _, folder := range foldersOf(t) {
-		set := token.NewFileSet()
-		for _, tree := range sources(t, set, folder) {
-			require.Empty(t, violations(set, tree))
+		trees := sources(t, set, folder)
+		folders = append(folders, trees)
+		all = append(all, trees...)
+	}
+	for _, trees := range folders {
+		known := namesIn(trees, all)
+		require.NotEmpty(t, known.functions)
+		for _, tree := range trees {
+			require.Empty(t, violations(set, tree, known))
 		}
 	}
 }
@@ -57,6 +64,16 @@ func TestDialect_isSeen(t *testing.T) {
 		{"return <-", `func f(c chan int) int { return <-c }`},
 		{"a builtin after the first result", `func f(a, b []int) (int, int) { return len(a), len(b) }`},
 		{"a case without a body", `func f(i int) bool { switch { case i > 1, i < 0: default: return false }; return true }`},
+		{"a call of a field among several results", `type s struct { f func() int }; func x(a s) (int, bool) { return a.f(), true }`},
+		{"a call of a field among several results", `type s struct { f func() int }; func x(a s) (bool, int) { return true, a.f() }`},
+		{"a call of a field among several results", `type s struct { f func() int }; func x(a []s) (int, bool) { return a[0].f(), true }`},
+		{"a call of a field among several results", `type s struct { f func() int }; func x(a s) (int, bool) { h := a.f; return h(), true }`},
+		{"a call of a field among several results", `type s struct { f func() int }; func x(a s) (int, bool) { var h = a.f; return h(), true }`},
+		{"a call of a field among several results", `type s struct { f func() int }; func x(a s) (int, bool) { h := a.f; return func() (int, bool) { return h(), true }() }`},
+		{"a call of a field among several results", `type f func() int; type s struct { f f }; func x(a s) (int, bool) { return a.f(), true }`},
+		{"a declared function as a result", `func x() func() int { return g }; func g() int { return 1 }`},
+		{"a declared function as a result", `func x() func() int { h := g; return h }; func g() int { return 1 }`},
+		{"a declared function as a result", `func x() (func() int, bool) { return g, true }; func g() int { return 1 }`},
 		{"the import slices", `import "slices"; var _ = slices.Contains([]int{1}, 1)`},
 	}
 	for _, row := range rows {
@@ -64,7 +81,36 @@ func TestDialect_isSeen(t *testing.T) {
 			set := token.NewFileSet()
 			tree, err := parser.ParseFile(set, "row.go", "package p; "+row.body, 0)
 			require.NoError(t, err)
-			require.Contains(t, strings.Join(violations(set, tree), "\n"), row.name)
+			require.Contains(t, problemsOf(violations(set, tree, namesIn([]*ast.File{tree}, nil))), row.name)
+		})
+	}
+}
+
+// TestDialect_allows shows the check forms that look like forbidden ones and work.
+func TestDialect_allows(t *testing.T) {
+	const declared = `; type s struct { f func() int; g int }; func g() int { return 1 }; func (a s) m() int { return 1 }`
+	for _, body := range []string{
+		`func x(a s) int { return a.f() }`,
+		`func x(a s) (int, bool) { return (a.f()), true }`,
+		`func x(a s) (int, bool) { return 1 + a.f(), true }`,
+		`func x(a s) (int, bool) { n := a.f(); return n, true }`,
+		`func x(a s) (int, bool) { var h func() int; h = a.f; return h(), true }`,
+		`func x(a s) (int, bool) { return a.m(), true }`,
+		`func x(a s) (int, bool) { h := a.m; return h(), true }`,
+		`func x(h func() int) (int, bool) { return h(), true }`,
+		`func x() (int, bool) { return g(), true }`,
+		`func x() func() int { var h func() int; h = g; return h }`,
+		`func x() func() int { return func() int { return g() } }`,
+		`func x(g func() int) func() int { return g }`,
+		`func x(a s) func() int { return a.f }`,
+		`func x(a s) func() int { return a.m }`,
+		`func x(a s) (int, int) { return a.g, a.g }`,
+	} {
+		t.Run(body, func(t *testing.T) {
+			set := token.NewFileSet()
+			tree, err := parser.ParseFile(set, "row.go", "package p; "+body+declared, 0)
+			require.NoError(t, err)
+			require.Empty(t, violations(set, tree, namesIn([]*ast.File{tree}, nil)))
 		})
 	}
 }
@@ -76,10 +122,11 @@ type check struct {
 	recovers  map[string]bool // functions of the file that recover at their top
 	declared  map[string]bool // names that the file declares itself
 	netErrors map[string]bool // variables of the type net.Error, which errors.As may set
+	names     *names
 }
 
-func violations(set *token.FileSet, tree *ast.File) []string {
-	c := &check{set: set, recovers: map[string]bool{}, declared: map[string]bool{}, netErrors: map[string]bool{}}
+func violations(set *token.FileSet, tree *ast.File, known *names) []string {
+	c := &check{set: set, names: known, recovers: map[string]bool{}, declared: map[string]bool{}, netErrors: map[string]bool{}}
 	for _, declaration := range tree.Decls {
 		if f, ok := declaration.(*ast.FuncDecl); ok {
 			c.declared[f.Name.Name] = true
@@ -115,6 +162,7 @@ func (c *check) visit(node ast.Node) bool {
 	case *ast.CallExpr:
 		c.call(n)
 	case *ast.FuncDecl:
+		c.results(n.Body)
 		if n.Type.TypeParams != nil {
 			c.forbid(n, "type parameters")
 		}
