@@ -93,24 +93,29 @@ func newFleet(seed int64) *fleet {
 // ask sends requests of one identity, until one is refused.
 func (w *fleet) ask(t testing.TB, cache *Cache, requests int64) {
 	n := w.random.Intn(len(w.plans))
+	for ; requests > 0 && w.request(t, cache, n); requests-- {
+	}
+}
+
+// request sends a request under one of the plans. It reports whether it was admitted.
+func (w *fleet) request(t testing.TB, cache *Cache, n int) bool {
 	plan := w.plans[n]
-	for ; requests > 0; requests-- {
-		w.shared.at = 0
-		leased, began := w.leased(cache, plan), w.shared.clock
-		if !w.admitted(cache, plan, fmt.Sprint(n)) {
-			return
-		}
-		for i, draw := range plan.Draws {
-			switch {
-			case leased[i]:
-				w.admit(t, draw, began) // the call for the other draws took time
-			case w.shared.at == 0:
-				w.admit(t, draw, w.shared.clock) // it decided without Redis
-			default:
-				w.admit(t, draw, w.shared.at)
-			}
+	w.shared.at = 0
+	leased, began := w.leased(cache, plan), w.shared.clock
+	if !w.admitted(cache, plan, fmt.Sprint(n)) {
+		return false
+	}
+	for i, draw := range plan.Draws {
+		switch {
+		case leased[i]:
+			w.admit(t, draw, began) // the call for the other draws took time
+		case w.shared.at == 0:
+			w.admit(t, draw, w.shared.clock) // it decided without Redis
+		default:
+			w.admit(t, draw, w.shared.at)
 		}
 	}
+	return true
 }
 
 // leased reports which draws a gateway can pay from its leases.
