@@ -195,7 +195,7 @@ func RefundDraw(cache *Cache, plan *Plan, draw int, now int64) {
 	findLeasesLocked(cache, t, now)
 	lease, cost := t.leases[draw], plan.Draws[draw].Cost
 	if l.Unavailable.Load() {
-		refundLocalLocked(lease, cost)
+		refundLocalLocked(lease, cost, now)
 		return
 	}
 	lease.refund += cost
