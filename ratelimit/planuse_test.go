@@ -162,3 +162,54 @@ func (w *fleet) requireUse(t *testing.T, d demand, draw Draw, name string, limit
 		require.Greater(t, float64(admitted[draw.Key]), 0.9*float64(gives), "few calls are lost")
 	}
 }
+
+// A client at half its rate hardly ever waits for Redis, under three limits as under one: their leases end together.
+func TestPlans_callsOfAClientAtHalfItsRate(t *testing.T) {
+	for _, row := range []struct {
+		rate int64 // a second, of the client's own limit
+		most float64
+	}{{100, 0.06}, {200, 0.05}, {1000, 0.02}} {
+		t.Run(strconv.FormatInt(row.rate, 10), func(t *testing.T) {
+			one, three := callsOfAClient(t, row.rate, false), callsOfAClient(t, row.rate, true)
+			t.Logf("%.3f calls a request under one limit, %.3f under three", one, three)
+			require.LessOrEqual(t, three, row.most)
+			require.LessOrEqual(t, three, one+0.005)
+		})
+	}
+}
+
+// callsOfAClient returns the calls for each request of a client at half its rate, under one limit or three.
+func callsOfAClient(t *testing.T, rate int64, three bool) float64 {
+	const requests = 2000
+	shared := &modelStore{model: bucketmodel.New(), random: rand.New(rand.NewSource(1)), clock: 1}
+	counted := &countedStore{lossStore: lossStore{modelStore: shared}}
+	limiter := New(Settings{Store: counted, Now: func() int64 { return shared.clock }})
+	defer Close(limiter)
+	own := NewLimit(10*rate, rate, time.Second)
+	plan, everyone := &Plan{Own: own, Fast: true}, Draw{}
+	if three {
+		everyone = Draw{Key: "limit:everyone:all:", Levels: NewLevels([]NamedLimit{{"everyone", NewLimit(100*rate, 100*rate, time.Second)}}), Cost: 1}
+		client := NewLevels([]NamedLimit{{OwnLimit, own}, {"hourly", NewLimit(4000*rate, 4000*rate, time.Hour)}})
+		plan.Draws = []Draw{{Key: "bucket:a", Levels: client, Cost: 1}, everyone}
+	} else {
+		plan.Draws = []Draw{{Key: "bucket:a", Levels: NewLevels([]NamedLimit{{OwnLimit, own}}), Cost: 1}}
+	}
+	w := &fleet{shared: shared, random: shared.random, spent: map[string]*window{}, plans: []*Plan{plan}}
+	cache := NewPlanCache(limiter, everyone, time.Hour)
+	for i := 0; i < requests; i++ {
+		require.True(t, w.request(t, cache, 0))
+		shared.clock += 2000000 / rate
+	}
+	return float64(counted.calls) / requests
+}
+
+// countedStore counts calls.
+type countedStore struct {
+	lossStore
+	calls int
+}
+
+func (s *countedStore) Run(calls []*store.Call, deadline time.Time) error {
+	s.calls += len(calls)
+	return s.lossStore.Run(calls, deadline)
+}
