@@ -51,6 +51,19 @@ func fastVariants() []fastVariant {
 			all = append(all, limit, both)
 		}
 	}
+	for _, source := range []struct {
+		name   string
+		config *SourceCriterionConfig
+	}{
+		{"Connection", nil}, {"Header", byHeader}, {"Other", byHost}, {"Derived, address", byHeaderOr("address")}, {"Derived, deny", byHeaderOr("deny")},
+	} {
+		for _, everyone := range []bool{false, true} {
+			limit := fastVariant{name: fmt.Sprint("fastPlan", source.name, ", everyone ", everyone), limits: true, plans: true, source: source.config, everyone: everyone}
+			both := limit
+			both.name, both.breaks = "both, "+limit.name, true
+			all = append(all, limit, both)
+		}
+	}
 	return all
 }
 
@@ -60,6 +73,20 @@ type fastVariant struct {
 	source         *SourceCriterionConfig
 	headers        string // rateLimit.responseHeaders
 	answers        *AnswersConfig
+	plans          bool // there is another limit of the client
+	everyone       bool // and one for everybody
+}
+
+// addLimits adds the further limits of a variant. They have twice the tokens that the block's own limit has, but refill more slowly.
+func (v *fastVariant) addLimits(limit *RateLimitConfig) {
+	if !v.plans {
+		return
+	}
+	double := fmt.Sprint(2 * count(limit.Capacity))
+	limit.Limits = map[string]*LimitConfig{"long": {Capacity: double, RefillPeriod: "3s"}}
+	if v.everyone {
+		limit.Limits["everyone"] = &LimitConfig{Capacity: double, RefillPeriod: "600ms", SourceCriterion: &SourceCriterionConfig{All: "true"}}
+	}
 }
 
 // config returns the variant's configuration, with what a test wants of each part.
@@ -68,6 +95,7 @@ func (v *fastVariant) config(redis *RedisConfig, limit RateLimitConfig, circuit 
 	if v.limits {
 		limit.ResponseHeaders = v.headers
 		limit.SourceCriterion = v.source
+		v.addLimits(&limit)
 		config.RateLimit = &limit
 	}
 	if v.breaks {
@@ -292,7 +320,7 @@ func change(random *rand.Rand, clock *clock, twins []*twin, ids []string) {
 	for _, twin := range twins {
 		m := twin.m
 		m.mu.Lock()
-		if what == 0 && m.limit != nil {
+		if what == 0 && m.limit != nil && m.rules == nil { // leases of plans have several levels: only Redis gives them
 			m.cache.Grants[twin.identity(id)] = &ratelimit.Grant{Tokens: tokens, Until: until, RefuseUntil: next, NextToken: next}
 		}
 		if what == 1 && m.policy != nil {

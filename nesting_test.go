@@ -80,6 +80,12 @@ func byClient(limit *RateLimitConfig) *RateLimitConfig {
 	return limit
 }
 
+// dryRun makes a limit refuse nothing.
+func dryRun(limit *RateLimitConfig) *RateLimitConfig {
+	limit.DryRun = "true"
+	return limit
+}
+
 // oneProbe is a breaker whose circuit is open for a minute, then lets one probe at a time pass, and closes after one success.
 func oneProbe(threshold string) *CircuitBreakerConfig {
 	return &CircuitBreakerConfig{
@@ -109,6 +115,13 @@ func TestNesting_requestTakesOneToken(t *testing.T) {
 		{"the inner one has other buckets", []link{{"", tokens("10"), nil}, {"", byClient(tokens("6")), nil}}, 6},
 		{"the inner one has another limit for the same buckets: each takes", []link{{"", tokens("1000"), nil}, {"", tokens("6"), nil}}, 3},
 		{"two names", []link{{"", tokens("10"), nil}, {"-other", tokens("6"), nil}}, 6},
+		{"several limits twice", []link{{"", planLimit("10", "15", "9"), nil}, {"", planLimit("10", "15", "9"), nil}}, 9},
+		{"several limits three times, with a breaker", []link{{"", planLimit("10", "8", "90"), failures("5")},
+			{"", planLimit("10", "8", "90"), failures("5")}, {"", planLimit("10", "8", "90"), failures("5")}}, 8},
+		{"several limits, another name between", []link{{"", planLimit("10", "11", "90"), nil}, {"-other", planLimit("12", "15", "90"), nil},
+			{"", planLimit("10", "11", "90"), nil}}, 10},
+		{"the inner one has another limit for everybody: each takes", []link{{"", planLimit("90", "80", "70"), nil}, {"", planLimit("90", "80", "6"), nil}}, 3},
+		{"a dry run around: the inner one refuses", []link{{"", dryRun(planLimit("10", "90", "90")), nil}, {"", planLimit("10", "90", "90"), nil}}, 5},
 	}
 	forEachStore(t, func(t *testing.T, redis *RedisConfig) {
 		for _, row := range rows {

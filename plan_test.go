@@ -88,6 +88,10 @@ func TestPlans_decide(t *testing.T) {
 		{"a tier replaces the block's own limit only", RateLimitConfig{Capacity: "1", RefillPeriod: "1h", Limits: map[string]*LimitConfig{"hourly": slow("4")},
 			Tiers: map[string]*TierConfig{"partners": {Match: &MatchConfig{ClientIPs: []string{"203.0.113.0/24"}}, Capacity: "9"}}}, []asked{
 			{"GET /", 2, 1, limited}, {"GET /, from 203.0.113.7", 9, 4, limited}}},
+		{"a client that is in a tier for some requests has one bucket of each other limit", RateLimitConfig{Capacity: "9", RefillPeriod: "1h",
+			Limits: map[string]*LimitConfig{"hourly": slow("5")},
+			Tiers:  map[string]*TierConfig{"gold": {Match: &MatchConfig{Headers: map[string]string{"X-Plan": "gold"}}, Capacity: "7"}}}, []asked{
+			{"GET /", 2, 2, limited}, {"GET /, X-Plan: gold", 2, 2, limited}, {"GET /", 3, 1, limited}, {"GET /, X-Plan: gold", 1, 0, limited}}},
 		{"cost by header, path and method", RateLimitConfig{Capacity: "20", RefillPeriod: "1h", Cost: &CostConfig{
 			Header: "X-Cost", Max: "10", Methods: map[string]string{"POST": "5"}, Paths: map[string]string{"/search": "8"}}}, []asked{
 			{"GET /, X-Cost: 9", 1, 1, limited}, {"GET /search", 1, 1, limited}, {"POST /", 1, 0, limited}, {"GET /", 9, 3, limited},

@@ -153,28 +153,39 @@ func refuseByPlan(m *Middleware, s *slowRequest, d *policy.Decision, retryAfter 
 	m.logNamed("refused: rate limit exceeded", "limit", refusal.Limit, m.bucketKeyOf(s.r), s.now)
 }
 
-// forwardCharged forwards a request that has paid limits with chargeStatus, and pays them back unless the service's answer has such a status.
-// If the client has left, no answer says that the request was not to be charged, and it stays charged.
+// forwardCharged forwards a request that has paid limits with chargeStatus, and pays them back unless its answer has such a status.
 func forwardCharged(m *Middleware, s *slowRequest, d *policy.Decision) {
 	writer := &recorder.Recorder{ResponseWriter: s.w}
 	s.w = writer
-	answered := false
-	defer func() {
-		if answered && s.r.Context().Err() == nil || s.refused {
-			refundCharges(m, d, writer.Status, s.refused)
-		}
-	}()
+	finished := false
+	defer func() { refundCharges(m, d, chargedStatus(s, writer.Status, finished)) }()
 	slowForward(m, s)
-	answered = true
+	finished = true
+}
+
+// noAnswer is the status of a request whose answer charges nothing.
+const noAnswer = 0
+
+// chargedStatus returns the status that decides what a request is charged for: that of the service's answer. A panic before it is answered
+// with 500. A refusal by the circuit, and a client that left without an answer, are charged for nothing.
+func chargedStatus(s *slowRequest, status int, finished bool) int {
+	switch {
+	case s.refused:
+		return noAnswer
+	case status != 0:
+		return status
+	case s.r.Context().Err() != nil:
+		return noAnswer
+	case !finished:
+		return http.StatusInternalServerError
+	}
+	return http.StatusOK
 }
 
 // refundCharges gives back the draws that an answer with this status does not pay.
-func refundCharges(m *Middleware, d *policy.Decision, status int, refused bool) {
-	if status == 0 {
-		status = http.StatusOK
-	}
+func refundCharges(m *Middleware, d *policy.Decision, status int) {
 	for _, charge := range d.Charges {
-		if refused || !charge.Statuses.Contain(status) {
+		if !charge.Statuses.Contain(status) {
 			ratelimit.RefundDraw(m.cache, d.Plan, charge.Draw, m.now())
 		}
 	}

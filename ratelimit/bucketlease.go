@@ -1,24 +1,32 @@
 package ratelimit
 
+import "strings"
+
 // bucketLease is what this gateway knows about one bucket value under its levels, and the tokens that it holds of it: the Lease of a draw
 // of a plan. Its tokens were taken from every level. The limiter's Mu guards it.
 type bucketLease struct {
 	Grant   // it holds the unused tokens; Grant.Until is when they are due for renewal
 	levels  *Levels
 	key     string
-	buckets []bucket // one for each level, as Redis last reported it; while Redis is not asked, the buckets themselves
+	buckets []*knownLevel // one for each level; other leases on the same value share those of their levels
 
 	number     int64  // of the lease in Redis; 0: none
 	size       int64  // tokens that the lease began with
 	cappedFor  int64  // number of the last lease for which capLevelsLocked corrected the buckets
 	asking     int64  // number of the batch that asks for the next lease; 0: none
-	replySeq   int64  // number of the reply that last reported the levels
 	emptyLimit string // the limit that has no token until NextToken
 
 	borrowed, repaid int64 // as in debt
 	refund           int64 // tokens to put back into Redis with the next call
 
 	usage
+}
+
+// knownLevel is what this gateway knows about a level of a bucket value. It belongs to a key and the name of a limit, whatever the numbers of the
+// limit are: a route with other limits, and a tier, draw on the same levels.
+type knownLevel struct {
+	bucket   bucket // as Redis last reported it; while Redis is not asked, the bucket itself
+	replySeq int64  // number of the reply that last reported it
 }
 
 // bucketTable maps the keys of bucket values to their leases under one set of levels, in two generations, like table.
@@ -44,7 +52,7 @@ func bucketLeaseLocked(l *Limiter, levels *Levels, key string, now int64) *bucke
 	if lease := knownLeaseLocked(table, key); lease != nil {
 		return lease
 	}
-	lease := newBucketLease(levels, key, now)
+	lease := newBucketLeaseLocked(l, levels, key, now)
 	if l.Unavailable.Load() {
 		return localRoomLocked(table, lease, now)
 	}
@@ -69,14 +77,71 @@ func knownLeaseLocked(table *bucketTable, key string) *bucketLease {
 	return lease
 }
 
-// newBucketLease returns the lease of full buckets.
-func newBucketLease(levels *Levels, key string, now int64) *bucketLease {
-	lease := &bucketLease{levels: levels, key: key, buckets: make([]bucket, len(levels.limits)), usage: usage{prefetchedAt: now}}
+// newBucketLeaseLocked returns a lease with the levels that this gateway knows of the key, and full ones for the others.
+func newBucketLeaseLocked(l *Limiter, levels *Levels, key string, now int64) *bucketLease {
+	lease := &bucketLease{levels: levels, key: key, buckets: make([]*knownLevel, len(levels.limits)), usage: usage{prefetchedAt: now}}
+	for _, table := range l.bucketTables {
+		other := table.recent[key]
+		if other == nil {
+			other = table.previous[key]
+		}
+		if other != nil {
+			shareLevels(lease, other)
+		}
+	}
 	for i, limit := range levels.limits {
-		lease.buckets[i] = bucket{level: limit.full, at: now, period: limit.period}
+		if lease.buckets[i] == nil {
+			lease.buckets[i] = &knownLevel{bucket: bucket{level: limit.full, at: now, period: limit.period}}
+			if levels.names[i] == OwnLimit {
+				copyOwnLocked(l, lease.buckets[i], key)
+			}
+		}
 	}
 	return lease
 }
+
+// shareLevels lets a lease share the levels that another one has on the same value.
+func shareLevels(lease, other *bucketLease) {
+	for i, name := range lease.levels.names {
+		for n, otherName := range other.levels.names {
+			if name == otherName {
+				lease.buckets[i] = other.buckets[n]
+			}
+		}
+	}
+}
+
+// copyOwnLocked copies what a route without further limits knows of the block's own limit: a reload that adds limits fills no bucket.
+func copyOwnLocked(l *Limiter, known *knownLevel, key string) {
+	if !strings.HasPrefix(key, ownPrefix) {
+		return
+	}
+	lease := lookupLocked(l, key[len(ownPrefix):])
+	if lease != nil && lease.bucket.period != 0 {
+		known.bucket = lease.bucket
+	}
+}
+
+// copyFromPlansLocked is copyOwnLocked the other way round.
+func copyFromPlansLocked(l *Limiter, lease *Lease, key string) {
+	for levels, table := range l.bucketTables {
+		other := table.recent[ownPrefix+key]
+		if other == nil {
+			other = table.previous[ownPrefix+key]
+		}
+		if other == nil {
+			continue
+		}
+		for i, name := range levels.names {
+			if name == OwnLimit {
+				lease.bucket = other.buckets[i].bucket
+			}
+		}
+	}
+}
+
+// ownPrefix is what a plan's keys of the block's own limit have before the keys of a route without plans.
+const ownPrefix = "bucket:"
 
 // localRoomLocked adds a lease while Redis is not asked. It drops only leases of full buckets, which changes nothing for any client. If there
 // is no room, all further keys share one lease: a flood of keys must not bypass the limits.
@@ -115,7 +180,7 @@ func isFullLocked(lease *bucketLease, now int64) bool {
 		return false
 	}
 	for i, limit := range lease.levels.limits {
-		if lease.buckets[i].refilled(limit, now) < limit.full {
+		if lease.buckets[i].bucket.refilled(limit, now) < limit.full {
 			return false
 		}
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 // modelStore is the model instead of Redis. Calls take time in both directions. A lossy store loses replies. A late store also loses
-// calls, sometimes many in succession.
+// calls, sometimes many in succession. Connections die now and then: the call, which Redis has made or not, is repeated, if it may be.
 type modelStore struct {
 	model  *bucketmodel.Model
 	random *rand.Rand
@@ -36,6 +36,9 @@ func (s *modelStore) Run(calls []*store.Call, _ time.Time) error {
 			call.Answer, call.Err = "", store.ErrUnavailable
 			continue
 		}
+		if s.random.Intn(16) == 0 && !s.repeat(call) {
+			continue
+		}
 		s.model.Serve(epoch+s.clock, call)
 		if s.lossy && s.random.Intn(16) == 0 {
 			call.Answer, call.Err = "", store.ErrUnavailable
@@ -43,6 +46,21 @@ func (s *modelStore) Run(calls []*store.Call, _ time.Time) error {
 	}
 	s.pass()
 	return nil
+}
+
+// repeat lets the connection of a call die. It reports whether the call is made again.
+func (s *modelStore) repeat(call *store.Call) bool {
+	if s.random.Intn(2) == 0 {
+		s.model.Serve(epoch+s.clock, call)
+	}
+	if call.Once && call.Again == nil {
+		call.Answer, call.Err = "", store.ErrUnavailable
+		return false
+	}
+	if call.Again != nil {
+		call.Again(call)
+	}
+	return true
 }
 
 // pass advances the clock by some microseconds, and occasionally by much of a lease.
@@ -158,4 +176,13 @@ func (w *window) admit(t testing.TB, at int64) {
 	w.most += w.limit.period
 	w.last = at
 	require.LessOrEqual(t, w.most, w.limit.full, "more than capacity + refill x t, at %d", at)
+}
+
+// refund takes an admission back, as far as time has not refilled it.
+func (w *window) refund(at int64) {
+	w.most -= (at-w.last)*w.limit.refill + w.limit.period
+	if w.most < 0 {
+		w.most = 0
+	}
+	w.last = at
 }

@@ -52,6 +52,7 @@ func localLeaseLocked(l *Limiter, key string, limit *Limit, now int64) *Lease {
 	lease := lookupLocked(l, key)
 	if lease == nil {
 		lease = &Lease{limit: limit, usage: usage{prefetchedAt: now}}
+		copyFromPlansLocked(l, lease, key)
 		if insertIfRoomLocked(l, key, lease, now) {
 			return lease
 		}

@@ -163,8 +163,8 @@ func reserveLocked(t *taking, now int64) {
 }
 
 // giveBackLocked gives back what the request has reserved: to the lease that it came from, or, if that was exchanged meanwhile, to the
-// bucket in Redis with the next call.
-func giveBackLocked(t *taking) {
+// bucket in Redis.
+func giveBackLocked(cache *Cache, t *taking) {
 	for i, lease := range t.leases {
 		if t.numbers[i] == notPaid {
 			continue
@@ -174,6 +174,7 @@ func giveBackLocked(t *taking) {
 			lease.Tokens += cost
 		} else {
 			lease.refund += cost
+			refundSoonLocked(cache, lease, cache.limiter.Now())
 		}
 		t.numbers[i] = notPaid
 	}
@@ -188,12 +189,12 @@ func settleLocked(cache *Cache, t *taking, b *batch, id string, err error) (int6
 		err = ErrNotABucket
 	}
 	if err != nil {
-		giveBackLocked(t)
+		giveBackLocked(cache, t)
 		cache.lastErr = err
 		return Undecided, Refusal{}
 	}
 	if !t.taken {
-		giveBackLocked(t)
+		giveBackLocked(cache, t)
 		return -atLeastOne(t.wait), t.refusal
 	}
 	cacheGrantLocked(cache, t, id)
@@ -213,7 +214,8 @@ func cacheGrantLocked(cache *Cache, t *taking, id string) {
 	}
 }
 
-// RefundDraw gives back what a plan's draw has cost, once. It locks Mu itself and does not wait for Redis.
+// RefundDraw gives back what a plan's draw has cost: to the lease, if it has room, and else to the bucket in Redis. It locks Mu itself and does
+// not wait for Redis.
 func RefundDraw(cache *Cache, plan *Plan, draw int, now int64) {
 	l := cache.limiter
 	l.Mu.Lock()
@@ -222,10 +224,19 @@ func RefundDraw(cache *Cache, plan *Plan, draw int, now int64) {
 	findLeasesLocked(cache, t, now)
 	lease, cost := t.leases[draw], plan.Draws[draw].Cost
 	if l.Unavailable.Load() {
-		refundLocalLocked(lease, cost)
+		refundLocalLocked(lease, cost, now)
+		return
+	}
+	lease.RefuseUntil = 0
+	if lease.number != 0 && now < lease.ends && lease.Tokens+cost <= lease.size {
+		lease.Tokens += cost // as if Redis had leased it
 		return
 	}
 	lease.refund += cost
-	lease.RefuseUntil = 0
+	refundSoonLocked(cache, lease, now)
+}
+
+// refundSoonLocked has the refund of a lease sent in the background.
+func refundSoonLocked(cache *Cache, lease *bucketLease, now int64) {
 	joinAskLocked(cache, &planAsk{renew: lease, draws: []askedDraw{{lease: lease}}}, now)
 }

@@ -115,7 +115,8 @@ func planCallLocked(l *Limiter, b *batch, now int64) *store.Call {
 	return b.call
 }
 
-// repeatPlain makes a call safe to repeat: the repeated call returns no lease, pays no debt and refunds nothing.
+// repeatPlain makes a call safe to repeat: the repeated call returns no lease and refunds nothing. It pays the debt again, because Redis may
+// not have made the first call.
 func repeatPlain(call *store.Call, plain []string) {
 	call.Once = true
 	call.Again = func(again *store.Call) { copy(again.Words[again.Number+2:], plain) }
@@ -139,7 +140,7 @@ func keyIndex(l *Limiter, c *planCall, key string) int {
 	return c.keys[key]
 }
 
-// askDrawLocked encodes a draw: once with the debt, the refund and the exchange of the lease, and once without.
+// askDrawLocked encodes a draw: once with the refund and the exchange of the lease, and once without.
 func askDrawLocked(l *Limiter, c *planCall, b *batch, d *askedDraw, now int64) (word, plain string) {
 	lease := d.lease
 	indexes := []string{}
@@ -147,19 +148,19 @@ func askDrawLocked(l *Limiter, c *planCall, b *batch, d *askedDraw, now int64) (
 		indexes = append(indexes, strconv.Itoa(limitIndex(c, limit)))
 	}
 	ask := &drawAsk{key: keyIndex(l, c, lease.key), limits: strings.Join(indexes, "+"), cost: d.cost}
-	plain = drawWord(ask)
-	ask.refund = lease.refund
-	lease.refund = 0
 	if lease.borrowed > lease.repaid {
 		ask.owed = owedByLeaseLocked(lease, now)
 		d.owed = ask.owed
 		d.upTo = lease.borrowed
 	}
+	plain = drawWord(ask)
+	ask.refund = lease.refund
+	lease.refund = 0
 	lease.requests += d.cost
 	if lease.asking == 0 {
 		exchangeLocked(b, d, ask, now)
 	}
-	c.once = c.once || ask.owed > 0 || ask.refund > 0 || ask.lease != 0
+	c.once = c.once || ask.refund > 0 || ask.lease != 0
 	return drawWord(ask), plain
 }
 

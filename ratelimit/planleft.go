@@ -57,7 +57,7 @@ func (p *PlanLeft) noteAnswer(d *askedDraw, a *drawAnswer) {
 // noteBuckets notes what is in the buckets of this process.
 func (p *PlanLeft) noteBuckets(lease *bucketLease, now int64) {
 	for i, limit := range lease.levels.limits {
-		level := lease.buckets[i].refilled(limit, now)
+		level := lease.buckets[i].bucket.refilled(limit, now)
 		if now < lease.ends {
 			level = withLease(limit, level, lease.size, lease.Tokens)
 		}

@@ -44,8 +44,8 @@ func capLevelsLocked(lease *bucketLease, now int64) {
 	}
 	for i, limit := range lease.levels.limits {
 		most := limit.full - lease.size*limit.period
-		if lease.number != 0 && lease.buckets[i].refilled(limit, at) > most {
-			lease.buckets[i] = bucket{level: most, at: at, period: limit.period}
+		if lease.number != 0 && lease.buckets[i].bucket.refilled(limit, at) > most {
+			lease.buckets[i].bucket = bucket{level: most, at: at, period: limit.period}
 		}
 	}
 }
@@ -54,7 +54,7 @@ func capLevelsLocked(lease *bucketLease, now int64) {
 func waitForLocked(lease *bucketLease, cost, now int64) (int64, string) {
 	longest, name := int64(0), ""
 	for i, limit := range lease.levels.limits {
-		level := lease.buckets[i].refilled(limit, now)
+		level := lease.buckets[i].bucket.refilled(limit, now)
 		if wait := untilTokens(limit, level, cost); wait > longest {
 			longest, name = wait, lease.levels.names[i]
 		}
@@ -78,7 +78,7 @@ func takeLocalLocked(l *Limiter, lease *bucketLease, cost, now int64) {
 		return
 	}
 	for i, limit := range lease.levels.limits {
-		lease.buckets[i].take(limit, cost, now)
+		lease.buckets[i].bucket.take(limit, cost, now)
 	}
 	if l.Store != nil {
 		lease.borrowed += cost
@@ -90,7 +90,7 @@ func takeLocalLocked(l *Limiter, lease *bucketLease, cost, now int64) {
 func owedByLeaseLocked(lease *bucketLease, now int64) int64 {
 	most := int64(0)
 	for i, limit := range lease.levels.limits {
-		missing := limit.full - lease.buckets[i].refilled(limit, now)
+		missing := limit.full - lease.buckets[i].bucket.refilled(limit, now)
 		if tokens := (missing + limit.period - 1) / limit.period; tokens > most {
 			most = tokens
 		}
@@ -102,12 +102,13 @@ func owedByLeaseLocked(lease *bucketLease, now int64) int64 {
 }
 
 // refundLocalLocked puts tokens back into the levels while Redis is not asked.
-func refundLocalLocked(lease *bucketLease, tokens int64) {
+func refundLocalLocked(lease *bucketLease, tokens, now int64) {
 	for i, limit := range lease.levels.limits {
-		lease.buckets[i].level += tokens * limit.period
-		if lease.buckets[i].level > limit.full {
-			lease.buckets[i].level = limit.full
+		level := lease.buckets[i].bucket.refilled(limit, now) + tokens*limit.period
+		if level > limit.full {
+			level = limit.full
 		}
+		lease.buckets[i].bucket = bucket{level: level, at: now, period: limit.period}
 	}
 	lease.borrowed -= tokens
 	if lease.borrowed < lease.repaid {

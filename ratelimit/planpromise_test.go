@@ -26,13 +26,21 @@ func FuzzPlans(f *testing.F) {
 
 // fleet is gateways whose requests are under the same plans.
 type fleet struct {
-	shared *modelStore
-	random *rand.Rand
-	caches []*Cache
-	plans  []*Plan
-	spent  map[string]*window // by the key of the bucket value and the name of the limit
-	shows  bool               // each admitted request is told what is left, which is held to what the windows leave
-	left   *PlanLeft          // what the last one was told
+	shared  *modelStore
+	random  *rand.Rand
+	caches  []*Cache
+	plans   []*Plan
+	charged *Plan              // its draw is charged for some answers only
+	spent   map[string]*window // by the key of the bucket value and the name of the limit
+	due     []refund           // requests under way that will not be charged
+	shows   bool               // each admitted request is told what is left, which is held to what the windows leave
+	left    *PlanLeft          // what the last one was told
+}
+
+// refund is a request whose last draw comes back.
+type refund struct {
+	cache *Cache
+	plan  *Plan
 }
 
 func plansWalk(t *testing.T, seed int64, steps []byte) {
@@ -54,6 +62,8 @@ func plansWalk(t *testing.T, seed int64, steps []byte) {
 			for _, cache := range w.caches {
 				w.ask(t, cache, 2000)
 			}
+		case 2:
+			w.askCharged(t, cache, upTo(w.random, 7))
 		case 6:
 			w.shared.clock += upTo(w.random, 22)
 		case 7:
@@ -73,6 +83,8 @@ func newFleet(seed int64) *fleet {
 	}
 	w := &fleet{shared: shared, random: random, spent: map[string]*window{}, shows: random.Intn(2) == 0}
 	own, hourly, tier, common := anyLimit(random), anyLimit(random), anyLimit(random), anyLimit(random)
+	failed := NewLevels([]NamedLimit{{"failed", anyLimit(random)}})
+	w.charged = &Plan{Own: own, Draws: []Draw{{Key: "limit:failed:a", Levels: failed, Cost: 1}}}
 	client := NewLevels([]NamedLimit{{OwnLimit, own}, {"hourly", hourly}})
 	rest := NewLevels([]NamedLimit{{"hourly", hourly}})
 	tiered := NewLevels([]NamedLimit{{"tier", tier}})
@@ -96,25 +108,70 @@ func newFleet(seed int64) *fleet {
 // ask sends requests of one identity, until one is refused.
 func (w *fleet) ask(t testing.TB, cache *Cache, requests int64) {
 	n := w.random.Intn(len(w.plans))
-	plan := w.plans[n]
+	for ; requests > 0 && w.request(t, cache, n); requests-- {
+	}
+}
+
+// askCharged sends requests, some of which are not charged in the end: a token that they took comes back, at once or later.
+func (w *fleet) askCharged(t testing.TB, cache *Cache, requests int64) {
+	draw := w.charged.Draws[0]
 	for ; requests > 0; requests-- {
 		w.shared.at = 0
-		leased, began := w.leased(cache, plan), w.shared.clock
-		if !w.admitted(cache, plan, fmt.Sprint(n)) {
-			return
+		leased, began := w.leased(cache, w.charged), w.shared.clock
+		if !w.admitted(cache, w.charged, "charged") {
+			break
 		}
-		for i, draw := range plan.Draws {
-			switch {
-			case leased[i]:
-				w.admit(t, draw, began) // the call for the other draws took time
-			case w.shared.at == 0:
-				w.admit(t, draw, w.shared.clock) // it decided without Redis
-			default:
-				w.admit(t, draw, w.shared.at)
-			}
+		if w.random.Intn(2) == 0 {
+			w.due = append(w.due, refund{cache: cache, plan: w.charged})
 		}
-		w.requireLeft(t, plan)
+		switch {
+		case leased[0]:
+			w.admit(t, draw, began)
+		case w.shared.at == 0:
+			w.admit(t, draw, w.shared.clock)
+		default:
+			w.admit(t, draw, w.shared.at)
+		}
+		if w.random.Intn(4) > 0 {
+			w.refundDue()
+		}
 	}
+}
+
+// refundDue gives back what is due, and waits for the calls.
+func (w *fleet) refundDue() {
+	for _, one := range w.due {
+		for _, spent := range w.windowsOf(one.plan.Draws[0]) {
+			spent.refund(w.shared.clock)
+		}
+		RefundDraw(one.cache, one.plan, 0, one.cache.limiter.Now())
+		for !isQuiet(one.cache.limiter) {
+			time.Sleep(time.Microsecond)
+		}
+	}
+	w.due = nil
+}
+
+// request sends a request under one of the plans. It reports whether it was admitted.
+func (w *fleet) request(t testing.TB, cache *Cache, n int) bool {
+	plan := w.plans[n]
+	w.shared.at = 0
+	leased, began := w.leased(cache, plan), w.shared.clock
+	if !w.admitted(cache, plan, fmt.Sprint(n)) {
+		return false
+	}
+	for i, draw := range plan.Draws {
+		switch {
+		case leased[i]:
+			w.admit(t, draw, began) // the call for the other draws took time
+		case w.shared.at == 0:
+			w.admit(t, draw, w.shared.clock) // it decided without Redis
+		default:
+			w.admit(t, draw, w.shared.at)
+		}
+	}
+	w.requireLeft(t, plan)
+	return true
 }
 
 // leased reports which draws a gateway can pay from its leases.
@@ -156,15 +213,24 @@ func (w *fleet) admitted(cache *Cache, plan *Plan, id string) bool {
 	return verdict > 0
 }
 
-// admit counts an admission against every limit of a draw.
-func (w *fleet) admit(t testing.TB, draw Draw, at int64) {
+// windowsOf returns the windows of the limits of a draw.
+func (w *fleet) windowsOf(draw Draw) []*window {
+	var all []*window
 	for i, limit := range draw.Levels.limits {
 		key := draw.Key + " " + draw.Levels.names[i]
 		if w.spent[key] == nil {
 			w.spent[key] = &window{limit: limit}
 		}
+		all = append(all, w.spent[key])
+	}
+	return all
+}
+
+// admit counts an admission against every limit of a draw.
+func (w *fleet) admit(t testing.TB, draw Draw, at int64) {
+	for _, spent := range w.windowsOf(draw) {
 		for n := int64(0); n < draw.Cost; n++ {
-			w.spent[key].admit(t, at)
+			spent.admit(t, at)
 		}
 	}
 }

@@ -91,8 +91,6 @@ func applyDrawLocked(l *Limiter, b *batch, d *askedDraw, a *drawAnswer, now int6
 	if d.owed > 0 && lease.repaid < d.upTo {
 		lease.repaid = d.upTo
 	}
-	inOrder := lease.replySeq <= b.replySeq
-	lease.replySeq = l.replySeq
 	owed := lease.borrowed - lease.repaid
 	lease.RefuseUntil = 0
 	lease.NextToken = 0
@@ -101,9 +99,11 @@ func applyDrawLocked(l *Limiter, b *batch, d *askedDraw, a *drawAnswer, now int6
 		if level < 0 {
 			level = 0
 		}
-		if inOrder || lease.buckets[i].refilled(limit, now) > level {
-			lease.buckets[i] = bucket{level: level, at: now, period: limit.period}
+		known := lease.buckets[i]
+		if known.replySeq <= b.replySeq || known.bucket.refilled(limit, now) > level {
+			known.bucket = bucket{level: level, at: now, period: limit.period}
 		}
+		known.replySeq = l.replySeq
 		if next := b.sentAt + untilToken(limit, a.levels[i]); a.levels[i] < limit.period && next > lease.NextToken {
 			lease.NextToken = next
 			lease.emptyLimit = lease.levels.names[i]
