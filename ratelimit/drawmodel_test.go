@@ -86,7 +86,7 @@ func drawWalk(random *rand.Rand, n int) (steps []redistest.Step, answers []strin
 		var answer string
 		if random.Intn(6) == 0 {
 			step.Script = 2
-			step.Keys, step.Args = anyPenalize(random, pacing)
+			step.Keys, step.Args = anyPenalize(random, pacing, step.At)
 			answer = m.Penalize(step.At, step.Keys, step.Args)
 		} else if random.Intn(4) == 0 {
 			key := keys[random.Intn(4)]
@@ -138,9 +138,9 @@ func drawWalk(random *rand.Rand, n int) (steps []redistest.Step, answers []strin
 var clients = []string{"penalty0", "penalty1", "penalty2", "a set"}
 
 // anyPenalize returns the keys and arguments of a call of penalize. The limit paces the walk.
-func anyPenalize(random *rand.Rand, pacing *Limit) (keys, args []string) {
+func anyPenalize(random *rand.Rand, pacing *Limit, now int64) (keys, args []string) {
 	keys = []string{"penalties"}
-	args = []string{digits(random.Int63n(20))}
+	args = []string{digits(max(0, now-upTo(random, 30)*random.Int63n(2)))}
 	for _, i := range random.Perm(len(clients))[:random.Intn(4)] {
 		time := 1 + random.Int63n(8*pacing.period/pacing.refill+2)
 		keys = append(keys, clients[i])

@@ -22,18 +22,18 @@ end
 // penalize counts refusals of clients, and penalises a client that has enough of them within a time. It also says which penalties began
 // lately, so that gateways with a lease of such a client need not wait for their next call.
 //
-//	KEYS[1]      <keyPrefix>:{<name>}:penalties, the latest penalties: their number so far, and " ends:length:key" for each of the last
-//	             64, the latest first
+//	KEYS[1]      <keyPrefix>:{<name>}:penalties, the latest penalties: " number:ends:length:key" for each of the last 64, the latest first
 //	KEYS[i]      a client's penalty
-//	ARGV[1]      the number of penalties that the caller knows of
+//	ARGV[1]      the number of the last penalty that the caller knows of; 0: it knows of none
 //	ARGV[i]      "added refusals time most" for the client of KEYS[i]: the refusals to count, how many of them within a time, in
 //	             microseconds, begin a penalty, and the longest penalty
 //
-//	answers      the number of penalties so far; for each client the microseconds that are left of its penalty, or -1 if the key holds
-//	             something else; and for each penalty that the caller may not know of "left:key"
+//	answers      the number of the latest penalty, or 0; for each client the microseconds that are left of its penalty, or -1 if the key
+//	             holds something else; and for each penalty that the caller may not know of "left:key"
 //
 // The time begins with the first refusal that counts. Refusals during a penalty do not count: otherwise a client could never end it. A penalty
-// is twice as long as the one before, at most the longest, unless the client had none for twice the length of that one.
+// is twice as long as the one before, at most the longest, unless the client had none for twice the length of that one. The number of a
+// penalty is about the time when it began, so that numbers continue where the list of the latest has expired or was lost.
 const penalize = `local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 ` + penaltyOf + `
@@ -42,8 +42,9 @@ local number, others = 0, ''
 if type(latest) == 'table' then
 	isOurs = false
 elseif latest then
-	local first, rest = string.match(latest, '^(%d+)(.*)$')
-	number, others, isOurs = tonumber(first) or 0, rest or '', first ~= nil
+	number = tonumber(string.match(latest, '^ (%d+):%d+:%d+:%S'))
+	isOurs = number ~= nil
+	number, others = number or 0, number and latest or ''
 end
 local before, known, longest = number, tonumber(ARGV[1]), 0
 
@@ -71,8 +72,8 @@ for i = 2, #KEYS do
 			if count >= refusals then
 				length = math.min(most, length > 0 and 2 * length or time)
 				ends, count = now + length, 0
-				number = number + 1
-				others = string.format(' %.0f:%.0f:%s', ends, length, KEYS[i]) .. others
+				number = math.max(number + 1, now)
+				others = string.format(' %.0f:%.0f:%.0f:%s', number, ends, length, KEYS[i]) .. others
 			end
 			local kept = length > 0 and ends + 2 * length or 0
 			if count > 0 then
@@ -86,23 +87,23 @@ for i = 2, #KEYS do
 end
 
 answer[1] = string.format('%.0f', number)
-local words, unknown = {}, number - known
-if unknown < 0 then
-	unknown = number -- the key was lost meanwhile
+if known > number then
+	known = 0 -- the list was lost, and the clock set back
 end
-for word, ends, length, key in string.gmatch(others, '( (%d+):(%d+):(%S+))') do
+local words = {}
+for word, begun, ends, length, key in string.gmatch(others, '( (%d+):(%d+):(%d+):(%S+))') do
 	if #words == 64 then
 		break
 	end
 	words[#words + 1] = word
 	local left = math.min(tonumber(ends) - now, tonumber(length))
 	longest = math.max(longest, left)
-	if #words <= unknown and left > 0 then
+	if tonumber(begun) > known and left > 0 then
 		answer[#answer + 1] = string.format('%.0f:%s', left, key)
 	end
 end
 if isOurs and number > before then
-	redis.call('SET', KEYS[1], answer[1] .. table.concat(words), 'PX', string.format('%.0f', math.ceil(longest / 1000) + 1))
+	redis.call('SET', KEYS[1], table.concat(words), 'PX', string.format('%.0f', math.ceil(longest / 1000) + 1))
 end
 return table.concat(answer, ' ')
 `

@@ -16,8 +16,8 @@ type latest struct {
 }
 
 type entry struct {
-	ends, length int64
-	key          string
+	number, ends, length int64
+	key                  string
 }
 
 // maxEntries is how many penalties the key with the latest holds.
@@ -58,8 +58,8 @@ func (m *Model) Penalize(now int64, keys, args []string) string {
 		added, refusals, time, most := words[0], words[1], words[2], words[3]
 		if added > 0 && p.ends <= now {
 			if p.count(now, added, refusals, time, most) {
-				feed.number++
-				feed.entries = append([]entry{{p.ends, p.length, key}}, feed.entries...)
+				feed.number = max(feed.number+1, now)
+				feed.entries = append([]entry{{feed.number, p.ends, p.length, key}}, feed.entries...)
 			}
 			until := int64(0)
 			if p.length > 0 {
@@ -102,16 +102,15 @@ func (m *Model) answerLatest(key string, feed latest, before, known, now int64, 
 	if len(feed.entries) > maxEntries {
 		feed.entries = feed.entries[:maxEntries]
 	}
-	unknown := feed.number - known
-	if unknown < 0 {
-		unknown = feed.number
+	if known > feed.number {
+		known = 0
 	}
 	answer := append([]string{strconv.FormatInt(feed.number, 10)}, lefts...)
 	longest := int64(0)
-	for i, one := range feed.entries {
+	for _, one := range feed.entries {
 		left := min(one.ends-now, one.length)
 		longest = max(longest, left)
-		if int64(i) < unknown && left > 0 {
+		if one.number > known && left > 0 {
 			answer = append(answer, fmt.Sprintf("%d:%s", left, one.key))
 		}
 	}
