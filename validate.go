@@ -108,7 +108,7 @@ const nameRule = "a name of letters, digits and . _ @ -, at most 64"
 
 func readRateLimit(r *problems, s *settings, c *RateLimitConfig) {
 	r.unknown("rateLimit.", c.Unknown, "capacity", "refillRate", "refillPeriod", "sourceCriterion",
-		"limits", "tiers", "cost", "dryRun", "responseHeaders", "responseHeadersOn")
+		"limits", "tiers", "cost", "penalty", "dryRun", "responseHeaders", "responseHeadersOn")
 	own := readNumbers(r, "rateLimit", c.Capacity, c.RefillRate, c.RefillPeriod, limitNumbers{100, 10, time.Second})
 	if c.SourceCriterion != nil {
 		s.keySource = readSource(r, "rateLimit.sourceCriterion", c.SourceCriterion)

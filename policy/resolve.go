@@ -45,8 +45,22 @@ func (route *Route) Resolve(r *http.Request) *Decision {
 			return d
 		}
 	}
+	route.penalise(d, f)
 	d.Plan.Fast = len(d.Charges) == 0 && route.isFast(d.Plan.Draws)
 	return d
+}
+
+// penalise puts the client under the penalty. A request without the block's key source that no limit of that source counts has no client.
+func (route *Route) penalise(d *Decision, f *facts) {
+	if route.rules.Penalty == nil || len(d.Plan.Draws) == 0 {
+		return
+	}
+	key, ok := route.keyOf(f, 0)
+	if !ok {
+		return
+	}
+	d.Plan.Penalty = route.rules.Penalty
+	d.Plan.Client = "penalty:" + identity.Name(key)
 }
 
 // missingSource is the rule that denies requests without their key source.
