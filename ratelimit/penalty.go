@@ -3,6 +3,7 @@ package ratelimit
 import (
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/resilient-gateway/resilience/internal/store"
@@ -11,7 +12,7 @@ import (
 // Penalty says which clients are refused altogether for a while: those whose requests the limits refuse again and again. It is immutable and
 // may be shared.
 type Penalty struct {
-	refusals   int64 // so many within the time begin a penalty
+	threshold  int64 // the refusals within the time that begin a penalty
 	time, most int64 // the length of the first penalty, and of the longest one; microseconds
 	text       string
 }
@@ -19,8 +20,8 @@ type Penalty struct {
 // NewPenalty returns the rule that a client with a number of refusals within a time is refused for this time, doubled at each repeat up to
 // the longest.
 func NewPenalty(refusals int64, within, longest time.Duration) *Penalty {
-	p := &Penalty{refusals: refusals, time: within.Microseconds(), most: longest.Microseconds()}
-	p.text = " " + digits(p.refusals) + " " + digits(p.time) + " " + digits(p.most)
+	p := &Penalty{threshold: refusals, time: within.Microseconds(), most: longest.Microseconds()}
+	p.text = " " + digits(p.threshold) + " " + digits(p.time) + " " + digits(p.most)
 	return p
 }
 
@@ -49,7 +50,7 @@ type clientPenalty struct {
 	listed     bool  // it is among the refused clients
 
 	// While Redis is not asked, this process counts like the script.
-	length, refusals, begun int64
+	length, counted, begun int64
 }
 
 // penalties is the clients of a limiter whose plans have a penalty, and the report of their refusals. The limiter's Mu guards it.
@@ -58,22 +59,27 @@ type penalties struct {
 	refusedClients        []*clientPenalty          // with unreported refusals
 	penaltyNumber         int64                     // of the last penalty that this gateway knows of
 	watchUntil            int64                     // when the last lease ends of which a penalised client may have tokens
-	reportTimeout         int64                     // how long a report waits for Redis, microseconds
+	reportTimeout         *atomic.Int64             // how long a report waits for Redis, microseconds
 	reportedAt            int64
 	reportArmed           bool // a timer is set
 	reporting             bool
-	runReport             func(fromTimer bool)
+	reportNow             func()
+	reportByTimer         func()
 }
 
 func newPenalties() penalties {
-	return penalties{clients: map[string]*clientPenalty{}, olderClients: map[string]*clientPenalty{}}
+	return penalties{clients: map[string]*clientPenalty{}, olderClients: map[string]*clientPenalty{}, reportTimeout: &atomic.Int64{}}
 }
 
 // initReports makes the functions of reports here, not on a request's path (R10).
 func initReports(l *Limiter) {
-	l.runReport = func(fromTimer bool) {
+	l.reportNow = func() {
 		defer func() { recover() }()
-		reportRefusals(l, fromTimer)
+		reportRefusals(l, false)
+	}
+	l.reportByTimer = func() {
+		defer func() { recover() }()
+		reportRefusals(l, true)
 	}
 }
 
@@ -92,7 +98,7 @@ func clientOfPlanLocked(cache *Cache, plan *Plan, now int64) *clientPenalty {
 		l.clients[plan.Client] = c
 	}
 	c.rule = plan.Penalty
-	l.reportTimeout = cache.timeout
+	l.reportTimeout.Store(cache.timeout)
 	return c
 }
 
@@ -119,7 +125,7 @@ func forgetClientsLocked(l *Limiter, now int64) bool {
 	}
 	seen, before := 0, len(l.clients)
 	for key, c := range l.clients {
-		if c.unreported == 0 && now >= c.ends+2*c.length && (c.refusals == 0 || now-c.begun >= c.rule.time) {
+		if c.unreported == 0 && now >= c.ends+2*c.length && (c.counted == 0 || now-c.begun >= c.rule.time) {
 			delete(l.clients, key)
 		}
 		seen++
@@ -181,10 +187,10 @@ func countRefusalLocked(l *Limiter, c *clientPenalty, now int64) {
 		c.listed = true
 		l.refusedClients = append(l.refusedClients, c)
 	}
-	if c.unreported >= c.rule.refusals && !l.reporting && now-l.reportedAt >= reportAgain {
+	if c.unreported >= c.rule.threshold && !l.reporting && now-l.reportedAt >= reportAgain {
 		l.reporting = true
 		l.reportedAt = now
-		go l.runReport(false)
+		go l.reportNow()
 	}
 	armReportLocked(l)
 }
@@ -197,15 +203,15 @@ func countHereLocked(c *clientPenalty, added, now int64) {
 	if now >= c.ends+2*c.length {
 		c.length = 0
 	}
-	if c.refusals == 0 || now-c.begun >= c.rule.time {
-		c.refusals = 0
+	if c.counted == 0 || now-c.begun >= c.rule.time {
+		c.counted = 0
 		c.begun = now
 	}
-	c.refusals += added
-	if c.refusals < c.rule.refusals {
+	c.counted += added
+	if c.counted < c.rule.threshold {
 		return
 	}
-	c.refusals = 0
+	c.counted = 0
 	length := 2 * c.length
 	if c.length == 0 {
 		length = c.rule.time
@@ -235,7 +241,7 @@ func armReportLocked(l *Limiter) {
 		return
 	}
 	l.reportArmed = true
-	time.AfterFunc(reportEvery, func() { l.runReport(true) })
+	time.AfterFunc(reportEvery, l.reportByTimer)
 }
 
 // report is a call of the script penalize, and the refusals that it reports.
@@ -248,21 +254,11 @@ type report struct {
 // reportRefusals reports refusals, and learns of penalties that began elsewhere. One report is under way at a time. A report that does not
 // come from the timer was announced by its caller.
 func reportRefusals(l *Limiter, fromTimer bool) {
-	l.Mu.Lock()
-	if fromTimer {
-		l.reportArmed = false
-		if l.reporting {
-			armReportLocked(l)
-			l.Mu.Unlock()
-			return
-		}
-		l.reporting = true
-		l.reportedAt = l.Now()
+	if fromTimer && !claimReport(l) {
+		return
 	}
-	reports := takeReportsLocked(l, l.reportedAt)
-	deadline := time.Now().Add(time.Duration(l.reportTimeout) * time.Microsecond)
-	l.Mu.Unlock()
 	defer endReport(l)
+	reports := takeReports(l)
 	if len(reports) == 0 {
 		return
 	}
@@ -270,13 +266,22 @@ func reportRefusals(l *Limiter, fromTimer bool) {
 	for _, r := range reports {
 		calls = append(calls, r.call)
 	}
-	l.Store.Run(calls, deadline)
-	now := l.Now()
+	l.Store.Run(calls, time.Now().Add(time.Duration(l.reportTimeout.Load())*time.Microsecond))
+	applyReports(l, reports)
+}
+
+// claimReport begins the report of the timer. It reports false if another is under way, and sets the timer again.
+func claimReport(l *Limiter) bool {
 	l.Mu.Lock()
 	defer l.Mu.Unlock()
-	for _, r := range reports {
-		applyReportLocked(l, r, now)
+	l.reportArmed = false
+	if l.reporting {
+		armReportLocked(l)
+		return false
 	}
+	l.reporting = true
+	l.reportedAt = l.Now()
+	return true
 }
 
 // endReport lets the next report begin, whatever has happened to this one.
@@ -289,8 +294,11 @@ func endReport(l *Limiter) {
 	}
 }
 
-// takeReportsLocked makes the calls of a report. While Redis is unavailable it makes none, and counts in this process.
-func takeReportsLocked(l *Limiter, now int64) []*report {
+// takeReports makes the calls of a report. While Redis is unavailable it makes none, and counts in this process.
+func takeReports(l *Limiter) []*report {
+	l.Mu.Lock()
+	defer l.Mu.Unlock()
+	now := l.reportedAt
 	reports := []*report{}
 	clients := l.refusedClients
 	most := clientsPerCall * callsPerReport
@@ -338,6 +346,15 @@ func newReportLocked(l *Limiter, clients []*clientPenalty) *report {
 	r.call = &store.Call{Script: penalizeScript, Number: len(keys), Words: append(keys, args...), Once: len(clients) > 0}
 	r.call.Again = func(call *store.Call) { copy(call.Words[call.Number+1:], again) }
 	return r
+}
+
+func applyReports(l *Limiter, reports []*report) {
+	now := l.Now()
+	l.Mu.Lock()
+	defer l.Mu.Unlock()
+	for _, r := range reports {
+		applyReportLocked(l, r, now)
+	}
 }
 
 // applyReportLocked applies the answer to a report. Refusals that could not be reported count in this process.
