@@ -94,6 +94,10 @@ type RateLimitConfig struct {
 	Cost *CostConfig `json:"cost,omitempty"`
 	// Penalty refuses a client for a while if its requests are refused again and again. Left out: it is never refused for that.
 	Penalty *PenaltyConfig `json:"penalty,omitempty"`
+	// MaxDelay lets a request wait instead of refusing it, if its tokens are due within this time. 0s disables it. Default: 0s. Example: 500ms
+	MaxDelay string `json:"maxDelay,omitempty"`
+	// MaxDelayed is how many requests may wait at once. Default: 100. Example: 1000
+	MaxDelayed string `json:"maxDelayed,omitempty"`
 	// DryRun counts and logs refusals by the limiter, and lets the requests pass. Default: false.
 	DryRun string `json:"dryRun,omitempty"`
 	// ResponseHeaders says which headers tell clients what is left of their buckets: none, ratelimit (RateLimit and RateLimit-Policy of

@@ -46,7 +46,7 @@ func readNumbers(r *problems, path, capacity, rate, period string, byDefault lim
 
 // readRules reads what puts the requests of a route under plans. If nothing does, they are all under the block's own limit.
 func readRules(r *problems, s *settings, c *RateLimitConfig, own limitNumbers) {
-	if len(c.Limits) == 0 && len(c.Tiers) == 0 && c.Cost == nil && c.Penalty == nil && !s.dryRun {
+	if len(c.Limits) == 0 && len(c.Tiers) == 0 && c.Cost == nil && c.Penalty == nil && s.maxDelay == 0 && !s.dryRun {
 		return
 	}
 	rules := &policy.Rules{Source: s.keySource, Own: s.limit}
@@ -87,6 +87,9 @@ func describe(c *RateLimitConfig) string {
 	}
 	if c.Penalty != nil {
 		text += fmt.Sprintf("penalty %s %s %s;", c.Penalty.Refusals, c.Penalty.Time, c.Penalty.MaxTime)
+	}
+	if c.MaxDelay != "" {
+		text += fmt.Sprintf("delay %s %s;", c.MaxDelay, c.MaxDelayed)
 	}
 	return text
 }

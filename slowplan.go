@@ -47,6 +47,10 @@ func acquirePlan(m *Middleware, s *slowRequest, id string) {
 			defer m.breaker.CancelUnclaimed(s.asked)
 		}
 	}
+	if m.maxDelay > 0 {
+		acquireInTurn(m, s, d, id)
+		return
+	}
 	m.mu.Lock()
 	verdict, refusal := ratelimit.AcquirePlan(m.cache, d.Plan, id, s.now)
 	s.closed = m.policy == nil // else the verdict says whether it still is

@@ -39,7 +39,7 @@ func AcquirePlan(cache *Cache, plan *Plan, id string, now int64) (int64, Refusal
 	}
 	findLeasesLocked(cache, t, now)
 	if wait, refusal := emptyLocked(t, now); wait > 0 {
-		countRefusalLocked(l, t.client, now)
+		countUndelayedLocked(cache, t.client, now)
 		l.Mu.Unlock()
 		return -wait, refusal
 	}
@@ -178,7 +178,7 @@ func settleLocked(cache *Cache, t *taking, b *batch, id string, err error) (int6
 	if !t.taken {
 		giveBackLocked(t)
 		if t.refusal.Limit != PenaltyName {
-			countRefusalLocked(cache.limiter, t.client, cache.limiter.Now())
+			countUndelayedLocked(cache, t.client, cache.limiter.Now())
 		}
 		return -atLeastOne(t.wait), t.refusal
 	}

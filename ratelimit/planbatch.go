@@ -175,6 +175,10 @@ func exchangeLocked(b *batch, d *askedDraw, ask *drawAsk, now int64) {
 		return // seldom seen, like a new client
 	}
 	ask.short, ask.long = planLeaseSizeLocked(lease, now)
+	if isDelayedLocked(b.cache.limiter, lease.key) {
+		ask.short = 0
+		ask.long = 0
+	}
 	if lease.number != 0 && now < lease.ends {
 		ask.lease = lease.number
 		ask.unused = lease.Tokens

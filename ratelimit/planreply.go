@@ -117,6 +117,9 @@ func applyDrawLocked(l *Limiter, b *batch, d *askedDraw, a *drawAnswer, now int6
 		if a.length > leaseMicros {
 			lease.Until = b.sentAt + renewMicros
 		}
+		if isDelayedLocked(l, lease.key) {
+			lease.Until = 0
+		}
 		payFromLeaseLocked(lease, owed, a)
 	}
 	if lease.NextToken > 0 {
