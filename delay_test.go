@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"sort"
 	"strconv"
 	"sync"
 	"testing"
@@ -67,11 +68,11 @@ func newWaiters(t *testing.T, m *Middleware) *waiters {
 // start sends a request under a name, and returns when it waits. The function that it returns lets its client leave.
 func (w *waiters) start(name string) func() {
 	before := ratelimit.Delayed(w.m.limiter)
-	ctx, leave := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.Background())
 	w.done.Add(1)
 	go w.send(ctx, name)
 	waitFor(w.t, func() bool { return ratelimit.Delayed(w.m.limiter) > before }, name)
-	return leave
+	return cancel
 }
 
 func (w *waiters) send(ctx context.Context, name string) {
@@ -89,6 +90,11 @@ func (w *waiters) wait() []string {
 	w.done.Wait()
 	require.Equal(w.t, int64(0), ratelimit.Delayed(w.m.limiter), "each place is given back")
 	return w.answers
+}
+
+func sorted(texts []string) []string {
+	sort.Strings(texts)
+	return texts
 }
 
 func TestDelay_requestsWaitInOrder(t *testing.T) {
@@ -117,19 +123,19 @@ func TestDelay_isBoundedInTimeAndNumber(t *testing.T) {
 		require.Equal(t, 429, answer.Code)
 		require.Equal(t, want, answer.Header().Get("Retry-After"), "it accounts for those that wait")
 	}
-	leave := w.start("a")
+	cancel := w.start("a")
 	w.start("b")()
 	waitFor(t, func() bool { return ratelimit.Delayed(m.limiter) == 1 })
-	leaveToo := w.start("c")
+	cancelC := w.start("c")
 	retryAfter("30")
-	leave()
+	cancel()
 	waitFor(t, func() bool { return ratelimit.Delayed(m.limiter) == 1 }, "a client that leaves gives its place back")
-	leave = w.start("d")
+	cancel = w.start("d")
 	retryAfter("30")
-	leave()
-	leaveToo()
+	cancel()
+	cancelC()
 	w.done.Wait()
-	require.ElementsMatch(t, []string{"a 499", "b 499", "c 499", "d 499"}, w.wait())
+	require.Equal(t, []string{"a 499", "b 499", "c 499", "d 499"}, sorted(w.wait()))
 
 	late, _ := newInstance(t, &Config{Name: "late", RateLimit: delayed(nil, "10s", "9s", "").RateLimit})
 	require.Equal(t, []int{200, 429}, statuses(late.handler, 2), "its token is due too late")
@@ -247,6 +253,6 @@ func TestDelay_waitsWithoutAPermit(t *testing.T) {
 		w.done.Add(2)
 		go w.send(context.Background(), "a")
 		go w.send(context.Background(), "b")
-		require.ElementsMatch(t, []string{"a 200", "b 200"}, w.wait())
+		require.Equal(t, []string{"a 200", "b 200"}, sorted(w.wait()))
 	})
 }

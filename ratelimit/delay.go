@@ -141,14 +141,14 @@ func JoinQueue(cache *Cache, plan *Plan, turn *Turn, refusal Refusal, wait, now 
 	}
 	moves := turn.key != lease.key
 	if moves {
-		leaveQueueLocked(cache, plan, turn, now)
+		dequeueLocked(cache, plan, turn, now)
 	}
 	ahead, _ := aheadLocked(l, turn, lease.key)
 	if due, _ := waitForLocked(lease, ahead+plan.Draws[refusal.Draw].Cost, now); due > wait {
 		wait = due
 	}
 	if now+wait > latest || moves && l.delays.waiting >= cache.mostDelayed {
-		leaveQueueLocked(cache, plan, turn, now)
+		dequeueLocked(cache, plan, turn, now)
 		countRefusalLocked(l, clientOfPlanLocked(cache, plan, now), now)
 		return atLeastOne(wait)
 	}
@@ -185,10 +185,10 @@ func AwaitTurn(ctx context.Context, cache *Cache, turn *Turn) {
 func EndTurn(cache *Cache, plan *Plan, turn *Turn, now int64) {
 	cache.lock.Lock()
 	defer cache.lock.Unlock()
-	leaveQueueLocked(cache, plan, turn, now)
+	dequeueLocked(cache, plan, turn, now)
 }
 
-func leaveQueueLocked(cache *Cache, plan *Plan, turn *Turn, now int64) {
+func dequeueLocked(cache *Cache, plan *Plan, turn *Turn, now int64) {
 	l, key := cache.limiter, turn.key
 	if key == "" {
 		return
