@@ -188,7 +188,7 @@ type PenaltyConfig struct {
 	Refusals string `json:"refusals,omitempty"`
 	// Time is how long, at first; each further penalty lasts twice as long as the one before. At least 1s. Default: 1m. Example: 10s
 	Time string `json:"time,omitempty"`
-	// MaxTime is the length of the longest penalty. Default: 1h, or Time if that is longer. Example: 10m
+	// MaxTime is the length of the longest penalty. Default: 1h. Example: 10m
 	MaxTime string `json:"maxTime,omitempty"`
 
 	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`

@@ -11,6 +11,7 @@ const clientLeft = 499
 // acquireInTurn is step 4 of a request that may wait for its tokens. It waits without a permit: no place for a probe is held meanwhile.
 func acquireInTurn(m *Middleware, s *slowRequest, d *policy.Decision, id string) {
 	turn := ratelimit.NewTurn(s.now)
+	defer func() { cancelPermit(m, s) }()
 	verdict, refusal := takeInTurn(m, s, d, id, turn)
 	if turn.Left {
 		beforeRefusal(m, s)
@@ -25,6 +26,7 @@ func acquireInTurn(m *Middleware, s *slowRequest, d *policy.Decision, id string)
 func takeInTurn(m *Middleware, s *slowRequest, d *policy.Decision, id string, turn *ratelimit.Turn) (int64, ratelimit.Refusal) {
 	defer func() { ratelimit.EndTurn(m.cache, d.Plan, turn, m.now()) }()
 	for {
+		askPermit(m, s)
 		verdict, refusal := ratelimit.AcquireInTurn(m.cache, d.Plan, id, turn, s.now)
 		if verdict == ratelimit.Undecided {
 			if m.store != nil && m.onError != onErrorLocal {
@@ -51,10 +53,28 @@ func takeInTurn(m *Middleware, s *slowRequest, d *policy.Decision, id string, tu
 			return 0, refusal
 		}
 		s.now = m.now() // that was waiting for tokens, not for Redis
+		recheckCircuit(m, s)
 	}
 }
 
-// cancelPermit gives back a place that was asked for. A request that still needs a permit asks again.
+// recheckCircuit finds out whether the circuit is still known to be closed.
+func recheckCircuit(m *Middleware, s *slowRequest) {
+	if m.policy == nil {
+		return
+	}
+	at, closed := closedNow(m)
+	s.closed = closed
+	s.closedAt = at
+}
+
+// askPermit asks for a permit in the round trip of the tokens, unless the circuit is known to be closed.
+func askPermit(m *Middleware, s *slowRequest) {
+	if m.policy != nil && !s.closed {
+		s.asked = m.breaker.RequestPermit(m.policy, s.upload, s.now)
+	}
+}
+
+// cancelPermit gives back a place that was asked for and not claimed. A request that waits asks again.
 func cancelPermit(m *Middleware, s *slowRequest) {
 	if s.asked != nil {
 		m.breaker.CancelUnclaimed(s.asked)
