@@ -38,6 +38,14 @@ func (m *Model) penaltyOf(key string, now int64) *penalty {
 	return &kept
 }
 
+// PenaltyLeft returns the microseconds that are left of the penalty of a client at a time.
+func (m *Model) PenaltyLeft(key string, now int64) int64 {
+	if p := m.penaltyOf(key, now); p != nil {
+		return max(0, p.ends-now)
+	}
+	return 0
+}
+
 // Penalize does what the script penalize does with these keys and arguments at a time of Redis's clock, and returns its answer.
 func (m *Model) Penalize(now int64, keys, args []string) string {
 	feed := m.latest[keys[0]]
