@@ -117,6 +117,23 @@ func TestPenalty_isForTheClientNotForTheIdentity(t *testing.T) {
 	})
 }
 
+func TestPenalty_isNotForWhatOthersUsedUp(t *testing.T) {
+	forEachStore(t, func(t *testing.T, redis *RedisConfig) {
+		everyone := slow("2")
+		everyone.SourceCriterion = &SourceCriterionConfig{All: "true"}
+		handler, _ := newGateway(t, penalised(redis, RateLimitConfig{Capacity: "4", RefillPeriod: "1h", RefillRate: "1",
+			Limits: map[string]*LimitConfig{"everyone": everyone}}))
+		require.Equal(t, []int{200, 200}, statuses(handler, 2))
+		for i := 0; i < 9; i++ {
+			limit, _ := refusedBy(handler, anyRequest())
+			require.Equal(t, "everyone", limit)
+		}
+		time.Sleep(150 * time.Millisecond) // a report would have been sent
+		limit, _ := refusedBy(handler, anyRequest())
+		require.Equal(t, "everyone", limit)
+	})
+}
+
 func TestPenalty_ofADryRunRefusesNothing(t *testing.T) {
 	forEachStore(t, func(t *testing.T, redis *RedisConfig) {
 		config := penalised(redis, RateLimitConfig{Capacity: "1", RefillPeriod: "1h", DryRun: "true"})

@@ -116,6 +116,7 @@ func (route *Route) drawLimit(d *Decision, f *facts, one *limit) bool {
 		d.Charges = append(d.Charges, Charge{Draw: len(d.Plan.Draws), Statuses: one.charge})
 	}
 	d.add(key, one.levels, f.cost)
+	d.Plan.Draws[len(d.Plan.Draws)-1].Everybody = one.source < 0
 	return true
 }
 

@@ -149,7 +149,8 @@ func JoinQueue(cache *Cache, plan *Plan, turn *Turn, refusal Refusal, wait, now 
 	}
 	if now+wait > latest || moves && l.delays.waiting >= cache.mostDelayed {
 		dequeueLocked(cache, plan, turn, now)
-		countRefusalLocked(l, clientOfPlanLocked(cache, plan, now), now)
+		t.client = clientOfPlanLocked(cache, plan, now)
+		countRefusalLocked(l, t, refusal, now)
 		return atLeastOne(wait)
 	}
 	if moves {
@@ -262,8 +263,8 @@ func wakeLocked(turn *Turn) {
 func newDelays() delays { return delays{queues: map[string][]*Turn{}} }
 
 // countUndelayedLocked is countRefusalLocked, unless the request may still wait.
-func countUndelayedLocked(cache *Cache, c *clientPenalty, now int64) {
+func countUndelayedLocked(cache *Cache, t *taking, refusal Refusal, now int64) {
 	if cache.longestDelay == 0 {
-		countRefusalLocked(cache.limiter, c, now)
+		countRefusalLocked(cache.limiter, t, refusal, now)
 	}
 }

@@ -173,9 +173,10 @@ func letPassLocked(c *clientPenalty, g *Grant, now int64) bool {
 	return true
 }
 
-// countRefusalLocked counts a refusal by a limit. Refusals during a penalty do not count.
-func countRefusalLocked(l *Limiter, c *clientPenalty, now int64) {
-	if c == nil || now < c.ends {
+// countRefusalLocked counts a refusal by a limit of the client. Refusals during a penalty do not count.
+func countRefusalLocked(l *Limiter, t *taking, refusal Refusal, now int64) {
+	c := t.client
+	if c == nil || now < c.ends || refusal.Limit == PenaltyName || t.plan.Draws[refusal.Draw].Everybody {
 		return
 	}
 	if l.Unavailable.Load() {

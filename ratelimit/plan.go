@@ -19,6 +19,8 @@ type Draw struct {
 	Key    string // of the value in Redis, without the prefix of all keys
 	Levels *Levels
 	Cost   int64 // at least 1, and at most the smallest capacity
+	// Everybody says that all requests share the bucket: others may have emptied it, so that a refusal does not count for a penalty.
+	Everybody bool
 }
 
 // Refusal says which limit refused a request, and by which draw of its plan.
@@ -39,7 +41,7 @@ func AcquirePlan(cache *Cache, plan *Plan, id string, now int64) (int64, Refusal
 	}
 	findLeasesLocked(cache, t, now)
 	if wait, refusal := emptyLocked(t, now); wait > 0 {
-		countUndelayedLocked(cache, t.client, now)
+		countUndelayedLocked(cache, t, refusal, now)
 		l.Mu.Unlock()
 		return -wait, refusal
 	}
@@ -177,9 +179,7 @@ func settleLocked(cache *Cache, t *taking, b *batch, id string, err error) (int6
 	}
 	if !t.taken {
 		giveBackLocked(t)
-		if t.refusal.Limit != PenaltyName {
-			countUndelayedLocked(cache, t.client, cache.limiter.Now())
-		}
+		countUndelayedLocked(cache, t, t.refusal, cache.limiter.Now())
 		return -atLeastOne(t.wait), t.refusal
 	}
 	cacheGrantLocked(cache, t, id)

@@ -24,7 +24,7 @@ func acquireLocalLocked(cache *Cache, plan *Plan, now int64) (int64, Refusal) {
 		}
 	}
 	if wait > 0 {
-		countUndelayedLocked(cache, t.client, now)
+		countUndelayedLocked(cache, t, refusal, now)
 		return -wait, refusal
 	}
 	for i, lease := range t.leases {

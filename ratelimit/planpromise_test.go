@@ -5,6 +5,7 @@ package ratelimit
 import (
 	"fmt"
 	"math/rand"
+	"runtime"
 	"testing"
 	"time"
 
@@ -57,8 +58,7 @@ func plansWalk(t *testing.T, seed int64, steps []byte) {
 		case 6:
 			w.shared.clock += upTo(w.random, 22)
 			if w.penalises {
-				cache.limiter.reporting = false
-				reportRefusals(cache.limiter, true)
+				w.report(cache)
 			}
 		case 7:
 			w.shared.clock += upTo(w.random, 18)
@@ -115,6 +115,14 @@ func (w *fleet) penalise() {
 	}
 }
 
+// report reports a gateway's refusals.
+func (w *fleet) report(cache *Cache) {
+	cache.lock.Lock()
+	cache.limiter.reporting = false
+	cache.lock.Unlock()
+	reportRefusals(cache.limiter, true)
+}
+
 // ask sends requests of one identity, until one is refused.
 func (w *fleet) ask(t testing.TB, cache *Cache, requests int64) {
 	n := w.random.Intn(len(w.plans))
@@ -122,7 +130,11 @@ func (w *fleet) ask(t testing.TB, cache *Cache, requests int64) {
 	for ; requests > 0; requests-- {
 		w.shared.at = 0
 		leased, began := w.leased(cache, plan), w.shared.clock
-		if !w.admitted(cache, plan, fmt.Sprint(n)) {
+		admitted := w.admitted(cache, plan, fmt.Sprint(n))
+		for !isQuiet(cache.limiter) {
+			runtime.Gosched() // a renewal is in flight: the model serves one caller at a time
+		}
+		if !admitted {
 			return
 		}
 		if plan.Penalty != nil && w.shared.at > 0 && !leased[0] {
