@@ -18,6 +18,8 @@ type Rules struct {
 	Tiers  []TierRule // the first that matches applies
 	Cost   *CostRule  // nil: every request costs 1
 	Shown  bool       // each answer says what is left: no plan is Fast
+	// Penalty is that of a client by the block's key source; nil: none.
+	Penalty *ratelimit.Penalty
 }
 
 // LimitRule is a further limit.

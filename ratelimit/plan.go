@@ -6,6 +6,9 @@ type Plan struct {
 	// Own is the block's own limit. Each call names it: without its numbers the script cannot refill its level in a value that has others.
 	// nil: the block has none.
 	Own *Limit
+	// Penalty is the penalty of the client for refusals, and Client its key, without the prefix of all keys. nil: it has none.
+	Penalty *Penalty
+	Client  string
 	// Fast says that the fast path may decide for the identity: the first draw costs 1, and the only other draw, if any, is the route's
 	// common draw (SetCommon).
 	Fast bool
@@ -16,6 +19,8 @@ type Draw struct {
 	Key    string // of the value in Redis, without the prefix of all keys
 	Levels *Levels
 	Cost   int64 // at least 1, and at most the smallest capacity
+	// Everybody says that all requests share the bucket: others may have emptied it, so that a refusal does not count for a penalty.
+	Everybody bool
 }
 
 // Refusal says which limit refused a request, and by which draw of its plan.
@@ -31,8 +36,14 @@ func AcquirePlan(cache *Cache, plan *Plan, id string, now int64, left *PlanLeft)
 	l := cache.limiter
 	t := newTaking(plan)
 	t.left = left
+	t.client = clientOfPlanLocked(cache, plan, now)
+	if wait := penalisedLocked(t.client, now); wait > 0 {
+		l.Mu.Unlock()
+		return -wait, Refusal{Limit: PenaltyName}
+	}
 	findLeasesLocked(cache, t, now)
 	if wait, refusal := emptyLocked(t, now); wait > 0 {
+		countUndelayedLocked(cache, t, refusal, now)
 		l.Mu.Unlock()
 		return -wait, refusal
 	}
@@ -70,6 +81,7 @@ func AcquirePlanLocal(cache *Cache, plan *Plan, now int64, left *PlanLeft) (int6
 // taking is a request on its way to what its plan costs.
 type taking struct {
 	plan     *Plan
+	client   *clientPenalty // nil: it has no penalty
 	leases   []*bucketLease // of each draw
 	numbers  []int64        // of the leases that a draw was paid from; -1: from none
 	missing  int            // draws to ask Redis for
@@ -195,6 +207,7 @@ func settleLocked(cache *Cache, t *taking, b *batch, id string, err error) (int6
 	}
 	if !t.taken {
 		giveBackLocked(cache, t)
+		countUndelayedLocked(cache, t, t.refusal, cache.limiter.Now())
 		return -atLeastOne(t.wait), t.refusal
 	}
 	cacheGrantLocked(cache, t, id)
@@ -203,13 +216,18 @@ func settleLocked(cache *Cache, t *taking, b *batch, id string, err error) (int6
 
 // cacheGrantLocked lets the fast path decide the next requests of an identity, if it may.
 func cacheGrantLocked(cache *Cache, t *taking, id string) {
+	now := int64(0)
+	if t.client != nil {
+		now = cache.limiter.Now()
+		watchPenaltiesLocked(cache.limiter, t.leases, now)
+	}
 	if !t.plan.Fast || len(t.leases) == 0 {
 		return
 	}
 	if len(t.leases) > 1 && t.leases[1] != cache.common {
 		return
 	}
-	if t.leases[0].Tokens > 0 {
+	if t.leases[0].Tokens > 0 && letPassLocked(t.client, &t.leases[0].Grant, now) {
 		putLocked(cache, id, &t.leases[0].Grant)
 	}
 }
