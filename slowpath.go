@@ -29,6 +29,7 @@ type slowRequest struct {
 	upload   bool                   // its body is still arriving
 	refused  bool                   // by the circuit, or because Redis is unavailable
 	asked    *breaker.PermitRequest // sent with the request for a token; nil: none
+	left     *ratelimit.PlanLeft    // under its plan, where the answer shows it; else nil
 }
 
 // slowCircuitLocked is step 2 of a request for which the circuit is not known to be closed. It refuses the request if the circuit is open,

@@ -47,11 +47,11 @@ func acquirePlan(m *Middleware, s *slowRequest, id string) {
 			defer m.breaker.CancelUnclaimed(s.asked)
 		}
 	}
-	left := leftToShow(m)
+	noteLeft(m, s)
 	m.mu.Lock()
-	verdict, refusal := ratelimit.AcquirePlan(m.cache, d.Plan, id, s.now, left)
+	verdict, refusal := ratelimit.AcquirePlanCounted(m.cache, d.Plan, id, s.now, s.left)
 	s.closed = m.policy == nil // else the verdict says whether it still is
-	decidePlan(m, s, d, verdict, refusal, left)
+	decidePlan(m, s, d, verdict, refusal)
 }
 
 // decisionOf returns the decision on a request, which it remembers.
@@ -85,7 +85,7 @@ func forgetSome(decisions map[string]*policy.Decision) {
 }
 
 // decidePlan is the end of step 4 under a plan.
-func decidePlan(m *Middleware, s *slowRequest, d *policy.Decision, verdict int64, refusal ratelimit.Refusal, left *ratelimit.PlanLeft) {
+func decidePlan(m *Middleware, s *slowRequest, d *policy.Decision, verdict int64, refusal ratelimit.Refusal) {
 	if verdict == ratelimit.Undecided {
 		if m.store != nil {
 			m.logRedisError(ratelimit.LastErr(m.cache))
@@ -98,24 +98,24 @@ func decidePlan(m *Middleware, s *slowRequest, d *policy.Decision, verdict int64
 				return
 			}
 		}
-		left = leftToShow(m)
-		verdict, refusal = ratelimit.AcquirePlanLocal(m.cache, d.Plan, s.now, left)
+		noteLeft(m, s)
+		verdict, refusal = ratelimit.AcquirePlanLocalCounted(m.cache, d.Plan, s.now, s.left)
 	}
 	if verdict <= 0 && m.rates != nil {
-		left = ratelimit.LeftOfRefusal(d.Plan, refusal, -verdict)
+		s.left = ratelimit.LeftOfRefusal(d.Plan, refusal, -verdict)
 	}
 	switch {
 	case verdict > 1:
 		s.closed = true
 		s.closedAt = verdict
 	case verdict <= 0 && !m.dryRun:
-		refuseByPlan(m, s, d, -verdict, refusal, left)
+		refuseByPlan(m, s, d, -verdict, refusal)
 		return
 	case verdict <= 0:
 		m.logNamed("would refuse: rate limit exceeded (dry run)", "limit", refusal.Limit, m.bucketKeyOf(s.r), s.now)
 	}
 	if m.countsLeft {
-		setRatesOfPlan(m, s.w.Header(), d.Plan, left)
+		setRatesOfPlan(m, s.w.Header(), d.Plan, s.left)
 	}
 	if verdict <= 0 {
 		slowForward(m, s)
@@ -135,19 +135,18 @@ func refuseByRule(m *Middleware, s *slowRequest, rule string) {
 	m.logNamed("refused: denied", "rule", rule, m.bucketKeyOf(s.r), s.now)
 }
 
-// leftToShow returns where what is left is to be noted for the headers of an admitted request; nil: there are none.
-func leftToShow(m *Middleware) *ratelimit.PlanLeft {
-	if !m.countsLeft {
-		return nil
+// noteLeft prepares a request to note what is left, if the headers of an admitted request say so.
+func noteLeft(m *Middleware, s *slowRequest) {
+	if m.countsLeft {
+		s.left = &ratelimit.PlanLeft{}
 	}
-	return &ratelimit.PlanLeft{}
 }
 
 // refuseByPlan refuses a request because a limit has no token for it for another retryAfter microseconds.
-func refuseByPlan(m *Middleware, s *slowRequest, d *policy.Decision, retryAfter int64, refusal ratelimit.Refusal, left *ratelimit.PlanLeft) {
+func refuseByPlan(m *Middleware, s *slowRequest, d *policy.Decision, retryAfter int64, refusal ratelimit.Refusal) {
 	beforeRefusal(m, s)
 	if m.rates != nil {
-		setRatesOfPlan(m, s.w.Header(), d.Plan, left)
+		setRatesOfPlan(m, s.w.Header(), d.Plan, s.left)
 	}
 	refuse(m.answers.rateLimited, s.w, s.r, seconds(retryAfter), refusal.Limit)
 	m.logNamed("refused: rate limit exceeded", "limit", refusal.Limit, m.bucketKeyOf(s.r), s.now)

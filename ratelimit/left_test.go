@@ -28,3 +28,26 @@ func TestWithLease(t *testing.T) {
 		})
 	}
 }
+
+func TestLeftOfRefusal(t *testing.T) {
+	slow, fast := NewLimit(10, 1, time.Minute), NewLimit(100, 1, time.Second)
+	plan := &Plan{Draws: []Draw{
+		{Key: "a", Levels: NewLevels([]NamedLimit{{"default", fast}, {"slow", slow}}), Cost: 4},
+		{Key: "b", Levels: NewLevels([]NamedLimit{{"everyone", slow}}), Cost: 1},
+	}}
+	for _, row := range []struct {
+		refusal Refusal
+		name    string
+		full    time.Duration // after the wait
+	}{
+		{Refusal{Limit: "default"}, "default", 96 * time.Second},
+		{Refusal{Limit: "slow"}, "slow", 6 * time.Minute},
+		{Refusal{Limit: "everyone", Draw: 1}, "everyone", 9 * time.Minute},
+		{Refusal{Limit: "penalty"}, "default", 96 * time.Second},
+	} {
+		p := LeftOfRefusal(plan, row.refusal, 7000000)
+		require.Equal(t, row.name, p.Name)
+		require.Equal(t, Left{Known: true, Next: 7000000, Full: 7000000 + row.full.Microseconds()}, *p.Left)
+	}
+	require.True(t, LeftOfRefusal(&Plan{}, Refusal{}, 1).Left == nil)
+}

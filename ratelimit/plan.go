@@ -25,9 +25,13 @@ type Refusal struct {
 }
 
 // AcquirePlan takes what the plan costs for a request. It returns AllowGrant's verdict, and which limit refused if it is negative. It takes
-// from leases where they have the tokens, and asks Redis for the rest, in one call. left, unless it is nil, becomes what is left for the client
-// of an admitted request. Mu must be held; AcquirePlan releases it.
-func AcquirePlan(cache *Cache, plan *Plan, id string, now int64, left *PlanLeft) (int64, Refusal) {
+// from leases where they have the tokens, and asks Redis for the rest, in one call. Mu must be held; AcquirePlan releases it.
+func AcquirePlan(cache *Cache, plan *Plan, id string, now int64) (int64, Refusal) {
+	return AcquirePlanCounted(cache, plan, id, now, nil)
+}
+
+// AcquirePlanCounted is AcquirePlan that also says what is left for the client of an admitted request, unless left is nil.
+func AcquirePlanCounted(cache *Cache, plan *Plan, id string, now int64, left *PlanLeft) (int64, Refusal) {
 	l := cache.limiter
 	t := newTaking(plan)
 	t.left = left
@@ -59,12 +63,15 @@ func AcquirePlan(cache *Cache, plan *Plan, id string, now int64, left *PlanLeft)
 }
 
 // AcquirePlanLocal is AllowLocal for a plan. It locks Mu itself.
-func AcquirePlanLocal(cache *Cache, plan *Plan, now int64, left *PlanLeft) (int64, Refusal) {
+func AcquirePlanLocal(cache *Cache, plan *Plan, now int64) (int64, Refusal) {
+	return AcquirePlanLocalCounted(cache, plan, now, nil)
+}
+
+// AcquirePlanLocalCounted is AcquirePlanLocal that also says what is left, as AcquirePlanCounted does.
+func AcquirePlanLocalCounted(cache *Cache, plan *Plan, now int64, left *PlanLeft) (int64, Refusal) {
 	cache.lock.Lock()
 	defer cache.lock.Unlock()
-	t := newTaking(plan)
-	t.left = left
-	return acquireLocalLocked(cache, t, now)
+	return acquireLocalLocked(cache, plan, now, left)
 }
 
 // taking is a request on its way to what its plan costs.

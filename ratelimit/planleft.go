@@ -65,20 +65,24 @@ func (p *PlanLeft) noteBuckets(lease *bucketLease, now int64) {
 	}
 }
 
-// LeftOfRefusal returns what is left for a request that may pass in retryAfter microseconds: nothing, under the limit that refused it.
+// LeftOfRefusal returns what is left for a request that may pass in retryAfter microseconds: nothing, under the limit that refused it. A
+// refusal that is not by one of the plan's limits is shown as one by its first limit.
 func LeftOfRefusal(plan *Plan, refusal Refusal, retryAfter int64) *PlanLeft {
 	p := &PlanLeft{}
 	if refusal.Draw >= len(plan.Draws) {
 		return p
 	}
 	draw := &plan.Draws[refusal.Draw]
-	for i, limit := range draw.Levels.limits {
-		if draw.Levels.names[i] == refusal.Limit {
-			p.Name = refusal.Limit
-			p.Limit = limit
-			p.Left = &Left{Known: true, Next: retryAfter, Full: retryAfter + (limit.full-draw.Cost*limit.period+limit.refill-1)/limit.refill}
+	level := 0
+	for i, name := range draw.Levels.names {
+		if name == refusal.Limit {
+			level = i
 		}
 	}
+	limit := draw.Levels.limits[level]
+	p.Name = draw.Levels.names[level]
+	p.Limit = limit
+	p.Left = &Left{Known: true, Next: retryAfter, Full: retryAfter + (limit.full-draw.Cost*limit.period+limit.refill-1)/limit.refill}
 	return p
 }
 

@@ -3,8 +3,8 @@ package ratelimit
 // While Redis is not asked, a plan is decided in this process: each draw takes from the gateway's lease first, and then from the buckets that
 // Redis last reported. As with one limit, tokens that this process gave out are owed to Redis (debt.go).
 
-func acquireLocalLocked(cache *Cache, t *taking, now int64) (int64, Refusal) {
-	plan := t.plan
+func acquireLocalLocked(cache *Cache, plan *Plan, now int64, left *PlanLeft) (int64, Refusal) {
+	t := newTaking(plan)
 	findLeasesLocked(cache, t, now)
 	wait := int64(0)
 	refusal := Refusal{}
@@ -24,8 +24,8 @@ func acquireLocalLocked(cache *Cache, t *taking, now int64) (int64, Refusal) {
 	}
 	for i, lease := range t.leases {
 		takeLocalLocked(cache.limiter, lease, plan.Draws[i].Cost, now)
-		if t.left != nil {
-			t.left.noteBuckets(lease, now)
+		if left != nil {
+			left.noteBuckets(lease, now)
 		}
 	}
 	return 1, Refusal{}

@@ -145,13 +145,13 @@ func (w *fleet) admitted(cache *Cache, plan *Plan, id string) bool {
 		cache.lock.Unlock()
 		return true
 	}
-	verdict, _ := AcquirePlan(cache, plan, id, now, w.left)
+	verdict, _ := AcquirePlanCounted(cache, plan, id, now, w.left)
 	if verdict == Undecided && w.shared.late {
 		w.shared.at = 0
 		if w.shows {
 			w.left = &PlanLeft{}
 		}
-		verdict, _ = AcquirePlanLocal(cache, plan, cache.limiter.Now(), w.left)
+		verdict, _ = AcquirePlanLocalCounted(cache, plan, cache.limiter.Now(), w.left)
 	}
 	return verdict > 0
 }
