@@ -217,6 +217,13 @@ func (l *load) send(handler http.Handler, requests int) {
 	}
 }
 
+// count returns how many answers so far had a status.
+func (l *load) count(code int) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.counts[code]
+}
+
 // wait waits until all clients have their answers, and returns how many had each status.
 func (l *load) wait() map[int]int {
 	l.done.Wait()

@@ -20,30 +20,30 @@ import (
 type answered struct {
 	service http.Handler
 	times   int
-	client  int // 0: the service panics
-	leaves  bool
+	client  int  // 0: the service panics
+	isGone  bool // the client leaves first
 }
 
-// leaving is a request whose client leaves while it is served.
-func leaving() (*http.Request, func()) {
-	ctx, leave := context.WithCancel(context.Background())
-	return httptest.NewRequest("GET", "/", nil).WithContext(ctx), leave
+// cancelled returns a request whose client leaves while it is served.
+func cancelled() (*http.Request, func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	return httptest.NewRequest("GET", "/", nil).WithContext(ctx), cancel
 }
 
 // requireAnswers sends the requests of a step, one after another.
 func (a answered) requireAnswers(t *testing.T, handler http.Handler, up *upstream, message ...interface{}) {
 	for i := 0; i < a.times; i++ {
-		request, leave := leaving()
-		service, leaves := a.service, a.leaves
+		request, cancel := cancelled()
+		service, isGone := a.service, a.isGone
 		up.will(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if leaves {
-				leave()
+			if isGone {
+				cancel()
 			}
 			service.ServeHTTP(w, r)
 		}))
 		w := httptest.NewRecorder()
 		reason := panicOf(handler, w, request)
-		leave()
+		cancel()
 		require.Equal(t, a.client == 0, reason != nil, message...)
 		if a.client != 0 {
 			require.Equal(t, a.client, w.Code, message...)
@@ -148,27 +148,25 @@ func TestPlans_chargeStatusOfParallelRequests(t *testing.T) {
 		handler, up := newGateway(t, &Config{Redis: redis, RateLimit: charging("7", "401")})
 		for _, row := range []struct {
 			service int
-			most    int // of the service's answers at the same time
-		}{{200, 7}, {401, 7}, {200, 0}} {
+			most    int   // of the service's answers at the same time
+			least   int64 // tokens that stay taken
+		}{{200, 7, 0}, {401, 7, 7}, {200, 0, 7}} {
 			row := row
 			c := newHeld(row.service)
 			up.will(c)
 			l := newLoad()
 			l.start(handler, 20, 1)
 			waitFor(t, func() bool { return c.waits() == row.most })
-			time.Sleep(10 * time.Millisecond)
-			require.Equal(t, row.most, c.waits(), "the others are refused")
+			waitFor(t, func() bool { return l.count(429) == 20-row.most }, "the others are refused")
+			require.Equal(t, row.most, c.waits())
 			c.release()
 			counts := l.wait()
 			require.Equal(t, row.most, counts[row.service])
 			require.Equal(t, 20-row.most, counts[429])
-			if row.service == 200 && row.most > 0 {
-				settled := func() bool { // the tokens are back: a request is admitted, and gives its own back
-					up.will(nil)
-					return get(handler) == 200
-				}
-				waitFor(t, settled)
-				time.Sleep(20 * time.Millisecond)
+			if redis != nil && row.service == 200 {
+				key := "resilience:{" + nameOf(t) + "}:limit:failed:" + identity.Hashed("ip:192.0.2.1")
+				server := redistest.Connect(t, redis.Address)
+				waitFor(t, func() bool { return takenOf(t, server, key, "failed", 7) == row.least }, "the tokens are back")
 			}
 		}
 	})

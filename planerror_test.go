@@ -73,7 +73,7 @@ func TestPlansFleet_whileRedisIsLate(t *testing.T) {
 	relay := redistest.NewRelay(t, server)
 	redis := &RedisConfig{Address: relay.Addr(), Timeout: "40ms", OnError: "deny"}
 	one, two, _, _ := gateways(t, &Config{Redis: redis, RateLimit: planLimit("70", "60", "300")})
-	c := newCrowd()
+	c := newClients()
 	ended := func() bool { return getAs(one, "198.51.100.1") < 500 && getAs(two, "198.51.100.1") < 500 }
 	for round := 0; round < 6; round++ {
 		relay.Delay([]time.Duration{0, 60 * time.Millisecond}[round%2])

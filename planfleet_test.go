@@ -58,8 +58,8 @@ func wholeTokens(t *testing.T, level, period string) int64 {
 	return (n + unit/2) / unit
 }
 
-// crowd sends requests of several clients to a handler and counts the admitted ones of each.
-type crowd struct {
+// clients sends requests of several clients to a handler and counts the admitted ones of each.
+type clients struct {
 	done sync.WaitGroup
 
 	mu       sync.Mutex // guards what follows
@@ -67,17 +67,17 @@ type crowd struct {
 	statuses map[int]int
 }
 
-func newCrowd() *crowd { return &crowd{admitted: map[string]int64{}, statuses: map[int]int{}} }
+func newClients() *clients { return &clients{admitted: map[string]int64{}, statuses: map[int]int{}} }
 
 // start sends requests of each client, one after another, all clients at once.
-func (c *crowd) start(handler http.Handler, clients, requests int) {
+func (c *clients) start(handler http.Handler, clients, requests int) {
 	for i := 1; i <= clients; i++ {
 		c.done.Add(1)
 		go c.send(handler, fmt.Sprintf("192.0.2.%d", i), requests)
 	}
 }
 
-func (c *crowd) send(handler http.Handler, address string, requests int) {
+func (c *clients) send(handler http.Handler, address string, requests int) {
 	defer c.done.Done()
 	for i := 0; i < requests; i++ {
 		code := getAs(handler, address)
@@ -90,7 +90,7 @@ func (c *crowd) send(handler http.Handler, address string, requests int) {
 	}
 }
 
-func (c *crowd) total() int64 {
+func (c *clients) total() int64 {
 	total := int64(0)
 	for _, n := range c.admitted {
 		total += n
@@ -99,7 +99,7 @@ func (c *crowd) total() int64 {
 }
 
 // requireTaken requires that each admitted request has taken one token of each of its limits, and that no other request has taken any.
-func (c *crowd) requireTaken(t *testing.T, server *redistest.Server, own, group, everyone int64) {
+func (c *clients) requireTaken(t *testing.T, server *redistest.Server, own, group, everyone int64) {
 	for address, admitted := range c.admitted {
 		key := bucketOfClient(t, address)
 		require.Equal(t, admitted, takenOf(t, server, key, "default", own), "default of %s", address)
@@ -124,7 +124,7 @@ func TestPlansFleet_takesAllTokensOrNone(t *testing.T) {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
 			one, two, _, _ := gateways(t, &Config{Redis: at(server.Addr()), RateLimit: planLimit(row.own, row.group, row.everyone), CircuitBreaker: failures("5")})
-			c := newCrowd()
+			c := newClients()
 			c.start(one, row.clients, row.requests)
 			c.start(two, row.clients, row.requests)
 			c.done.Wait()
@@ -164,7 +164,7 @@ func TestPlansFleet_holdsWhatRedisHasTaken(t *testing.T) {
 			newProcess(t, 0)
 			two, _ := newInstance(t, config)
 			begun := time.Now()
-			c := newCrowd()
+			c := newClients()
 			for i := 0; i < 20; i++ {
 				c.done.Add(2)
 				c.send(one.handler, "192.0.2.1", 50)

@@ -178,7 +178,7 @@ func (w *fleet) refundDue() {
 		}
 		RefundDraw(one.cache, one.plan, 0, one.cache.limiter.Now())
 		for !isQuiet(one.cache.limiter) {
-			time.Sleep(time.Microsecond)
+			runtime.Gosched()
 		}
 	}
 	w.due = nil

@@ -17,7 +17,7 @@ import (
 // lossStore is a prompt modelStore that counts the tokens which calls took whose replies were lost.
 type lossStore struct {
 	*modelStore
-	every int              // one call in so many loses its reply; 0: none
+	every int              // every n-th call, on average, loses its reply; 0: none
 	lost  map[string]int64 // by key of the bucket value
 }
 
@@ -69,7 +69,7 @@ type demand struct {
 	clients int
 	each    time.Duration // time between two requests of a client
 	time    time.Duration
-	lossy   int      // one reply in so many is lost; 0: none
+	lossy   int      // as lossStore.every
 	scale   int64    // of all limits; leases need larger ones
 	used    []string // names of limits that are asked for more than they give
 }
