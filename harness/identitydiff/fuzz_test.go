@@ -29,6 +29,7 @@ func FuzzForwarded(f *testing.F) {
 	f.Add("[::1]:1234", "a, b, 10.0.0.1:80, [2001:db8::1]", 4, 0)
 	f.Add("192.0.2.2:1", ",", 1, 1)
 	f.Add("192.0.2.2:1", "203.0.113.9:4711, [2001:db8::7]:443, [2001:db9::7]", 1, 64)
+	f.Add("192.0.2.2:1", "[2001:dbb8::]:443\n0", 1, 0)
 	f.Add("192.0.2.2:1", "203.0.113.9:, [::1, [::1]x, ::1]:80, [10.0.0.1]:x", 2, 0)
 	var prefixes []netip.Prefix
 	for _, text := range excluded {
@@ -68,7 +69,7 @@ func FuzzForwarded(f *testing.F) {
 }
 
 var (
-	inBrackets = regexp.MustCompile(`^\[([^\]]*)\](:.*)?$`)
+	inBrackets = regexp.MustCompile(`(?s)^\[([^\]]*)\](:.*)?$`)
 	beforePort = regexp.MustCompile(`^([^:]*):[^:]*$`)
 )
 

@@ -55,6 +55,9 @@ func (m *Model) load(key string, now int64) *bucket {
 		l.payers = slices.Clone(l.payers)
 		b.leases = append(b.leases, l)
 	}
+	if len(b.levels()) == 0 {
+		b.at = min(b.at, now) // nothing was refilled until a time that is still to come
+	}
 	b.late = max(0, now-b.at)
 	b.settled, b.changed = false, false
 	return &b
