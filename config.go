@@ -92,6 +92,12 @@ type RateLimitConfig struct {
 	Tiers map[string]*TierConfig `json:"tiers,omitempty"`
 	// Cost says how many tokens a request takes. Left out: one.
 	Cost *CostConfig `json:"cost,omitempty"`
+	// Penalty refuses a client for a while if its requests are refused again and again. Left out: it is never refused for that.
+	Penalty *PenaltyConfig `json:"penalty,omitempty"`
+	// MaxDelay lets a request wait instead of refusing it, if its tokens are due within this time. 0s disables it. Default: 0s. Example: 500ms
+	MaxDelay string `json:"maxDelay,omitempty"`
+	// MaxDelayed is how many requests may wait at once. Default: 100. Example: 1000
+	MaxDelayed string `json:"maxDelayed,omitempty"`
 	// DryRun counts and logs refusals by the limiter, and lets the requests pass. Default: false.
 	DryRun string `json:"dryRun,omitempty"`
 	// ResponseHeaders says which headers tell clients what is left of their buckets: none, ratelimit (RateLimit and RateLimit-Policy of
@@ -171,6 +177,19 @@ type CostConfig struct {
 	Methods map[string]string `json:"methods,omitempty"`
 	// Paths are costs by pattern of the path, as in a match; of several that match, the longest pattern counts.
 	Paths map[string]string `json:"paths,omitempty"`
+
+	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`
+}
+
+// PenaltyConfig says when a client is refused altogether.
+type PenaltyConfig struct {
+	// Refusals is the number of refusals by the limits, within Time, after which all requests of the client are refused. Default: 20.
+	// Example: 50
+	Refusals string `json:"refusals,omitempty"`
+	// Time is how long, at first; each further penalty lasts twice as long as the one before. At least 1s. Default: 1m. Example: 10s
+	Time string `json:"time,omitempty"`
+	// MaxTime is the length of the longest penalty. Default: 1h. Example: 10m
+	MaxTime string `json:"maxTime,omitempty"`
 
 	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`
 }

@@ -28,6 +28,7 @@
 //	statussource.go   step 5: how the status of an answer is learned; statusfield.go reads net/http's own
 //	outcome.go        step 6: what an answer says about the service
 //	requestbody.go    how a request's body ended; upload.go and hang.go: when probeTimeout and hangTimeout start to count
+//	delay.go          requests that wait for their tokens
 //	answer.go         our own answers; answerbody.go and callanswer.go: their bodies, and their form for gRPC
 //	rateheaders.go    what clients are told of their buckets; eventlog.go, redact.go and sampler.go: what is logged
 //	nesting.go        requests that come through several instances of the middleware
@@ -154,6 +155,7 @@ func (m *Middleware) usePlans() {
 	m.route = policy.NewRoute(*m.rules, clientAddress(m.keySource))
 	m.decisions = map[string]*policy.Decision{}
 	m.cache = ratelimit.NewPlanCache(m.limiter, m.route.Common(), m.redis.Timeout)
+	ratelimit.SetDelay(m.cache, m.maxDelay, m.maxDelayed)
 	if !m.route.Simple() {
 		m.identify = m.route.Identity
 		m.headerValue = nil

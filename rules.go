@@ -46,7 +46,7 @@ func readNumbers(r *problems, path, capacity, rate, period string, byDefault lim
 
 // readRules reads what puts the requests of a route under plans. If nothing does, they are all under the block's own limit.
 func readRules(r *problems, s *settings, c *RateLimitConfig, own limitNumbers) {
-	if len(c.Limits) == 0 && len(c.Tiers) == 0 && c.Cost == nil && !s.dryRun {
+	if len(c.Limits) == 0 && len(c.Tiers) == 0 && c.Cost == nil && c.Penalty == nil && s.maxDelay == 0 && !s.dryRun {
 		return
 	}
 	rules := &policy.Rules{Source: s.keySource, Own: s.limit}
@@ -59,6 +59,9 @@ func readRules(r *problems, s *settings, c *RateLimitConfig, own limitNumbers) {
 		rules.Cost = readCost(r, s, c.Cost)
 	}
 	checkCosts(r, rules)
+	if c.Penalty != nil {
+		rules.Penalty = readPenalty(r, s, c.Penalty)
+	}
 	if s.dryRun {
 		s.parts = append(s.parts, "rate limit: dry run, nothing is refused")
 	}
@@ -81,6 +84,12 @@ func describe(c *RateLimitConfig) string {
 	}
 	if c.Cost != nil {
 		text += fmt.Sprintf("cost %s %s %v %v;", c.Cost.Header, c.Cost.Max, c.Cost.Methods, c.Cost.Paths)
+	}
+	if c.Penalty != nil {
+		text += fmt.Sprintf("penalty %s %s %s;", c.Penalty.Refusals, c.Penalty.Time, c.Penalty.MaxTime)
+	}
+	if c.MaxDelay != "" {
+		text += fmt.Sprintf("delay %s %s;", c.MaxDelay, c.MaxDelayed)
 	}
 	return text
 }
@@ -224,6 +233,10 @@ func readTier(r *problems, path, name string, c *TierConfig, own limitNumbers) p
 func checkRuleName(r *problems, path, name string) {
 	if name == ratelimit.OwnLimit {
 		r.add(path + ": this is the name of the block's own limit; write another name")
+		return
+	}
+	if name == ratelimit.PenaltyName {
+		r.add(path + ": refusals during a penalty have this name; write another name")
 		return
 	}
 	valid := name != "" && len(name) <= nameLength

@@ -41,6 +41,10 @@ func acquirePlan(m *Middleware, s *slowRequest, id string) {
 		slowForward(m, s)
 		return
 	}
+	if m.maxDelay > 0 {
+		acquireInTurn(m, s, d, id)
+		return
+	}
 	if m.policy != nil && !s.closed {
 		s.asked = m.breaker.RequestPermit(m.policy, s.upload, s.now)
 		if s.asked != nil {

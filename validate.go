@@ -27,6 +27,8 @@ type settings struct {
 	rules      *policy.Rules   // of requests under plans; nil: they are all under the limit
 	rulesText  string          // to compare
 	dryRun     bool            // refusals by the limiter only count
+	maxDelay   time.Duration   // how long a request may wait for its tokens; 0: not at all
+	maxDelayed int64           // requests that may wait at once
 	policy     *breaker.Policy // nil: no circuit breaker
 	// hangTimeout is the time after which a request without response headers is a failure. 0: there is none.
 	hangTimeout time.Duration
@@ -108,7 +110,7 @@ const nameRule = "a name of letters, digits and . _ @ -, at most 64"
 
 func readRateLimit(r *problems, s *settings, c *RateLimitConfig) {
 	r.unknown("rateLimit.", c.Unknown, "capacity", "refillRate", "refillPeriod", "sourceCriterion",
-		"limits", "tiers", "cost", "dryRun", "responseHeaders", "responseHeadersOn")
+		"limits", "tiers", "cost", "penalty", "maxDelay", "maxDelayed", "dryRun", "responseHeaders", "responseHeadersOn")
 	own := readNumbers(r, "rateLimit", c.Capacity, c.RefillRate, c.RefillPeriod, limitNumbers{100, 10, time.Second})
 	if c.SourceCriterion != nil {
 		s.keySource = readSource(r, "rateLimit.sourceCriterion", c.SourceCriterion)
@@ -118,6 +120,7 @@ func readRateLimit(r *problems, s *settings, c *RateLimitConfig) {
 	if len(c.Limits) == 0 || c.Capacity != "" || c.RefillRate != "" {
 		s.parts = append(s.parts, "rate limit: "+own.text())
 	}
+	readDelay(r, s, c)
 	readRules(r, s, c, own)
 	s.rates = readRateHeaders(r, s, c)
 }

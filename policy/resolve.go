@@ -45,8 +45,22 @@ func (route *Route) Resolve(r *http.Request) *Decision {
 			return d
 		}
 	}
+	route.penalise(d, f)
 	d.Plan.Fast = len(d.Charges) == 0 && route.isFast(d.Plan.Draws)
 	return d
+}
+
+// penalise puts the client under the penalty. A request without the block's key source that no limit of that source counts has no client.
+func (route *Route) penalise(d *Decision, f *facts) {
+	if route.rules.Penalty == nil || len(d.Plan.Draws) == 0 {
+		return
+	}
+	key, ok := route.keyOf(f, 0)
+	if !ok {
+		return
+	}
+	d.Plan.Penalty = route.rules.Penalty
+	d.Plan.Client = "penalty:" + identity.Name(key)
 }
 
 // missingSource is the rule that denies requests without their key source.
@@ -102,6 +116,7 @@ func (route *Route) drawLimit(d *Decision, f *facts, one *limit) bool {
 		d.Charges = append(d.Charges, Charge{Draw: len(d.Plan.Draws), Statuses: one.charge})
 	}
 	d.add(key, one.levels, f.cost)
+	d.Plan.Draws[len(d.Plan.Draws)-1].Everybody = one.source < 0
 	return true
 }
 

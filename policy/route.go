@@ -17,6 +17,8 @@ type Rules struct {
 	Limits []LimitRule
 	Tiers  []TierRule // the first that matches applies
 	Cost   *CostRule  // nil: every request costs 1
+	// Penalty is that of a client by the block's key source; nil: none.
+	Penalty *ratelimit.Penalty
 }
 
 // LimitRule is a further limit.

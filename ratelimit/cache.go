@@ -15,16 +15,17 @@ type Cache struct {
 
 	Common *Grant // the tokens of the limit that all requests of the route share, under plans; nil: there is none
 
-	common     *bucketLease // of Common; nil: there is none
-	openBatch  *batch       // requests join it by their identities
-	lock       sync.Locker  // the limiter's Mu
-	limiter    *Limiter
-	limit      *Limit
-	lane       *lane
-	timeout    int64 // how long a request waits for Redis, microseconds
-	keyMaker   KeyMaker
-	maxJoinLen int   // a request with a longer identity joins a batch by its key
-	lastErr    error // of the last undecided request
+	common                    *bucketLease // of Common; nil: there is none
+	openBatch                 *batch       // requests join it by their identities
+	lock                      sync.Locker  // the limiter's Mu
+	limiter                   *Limiter
+	limit                     *Limit
+	lane                      *lane
+	longestDelay, mostDelayed int64 // of requests that wait for their tokens (SetDelay)
+	timeout                   int64 // how long a request waits for Redis, microseconds
+	keyMaker                  KeyMaker
+	maxJoinLen                int   // a request with a longer identity joins a batch by its key
+	lastErr                   error // of the last undecided request
 }
 
 // KeyMaker makes a bucket's key from the identity of a request. The zero KeyMaker uses the identity as the key.

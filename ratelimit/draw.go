@@ -73,6 +73,19 @@ func parseDraws(word string) (int64, []drawAnswer) {
 	return 0, draws
 }
 
+// penalised is the first byte of an answer to a request of a penalised client.
+const penalised = '!'
+
+// parsePenalised returns how long the client is penalised, at least 1, and the rest of the answer as that to a refused request.
+func parsePenalised(word string) (int64, string) {
+	first, draws, _ := strings.Cut(word[1:], ",")
+	left, _ := strconv.ParseInt(first, 10, 64)
+	if left < 1 {
+		left = 1
+	}
+	return left, "0," + draws
+}
+
 // parseNumbers parses decimal numbers.
 func parseNumbers(words []string) ([]int64, bool) {
 	numbers := make([]int64, len(words))

@@ -22,10 +22,12 @@ var foreignKeys = map[string][]interface{}{
 	"a list": {"RPUSH", "a list", "x"},
 	"a hash": {"HSET", "a hash", "state", "open"},
 	"a text": {"SET", "a text", "1 2 3|"},
+	"a set":  {"SADD", "a set", "x"},
 }
 
 // drawWalk takes n random calls of both scripts in the model, on a few values, and returns them as steps with the model's answers. Callers
-// know different limits, and different numbers of the same limit. They return leases of anyone, once or twice, or lose an answer.
+// know different limits, and different numbers of the same limit. They return leases of anyone, once or twice, or lose an answer. Some clients
+// are penalised.
 func drawWalk(random *rand.Rand, n int) (steps []redistest.Step, answers []string) {
 	m := bucketmodel.New()
 	keys := []string{"key0", "key1", "key2", "key3"}
@@ -82,7 +84,11 @@ func drawWalk(random *rand.Rand, n int) (steps []redistest.Step, answers []strin
 		}
 		step := redistest.Step{At: epoch + now}
 		var answer string
-		if random.Intn(4) == 0 {
+		if random.Intn(6) == 0 {
+			step.Script = 2
+			step.Keys, step.Args = anyPenalize(random, pacing, step.At)
+			answer = m.Penalize(step.At, step.Keys, step.Args)
+		} else if random.Intn(4) == 0 {
 			key := keys[random.Intn(4)]
 			limit := limits["default"][random.Intn(8)*random.Intn(2)/4]
 			a := ask{asked: random.Int63n(4)}
@@ -111,11 +117,12 @@ func drawWalk(random *rand.Rand, n int) (steps []redistest.Step, answers []strin
 			for i := 1 + random.Intn(3)*random.Intn(3); i > 0; i-- {
 				step.Args = append(step.Args, anyAsk(random, words, called, len(step.Keys), returned))
 			}
+			step.Keys = append(step.Keys, clients...)
 			answer = m.Draw(step.At, step.Keys, step.Args)
 		}
 		for _, word := range strings.FieldsFunc(answer, func(r rune) bool { return r == ' ' || r == ',' }) {
 			numbers := strings.Split(word, ":")
-			if len(numbers) >= 4 && random.Intn(8) > 0 {
+			if len(numbers) >= 4 && step.Script < 2 && random.Intn(8) > 0 {
 				tokens, _ := strconv.ParseInt(numbers[len(numbers)-3], 10, 64)
 				number, _ := strconv.ParseInt(numbers[len(numbers)-2], 10, 64)
 				leases = append(leases, [2]int64{number, tokens})
@@ -127,9 +134,27 @@ func drawWalk(random *rand.Rand, n int) (steps []redistest.Step, answers []strin
 	return steps, answers
 }
 
-// anyAsk returns a request with up to three draws. Each draw names a limit once.
+// clients are the keys of penalties. The last one holds something else.
+var clients = []string{"penalty0", "penalty1", "penalty2", "a set"}
+
+// anyPenalize returns the keys and arguments of a call of penalize. The limit paces the walk.
+func anyPenalize(random *rand.Rand, pacing *Limit, now int64) (keys, args []string) {
+	keys = []string{"penalties"}
+	args = []string{digits(max(0, now-upTo(random, 30)*random.Int63n(2)))}
+	for _, i := range random.Perm(len(clients))[:random.Intn(4)] {
+		time := 1 + random.Int63n(8*pacing.period/pacing.refill+2)
+		keys = append(keys, clients[i])
+		args = append(args, fmt.Sprint(random.Intn(5), " ", 1+random.Intn(6), " ", time, " ", time+random.Int63n(4*time)))
+	}
+	return keys, args
+}
+
+// anyAsk returns a request with up to three draws. Each draw names a limit once. The clients' penalties follow the keys.
 func anyAsk(random *rand.Rand, words []string, limits []*Limit, keys int, returned func() (int64, int64)) string {
 	text := []string{digits(random.Int63n(8)/7 ^ 1)}
+	if random.Intn(2) == 0 {
+		text[0] += "p" + strconv.Itoa(keys+1+random.Intn(len(clients)*8-1)/8)
+	}
 	for _, key := range random.Perm(keys)[:1+random.Intn(3)] {
 		d := drawAsk{key: key + 1, cost: 1}
 		var indexes []string
@@ -178,7 +203,7 @@ func drawsAgree(t testing.TB, server *redistest.Server, seed int64, n int) {
 	}
 	older := strings.Replace(take, "'NX', 'GET'", "'NX', 'UNKNOWN'", 1)
 	steps, answers := drawWalk(rand.New(rand.NewSource(seed)), n)
-	scripts := []string{take, draw}
+	scripts := []string{take, draw, penalize}
 	if seed%2 == 1 {
 		scripts[0] = older // as a Redis before 7.0 has it
 	}

@@ -5,7 +5,8 @@ package ratelimit
 //	KEYS[i]      a bucket value; no key occurs twice
 //	ARGV[1]      the terms of leases, as for take
 //	ARGV[2]      the limits of the call, separated by spaces: "name:capacity:refill:period"; default is the limit that take knows
-//	ARGV[2+i]    one request: "want draw draw ...". want is 1, or 0 to take nothing but do the rest. Its draws have different keys.
+//	ARGV[2+i]    one request: "want draw draw ...". want is 1, or 0 to take nothing but do the rest. Its draws have different keys. want
+//	             may be followed by "p" and the index of the client's penalty in KEYS (penaltyscript.go)
 //	draw         "key/limits/cost/owed/refund" with key as an index of KEYS, limits as indexes of the call's limits, joined by "+", and
 //	             tokens: cost to take from each level; owed to take first, or as many as there are, whatever the verdict; refund
 //	             to put back; or
@@ -18,7 +19,8 @@ package ratelimit
 //	             "levels:leased:lease:length": the levels after this request, in the order of its limits and joined by "+", the tokens
 //	             leased from each, and the number and duration of the lease as in take. Or "+": the script took what was wanted, leased
 //	             nothing, and every level is nearly full, with at least the minimum left. Or "-1": a key holds something that is not a
-//	             bucket, or more levels than a value may hold; the script did nothing for this request
+//	             bucket, or more levels than a value may hold; the script did nothing for this request. Or "!left,draw,draw": the client is
+//	             penalised for another number of microseconds; nothing was taken and nothing leased
 //
 // The requests of a call count one after another, as if each came alone. Returned leases, refunds, debts and new leases do not depend on
 // the verdict. The script reads each value once, and writes it once if a request changed it. severalLevels describes the values.
@@ -26,7 +28,7 @@ const draw = `local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local short, long, minLeft, share, most, part, plenty = string.match(ARGV[1], '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
 minLeft, plenty = tonumber(minLeft), plenty / 8
-` + severalLevels + `
+` + severalLevels + penaltyOf + `
 local load, levelOf, settle, giveBack, leaseAhead, save = severalLevels(tonumber(short), tonumber(long), minLeft, tonumber(share),
 	tonumber(most), tonumber(part))
 
@@ -75,6 +77,22 @@ local function open(i, list)
 	end
 	settle(b)
 	return b
+end
+
+local penalties = {}
+
+-- Returns how long the client of a key is penalised; -1 if the key holds something else.
+local function penaltyLeft(i)
+	if penalties[i] == nil then
+		local value, ends = redis.pcall('GET', KEYS[i]), nil
+		if type(value) ~= 'table' then
+			ends = penaltyOf(value)
+		elseif string.sub(value.err, 1, 9) ~= 'WRONGTYPE' then
+			failure = value
+		end
+		penalties[i] = ends and math.max(0, ends - now) or -1
+	end
+	return penalties[i]
 end
 
 -- Returns the draws of a request, or nil if it cannot draw.
@@ -136,10 +154,10 @@ local function pay(d)
 	d.bucket.changed = d.bucket.changed or d.cost > 0
 end
 
--- Leases ahead. Returns what a draw answers, and whether that is not worth an answer.
-local function report(d)
+-- Leases ahead, unless the client is penalised. Returns what a draw answers, and whether that is not worth an answer.
+local function report(d, penalised)
 	local extra, deadline, length = 0, nil, nil
-	if d.ahead ~= '' then
+	if d.ahead ~= '' and not penalised then
 		extra, deadline, length = leaseAhead(d.bucket, d.levels, tonumber(d.short), tonumber(d.long))
 	end
 	local words, isFull = {}, extra == 0
@@ -155,12 +173,16 @@ local function report(d)
 end
 
 local function answerTo(ask)
-	local draws = drawsOf(ask)
+	local left = 0
+	if string.byte(ask, 2) == 112 then
+		left = penaltyLeft(tonumber(string.match(ask, '^%dp(%d+)')))
+	end
+	local draws = left >= 0 and drawsOf(ask)
 	if not draws then
 		return '-1'
 	end
 	local wanted = string.byte(ask) == 49
-	local taken = wanted
+	local taken = wanted and left == 0
 	for _, d in ipairs(draws) do
 		if not prepare(d) then
 			taken = false
@@ -172,8 +194,11 @@ local function answerTo(ask)
 		end
 	end
 	local words, isFull = {taken and '1' or '0'}, taken == wanted
+	if left > 0 then
+		words[1], isFull = string.format('!%.0f', left), false
+	end
 	for i, d in ipairs(draws) do
-		local word, full = report(d)
+		local word, full = report(d, left > 0)
 		words[i + 1] = word
 		isFull = isFull and full
 	end

@@ -6,6 +6,9 @@ type Plan struct {
 	// Own is the block's own limit. Each call names it: without its numbers the script cannot refill its level in a value that has others.
 	// nil: the block has none.
 	Own *Limit
+	// Penalty is the penalty of the client for refusals, and Client its key, without the prefix of all keys. nil: it has none.
+	Penalty *Penalty
+	Client  string
 	// Fast says that the fast path may decide for the identity: the first draw costs 1, and the only other draw, if any, is the route's
 	// common draw (SetCommon).
 	Fast bool
@@ -16,6 +19,8 @@ type Draw struct {
 	Key    string // of the value in Redis, without the prefix of all keys
 	Levels *Levels
 	Cost   int64 // at least 1, and at most the smallest capacity
+	// Everybody says that all requests share the bucket: others may have emptied it, so that a refusal does not count for a penalty.
+	Everybody bool
 }
 
 // Refusal says which limit refused a request, and by which draw of its plan.
@@ -29,8 +34,14 @@ type Refusal struct {
 func AcquirePlan(cache *Cache, plan *Plan, id string, now int64) (int64, Refusal) {
 	l := cache.limiter
 	t := newTaking(plan)
+	t.client = clientOfPlanLocked(cache, plan, now)
+	if left := penalisedLocked(t.client, now); left > 0 {
+		l.Mu.Unlock()
+		return -left, Refusal{Limit: PenaltyName}
+	}
 	findLeasesLocked(cache, t, now)
 	if wait, refusal := emptyLocked(t, now); wait > 0 {
+		countUndelayedLocked(cache, t, refusal, now)
 		l.Mu.Unlock()
 		return -wait, refusal
 	}
@@ -66,6 +77,7 @@ func AcquirePlanLocal(cache *Cache, plan *Plan, now int64) (int64, Refusal) {
 // taking is a request on its way to what its plan costs.
 type taking struct {
 	plan     *Plan
+	client   *clientPenalty // nil: it has no penalty
 	leases   []*bucketLease // of each draw
 	numbers  []int64        // of the leases that a draw was paid from; -1: from none
 	missing  int            // draws to ask Redis for
@@ -167,6 +179,7 @@ func settleLocked(cache *Cache, t *taking, b *batch, id string, err error) (int6
 	}
 	if !t.taken {
 		giveBackLocked(t)
+		countUndelayedLocked(cache, t, t.refusal, cache.limiter.Now())
 		return -atLeastOne(t.wait), t.refusal
 	}
 	cacheGrantLocked(cache, t, id)
@@ -175,13 +188,18 @@ func settleLocked(cache *Cache, t *taking, b *batch, id string, err error) (int6
 
 // cacheGrantLocked lets the fast path decide the next requests of an identity, if it may.
 func cacheGrantLocked(cache *Cache, t *taking, id string) {
+	now := int64(0)
+	if t.client != nil {
+		now = cache.limiter.Now()
+		watchPenaltiesLocked(cache.limiter, t.leases, now)
+	}
 	if !t.plan.Fast || len(t.leases) == 0 {
 		return
 	}
 	if len(t.leases) > 1 && t.leases[1] != cache.common {
 		return
 	}
-	if t.leases[0].Tokens > 0 {
+	if t.leases[0].Tokens > 0 && letPassLocked(t.client, &t.leases[0].Grant, now) {
 		putLocked(cache, id, &t.leases[0].Grant)
 	}
 }

@@ -14,8 +14,9 @@ var drawScript = store.NewScript(draw)
 
 // planAsk is what one request of a batch asks for: the draws of its plan that no lease has paid for, or the renewal of a lease.
 type planAsk struct {
-	taking *taking      // nil: a renewal
-	renew  *bucketLease // nil: a request
+	taking *taking        // nil: a renewal
+	client *clientPenalty // nil: it has no penalty
+	renew  *bucketLease   // nil: a request
 	draws  []askedDraw
 }
 
@@ -31,7 +32,7 @@ type askedDraw struct {
 
 // joinPlanLocked adds a request to the open batch of plans, and opens one if there is none.
 func joinPlanLocked(cache *Cache, t *taking, now int64) (*batch, error) {
-	ask := &planAsk{taking: t}
+	ask := &planAsk{taking: t, client: t.client}
 	for i, lease := range t.leases {
 		if t.numbers[i] == notPaid {
 			ask.draws = append(ask.draws, askedDraw{lease: lease, index: i, cost: t.plan.Draws[i].Cost})
@@ -71,7 +72,7 @@ func renewDueLocked(cache *Cache, t *taking, now int64) {
 		}
 		lease.renewing = true
 		lease.Until = lease.ends
-		joinAskLocked(cache, &planAsk{renew: lease, draws: []askedDraw{{lease: lease}}}, now)
+		joinAskLocked(cache, &planAsk{renew: lease, client: t.client, draws: []askedDraw{{lease: lease}}}, now)
 	}
 }
 
@@ -96,6 +97,9 @@ func planCallLocked(l *Limiter, b *batch, now int64) *store.Call {
 			want = "0"
 		} else if own := ask.taking.plan.Own; own != nil {
 			limitIndex(c, limitWord(OwnLimit, own))
+		}
+		if ask.client != nil {
+			want += "p" + strconv.Itoa(keyIndex(l, c, ask.client.key))
 		}
 		words, plain := want, want
 		for i := range ask.draws {
@@ -171,6 +175,10 @@ func exchangeLocked(b *batch, d *askedDraw, ask *drawAsk, now int64) {
 		return // seldom seen, like a new client
 	}
 	ask.short, ask.long = planLeaseSizeLocked(lease, now)
+	if isDelayedLocked(b.cache.limiter, lease.key) {
+		ask.short = 0
+		ask.long = 0
+	}
 	if lease.number != 0 && now < lease.ends {
 		ask.lease = lease.number
 		ask.unused = lease.Tokens

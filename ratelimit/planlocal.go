@@ -5,6 +5,10 @@ package ratelimit
 
 func acquireLocalLocked(cache *Cache, plan *Plan, now int64) (int64, Refusal) {
 	t := newTaking(plan)
+	t.client = clientOfPlanLocked(cache, plan, now)
+	if left := penalisedLocked(t.client, now); left > 0 {
+		return -left, Refusal{Limit: PenaltyName}
+	}
 	findLeasesLocked(cache, t, now)
 	wait := int64(0)
 	refusal := Refusal{}
@@ -20,6 +24,7 @@ func acquireLocalLocked(cache *Cache, plan *Plan, now int64) (int64, Refusal) {
 		}
 	}
 	if wait > 0 {
+		countUndelayedLocked(cache, t, refusal, now)
 		return -wait, refusal
 	}
 	for i, lease := range t.leases {

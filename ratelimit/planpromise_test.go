@@ -5,15 +5,17 @@ package ratelimit
 import (
 	"fmt"
 	"math/rand"
+	"runtime"
 	"testing"
 	"time"
 
 	"github.com/resilient-gateway/resilience/internal/bucketmodel"
+	"github.com/stretchr/testify/require"
 )
 
 // FuzzPlans lets three gateways share buckets of the model's under plans of several draws, and holds what they admit to the promise: for
 // every limit, in every window of time t, at most capacity + refill x t, leases and lost replies included. Each byte is a step. With one
-// gateway, the promise holds though it decides by itself whenever Redis is late.
+// gateway, the promise holds though it decides by itself whenever Redis is late. Some clients are penalised: no call admits them meanwhile.
 func FuzzPlans(f *testing.F) {
 	for seed := int64(0); seed < 30; seed++ {
 		steps := make([]byte, 300)
@@ -30,6 +32,8 @@ type fleet struct {
 	caches []*Cache
 	plans  []*Plan
 	spent  map[string]*window // by the key of the bucket value and the name of the limit
+
+	penalises bool
 }
 
 func plansWalk(t *testing.T, seed int64, steps []byte) {
@@ -53,6 +57,9 @@ func plansWalk(t *testing.T, seed int64, steps []byte) {
 			}
 		case 6:
 			w.shared.clock += upTo(w.random, 22)
+			if w.penalises {
+				w.report(cache)
+			}
 		case 7:
 			w.shared.clock += upTo(w.random, 18)
 		default:
@@ -87,7 +94,33 @@ func newFleet(seed int64) *fleet {
 		limiter := New(Settings{Store: shared, Now: func() int64 { return shared.clock + ahead }})
 		w.caches = append(w.caches, NewPlanCache(limiter, everyone, time.Hour))
 	}
+	if random.Intn(2) == 0 {
+		w.penalise()
+	}
 	return w
+}
+
+// penalise gives each client a penalty. Reports are steps of the walk, as the model serves one caller at a time.
+func (w *fleet) penalise() {
+	w.penalises = true
+	rule := NewPenalty(1+w.random.Int63n(20), time.Duration(upTo(w.random, 22))*time.Microsecond, time.Duration(upTo(w.random, 26))*time.Microsecond)
+	for i, client := range []string{"a", "b", "c", "a"} {
+		if i < len(w.plans) {
+			w.plans[i].Penalty, w.plans[i].Client = rule, "penalty:"+client
+		}
+	}
+	for _, cache := range w.caches {
+		cache.limiter.reportByTimer = func() {}
+		cache.limiter.reportNow = func() {}
+	}
+}
+
+// report reports a gateway's refusals.
+func (w *fleet) report(cache *Cache) {
+	cache.lock.Lock()
+	cache.limiter.reporting = false
+	cache.lock.Unlock()
+	reportRefusals(cache.limiter, true)
 }
 
 // ask sends requests of one identity, until one is refused.
@@ -97,8 +130,15 @@ func (w *fleet) ask(t testing.TB, cache *Cache, requests int64) {
 	for ; requests > 0; requests-- {
 		w.shared.at = 0
 		leased, began := w.leased(cache, plan), w.shared.clock
-		if !w.admitted(cache, plan, fmt.Sprint(n)) {
+		admitted := w.admitted(cache, plan, fmt.Sprint(n))
+		for !isQuiet(cache.limiter) {
+			runtime.Gosched() // a renewal is in flight: the model serves one caller at a time
+		}
+		if !admitted {
 			return
+		}
+		if plan.Penalty != nil && w.shared.at > 0 && !leased[0] {
+			require.Zero(t, w.shared.model.PenaltyLeft(plan.Client, epoch+w.shared.at), "a call admits a penalised client")
 		}
 		for i, draw := range plan.Draws {
 			switch {

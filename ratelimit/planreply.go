@@ -45,6 +45,11 @@ func applyAskLocked(l *Limiter, b *batch, ask *planAsk, word string, now int64) 
 		}
 		return
 	}
+	left := int64(0)
+	if word[0] == penalised {
+		left, word = parsePenalised(word)
+		penaliseLocked(ask.client, now+left)
+	}
 	taken, answers := parseDraws(word)
 	if taken < 0 || len(answers) != len(ask.draws) {
 		return
@@ -63,7 +68,10 @@ func applyAskLocked(l *Limiter, b *batch, ask *planAsk, word string, now int64) 
 	}
 	t.answered = true
 	t.taken = taken == 1
-	if !t.taken {
+	if left > 0 {
+		t.wait = left
+		t.refusal = Refusal{Limit: PenaltyName}
+	} else if !t.taken {
 		refuseTakingLocked(t, ask, answers)
 	}
 }
@@ -108,6 +116,9 @@ func applyDrawLocked(l *Limiter, b *batch, d *askedDraw, a *drawAnswer, now int6
 		lease.Until = lease.ends
 		if a.length > leaseMicros {
 			lease.Until = b.sentAt + renewMicros
+		}
+		if isDelayedLocked(l, lease.key) {
+			lease.Until = 0
 		}
 		payFromLeaseLocked(lease, owed, a)
 	}

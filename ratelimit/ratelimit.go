@@ -64,6 +64,8 @@ type Limiter struct {
 	table
 	queue
 	workerPool
+	penalties
+	delays        delays
 	bucketTables  map[*Levels]*bucketTable
 	overflow      map[*Limit]*Lease // shared by all keys for which the table has no room
 	borrowedTotal int64             // tokens borrowed so far, in all leases
@@ -84,9 +86,10 @@ func New(settings Settings) *Limiter {
 	}
 	l := &Limiter{
 		Settings: settings, keyHeads: keyHeadsOf(settings.Prefix), contendedCap: contendedCapOf(runtime.GOMAXPROCS(0)), table: newTable(),
-		overflow: map[*Limit]*Lease{}, bucketTables: map[*Levels]*bucketTable{}, queue: newQueue(),
+		overflow: map[*Limit]*Lease{}, bucketTables: map[*Levels]*bucketTable{}, queue: newQueue(), penalties: newPenalties(), delays: newDelays(),
 	}
 	initWorkers(l)
+	initReports(l)
 	return l
 }
 

@@ -12,12 +12,16 @@ import (
 
 // Model is a Redis that holds buckets. It is not safe for concurrent use.
 type Model struct {
-	buckets map[string]*bucket
-	foreign map[string]bool // keys that hold something that is not a bucket
+	buckets   map[string]*bucket
+	foreign   map[string]bool // keys that hold something that is not a bucket
+	penalties map[string]penalty
+	latest    map[string]latest
 }
 
 // New returns an empty one.
-func New() *Model { return &Model{buckets: map[string]*bucket{}, foreign: map[string]bool{}} }
+func New() *Model {
+	return &Model{buckets: map[string]*bucket{}, foreign: map[string]bool{}, penalties: map[string]penalty{}, latest: map[string]latest{}}
+}
 
 // limit and terms are the first two words of the script's arguments.
 type (
@@ -100,6 +104,9 @@ func (m *Model) Answer(now int64, number int, wire []string) string {
 		words = append(words, text)
 	}
 	keys, args := words[:number], words[number:]
+	if !strings.Contains(args[0], " ") {
+		return m.Penalize(now, keys, args) // the others name several numbers there
+	}
 	if strings.Contains(args[1], ":") {
 		return m.Draw(now, keys, args) // only draw names limits there
 	}

@@ -58,6 +58,15 @@ type drawCall struct {
 
 func (c *drawCall) ask(text string) string {
 	words := strings.Fields(text)
+	want, penaltyKey, checked := strings.Cut(words[0], "p")
+	left := int64(0)
+	if checked {
+		p := c.m.penaltyOf(c.keys[number(penaltyKey)-1], c.now)
+		if p == nil {
+			return "-1"
+		}
+		left = max(0, p.ends-c.now)
+	}
 	var draws []*drawn
 	for _, word := range words[1:] {
 		d := c.draw(word)
@@ -66,7 +75,7 @@ func (c *drawCall) ask(text string) string {
 		}
 		draws = append(draws, d)
 	}
-	enough := words[0] == "1"
+	enough := want == "1" && left == 0
 	for _, d := range draws {
 		c.prepare(d)
 	}
@@ -83,11 +92,17 @@ func (c *drawCall) ask(text string) string {
 			}
 		}
 	}
-	answer, isFull := "0", enough == (words[0] == "1")
+	answer, isFull := "0", enough == (want == "1")
 	if enough {
 		answer = "1"
 	}
+	if left > 0 {
+		answer, isFull = "!"+strconv.FormatInt(left, 10), false
+	}
 	for _, d := range draws {
+		if left > 0 {
+			d.ahead = false
+		}
 		word, full := c.report(d)
 		answer += "," + word
 		isFull = isFull && full
