@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"sort"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -64,6 +65,8 @@ var limitScenarios = []limitScenario{
 		{"GET /login", 2, 2, 0, 0},
 	}}, block{"limits": block{"logins": block{"capacity": 2, "chargeStatus": "401,403", "match": block{
 		"paths": []string{"/login"}, "methods": []string{"POST"}}}}}},
+	{recipe{"penalty", []recipeStep{{"GET /, from 127.0.0.2", 40, 12, tooMany, 0}, {"GET /, from 127.0.0.3", 12, 12, 0, 0}}},
+		block{"penalty": block{"refusals": 5, "time": "1m", "maxTime": "10m"}, "maxDelay": "10ms", "maxDelayed": 5}},
 	{recipe{"dry", []recipeStep{{"GET /", 30, 30, 0, 0}}}, block{"dryRun": true}},
 }
 
@@ -151,4 +154,9 @@ func requireLimits(t *testing.T, g *traefik) {
 		scenario.follow(t, g)
 	}
 	require.Contains(t, g.log.String(), "rate limit exceeded (dry run)")
+	penalised := func() bool {
+		seconds, _ := strconv.Atoi(askRecipe(t, g, "penalty", "GET /, from 127.0.0.2", 0).header.Get("Retry-After"))
+		return seconds > 0 && seconds <= 60
+	}
+	require.Eventually(t, penalised, soon, 100*time.Millisecond, "a minute, and not the hours until there is a token")
 }

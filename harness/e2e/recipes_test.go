@@ -116,6 +116,10 @@ var recipes = []recipe{
 		{"GET /, X-Forwarded-For: 203.0.113.7", 110, 100, tooMany, 100 * perMinute},
 		{"GET /, X-Forwarded-For: 192.0.2.7", 12, 10, tooMany, 10 * perMinute},
 	}},
+	{"penalty", []recipeStep{
+		{"GET /, from 127.0.0.2", 300, 10, tooMany, 5}, // refused ten times soon, and altogether from then on
+	}},
+	{"waiting", []recipeStep{{"GET /", 12, 12, 0, 0}}},
 	{"graphql-cost", []recipeStep{
 		{"POST /graphql?cost=50", 3, 2, tooMany, 2 * perMinute},
 		{"POST /graphql?cost=50, X-Query-Cost: 1", 3, 0, tooMany, 2 * perMinute},
@@ -172,6 +176,15 @@ func TestRecipes(t *testing.T) {
 	}
 	t.Run("what a dry run would refuse is in the log", func(t *testing.T) {
 		require.Contains(t, g.log.String(), "rate limit exceeded (dry run)")
+	})
+	t.Run("a client under a penalty waits for its end", func(t *testing.T) {
+		time.Sleep(time.Second) // its bucket has tokens again
+		r := askRecipe(t, g, "penalty", "GET /, from 127.0.0.2", 0)
+		require.Equal(t, tooMany, r.status)
+		seconds, err := strconv.Atoi(r.header.Get("Retry-After"))
+		require.NoError(t, err)
+		require.Greater(t, seconds, 30)
+		require.Equal(t, http.StatusOK, askRecipe(t, g, "penalty", "GET /, from 127.0.0.3", 0).status)
 	})
 	t.Run("clients are told what is left", func(t *testing.T) {
 		r := askRecipe(t, g, "tell-clients", "GET /", 0)

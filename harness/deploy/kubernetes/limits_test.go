@@ -56,6 +56,9 @@ var limitObjects = []struct {
 		{"POST /", 1, 0, http.StatusTooManyRequests},
 		{"GET /", 3, 1, http.StatusTooManyRequests},
 	}},
+	{"penalty", object{"penalty": object{"refusals": 5, "time": "1m", "maxTime": "10m"}, "maxDelay": "10ms", "maxDelayed": 5}, []limitRequest{
+		{"GET /", 40, 11, http.StatusTooManyRequests},
+	}},
 	{"dry", object{"dryRun": true}, []limitRequest{{"GET /", 20, 20, 0}}},
 }
 
