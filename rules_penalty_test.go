@@ -119,18 +119,21 @@ func TestPenalty_isForTheClientNotForTheIdentity(t *testing.T) {
 
 func TestPenalty_isNotForWhatOthersUsedUp(t *testing.T) {
 	forEachStore(t, func(t *testing.T, redis *RedisConfig) {
-		everyone := slow("2")
-		everyone.SourceCriterion = &SourceCriterionConfig{All: "true"}
-		handler, _ := newGateway(t, penalised(redis, RateLimitConfig{Capacity: "4", RefillPeriod: "1h", RefillRate: "1",
+		everyone := &LimitConfig{Capacity: "3", RefillRate: "1", RefillPeriod: "30m", SourceCriterion: &SourceCriterionConfig{All: "true"}}
+		handler, _ := newGateway(t, penalised(redis, RateLimitConfig{Capacity: "2", RefillRate: "1", RefillPeriod: "1h",
 			Limits: map[string]*LimitConfig{"everyone": everyone}}))
-		require.Equal(t, []int{200, 200}, statuses(handler, 2))
+		require.Equal(t, 200, get(handler))
+		require.Equal(t, 200, getAs(handler, otherClient))
+		require.Equal(t, 200, getAs(handler, otherClient))
 		for i := 0; i < 9; i++ {
 			limit, _ := refusedBy(handler, anyRequest())
-			require.Equal(t, "everyone", limit)
+			require.Equal(t, "everyone", limit, "the client has a token of its own")
 		}
-		time.Sleep(150 * time.Millisecond) // a report would have been sent
+		other := anyRequest()
+		other.RemoteAddr = otherClient + ":1234"
+		waitFor(t, func() bool { limit, _ := refusedBy(handler, other); return limit == "penalty" }, "it has used up its own")
 		limit, _ := refusedBy(handler, anyRequest())
-		require.Equal(t, "everyone", limit)
+		require.Equal(t, "everyone", limit, "its refusals would have been reported before")
 	})
 }
 

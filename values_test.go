@@ -152,7 +152,7 @@ func TestRead_reportsUnknownKeys(t *testing.T) {
 		{"a part of a key", &Config{RateLimit: &RateLimitConfig{Unknown: misspelt("period")}},
 			`rateLimit.period: there is no such key; did you mean "refillPeriod"?`},
 		{"another product's key", &Config{RateLimit: &RateLimitConfig{Unknown: misspelt("burst")}},
-			"rateLimit.burst: there is no such key; valid keys: capacity, refillRate, refillPeriod, sourceCriterion, responseHeaders, responseHeadersOn"},
+			"rateLimit.burst: there is no such key; valid keys: capacity, refillRate, refillPeriod, sourceCriterion, limits, tiers, cost, penalty, maxDelay, maxDelayed, dryRun, responseHeaders, responseHeadersOn"},
 		{"a key that belongs elsewhere", &Config{Unknown: misspelt("capacity")},
 			"capacity: there is no such key; valid keys: name, redis, rateLimit, circuitBreaker, answers, health"},
 		{"two, in the order of their names", &Config{Unknown: map[string]interface{}{"redi": "1", "heath": "1"}},
