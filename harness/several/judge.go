@@ -151,6 +151,16 @@ func (h *history) calm(until time.Duration) (calm []span) {
 	return calm
 }
 
+// wasCalm reports whether there was time enough to judge since then.
+func (h *history) wasCalm(since time.Duration) bool {
+	for _, s := range h.calm(h.now()) {
+		if s.to-max(s.from, since) > drained+2*time.Second {
+			return true
+		}
+	}
+	return false
+}
+
 // drained is how long a bucket lasts that is asked for twice what it gets back, and a little more.
 const drained = 1300 * time.Millisecond
 
@@ -170,6 +180,9 @@ func (h *history) judgeUse(r *Report, o Options) {
 			r.Calm += s.to - s.from
 			buckets := map[string]*bucket{}
 			for _, a := range asked {
+				if a.admitted() && a.arrived >= s.from && a.arrived <= s.to { // it was sent a little earlier, perhaps
+					admitted++
+				}
 				if a.sent < s.from || a.ended > s.to {
 					continue
 				}
@@ -182,9 +195,6 @@ func (h *history) judgeUse(r *Report, o Options) {
 				}
 				if buckets[key].take(a.sent) {
 					allowed++
-				}
-				if a.admitted() {
-					admitted++
 				}
 			}
 		}

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,7 +30,7 @@ const (
 	greedy   = 12  // clients that always ask for twice their rate
 	crowd    = 300 // clients that are far below theirs, and together far above everyone's
 	timeout  = 500 * time.Millisecond
-	patience = 40 * time.Second       // with a slow machine
+	patience = 40 * time.Second       // with a slow machine, which finds Redis unavailable now and then
 	settled  = 300 * time.Millisecond // after a fault, until the gateways have noticed its end
 )
 
@@ -58,36 +57,25 @@ func Run(t testing.TB, o Options) *Report {
 		if name == "everyone" {
 			kind, number, every = "crowd", crowd, time.Second*crowd/(2*everyone)
 		}
-		until := h.now() + o.Phase
-		f.until.Store(int64(until))
-		var asking sync.WaitGroup
-		for c := range number {
-			random := rand.New(rand.NewPCG(o.Seed, uint64(10+1000*i+c)))
-			asking.Go(func() { f.ask(fmt.Sprint(kind, c), random, every) })
+		ask := func(length time.Duration, during func(until time.Duration)) {
+			until := h.now() + length
+			var asking sync.WaitGroup
+			for c := range number {
+				random := rand.New(rand.NewPCG(random.Uint64(), uint64(c)))
+				asking.Go(func() { f.ask(fmt.Sprint(kind, c), random, every, until) })
+			}
+			during(until)
+			asking.Wait()
 		}
-		f.fail(random, o.Gap, until-o.Phase/3)
-		if name == "everyone" {
-			f.awaitCalm(h.phases[i].from, until+patience)
+		ask(o.Phase, func(until time.Duration) { f.fail(random, o.Gap, until-o.Phase/3) })
+		for latest := h.now() + patience; name == "everyone" && !h.wasCalm(h.phases[i].from) && h.now() < latest; {
+			ask(o.Phase/3, func(time.Duration) {})
 		}
-		asking.Wait()
 		h.phases[i].to = h.now()
 	}
 	report := h.judge(o)
 	f.readHours(report, o)
 	return report
-}
-
-// awaitCalm lets the clients ask until there is enough to judge: a slow machine finds Redis unavailable now and then.
-func (f *fleet) awaitCalm(from, latest time.Duration) {
-	for f.history.now() < latest {
-		for _, s := range f.history.calm(f.history.now()) {
-			if s.to-max(s.from, from) > drained+2*time.Second {
-				return
-			}
-		}
-		f.until.Store(max(f.until.Load(), int64(f.history.now()+time.Second)))
-		time.Sleep(500 * time.Millisecond)
-	}
 }
 
 // fleet is the gateways, their Redis and their service.
@@ -96,7 +84,6 @@ type fleet struct {
 	redis   *redistest.Server
 	wires   []*wire.Wire
 	webs    []string
-	until   atomic.Int64 // when the clients end
 	history history
 }
 
@@ -191,12 +178,12 @@ func get(web, key string) (status int, arrived time.Duration) {
 }
 
 // ask asks as one client, any of the gateways each time.
-func (f *fleet) ask(key string, random *rand.Rand, every time.Duration) {
+func (f *fleet) ask(key string, random *rand.Rand, every, until time.Duration) {
 	next := f.history.now() + time.Duration(random.Int64N(int64(every)))
 	for {
 		time.Sleep(next - f.history.now())
 		sent := f.history.now()
-		if int64(sent) >= f.until.Load() {
+		if sent >= until {
 			return
 		}
 		status, arrived := get(f.webs[random.IntN(len(f.webs))], key)
