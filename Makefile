@@ -79,7 +79,7 @@ test-e2e: redis bundle traefik upstream grpcurl
 	cd harness && $(GO) test -count=1 -timeout 5m -parallel 24 ./migration
 
 test-simulation:
-	cd harness && $(GO) test -count=1 ./window ./simulate ./bench ./gateway
+	cd harness && $(GO) test -count=1 ./window ./several ./simulate ./bench ./gateway
 
 fuzz: redis
 	.ci/fuzz
@@ -98,7 +98,7 @@ soak: redis bundle traefik upstream
 ci: test test-deploy
 	@.ci/part fuzz              $(MAKE) --no-print-directory fuzz
 	@.ci/part bench             $(MAKE) --no-print-directory bench-short
-	@.ci/part soak              $(MAKE) --no-print-directory soak SOAK='-length 125s -gap 1500ms -faults 10 -attack 30s' RELOADS=60 KEYS=80000
+	@.ci/part soak              $(MAKE) --no-print-directory soak SOAK='-length 125s -gap 1500ms -faults 10 -attack 30s -phase 12s' RELOADS=60 KEYS=80000
 
 # Every way to deploy it, tried for real.
 test-deploy:

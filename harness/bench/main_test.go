@@ -24,7 +24,7 @@ func TestNewBench(t *testing.T) {
 		rounds, seconds  int
 		contenders       []contender
 	}{
-		{"", "default,metrics,shipped", "a,b,c,c256,d,e,f", 7, 2, []contender{none, noop, builtin, builtinOpen, ours}},
+		{"", "default,metrics,shipped", "a,b,c,c256,d,e,f,g", 7, 2, []contender{none, noop, builtin, builtinOpen, ours}},
 		{"-case default -only a -rounds 3 -time 3s", "default", "a", 3, 3, []contender{none, noop, builtin, builtinOpen, ours}},
 		{"-short", "default", "a,d", 3, 2, []contender{none, builtin, ours}},
 	} {

@@ -17,7 +17,7 @@ var palette = map[contender]color.Color{
 }
 
 var shortTitles = map[string]string{
-	"a": "hot client", "b": "Zipf", "c": "uniform", "c256": "uniform", "d": "flood", "e": "circuit open", "f": "two gateways",
+	"a": "hot client", "b": "Zipf", "c": "uniform", "c256": "uniform", "d": "flood", "e": "circuit open", "f": "two gateways", "g": "three limits",
 }
 
 // drawCase writes the CPU of a request as an SVG: a group of bars for each workload, with whiskers from the minimum to the maximum.

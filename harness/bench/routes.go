@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 )
 
@@ -60,6 +61,17 @@ func (w workload) middlewares(redis string) map[contender][]block {
 		},
 		"circuitBreaker": block{"failureThreshold": 5, "resetTimeout": "1h"},
 	}
+	limiters := []block{limiter}
+	if w.several {
+		hour, everyone := maps.Clone(limiter["rateLimit"].(block)), maps.Clone(limiter["rateLimit"].(block))
+		hour["average"], hour["period"], hour["burst"] = perHour, "1h", perHour
+		everyone["sourceCriterion"] = block{"requestHost": true}
+		limiters = append(limiters, block{"rateLimit": hour}, block{"rateLimit": everyone})
+		resilience["rateLimit"].(block)["limits"] = block{
+			"hour":     block{"capacity": perHour, "refillRate": perHour, "refillPeriod": "1h"},
+			"everyone": block{"sourceCriterion": block{"all": true}},
+		}
+	}
 	chains := map[contender][]block{
 		none: nil,
 		noop: {block{"plugin": block{"noop": block{"any": 1}}}},
@@ -68,7 +80,7 @@ func (w workload) middlewares(redis string) map[contender][]block {
 	if w.open {
 		chains[builtinOpen] = []block{breaker}
 	} else {
-		chains[builtin] = []block{limiter, breaker}
+		chains[builtin] = append(limiters, breaker)
 	}
 	return chains
 }

@@ -21,6 +21,7 @@ type workload struct {
 	clients    clients
 	refused    float64 // least share of refused requests; 0: none at all
 	open       bool    // the circuit is opened first
+	several    bool    // requests are under two more limits, which none reaches: of the client for an hour, and of all clients
 	keepsState bool    // leases and keys last from one round to the next; otherwise Redis is empty at the start of each
 }
 
@@ -53,7 +54,14 @@ var workloads = []workload{
 		Name: "f", Title: "two gateways, 10,000 clients, Zipf", Capacity: 10000, Rate: 10000, Period: "1s", Gateways: 2, Connections: 16,
 		clients: zipf, keepsState: true,
 	},
+	{
+		Name: "g", Title: "three limits, one hot client", Capacity: 1000000, Rate: 1000000, Period: "1s", Gateways: 1, Connections: 16,
+		clients: hot, several: true,
+	},
 }
+
+// perHour is the limit for an hour of a workload with several limits.
+const perHour = 100000000
 
 // chooseWorkloads returns those whose names are in a list separated by commas; an empty list means all.
 func chooseWorkloads(names string) ([]workload, error) {

@@ -225,7 +225,9 @@ func (g *traefik) get(path string) reply {
 	return send(request)
 }
 
-func send(request *http.Request) reply {
+func send(request *http.Request) reply { return sendBy(client, request) }
+
+func sendBy(client *http.Client, request *http.Request) reply {
 	response, err := client.Do(request)
 	if err != nil {
 		return reply{err: err}

@@ -18,6 +18,8 @@ import (
 type key struct {
 	kind      string // Block, List, Map, or empty for a single value
 	byDefault string // – if the comment names none
+	ofBlocks  bool   // a map of blocks
+	elsewhere bool   // the tables have it under another path
 }
 
 var (
@@ -40,7 +42,7 @@ func configurationKeys(t *testing.T, all documents) (problems []string) {
 			problems = append(problems, path+": twice")
 		}
 		seen[path] = true
-		if wanted := "opt-" + strings.ToLower(strings.ReplaceAll(path, ".", "-")); anchor != wanted {
+		if wanted := "opt-" + strings.ToLower(strings.NewReplacer(".", "-", "<", "", ">", "").Replace(path)); anchor != wanted {
 			problems = append(problems, fmt.Sprintf("%s: anchor %q, not %q", path, anchor, wanted))
 		}
 		if link != "#"+anchor {
@@ -54,8 +56,8 @@ func configurationKeys(t *testing.T, all documents) (problems []string) {
 		}
 		problems = append(problems, compareDefault(path, byDefault, want)...)
 	}
-	for path := range keys {
-		if !seen[path] {
+	for path, k := range keys {
+		if !seen[path] && !k.elsewhere {
 			problems = append(problems, path+": not in the tables")
 		}
 	}
@@ -96,8 +98,19 @@ func compareDefault(path, byDefault string, want key) []string {
 	return nil
 }
 
+// anyName stands for the names in a map of blocks.
+const anyName = "<name>"
+
+// below returns the path of what a map at a path has under a name.
+func below(path, name string, keys map[string]key) string {
+	if keys[path].ofBlocks {
+		name = anyName
+	}
+	return strings.TrimPrefix(path+"."+name, ".")
+}
+
 // configKeys returns the keys of the structs in config.go, as redis.tls.ca, from their json tags, and the default that each
-// comment names.
+// comment names. Within a map of blocks, the tables need the keys of a struct only once.
 func configKeys(t *testing.T) map[string]key {
 	structs := map[string]*ast.StructType{}
 	ast.Inspect(tree(t, "config.go", parser.ParseComments), func(node ast.Node) bool {
@@ -107,9 +120,12 @@ func configKeys(t *testing.T) map[string]key {
 		return true
 	})
 	keys := map[string]key{}
-	var walk func(path, name string)
-	walk = func(path, name string) {
+	walked := map[string]bool{}
+	var walk func(path, name string, elsewhere bool)
+	walk = func(path, name string, elsewhere bool) {
 		require.Contains(t, structs, name)
+		elsewhere = elsewhere || walked[name] && strings.Contains(path, anyName)
+		walked[name] = true
 		for _, field := range structs[name].Fields.List {
 			tag, err := strconv.Unquote(field.Tag.Value)
 			require.NoError(t, err)
@@ -117,20 +133,24 @@ func configKeys(t *testing.T) map[string]key {
 			if name == "-" {
 				continue
 			}
-			k := key{byDefault: defaultIn(field.Doc.Text())}
+			k := key{byDefault: defaultIn(field.Doc.Text()), elsewhere: elsewhere}
 			switch kind := field.Type.(type) {
 			case *ast.StarExpr:
 				k.kind = "Block"
-				walk(path+name+".", kind.X.(*ast.Ident).Name)
+				walk(path+name+".", kind.X.(*ast.Ident).Name, elsewhere)
 			case *ast.ArrayType:
 				k.kind = "List"
 			case *ast.MapType:
 				k.kind = "Map"
+				if value, isBlock := kind.Value.(*ast.StarExpr); isBlock {
+					k.ofBlocks = true
+					walk(path+name+"."+anyName+".", value.X.(*ast.Ident).Name, elsewhere)
+				}
 			}
 			keys[path+name] = k
 		}
 	}
-	walk("", "Config")
+	walk("", "Config", false)
 	require.Contains(t, keys, "rateLimit.sourceCriterion.ipStrategy.depth")
 	return keys
 }

@@ -169,11 +169,12 @@ func fromLabels(labels map[string]any) map[string]any {
 
 func unknownKeys(config map[string]any, path string, keys map[string]key) (problems []string) {
 	for name, value := range config {
-		if _, known := keys[path+name]; !known {
-			problems = append(problems, path+name+": no such key")
+		here := below(path, name, keys)
+		if _, known := keys[here]; !known && !keys[path].ofBlocks {
+			problems = append(problems, here+": no such key")
 		}
-		if block, ok := value.(map[string]any); ok && keys[path+name].kind != "Map" {
-			problems = append(problems, unknownKeys(block, path+name+".", keys)...)
+		if block, ok := value.(map[string]any); ok && (keys[here].kind != "Map" || keys[here].ofBlocks) {
+			problems = append(problems, unknownKeys(block, here, keys)...)
 		}
 	}
 	return problems
@@ -208,7 +209,7 @@ func texts(value any, path string, keys map[string]key) any {
 	case map[string]any:
 		all := map[string]any{}
 		for name, element := range value {
-			all[name] = texts(element, strings.TrimPrefix(path+"."+name, "."), keys)
+			all[name] = texts(element, below(path, name, keys), keys)
 		}
 		return all
 	case []any:

@@ -249,6 +249,7 @@ func TestServed(t *testing.T) {
 	t.Run("key sources are those of the object", func(t *testing.T) {
 		s.requireSources(t, g)
 	})
+	t.Run("an object has several limits", func(t *testing.T) { s.requireLimits(t, g) })
 	t.Run("an object configures answers", func(t *testing.T) { s.requireAnswers(t, g) })
 	t.Run("a change of the objects is followed", func(t *testing.T) {
 		s.kubectl("--namespace", namespace, "delete", "ingressroute", "health")
