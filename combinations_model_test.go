@@ -42,6 +42,7 @@ type model struct {
 	tiers   []*modelLimit // in the order in which they are tried
 	buckets map[string]*modelBucket
 	clients map[string]*modelPenalty
+	slack   int64 // microseconds by which the clock may differ
 }
 
 // ruling is what a request gets.
@@ -55,7 +56,6 @@ type ruling struct {
 	next    int64           // microseconds to another token of it
 	full    map[string]int64
 	quota   map[string]int64
-	closest int64 // microseconds to the nearest change of the ruling; for a clock that is not exact
 }
 
 func numberOf(text string, byDefault int64) int64 {
@@ -117,7 +117,7 @@ type modelDraw struct {
 
 // decide rules on a request that the service answers with a status.
 func (m *model) decide(r *http.Request, service int, now int64) *ruling {
-	verdict := &ruling{names: map[string]bool{}, full: map[string]int64{}, quota: map[string]int64{}, closest: 1 << 60}
+	verdict := &ruling{names: map[string]bool{}, full: map[string]int64{}, quota: map[string]int64{}}
 	block := m.own
 	for _, tier := range m.tiers {
 		if m.matches(tier.match, r) {
@@ -176,16 +176,15 @@ func (m *model) decide(r *http.Request, service int, now int64) *ruling {
 		verdict.wait = client.ends - now
 		return verdict
 	}
+	for _, d := range draws {
+		if wait := d.until(cost); wait > verdict.wait {
+			verdict.wait = wait
+		}
+	}
 	everybody := map[string]bool{}
 	for _, d := range draws {
 		wait := d.until(cost)
-		switch {
-		case wait == 0:
-			continue
-		case wait > verdict.wait:
-			verdict.wait = wait
-			verdict.names = map[string]bool{}
-		case wait < verdict.wait:
+		if wait == 0 || wait < verdict.wait-m.slack {
 			continue
 		}
 		verdict.names[d.limit.name] = true
@@ -194,7 +193,6 @@ func (m *model) decide(r *http.Request, service int, now int64) *ruling {
 	}
 	if verdict.wait > 0 {
 		verdict.status = 429
-		verdict.closest = verdict.wait
 		for name := range verdict.names {
 			if !everybody[name] && client != nil {
 				m.countRefusal(client, now)
@@ -209,9 +207,11 @@ func (m *model) decide(r *http.Request, service int, now int64) *ruling {
 		tokens, next := d.bucket.level/d.limit.period, d.until(d.bucket.level/d.limit.period+1)
 		if tokens < verdict.left || tokens == verdict.left && next > verdict.next {
 			verdict.left, verdict.next = tokens, next
-			verdict.names = map[string]bool{}
 		}
-		if tokens == verdict.left && next == verdict.next {
+	}
+	for _, d := range draws {
+		tokens, next := d.bucket.level/d.limit.period, d.until(d.bucket.level/d.limit.period+1)
+		if tokens == verdict.left && next >= verdict.next-m.slack {
 			verdict.names[d.limit.name] = true
 			verdict.full[d.limit.name] = d.until(d.limit.capacity)
 		}

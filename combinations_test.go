@@ -350,6 +350,7 @@ type trial struct {
 	now      func() int64
 	advance  func(time.Duration)
 	requests int
+	seen     map[string]int // rulings, by kind
 }
 
 // run tries one configuration. It reports false if the configuration is refused.
@@ -369,6 +370,9 @@ func (d trial) run(t *testing.T, seed int64) bool {
 	}
 	require.Empty(t, expected, "seed %d: not refused\n%s", seed, described(c, answers))
 	m := newModel(c)
+	if d.redis != nil {
+		m.slack = 3000000
+	}
 	log := ""
 	usual := []*http.Request{d.request(), d.request(), d.request()} // so that some buckets are emptied
 	for i := 0; i < d.requests; i++ {
@@ -388,10 +392,26 @@ func (d trial) run(t *testing.T, seed int64) bool {
 		want := m.decide(r, service, d.now())
 		w := httptest.NewRecorder()
 		handler.ServeHTTP(w, r.Clone(ctx))
+		d.seen[want.kind(c)]++
 		problem := d.compare(c, answers, want, w, service, up.count()-calls)
 		require.Empty(t, problem, "seed %d, request %d\n%s\n%s", seed, i, described(c, answers), log)
 	}
 	return true
+}
+
+// kind returns what a ruling is, for the counts that show that each is tried.
+func (v *ruling) kind(c *RateLimitConfig) string {
+	kind := map[int]string{0: "passes", 403: "denied", 429: "refused"}[v.status]
+	switch {
+	case v.names["penalty"]:
+		kind = "penalty"
+	case v.status == 0 && !v.counted:
+		kind = "not limited"
+	}
+	if c.DryRun == "true" {
+		kind += ", dry run"
+	}
+	return kind
 }
 
 // compare returns how an answer differs from what the model says; "": it does not.
@@ -517,23 +537,31 @@ func (d trial) compareLeft(text string, left int64) string {
 }
 
 // tryAlone tries the configuration of a seed without Redis.
-func tryAlone(t *testing.T, seed int64) bool {
+func tryAlone(t *testing.T, seed int64, seen map[string]int) bool {
 	newProcess(t, 0)
 	clock := newStoppedClock(t)
 	now := func() int64 { return int64(clock.since(start)) / 1000 }
-	return trial{dice: dice{rand.New(rand.NewSource(seed)), false}, now: now, advance: clock.advance, requests: 60}.run(t, seed)
+	return trial{dice: dice{rand.New(rand.NewSource(seed)), false}, now: now, advance: clock.advance, requests: 60, seen: seen}.run(t, seed)
+}
+
+// requireTried checks that most configurations are not refused, and that each kind of ruling was there.
+func requireTried(t *testing.T, tried, refused int, seen map[string]int, kinds ...string) {
+	t.Logf("%d of %d configurations refused; requests: %v", refused, tried, seen)
+	require.Less(t, refused, tried/2)
+	require.Positive(t, refused)
+	for _, kind := range kinds {
+		require.Greater(t, seen[kind], 20, kind)
+	}
 }
 
 func TestCombinations_inThisProcess(t *testing.T) {
-	tried, refused := 600, 0
+	tried, refused, seen := 300, 0, map[string]int{}
 	for seed := int64(1); seed <= int64(tried); seed++ {
-		if !tryAlone(t, seed) {
+		if !tryAlone(t, seed, seen) {
 			refused++
 		}
 	}
-	t.Logf("%d of %d configurations refused", refused, tried)
-	require.Less(t, refused, tried/2)
-	require.Positive(t, refused)
+	requireTried(t, tried, refused, seen, "passes", "refused", "denied", "not limited", "penalty", "refused, dry run", "denied, dry run", "penalty, dry run")
 }
 
 func TestCombinations_inRedis(t *testing.T) {
@@ -541,19 +569,93 @@ func TestCombinations_inRedis(t *testing.T) {
 	redis := at(redistest.Start(t).Addr())
 	begun := time.Now()
 	now := func() int64 { return time.Since(begun).Microseconds() }
-	tried, refused := 150, 0
+	tried, refused, seen := 60, 0, map[string]int{}
 	for seed := int64(1); seed <= int64(tried); seed++ {
-		if !(trial{dice: dice{rand.New(rand.NewSource(seed)), true}, redis: redis, now: now, requests: 40}).run(t, seed) {
+		if !(trial{dice: dice{rand.New(rand.NewSource(seed)), true}, redis: redis, now: now, requests: 40, seen: seen}).run(t, seed) {
 			refused++
 		}
 	}
-	t.Logf("%d of %d configurations refused", refused, tried)
-	require.Less(t, refused, tried/2)
+	requireTried(t, tried, refused, seen, "passes", "refused", "denied", "not limited", "refused, dry run", "denied, dry run")
 }
 
 func FuzzCombinations(f *testing.F) {
 	for seed := int64(1000); seed < 1020; seed++ {
 		f.Add(seed)
 	}
-	f.Fuzz(func(t *testing.T, seed int64) { tryAlone(t, seed) })
+	f.Fuzz(func(t *testing.T, seed int64) { tryAlone(t, seed, map[string]int{}) })
+}
+
+// What the random configurations have found, as steps: each request, and who refuses it for how long.
+func TestCombinations_retryAfterIsTheLongestWait(t *testing.T) {
+	type step struct{ request, body string } // "": it is admitted
+	everyone := forEverybody(limitOf("1", "1", "1h", "/a"))
+	for _, row := range []struct {
+		name  string
+		limit RateLimitConfig
+		steps []step
+	}{
+		{"another limit has tokens, but fewer than the request costs", RateLimitConfig{Cost: &CostConfig{Header: "X-Cost", Max: "3"}, Limits: map[string]*LimitConfig{
+			"short": limitOf("3", "1", "20m", "/a"), "long": forEverybody(limitOf("5", "1", "1h"))}}, []step{
+			{"GET /a, X-Cost: 3", ""}, {"GET /a", "short 1200"}, {"GET /a, X-Cost: 3", "long 3600"}, {"GET /a, X-Cost: 3", "long 3600"}}},
+		{"a charge that was given back", RateLimitConfig{Cost: &CostConfig{Header: "X-Cost", Max: "2"}, Limits: map[string]*LimitConfig{
+			"short": limitOf("2", "1", "20m"), "failures": {Capacity: "2", RefillRate: "1", RefillPeriod: "3h", ChargeStatus: "500"}}}, []step{
+			{"GET /, X-Cost: 2", ""}, {"GET /", "short 1200"}, {"GET /, X-Cost: 2", "short 2400"}}},
+		{"a tier's requests have emptied a limit", RateLimitConfig{Capacity: "9", RefillRate: "1", RefillPeriod: "1h",
+			Tiers:  map[string]*TierConfig{"gold": {Match: &MatchConfig{Headers: map[string]string{"X-Tier": "gold"}}, Capacity: "5"}},
+			Limits: map[string]*LimitConfig{"slow": limitOf("2", "1", "3h"), "everyone": everyone}}, []step{
+			{"GET /a, from 192.0.2.7", ""}, {"GET /a, from 192.0.2.7", "everyone 3600"},
+			{"GET /, X-Tier: gold", ""}, {"GET /, X-Tier: gold", ""}, {"GET /a", "slow 10800"}, {"GET /a", "slow 10800"}}},
+	} {
+		row := row
+		t.Run(row.name, func(t *testing.T) {
+			forEachStore(t, func(t *testing.T, redis *RedisConfig) {
+				limit := row.limit
+				handler, _ := newGateway(t, &Config{Redis: redis, RateLimit: &limit, Answers: &AnswersConfig{RateLimited: &AnswerConfig{Body: "{limit} {retryAfter}"}}})
+				for i, step := range row.steps {
+					_, w := asked{requests: step.request, times: 1}.ask(handler)
+					name, after, _ := strings.Cut(w.Body.String(), " ")
+					if step.body == "" {
+						require.Equal(t, 200, w.Code, "step %d", i)
+						continue
+					}
+					wantName, want, _ := strings.Cut(step.body, " ")
+					require.Equal(t, wantName, name, "step %d", i)
+					require.InDelta(t, numberOf(want, 0), numberOf(after, 0), 4, "step %d", i)
+				}
+			})
+		})
+	}
+}
+
+// A client is refused from memory by one limit and then by another: the log counts the refusals of each.
+func TestCombinations_theLogCountsTheRefusalsOfEachLimit(t *testing.T) {
+	newProcess(t, 0)
+	clock := newClock(t)
+	limit := RateLimitConfig{Capacity: "2", RefillRate: "1", RefillPeriod: "1h", Limits: map[string]*LimitConfig{"everyone": forEverybody(limitOf("3", "1", "3h"))}}
+	m, _ := newInstance(t, &Config{Redis: at(redistest.Start(t).Addr()), RateLimit: &limit})
+	require.Equal(t, []int{200, 200, 429, 429, 429, 429}, statuses(m.handler, 6))
+	require.Equal(t, 200, getAs(m.handler, otherClient))
+	require.Equal(t, 429, getAs(m.handler, otherClient), "the limit for everybody is empty")
+	require.Equal(t, []int{429, 429, 429}, statuses(m.handler, 3))
+	clock.advance(2 * time.Minute)
+	for _, one := range []struct {
+		limit  string
+		before int
+	}{{"default", 3}, {"everyone", 2}} {
+		before, due := m.refusals.due(limitExceeded+" "+one.limit+" ip:192.0.2.1", m.now())
+		require.True(t, due)
+		require.Equal(t, one.before, before+notCounted(m, one.limit), one.limit)
+	}
+}
+
+// notCounted returns the refusals by a limit that are counted with a plan and not in the log yet.
+func notCounted(m *Middleware, limit string) (count int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, known := range m.plans {
+		if known.empty != nil && known.empty.Noted == limit {
+			count += int(known.empty.Refused)
+		}
+	}
+	return count
 }
