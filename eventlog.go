@@ -19,8 +19,9 @@ func (m *Middleware) logRefusal(reason, key string, skipped int, now int64) {
 }
 
 // logNamed logs what a rule with a name does to the requests of a client, like logRefusal. field says what the name is of.
-func (m *Middleware) logNamed(message, field, name, key string, now int64) {
+func (m *Middleware) logNamed(message, field, name, key string, skipped int, now int64) {
 	before, due := m.refusals.due(message+" "+name+" "+key, now)
+	before += skipped
 	fields := []string{"client", redact(key), field, name}
 	if due {
 		m.log.Info(message, append(fields, "refusedBefore", strconv.Itoa(before))...)

@@ -3442,6 +3442,35 @@ func refuseOwnLocked(m *Middleware, w http.ResponseWriter, r *http.Request, g *r
 	writeLimited(m, w, r, now)
 }
 
+// refuseAgainLocked is the rest of step 4 of a request under a plan that has refused one before. It refuses the request while that is known to
+// be right, and releases the lock. Otherwise it reports false.
+func refuseAgainLocked(m *Middleware, w http.ResponseWriter, r *http.Request, e *ratelimit.EmptyPlan, now int64) bool {
+	wait := ratelimit.RefuseAgainLocked(m.cache, e, now)
+	if wait == 0 {
+		return false
+	}
+	e.Refused++
+	if now >= e.NoteAt {
+		logEmptyPlanLocked(m, r, e, now)
+	}
+	now = wait
+	if m.ownRefusals || r.ContentLength != 0 {
+		refuseEmptyPlanLocked(m, w, r, e, now)
+		return true
+	}
+	m.mu.Unlock()
+	header := w.Header()
+	header["Content-Type"] = contentType
+	header["Content-Length"] = limitedLength
+	header["Retry-After"] = oneSecond
+	if now > 1000000 {
+		header["Retry-After"] = seconds(now)
+	}
+	w.WriteHeader(limitedStatus)
+	w.Write(limitedText)
+	return true
+}
+
 // openHandler returns a handler that refuses all requests while the notice holds, and then switches back to the fast path.
 func openHandler(m *Middleware, notice *breaker.Notice) http.HandlerFunc {
 	holds, retryAfter := notice.Holds, seconds(notice.Seconds*1000000)

@@ -24,6 +24,7 @@
 //	registry.go       what outlives a reload: the engines and stores that middlewares share, counted by reference
 //	engines.go        the limiter, the breaker, their clock and their log, which all middlewares of one name share
 //	slowpath.go       steps 2 to 5 as functions; permitted.go forwards a request that needs a permit
+//	slowplan.go       step 4 of routes with several limits; emptyplan.go refuses at little cost
 //	switch.go         chooses the handler: the fast path, or that of an open circuit
 //	statussource.go   step 5: how the status of an answer is learned; statusfield.go reads net/http's own
 //	outcome.go        step 6: what an answer says about the service
@@ -67,8 +68,8 @@ type Middleware struct {
 	derived      bool                       // identify makes the identity of a derived source
 
 	// What requests must pay, where that is more than a token of the block's own limit (slowplan.go). nil: it is not.
-	route     *policy.Route
-	decisions map[string]*policy.Decision // by identity; guarded by mu
+	route *policy.Route
+	plans map[string]*knownPlan // by identity; guarded by mu
 
 	ownRefusals bool // a refusal by the limiter has another answer than the default one, or more headers
 	countsLeft  bool // admitted requests have headers that say what is left
@@ -153,7 +154,7 @@ func newMiddleware(ctx context.Context, next http.Handler, config *Config, name 
 // usePlans puts the requests of a route under plans.
 func (m *Middleware) usePlans() {
 	m.route = policy.NewRoute(*m.rules, clientAddress(m.keySource))
-	m.decisions = map[string]*policy.Decision{}
+	m.plans = map[string]*knownPlan{}
 	m.cache = ratelimit.NewPlanCache(m.limiter, m.route.Common(), m.redis.Timeout)
 	ratelimit.SetDelay(m.cache, m.maxDelay, m.maxDelayed)
 	if !m.route.Simple() {

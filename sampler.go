@@ -54,6 +54,15 @@ func (s *sampler) due(key string, now int64) (before int, due bool) {
 	return before, true
 }
 
+// count counts events of a key that were not reported one by one.
+func (s *sampler) count(key string, events int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if one := s.seen[key]; one != nil {
+		one.count += events
+	}
+}
+
 // forgetLocked drops the keys whose next event would be due anyway, although the events that they counted are lost. It looks at all keys, so
 // it is not called for each event of a flood.
 func (s *sampler) forgetLocked(now int64) {

@@ -11,29 +11,38 @@ import (
 // Step 4 of requests under plans: where a route has further limits, tiers, costs or a dry run. What a request must pay follows from its
 // identity and is remembered with it, so that rules are matched only once for each identity.
 
-// maxDecisions is how many decisions a route remembers. Clients choose their identities.
-const maxDecisions = 16384
+// maxPlans is how many plans a route remembers. Clients choose their identities.
+const maxPlans = 16384
 
 // slowPlanLocked is step 4 of a request from the fast path that holds no token for all of its plan. It releases the lock.
 func slowPlanLocked(m *Middleware, w http.ResponseWriter, r *http.Request, id string, now int64) {
-	m.mu.Unlock()
-	acquirePlan(m, &slowRequest{w: w, r: r, now: now, closed: true, closedAt: now, upload: hasBody(r)}, id)
+	known := m.plans[id]
+	if known == nil {
+		m.mu.Unlock()
+		known = planOf(m, r, id)
+	} else if known.empty != nil && refuseAgainLocked(m, w, r, known.empty, now) {
+		return
+	} else {
+		m.mu.Unlock()
+	}
+	acquirePlan(m, &slowRequest{w: w, r: r, now: now, closed: true, closedAt: now, upload: hasBody(r)}, known, id)
 }
 
 // slowPlan is step 4 of a request under a plan that has passed step 2 on the slow path.
 func slowPlan(m *Middleware, s *slowRequest) {
-	acquirePlan(m, s, identityOf(m, s.r))
+	id := identityOf(m, s.r)
+	acquirePlan(m, s, planOf(m, s.r, id), id)
 }
 
 // acquirePlan takes what the plan of a request costs. A permit that the request needs is asked for in the same round trip.
-func acquirePlan(m *Middleware, s *slowRequest, id string) {
-	d := decisionOf(m, s.r, id)
+func acquirePlan(m *Middleware, s *slowRequest, known *knownPlan, id string) {
+	d := known.decision
 	if d.Denied != "" {
 		if !m.dryRun {
 			refuseByRule(m, s, d.Denied)
 			return
 		}
-		m.logNamed("would refuse: denied (dry run)", "rule", d.Denied, m.bucketKeyOf(s.r), s.now)
+		m.logNamed("would refuse: denied (dry run)", "rule", d.Denied, m.bucketKeyOf(s.r), 0, s.now)
 		slowForward(m, s)
 		return
 	}
@@ -55,32 +64,41 @@ func acquirePlan(m *Middleware, s *slowRequest, id string) {
 	m.mu.Lock()
 	verdict, refusal := ratelimit.AcquirePlan(m.cache, d.Plan, id, s.now, left)
 	s.closed = m.policy == nil // else the verdict says whether it still is
+	if verdict <= 0 && verdict != ratelimit.Undecided {
+		rememberRefusal(m, known, refusal, s.now)
+	}
 	decidePlan(m, s, d, verdict, refusal, left)
 }
 
-// decisionOf returns the decision on a request, which it remembers.
-func decisionOf(m *Middleware, r *http.Request, id string) *policy.Decision {
-	m.mu.Lock()
-	d := m.decisions[id]
-	m.mu.Unlock()
-	if d != nil {
-		return d
-	}
-	d = m.route.Resolve(r)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if len(m.decisions) >= maxDecisions {
-		forgetSome(m.decisions)
-	}
-	m.decisions[id] = d
-	return d
+// knownPlan is what a route remembers of an identity.
+type knownPlan struct {
+	decision *policy.Decision
+	empty    *ratelimit.EmptyPlan // what has refused a request; nil: nothing, or a refusal is not that simple
 }
 
-// forgetSome forgets any 1/64 of the decisions.
-func forgetSome(decisions map[string]*policy.Decision) {
-	left := maxDecisions / 64
-	for id := range decisions {
-		delete(decisions, id)
+// planOf returns the plan of a request, which it remembers.
+func planOf(m *Middleware, r *http.Request, id string) *knownPlan {
+	m.mu.Lock()
+	known := m.plans[id]
+	m.mu.Unlock()
+	if known != nil {
+		return known
+	}
+	known = &knownPlan{decision: m.route.Resolve(r)}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.plans) >= maxPlans {
+		forgetSome(m.plans)
+	}
+	m.plans[id] = known
+	return known
+}
+
+// forgetSome forgets any 1/64 of the plans.
+func forgetSome(plans map[string]*knownPlan) {
+	left := maxPlans / 64
+	for id := range plans {
+		delete(plans, id)
 		left--
 		if left == 0 {
 			return
@@ -116,7 +134,7 @@ func decidePlan(m *Middleware, s *slowRequest, d *policy.Decision, verdict int64
 		refuseByPlan(m, s, d, -verdict, refusal, left)
 		return
 	case verdict <= 0:
-		m.logNamed("would refuse: rate limit exceeded (dry run)", "limit", refusal.Limit, m.bucketKeyOf(s.r), s.now)
+		m.logNamed("would refuse: rate limit exceeded (dry run)", "limit", refusal.Limit, m.bucketKeyOf(s.r), 0, s.now)
 	}
 	if m.countsLeft {
 		setRatesOfPlan(m, s.w.Header(), d.Plan, left)
@@ -136,7 +154,7 @@ func decidePlan(m *Middleware, s *slowRequest, d *policy.Decision, verdict int64
 func refuseByRule(m *Middleware, s *slowRequest, rule string) {
 	beforeRefusal(m, s)
 	refuse(m.answers.denied, s.w, s.r, nil, rule)
-	m.logNamed("refused: denied", "rule", rule, m.bucketKeyOf(s.r), s.now)
+	m.logNamed("refused: denied", "rule", rule, m.bucketKeyOf(s.r), 0, s.now)
 }
 
 // leftToShow returns where what is left is to be noted for the headers of an admitted request; nil: there are none.
@@ -154,7 +172,7 @@ func refuseByPlan(m *Middleware, s *slowRequest, d *policy.Decision, retryAfter 
 		setRatesOfPlan(m, s.w.Header(), d.Plan, left)
 	}
 	refuse(m.answers.rateLimited, s.w, s.r, seconds(retryAfter), refusal.Limit)
-	m.logNamed("refused: rate limit exceeded", "limit", refusal.Limit, m.bucketKeyOf(s.r), s.now)
+	m.logNamed(limitExceeded, "limit", refusal.Limit, m.bucketKeyOf(s.r), 0, s.now)
 }
 
 // forwardCharged forwards a request that has paid limits with chargeStatus, and pays them back unless its answer has such a status.

@@ -109,6 +109,21 @@ func shareLevels(lease, other *bucketLease) {
 			}
 		}
 	}
+	emptyAsLocked(lease, other)
+}
+
+// emptyAsLocked notes that a lease has an empty level, if it is one of those that it shares with another lease.
+func emptyAsLocked(lease, other *bucketLease) {
+	if other.RefuseUntil == 0 || lease.NextToken >= other.NextToken {
+		return
+	}
+	for _, name := range lease.levels.names {
+		if name == other.emptyLimit {
+			lease.NextToken = other.NextToken
+			lease.RefuseUntil = other.RefuseUntil
+			lease.emptyLimit = name
+		}
+	}
 }
 
 // copyOwnLocked copies what a route without further limits knows of the block's own limit: a reload that adds limits fills no bucket.

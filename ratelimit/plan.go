@@ -113,17 +113,24 @@ func findLeasesLocked(cache *Cache, t *taking, now int64) {
 	}
 }
 
-// emptyLocked returns how long the request must wait because a bucket is known to be empty, and which limit says so; 0: none.
+// emptyLocked returns how long the request must wait because a bucket is known to be empty, and which limit says so; 0: none. If one is, another
+// one may have tokens, but fewer than the request costs, and let it wait for longer.
 func emptyLocked(t *taking, now int64) (int64, Refusal) {
 	longest, refuses := int64(0), false
 	refusal := Refusal{}
 	for i, lease := range t.leases {
 		cost := t.plan.Draws[i].Cost
-		if lease.RefuseUntil == 0 || lease.NextToken <= now || lease.Tokens >= cost && now < lease.ends {
+		if lease.Tokens >= cost && now < lease.ends {
 			continue
 		}
-		refuses = refuses || now < lease.RefuseUntil
-		if wait, name := untilPaidLocked(lease, cost, now); wait > longest {
+		wait, name := int64(0), ""
+		if lease.RefuseUntil != 0 && lease.NextToken > now {
+			refuses = refuses || now < lease.RefuseUntil
+			wait, name = untilPaidLocked(lease, cost, now)
+		} else if cost > 1 {
+			wait, name = waitForLocked(lease, cost, now)
+		}
+		if wait > longest {
 			longest = wait
 			refusal = Refusal{Limit: name, Draw: i}
 		}
@@ -251,6 +258,7 @@ func RefundDraw(cache *Cache, plan *Plan, draw int, now int64) {
 		return
 	}
 	lease.refund += cost
+	raiseLevelsLocked(lease, cost, now)
 	refundSoonLocked(cache, lease, now)
 }
 

@@ -108,6 +108,16 @@ func owedByLeaseLocked(lease *bucketLease, now int64) int64 {
 
 // refundLocalLocked puts tokens back into the levels while Redis is not asked.
 func refundLocalLocked(lease *bucketLease, tokens, now int64) {
+	raiseLevelsLocked(lease, tokens, now)
+	lease.borrowed -= tokens
+	if lease.borrowed < lease.repaid {
+		lease.borrowed = lease.repaid
+	}
+	lease.RefuseUntil = 0
+}
+
+// raiseLevelsLocked adds tokens to what this gateway knows of the levels.
+func raiseLevelsLocked(lease *bucketLease, tokens, now int64) {
 	for i, limit := range lease.levels.limits {
 		level := lease.buckets[i].bucket.refilled(limit, now) + tokens*limit.period
 		if level > limit.full {
@@ -115,9 +125,4 @@ func refundLocalLocked(lease *bucketLease, tokens, now int64) {
 		}
 		lease.buckets[i].bucket = bucket{level: level, at: now, period: limit.period}
 	}
-	lease.borrowed -= tokens
-	if lease.borrowed < lease.repaid {
-		lease.borrowed = lease.repaid
-	}
-	lease.RefuseUntil = 0
 }

@@ -136,6 +136,23 @@ func applyDrawLocked(l *Limiter, b *batch, d *askedDraw, a *drawAnswer, now int6
 		if lease.RefuseUntil > b.sentAt+maxEmpty {
 			lease.RefuseUntil = b.sentAt + maxEmpty
 		}
+		if len(l.bucketTables) > 1 {
+			emptySiblingsLocked(l, lease)
+		}
+	}
+}
+
+// emptySiblingsLocked notes that a level is empty in the other leases of the same bucket value that have it too. A tier's requests and others
+// of its clients have such leases.
+func emptySiblingsLocked(l *Limiter, lease *bucketLease) {
+	for _, table := range l.bucketTables {
+		other := table.recent[lease.key]
+		if other == nil {
+			other = table.previous[lease.key]
+		}
+		if other != nil && other != lease {
+			emptyAsLocked(other, lease)
+		}
 	}
 }
 

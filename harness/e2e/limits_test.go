@@ -133,6 +133,8 @@ func labelsOf(prefix string, b block) (labels []string) {
 			labels = append(labels, labelsOf(prefix+key+".", value)...)
 		case []string:
 			labels = append(labels, prefix+key+"="+strings.Join(value, ","))
+		case []any:
+			labels = append(labels, prefix+key+"="+strings.Trim(fmt.Sprint(value), "[]"))
 		default:
 			labels = append(labels, fmt.Sprint(prefix, key, "=", value))
 		}
