@@ -574,20 +574,20 @@ func modelClaim(name string, r *http.Request) string {
 	if json.Unmarshal(payload, &claims) != nil {
 		return ""
 	}
-	raw, found := claims[name]
+	claim, found := claims[name]
 	for levels := strings.Split(name, "."); !found && len(levels) == 2; levels = nil {
 		inner := map[string]json.RawMessage{}
 		if json.Unmarshal(claims[levels[0]], &inner) == nil {
-			raw = inner[levels[1]]
+			claim = inner[levels[1]]
 		}
 	}
 	text := ""
-	if json.Unmarshal(raw, &text) == nil {
+	if json.Unmarshal(claim, &text) == nil {
 		return text
 	}
 	number := json.Number("")
-	if json.Unmarshal(raw, &number) == nil {
-		return string(raw)
+	if json.Unmarshal(claim, &number) == nil {
+		return string(claim)
 	}
 	return ""
 }
