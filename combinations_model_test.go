@@ -56,6 +56,7 @@ type ruling struct {
 	next    int64           // microseconds to another token of it
 	full    map[string]int64
 	quota   map[string]int64
+	taken   map[*modelBucket]int64
 }
 
 func numberOf(text string, byDefault int64) int64 {
@@ -117,7 +118,7 @@ type modelDraw struct {
 
 // decide rules on a request that the service answers with a status.
 func (m *model) decide(r *http.Request, service int, now int64) *ruling {
-	verdict := &ruling{names: map[string]bool{}, full: map[string]int64{}, quota: map[string]int64{}}
+	verdict := &ruling{names: map[string]bool{}, full: map[string]int64{}, quota: map[string]int64{}, taken: map[*modelBucket]int64{}}
 	block := m.own
 	for _, tier := range m.tiers {
 		if m.matches(tier.match, r) {
@@ -215,11 +216,20 @@ func (m *model) decide(r *http.Request, service int, now int64) *ruling {
 			verdict.names[d.limit.name] = true
 			verdict.full[d.limit.name] = d.until(d.limit.capacity)
 		}
+		verdict.taken[d.bucket] = cost * d.limit.period
 		if !isCharged(d.limit.charge, service) {
 			d.bucket.level += cost * d.limit.period
+			verdict.taken[d.bucket] = 0
 		}
 	}
 	return verdict
+}
+
+// giveBack takes a ruling back that admitted a request.
+func (m *model) giveBack(v *ruling) {
+	for bucket, level := range v.taken {
+		bucket.level += level
+	}
 }
 
 func (d modelDraw) refill(now int64) {

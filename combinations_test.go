@@ -26,6 +26,7 @@ import (
 type dice struct {
 	*rand.Rand
 	small bool // buckets have at most 100 tokens and hardly refill
+	large bool // buckets have more, of which gateways lease some, and hardly refill
 }
 
 func (d dice) chance(percent int) bool { return d.Intn(100) < percent }
@@ -42,6 +43,9 @@ func (d dice) some(texts ...string) []string {
 }
 
 func (d dice) numbers() (capacity, rate, period string) {
+	if d.large {
+		return strconv.Itoa(200 + d.Intn(600)), d.one("1", "2"), d.one("12h", "24h")
+	}
 	if d.small {
 		return strconv.Itoa(2 + d.Intn(12)), d.one("1", "2", "3"), d.one("1h", "2h", "3h")
 	}
@@ -541,7 +545,7 @@ func tryAlone(t *testing.T, seed int64, seen map[string]int) bool {
 	newProcess(t, 0)
 	clock := newStoppedClock(t)
 	now := func() int64 { return int64(clock.since(start)) / 1000 }
-	return trial{dice: dice{rand.New(rand.NewSource(seed)), false}, now: now, advance: clock.advance, requests: 60, seen: seen}.run(t, seed)
+	return trial{dice: dice{rand.New(rand.NewSource(seed)), false, false}, now: now, advance: clock.advance, requests: 60, seen: seen}.run(t, seed)
 }
 
 // requireTried checks that most configurations are not refused, and that each kind of ruling was there.
@@ -571,11 +575,59 @@ func TestCombinations_inRedis(t *testing.T) {
 	now := func() int64 { return time.Since(begun).Microseconds() }
 	tried, refused, seen := 60, 0, map[string]int{}
 	for seed := int64(1); seed <= int64(tried); seed++ {
-		if !(trial{dice: dice{rand.New(rand.NewSource(seed)), true}, redis: redis, now: now, requests: 40, seen: seen}).run(t, seed) {
+		if !(trial{dice: dice{rand.New(rand.NewSource(seed)), true, false}, redis: redis, now: now, requests: 40, seen: seen}).run(t, seed) {
 			refused++
 		}
 	}
 	requireTried(t, tried, refused, seen, "passes", "refused", "denied", "not limited", "refused, dry run", "denied, dry run")
+}
+
+// Buckets of which the gateway leases tokens: no request passes that the model refuses, and at least 97 % pass of those that it admits.
+func TestCombinations_largeBuckets(t *testing.T) {
+	newProcess(t, 0)
+	redis := at(redistest.Start(t).Addr())
+	begun := time.Now()
+	now := func() int64 { return time.Since(begun).Microseconds() }
+	admitted, missed, refused := 0, 0, 0
+	for seed := int64(1); seed <= 15; seed++ {
+		d := dice{rand.New(rand.NewSource(seed)), false, true}
+		c := d.config()
+		c.DryRun, c.Penalty = "", nil
+		up := &upstream{}
+		ctx, cancel := context.WithCancel(context.Background())
+		handler, err := New(ctx, up, &Config{Name: fmt.Sprintf("large%d", seed), Redis: redis, RateLimit: c}, "")
+		if err != nil {
+			require.NotEmpty(t, reasons(c), "seed %d: %v", seed, err)
+			cancel()
+			continue
+		}
+		m := newModel(c)
+		usual := []*http.Request{d.request(), d.request(), d.request()}
+		here, missedHere := 0, 0
+		for i := 0; i < 2500; i++ {
+			r := usual[i*i%7%3]
+			calls := up.count()
+			want := m.decide(r, 200, now())
+			handler.ServeHTTP(httptest.NewRecorder(), r.Clone(ctx))
+			passes := up.count() > calls
+			switch {
+			case want.status != 0:
+				refused++
+				require.False(t, passes, "seed %d, request %d: it passes although %v refuses\n%s", seed, i, want.names, described(c, nil))
+			case passes:
+				here++
+			default:
+				missedHere++
+				m.giveBack(want)
+			}
+		}
+		cancel()
+		require.LessOrEqual(t, float64(missedHere), 0.03*float64(here), "seed %d: %d passed, and %d more should have\n%s", seed, here, missedHere, described(c, nil))
+		admitted, missed = admitted+here, missed+missedHere
+	}
+	t.Logf("%d passed, %d refused, %d refused too soon", admitted, refused, missed)
+	require.Greater(t, admitted, 3000)
+	require.Greater(t, refused, 3000)
 }
 
 func FuzzCombinations(f *testing.F) {
