@@ -98,7 +98,7 @@ soak: redis bundle traefik upstream
 ci: test test-deploy
 	@.ci/part fuzz              $(MAKE) --no-print-directory fuzz
 	@.ci/part bench             $(MAKE) --no-print-directory bench-short
-	@.ci/part soak              $(MAKE) --no-print-directory soak SOAK='-length 125s -gap 1500ms -faults 10 -attack 30s -phase 12s' RELOADS=60 KEYS=80000
+	@.ci/part soak              $(MAKE) --no-print-directory soak SOAK='-length 125s -gap 1500ms -faults 10 -attack 30s -phase 12s' RELOADS=60 KEYS=80000 DRAW_STEPS=200000
 
 # Every way to deploy it, tried for real.
 test-deploy:
