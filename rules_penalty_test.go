@@ -127,7 +127,7 @@ func TestPenalty_isNotForWhatOthersUsedUp(t *testing.T) {
 		require.Equal(t, 200, getAs(handler, otherClient))
 		for i := 0; i < 9; i++ {
 			limit, _ := refusedBy(handler, anyRequest())
-			require.Equal(t, "everyone", limit, "the client has a token of its own")
+			require.Equal(t, "everyone", limit, "the client itself has a token")
 		}
 		other := anyRequest()
 		other.RemoteAddr = otherClient + ":1234"
