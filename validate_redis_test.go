@@ -45,6 +45,133 @@ func TestRead_addresses(t *testing.T) {
 	}
 }
 
+func TestRead_topologies(t *testing.T) {
+	require.NoError(t, os.Setenv("TEST_SENTINEL_PASSWORD", "s3cret"))
+	sentinel := mustRead(t, &Config{Name: "shop", Redis: &RedisConfig{
+		Address:  " a:26379, b:26379,a:26379 ,[::1]:26379",
+		Sentinel: &SentinelConfig{Master: "mymaster", Username: "asks", PasswordEnv: "TEST_SENTINEL_PASSWORD"}, DB: "3",
+	}})
+	require.Equal(t, "a:26379,b:26379,[::1]:26379", sentinel.redis.Address)
+	require.Equal(t, "mymaster", sentinel.redis.Sentinel.Master)
+	require.Equal(t, "asks", sentinel.redis.Sentinel.Username)
+	require.Equal(t, "s3cret", sentinel.redis.Sentinel.Password)
+	require.Equal(t, "", sentinel.redis.Password)
+	require.Equal(t, 3, sentinel.redis.DB)
+	require.Equal(t, []string{"redis mymaster of the sentinels a:26379, b:26379, [::1]:26379, db 3, on error: local"}, sentinel.parts)
+
+	cluster := mustRead(t, &Config{Name: "shop", Redis: &RedisConfig{Address: "a:6379,b:6379", Cluster: "true", DB: "0"}})
+	require.True(t, cluster.redis.Cluster)
+	require.Equal(t, "{shop}", cluster.redis.HashTag)
+	require.Equal(t, []string{"redis cluster a:6379, b:6379, db 0, on error: local"}, cluster.parts)
+	require.True(t, cluster.redis.Sentinel == nil)
+	other := mustRead(t, &Config{Name: "other", Redis: &RedisConfig{Address: "a:6379,b:6379", Cluster: "true"}})
+	require.NotEqual(t, cluster.connection, other.connection, "each name has the node that serves its slot")
+}
+
+// Labels and files with variables cannot leave a block out.
+func TestRead_anEmptyBlockOfSentinelsIsNone(t *testing.T) {
+	s := mustRead(t, &Config{Redis: &RedisConfig{Address: "a:6379", Sentinel: &SentinelConfig{}}})
+	require.True(t, s.redis.Sentinel == nil)
+	require.Equal(t, []string{"redis a:6379, db 0, on error: local"}, s.parts)
+	requireProblem(t, &Config{Redis: &RedisConfig{Address: "a:1,b:2", Sentinel: &SentinelConfig{}}},
+		"redis.address: 2 addresses, but nothing says what they are; write redis.sentinel.master, the name of a master, "+
+			`if they are sentinels, or redis.cluster: "true" if they are nodes of a Redis Cluster`)
+}
+
+// A certificate must name the server that is dialled, which a list of others does not tell.
+func TestRead_tlsOfSeveralServers(t *testing.T) {
+	for _, row := range []struct {
+		config RedisConfig
+		want   string
+	}{
+		{RedisConfig{Address: "a:1"}, "a"},
+		{RedisConfig{Address: "a:1", Cluster: "true"}, ""},
+		{RedisConfig{Address: "a:1,b:1", Sentinel: &SentinelConfig{Master: "m"}}, ""},
+	} {
+		row := row
+		row.config.TLS = &TLSConfig{Enabled: "true"}
+		require.Equal(t, row.want, mustRead(t, &Config{Redis: &row.config}).redis.TLS.ServerName)
+	}
+}
+
+func TestRead_reportsInvalidTopologies(t *testing.T) {
+	const hidden = "this is not a host and a port (it is not shown, as a password may be in it)"
+	for _, row := range []struct {
+		name    string
+		config  RedisConfig
+		message string
+	}{
+		{"several addresses", RedisConfig{Address: "a:6379, b:6379"},
+			"redis.address: 2 addresses, but nothing says what they are; write redis.sentinel.master, the name of a master, " +
+				`if they are sentinels, or redis.cluster: "true" if they are nodes of a Redis Cluster`},
+		{"both", RedisConfig{Address: "a:1", Cluster: "true", Sentinel: &SentinelConfig{Master: "m"}},
+			"redis: sentinel and cluster exclude each other; write one of them"},
+		{"a cluster by another word", RedisConfig{Address: "a:1", Cluster: "yes"},
+			`redis.cluster: "yes" is neither true nor false; write "true" or "false"`},
+		{"a cluster with a database", RedisConfig{Address: "a:1", Cluster: "true", DB: "2"},
+			"redis.db: a Redis Cluster has only database 0, not 2; leave db out"},
+		{"a cluster without nodes", RedisConfig{Cluster: "true"},
+			`redis.address: it is missing; write some nodes of the cluster, such as "redis-0:6379,redis-1:6379"`},
+		{"a node that is no address", RedisConfig{Address: "a:1,b", Cluster: "true"},
+			`redis.address: "b" is not a host and a port; write "b:6379"`},
+		{"a node with a password", RedisConfig{Address: "a:1,password=s3cret", Cluster: "true"},
+			"redis.address: " + hidden + `, such as "redis:6379"`},
+		{"sentinels without a master", RedisConfig{Address: "a:1", Sentinel: &SentinelConfig{PasswordEnv: "TEST_SENTINEL_PASSWORD"}},
+			`redis.sentinel.master: it is missing; write the name that the sentinels know the master by, such as "mymaster"`},
+		{"a master with another name", RedisConfig{Address: "a:1", Sentinel: &SentinelConfig{Master: "my master"}},
+			`redis.sentinel.master: "my master" is not ` + nameRule},
+		{"no sentinels", RedisConfig{Sentinel: &SentinelConfig{Master: "m"}},
+			`redis.address: it is missing; write the sentinels, such as "sentinel-0:26379,sentinel-1:26379"`},
+		{"two passwords of the sentinels", RedisConfig{Address: "a:1", Sentinel: &SentinelConfig{Master: "m", PasswordEnv: "A", PasswordFile: "b"}},
+			"redis.sentinel: passwordEnv and passwordFile exclude each other; write one of them"},
+		{"a user of the sentinels without a password", RedisConfig{Address: "a:1", Sentinel: &SentinelConfig{Master: "m", Username: "u"}},
+			"redis.sentinel.username: a user needs a password; write passwordEnv or passwordFile too"},
+		{"a key of the sentinels that there is not", RedisConfig{Address: "a:1", Sentinel: &SentinelConfig{
+			Master: "m", Unknown: map[string]interface{}{"mastr": "m"},
+		}}, `redis.sentinel.mastr: there is no such key; did you mean "master"?`},
+	} {
+		row := row
+		t.Run(row.name, func(t *testing.T) {
+			requireProblem(t, &Config{Redis: &row.config}, row.message)
+		})
+	}
+}
+
+// What is read again is what the files hold then. A file that cannot be read, or is wrong, changes nothing.
+func TestRead_secretsThatChange(t *testing.T) {
+	folder := t.TempDir()
+	file := written(t, folder, "redis", "one")
+	other := written(t, folder, "sentinel", "three")
+	ca, _ := certificate(t)
+	s := mustRead(t, &Config{Redis: &RedisConfig{
+		Address: "a:1,b:1", PasswordFile: file, TLS: &TLSConfig{Enabled: "true", CA: ca},
+		Sentinel: &SentinelConfig{Master: "m", PasswordFile: other},
+	}})
+	require.Equal(t, "one", s.redis.Password)
+	require.Equal(t, s.redis.LoginVersion, s.redis.Reread().Version)
+
+	written(t, folder, "redis", "two")
+	login := s.redis.Reread()
+	require.NotEqual(t, s.redis.LoginVersion, login.Version)
+	require.Equal(t, "two", login.Password)
+	require.Equal(t, "three", login.SentinelPassword)
+	version := login.Version
+	another, _ := certificate(t)
+	content, err := os.ReadFile(another)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(ca, content, 0o600))
+	login = s.redis.Reread()
+	require.NotEqual(t, version, login.Version)
+	require.False(t, login.TLS.RootCAs.Equal(s.redis.TLS.RootCAs))
+
+	written(t, filepath.Dir(ca), "cert.pem", "garbage")
+	require.True(t, s.redis.Reread() == nil)
+	require.NoError(t, os.Remove(file))
+	require.True(t, s.redis.Reread() == nil)
+
+	require.True(t, mustRead(t, &Config{Redis: &RedisConfig{Address: "a:1", Password: "p"}}).redis.Reread == nil, "nothing is in a file")
+}
+
 func TestRead_onError(t *testing.T) {
 	for _, value := range []string{"local", "allow", "deny"} {
 		value := value
@@ -184,6 +311,9 @@ func TestRead_distinguishesConnections(t *testing.T) {
 		{"dialTimeout", RedisConfig{Address: "redis:6379", Password: "a", DialTimeout: "2s"}},
 		{"maxConnAge", RedisConfig{Address: "redis:6379", Password: "a", MaxConnAge: "1m"}},
 		{"keyPrefix", RedisConfig{Address: "redis:6379", Password: "a", KeyPrefix: "b"}},
+		{"cluster", RedisConfig{Address: "redis:6379", Password: "a", Cluster: "true"}},
+		{"sentinel", RedisConfig{Address: "redis:6379", Password: "a", Sentinel: &SentinelConfig{Master: "m"}}},
+		{"another master", RedisConfig{Address: "redis:6379", Password: "a", Sentinel: &SentinelConfig{Master: "n"}}},
 		{"tls", RedisConfig{Address: "redis:6379", Password: "a", TLS: &TLSConfig{Enabled: "true"}}},
 	} {
 		require.NotEqual(t, identity(same), identity(row.config), row.name)

@@ -76,6 +76,14 @@ func (r *problems) flag(path, text string) bool {
 	return false
 }
 
+// flagOr is flag with another value where the text is empty.
+func (r *problems) flagOr(path, text string, byDefault bool) bool {
+	if strings.TrimSpace(text) == "" {
+		return byDefault
+	}
+	return r.flag(path, text)
+}
+
 // address checks a host and port. It shows a text only if there can be no password in it, and suggests an address with the same host, and
 // with its port if there is one.
 func (r *problems) address(path, text string) {

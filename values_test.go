@@ -152,9 +152,9 @@ func TestRead_reportsUnknownKeys(t *testing.T) {
 		{"a part of a key", &Config{RateLimit: &RateLimitConfig{Unknown: misspelt("period")}},
 			`rateLimit.period: there is no such key; did you mean "refillPeriod"?`},
 		{"another product's key", &Config{RateLimit: &RateLimitConfig{Unknown: misspelt("burst")}},
-			"rateLimit.burst: there is no such key; valid keys: capacity, refillRate, refillPeriod, sourceCriterion, limits, tiers, cost, penalty, maxDelay, maxDelayed, dryRun, responseHeaders, responseHeadersOn"},
+			"rateLimit.burst: there is no such key; valid keys: capacity, refillRate, refillPeriod, sourceCriterion, limits, tiers, cost, penalty, maxDelay, maxDelayed, dryRun, standingLease, responseHeaders, responseHeadersOn"},
 		{"a key that belongs elsewhere", &Config{Unknown: misspelt("capacity")},
-			"capacity: there is no such key; valid keys: name, redis, rateLimit, circuitBreaker, answers, health"},
+			"capacity: there is no such key; valid keys: name, redis, rateLimit, circuitBreaker, answers, health, admin"},
 		{"two, in the order of their names", &Config{Unknown: map[string]interface{}{"redi": "1", "heath": "1"}},
 			`2 problems: (1) heath: there is no such key; did you mean "health"? (2) redi: there is no such key; did you mean "redis"?`},
 	} {

@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-// moveDeadlines moves the deadlines of all circuits: the field deadline of each, and those of its probes and uploads.
+// moveDeadlines moves the deadlines of all circuits, also those of scopes: the field deadline of each, and those of its probes and uploads.
 const moveDeadlines = `
-for _, key in ipairs(redis.call('KEYS', '*:breaker')) do
+for _, key in ipairs(redis.call('KEYS', '*:breaker*')) do
 	local fields = redis.call('HGETALL', key)
 	for i = 1, #fields, 2 do
-		local isDeadline = fields[i] == 'deadline' or string.match(fields[i], '^%a+:%d+$')
+		local isDeadline = fields[i] == 'deadline' or string.match(fields[i], '^probe:%d+$') or string.match(fields[i], '^upload:%d+$')
 		if isDeadline and fields[i + 1] ~= '0' then
 			redis.call('HINCRBY', key, fields[i], '-' .. ARGV[1])
 		end

@@ -26,6 +26,8 @@ type Server struct {
 	dir     string
 	process *exec.Cmd
 	options []redis.DialOption
+
+	sentinel string // its configuration file; empty: an ordinary server
 }
 
 // Start starts a server, with further arguments as on the command line.
@@ -76,9 +78,12 @@ func (s *Server) InDatabase(db int) {
 // Run starts the process, also after Kill, and waits until it answers.
 func (s *Server) Run() {
 	s.t.Helper()
-	path, err := exec.LookPath("redis-server")
+	path, err := program()
 	require.NoError(s.t, err, "redis-server is missing; install the package redis-server")
 	args := append([]string{"--port", s.port, "--bind", "127.0.0.1", "--save", "", "--dir", s.dir}, s.args...)
+	if s.sentinel != "" {
+		args = []string{s.sentinel, "--sentinel"}
+	}
 	s.process = exec.Command(path, args...)
 	log, err := os.Create(filepath.Join(s.dir, "redis.log"))
 	require.NoError(s.t, err)
@@ -95,6 +100,14 @@ func (s *Server) Run() {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
+}
+
+// program returns the path of the server's program: REDIS_SERVER, which may be one of another version, or else the installed one.
+func program() (string, error) {
+	if path := os.Getenv("REDIS_SERVER"); path != "" {
+		return exec.LookPath(path)
+	}
+	return exec.LookPath("redis-server")
 }
 
 // answers reports whether the server answers anything. A refusal to let us in, or not without TLS, is an answer.

@@ -45,15 +45,41 @@ func (s *Store) dialAndCheck() (c *conn, err error) {
 		return nil, err
 	}
 	call := s.checkCall()
-	err = run(c, []*Call{call}, time.Now().Add(s.settings.Timeout))
-	if err == nil {
-		err = call.Err
-	}
-	if err != nil {
+	return passCheck(s, c, call)
+}
+
+// passCheck makes a check on a connection and returns it, or another one if its server names another.
+func passCheck(s *Store, c *conn, call *Call) (*conn, error) {
+	for redirections := 0; ; redirections++ {
+		deadline := time.Now().Add(s.settings.Timeout)
+		err := run(c, []*Call{call}, deadline)
+		if err == nil && call.Err == errAsk {
+			err = askImporter(s, c.askAt, []*Call{call}, deadline)
+		}
+		if err == nil && call.Err == errMoved && redirections < maxRedirections {
+			s.topology.redirect(c.movedTo)
+			closeConn(c)
+			c, err = s.dialSafely()
+			if err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if err == nil {
+			err = call.Err
+		}
+		if err == nil {
+			return c, nil
+		}
 		closeConn(c)
-		return nil, err
+		if redirections > 0 || !rereadLogin(s, c.login, err) {
+			return nil, err
+		}
+		c, err = s.dialSafely()
+		if err != nil {
+			return nil, err
+		}
 	}
-	return c, nil
 }
 
 // checkCall returns the call that must succeed before Redis counts as available. If Redis refused a call, it must do what
@@ -61,7 +87,11 @@ func (s *Store) dialAndCheck() (c *conn, err error) {
 func (s *Store) checkCall() *Call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	call := &Call{Script: checkScript, Keys: []string{s.settings.KeyPrefix + ":" + s.checkTag + "check"}, Args: []string{fmt.Sprint(checkTTL)}}
+	tag := s.checkTag
+	if s.settings.HashTag != "" {
+		tag = s.settings.HashTag + ":"
+	}
+	call := &Call{Script: checkScript, Keys: []string{s.settings.KeyPrefix + ":" + tag + "check"}, Args: []string{fmt.Sprint(checkTTL)}}
 	if s.checkEverything {
 		call.Script = checkAllScript
 	}

@@ -26,6 +26,12 @@ type conn struct {
 	unavailable  *atomic.Bool // the store's, or nil
 
 	isTLS    bool
+	follows  bool   // the store's
+	asking   bool   // the store's
+	movedTo  string // the server that refused a call said to ask this one; empty: it named none
+	askAt    string // the same for calls about keys that have been moved already
+	login    *Login // what the server was shown
+	closed   atomic.Bool
 	number   int64 // grows from one connection of this process to the next, whichever store makes them
 	unproven bool  // it has not answered a call yet; a proven one that fails may have died idle
 	sentAt   time.Time
@@ -34,6 +40,7 @@ type conn struct {
 	// Guarded by the store's mu.
 	expired    bool        // to be closed when it is released
 	renewTimer *time.Timer // or nil; set before the connection is first used
+	renewAt    time.Time   // zero: it is being renewed, or never is
 }
 
 // connCount counts the connections that this process has made.
@@ -49,6 +56,7 @@ func newConn(stream net.Conn, timeout time.Duration) *conn {
 
 // closeConn closes a connection for good.
 func closeConn(c *conn) {
+	c.closed.Store(true)
 	c.redigo.Close()
 	if c.renewTimer != nil {
 		c.renewTimer.Stop()

@@ -1,11 +1,9 @@
 package store
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"strings"
 	"time"
 )
@@ -29,31 +27,44 @@ func (s *Store) dialSafely() (c *conn, err error) {
 	if err != nil {
 		return nil, err
 	}
+	s.noteMade(c)
 	scheduleRenewal(s, c)
 	return c, nil
 }
 
-// dial makes a connection: TCP, TLS, AUTH and SELECT, all within DialTimeout.
+// dial makes a connection to the server that the topology names: TCP, TLS, AUTH, SELECT and ROLE, all within DialTimeout. If
+// that fails, and passwords or certificates have changed meanwhile, it tries once more.
 func dial(s *Store) (*conn, error) {
-	settings := s.settings
-	deadline := time.Now().Add(settings.DialTimeout)
-	dialer := &net.Dialer{Deadline: deadline}
-	stream, err := dialer.Dial("tcp", settings.Address)
+	deadline := time.Now().Add(s.settings.DialTimeout)
+	address, err := s.topology.locate(deadline)
 	if err != nil {
 		return nil, err
 	}
-	if settings.TLS != nil {
-		secure := tls.Client(stream, settings.TLS)
-		stream.SetDeadline(deadline)
-		if err := secure.Handshake(); err != nil {
-			stream.Close()
-			return nil, err
-		}
-		stream = secure
+	c, err := dialAt(s, address, deadline)
+	if err != nil {
+		s.topology.doubt()
 	}
-	c := newConn(stream, settings.DialTimeout)
-	c.isTLS = settings.TLS != nil
+	return c, err
+}
+
+func dialAt(s *Store, address string, deadline time.Time) (*conn, error) {
+	login := s.login()
+	c, err := dialWith(s, address, deadline, login)
+	if err != nil && rereadLogin(s, login, err) {
+		c, err = dialWith(s, address, deadline, s.login())
+	}
+	return c, err
+}
+
+func dialWith(s *Store, address string, deadline time.Time, login *Login) (*conn, error) {
+	c, err := connect(s, address, deadline, login)
+	if err != nil {
+		return nil, err
+	}
 	c.unavailable = &s.Unavailable
+	c.follows = s.follows
+	c.asking = s.asking
+	c.login = login
 	if err := setUp(s, c, deadline); err != nil {
 		closeConn(c)
 		return nil, err
@@ -62,20 +73,25 @@ func dial(s *Store) (*conn, error) {
 	return c, nil
 }
 
-// setUp authenticates, selects the database and loads our scripts. The answers to the last are read before that to the
-// first call, so that loading costs no round trip.
+// setUp authenticates, selects the database, makes sure of the server's role and loads our scripts. The answers to the last
+// are read before that to the first call, so that loading costs no round trip.
 func setUp(s *Store, c *conn, deadline time.Time) error {
+	settings := s.settings
 	var sent []string // the commands that Redis must answer with OK
-	if s.settings.Password != "" && s.settings.Username != "" {
+	if c.login.Password != "" && settings.Username != "" {
 		sent = append(sent, "AUTH")
-		c.redigo.Send("AUTH", s.settings.Username, s.settings.Password)
-	} else if s.settings.Password != "" {
+		c.redigo.Send("AUTH", settings.Username, c.login.Password)
+	} else if c.login.Password != "" {
 		sent = append(sent, "AUTH")
-		c.redigo.Send("AUTH", s.settings.Password)
+		c.redigo.Send("AUTH", c.login.Password)
 	}
-	if s.settings.DB != 0 {
+	if settings.DB != 0 {
 		sent = append(sent, "SELECT")
-		c.redigo.Send("SELECT", s.settings.DB)
+		c.redigo.Send("SELECT", settings.DB)
+	}
+	verifies := s.topology.verifiesRole()
+	if verifies {
+		c.redigo.Send("ROLE")
 	}
 	c.redigo.Flush()
 	if err := c.redigo.Err(); err != nil { // of any of the above
@@ -94,10 +110,33 @@ func setUp(s *Store, c *conn, deadline time.Time) error {
 			return err
 		}
 	}
+	if verifies {
+		if err := readRole(c); err != nil {
+			return err
+		}
+	}
 	if loadErr != nil {
 		readLoads(c, "") // a Redis that has closed the connection may have said why
 	}
 	return loadErr
+}
+
+var errNotMaster = fmt.Errorf("%w: the sentinels name a redis as the master that is not one", ErrUnavailable)
+
+// readRole reads the answer to ROLE, and requires a master.
+func readRole(c *conn) error {
+	answer, err := readAnswer(c)
+	if err != nil {
+		return err
+	}
+	fields, ok := answer.([]interface{})
+	if !ok || len(fields) == 0 {
+		return errNotRedis
+	}
+	if role, _ := fields[0].(string); role != "master" {
+		return errNotMaster
+	}
+	return nil
 }
 
 // readOK reads the answer to a command that Redis answers with OK.

@@ -29,7 +29,7 @@ func (s *Store) setUnavailable() (unneeded []*conn, changed bool) {
 	s.Unavailable.Store(true)
 	s.noteLost()
 	s.retryDelay = minRetryDelay
-	scheduleCheckLocked(s, jitter(s.retryDelay))
+	go s.runChecks()
 	for _, w := range s.waiters {
 		w.err = ErrUnavailable
 		w.done.Done()
@@ -38,23 +38,36 @@ func (s *Store) setUnavailable() (unneeded []*conn, changed bool) {
 	return takeAllLocked(s), true
 }
 
-// runCheck finds out whether Redis is back. It runs in the background, one at a time, and schedules the next one itself.
-func (s *Store) runCheck() {
-	back := false
-	defer func() {
-		recover()
-		if !back {
-			s.backOff()
+// runChecks finds out in the background when Redis is back. It is a loop, because checks that start each other would keep the frames of all
+// before them alive (R10).
+func (s *Store) runChecks() {
+	defer func() { recover() }()
+	for {
+		time.Sleep(s.untilCheck())
+		if s.check() || !s.backOff() {
+			return
 		}
-	}()
+	}
+}
+
+func (s *Store) untilCheck() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return jitter(s.retryDelay)
+}
+
+// check reports whether Redis is back.
+func (s *Store) check() (back bool) {
+	defer func() { recover() }()
 	c, err := s.dialAndCheck()
 	if err != nil {
-		return
+		return false
 	}
 	s.markAvailable()
 	back = true
 	release(s, c)
 	s.notifySafely(nil)
+	return true
 }
 
 func (s *Store) markAvailable() {
@@ -67,25 +80,16 @@ func (s *Store) markAvailable() {
 	}
 }
 
-// backOff schedules the next check, after twice the delay of the last one.
-func (s *Store) backOff() {
+// backOff doubles the delay until the next check. It reports false if there is none, because the store is closed.
+func (s *Store) backOff() bool {
+	s.topology.doubt()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
-		return
-	}
 	s.retryDelay = s.retryDelay * 2
 	if s.retryDelay > maxRetryDelay {
 		s.retryDelay = maxRetryDelay
 	}
-	scheduleCheckLocked(s, jitter(s.retryDelay))
-}
-
-func scheduleCheckLocked(s *Store, after time.Duration) {
-	time.AfterFunc(after, func() {
-		defer func() { recover() }()
-		s.runCheck()
-	})
+	return !s.closed
 }
 
 // jitter spreads the checks of a fleet: from half of d to d.
@@ -100,7 +104,10 @@ func (s *Store) notifySafely(reason error) {
 }
 
 // noteLost notes that a connection was lost, rather than closed by us: Redis may have lost its data too.
-func (s *Store) noteLost() { s.lost.Store(connCount.Load()) }
+func (s *Store) noteLost() {
+	s.lost.Store(connCount.Load())
+	s.topology.doubt()
+}
 
 // Lost returns the number of the latest connection that existed when one was lost; 0: none was lost yet. Later connections
 // may be to a Redis that has lost what earlier ones stored.

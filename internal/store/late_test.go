@@ -59,35 +59,58 @@ func TestDeadline_anAnswerThatArrivedWhileThisProcessDidNotRunCounts(t *testing.
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
-			s, n := newUsedStore(t, Settings{Address: server.Addr()})
-			pauseOn(t, s, s.settings.Timeout+50*time.Millisecond, row.reads, row.writes)
-			var calls []*Call
-			for i := 0; i < row.calls; i++ {
-				calls = append(calls, &Call{Script: sum, Args: []string{"2", "3"}, Once: row.calls > 1})
-			}
-			require.NoError(t, s.Run(calls, time.Now().Add(s.settings.Timeout)))
-			for _, call := range calls {
-				require.Equal(t, []int64{5}, call.Reply)
-			}
-			require.Equal(t, 0, n.count())
-			require.Len(t, s.idle, 1, "the connection is kept")
+			requireWithinGrace(t, func() error {
+				s, n := newUsedStore(t, Settings{Address: server.Addr()})
+				pauseOn(t, s, s.settings.Timeout+50*time.Millisecond, row.reads, row.writes)
+				var calls []*Call
+				for i := 0; i < row.calls; i++ {
+					calls = append(calls, &Call{Script: sum, Args: []string{"2", "3"}, Once: row.calls > 1})
+				}
+				if err := s.Run(calls, time.Now().Add(s.settings.Timeout)); err != nil {
+					return err
+				}
+				for _, call := range calls {
+					require.Equal(t, []int64{5}, call.Reply)
+				}
+				require.Equal(t, 0, n.count())
+				require.Len(t, s.idle, 1, "the connection is kept")
+				return nil
+			})
 		})
 	}
 }
 
+// requireWithinGrace requires that what Redis has to answer within the grace succeeds. It gives it several tries: a busy machine may not run
+// Redis that soon.
+func requireWithinGrace(t *testing.T, try func() error) {
+	t.Helper()
+	var err error
+	for i := 0; i < 5; i++ {
+		if err = try(); err == nil {
+			return
+		}
+	}
+	require.NoError(t, err)
+}
+
 func TestDeadline_aCallAfterItsDeadlineIsMade(t *testing.T) {
 	server := redistest.Start(t)
-	s, n := newStore(t, Settings{Address: server.Addr()})
-	for _, connection := range []string{"with no connection yet", "with one"} {
-		call := &Call{Script: sum, Args: []string{"2", "3"}}
-		s.Run([]*Call{call}, time.Now().Add(-time.Second))
-		if connection == "with one" {
-			require.NoError(t, call.Err)
-			require.Equal(t, []int64{5}, call.Reply)
+	requireWithinGrace(t, func() error {
+		s, n := newStore(t, Settings{Address: server.Addr()})
+		for _, connection := range []string{"with no connection yet", "with one"} {
+			call := &Call{Script: sum, Args: []string{"2", "3"}}
+			s.Run([]*Call{call}, time.Now().Add(-time.Second))
+			if connection == "with one" {
+				if call.Err != nil {
+					return call.Err
+				}
+				require.Equal(t, []int64{5}, call.Reply)
+			}
+			require.Eventually(t, func() bool { return idleCount(s) == 1 }, patience, time.Millisecond)
 		}
-		require.Eventually(t, func() bool { return idleCount(s) == 1 }, patience, time.Millisecond)
-	}
-	require.Equal(t, 0, n.count())
+		require.Equal(t, 0, n.count())
+		return nil
+	})
 }
 
 // A request that waited before its call was sent has less time left than Redis has.

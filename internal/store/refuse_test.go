@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -36,7 +35,7 @@ func TestUnavailable_saysWhatIsWrong(t *testing.T) {
 		{"EVAL and SCRIPT are renamed", renamed("EVAL", "SCRIPT"), "redis does not know EVAL: is this a Sentinel, or was the command renamed?"},
 		{"a command of a script is renamed", renamed("SET"), "redis does not know a command that our scripts call: was it renamed?"},
 		{"a Sentinel", startSentinel, "redis does not know EVALSHA: is this a Sentinel, or was the command renamed?"},
-		{"a cluster without slots", startNode, "CLUSTERDOWN: this is a Redis Cluster; name a single Redis"},
+		{"a cluster without slots", startNode, "CLUSTERDOWN: this Redis Cluster does not serve all slots"},
 		{"no right to run scripts", restricted("-evalsha"), "NOPERM: the user may not run EVALSHA"},
 		{"no right to a command of a script", restricted("-set"), "NOPERM: the user may not run a command that our scripts call"},
 		{"no right to the key", restricted("resetkeys"), "NOPERM: the user may not access the keys below keyPrefix"},
@@ -51,7 +50,7 @@ func TestUnavailable_saysWhatIsWrong(t *testing.T) {
 			require.ErrorIs(t, call.Err, ErrUnavailable)
 			require.NotContains(t, err.Error()+call.Err.Error(), secret)
 			n.await(t, 1)
-			require.EqualError(t, n.get(0), row.reason)
+			require.Equal(t, row.reason, strings.TrimSuffix(n.get(0).Error(), ": SET"), "later versions name the command of a script")
 			awaitFailedChecks(t, s)
 			require.Equal(t, 1, n.count(), "it stays unavailable")
 		})
@@ -78,22 +77,7 @@ func startNode(t *testing.T) string {
 	return redistest.Start(t, "--cluster-enabled", "yes", "--cluster-port", redistest.FreePort(t)).Addr()
 }
 
-func startSentinel(t *testing.T) string {
-	port := redistest.FreePort(t)
-	file := filepath.Join(t.TempDir(), "sentinel.conf")
-	require.NoError(t, os.WriteFile(file, []byte("port "+port+"\nbind 127.0.0.1\n"), 0o600))
-	command := exec.Command("redis-server", file, "--sentinel")
-	require.NoError(t, command.Start())
-	t.Cleanup(func() { command.Process.Kill(); command.Wait() })
-	require.Eventually(t, func() bool {
-		c, err := net.Dial("tcp", "127.0.0.1:"+port)
-		if err == nil {
-			c.Close()
-		}
-		return err == nil
-	}, 5*time.Second, 10*time.Millisecond)
-	return "127.0.0.1:" + port
-}
+func startSentinel(t *testing.T) string { return redistest.StartSentinel(t, "").Addr() }
 
 func startHTTP(t *testing.T) string {
 	return startAnswering(t, func(string) string { return "HTTP/1.1 400 Bad Request\r\n\r\n" })
@@ -173,7 +157,7 @@ func TestUnavailable_aClusterNodeThatServesSomeKeys(t *testing.T) {
 	call := &Call{Script: write, Keys: []string{fmt.Sprintf("test:{%d}:bucket:header:%s", tag, secret)}, Args: []string{"1"}}
 	require.ErrorIs(t, s.Run([]*Call{call}, time.Now().Add(s.settings.Timeout)), ErrUnavailable)
 	n.await(t, 1)
-	require.EqualError(t, n.get(0), "MOVED: this is a Redis Cluster; name a single Redis")
+	require.EqualError(t, n.get(0), "MOVED: this is a Redis Cluster; write redis.cluster: true")
 	awaitFailedChecks(t, s)
 	require.Equal(t, 1, n.count())
 }
@@ -195,7 +179,8 @@ func TestUnavailable_whileAScriptLacksACommand(t *testing.T) {
 	require.Equal(t, int64(0), server.Int("EXISTS", "test:check"), "a check leaves nothing")
 }
 
-// checkAllScript must call every command that the engines' scripts call.
+// checkAllScript must call every command that the engines' scripts call, but for those of sorted sets: a gateway that may not run them has no
+// standing leases, and Redis serves it otherwise.
 func TestCheckAll_callsWhatTheScriptsCall(t *testing.T) {
 	called := map[string]bool{}
 	for _, pattern := range []string{"../../breaker/*.go", "../../ratelimit/*.go"} {
@@ -214,6 +199,10 @@ func TestCheckAll_callsWhatTheScriptsCall(t *testing.T) {
 	}
 	require.Greater(t, len(called), 7, called)
 	for command := range called {
+		if strings.HasPrefix(command, "Z") {
+			require.NotContains(t, checkAllScript.bySource, "'"+command+"'")
+			continue
+		}
 		require.Contains(t, checkAllScript.bySource, "'"+command+"'")
 		require.Contains(t, ourCommands, command)
 	}
@@ -288,7 +277,7 @@ func stats(server *redistest.Server) map[string]string {
 func TestScripts_takeOneRoundTripEach(t *testing.T) {
 	server := redistest.Start(t)
 	first, second := NewScript(`return '1'`), NewScript(`return '2'`)
-	s, _ := newStore(t, Settings{Address: server.Addr()})
+	s, _ := newStore(t, Settings{Address: server.Addr(), Timeout: patience})
 	run := func(script *Script) {
 		require.NoError(t, s.Run([]*Call{{Script: script}}, time.Now().Add(s.settings.Timeout)))
 	}
@@ -309,7 +298,7 @@ func TestRights_loadingScriptsIsNotNeeded(t *testing.T) {
 		server.Do("SCRIPT", "FLUSH")
 		server.Do("ACL", "LOG", "RESET")
 		server.Do("CONFIG", "RESETSTAT")
-		s, n := newStore(t, Settings{Address: server.Addr(), Username: "gateway", Password: "p"})
+		s, n := newStore(t, Settings{Address: server.Addr(), Username: "gateway", Password: "p", Timeout: patience})
 		for i := 0; i < 3; i++ {
 			c, err := s.dialSafely()
 			require.NoError(t, err)
@@ -337,7 +326,7 @@ func TestRights_theseAreEnough(t *testing.T) {
 			"+hset", "+hdel", "+pttl", "+pexpire", row.right)
 		server.Do("SCRIPT", "FLUSH")
 		server.Do("CONFIG", "RESETSTAT")
-		s, n := newStore(t, Settings{Address: server.Addr(), Username: "gateway", Password: "p"})
+		s, n := newStore(t, Settings{Address: server.Addr(), Username: "gateway", Password: "p", Timeout: patience})
 		for i := 0; i < 3; i++ {
 			_, err := add(s, "1", "1")
 			require.NoError(t, err)

@@ -15,10 +15,32 @@ func scheduleRenewal(s *Store, c *conn) {
 	after := age*4/5 + time.Duration(rand.Int63n(int64(age*2/5)+1))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c.renewTimer = time.AfterFunc(after, func() {
+	c.renewAt = time.Now().Add(after)
+	c.renewTimer = time.AfterFunc(after, s.renewAged)
+}
+
+// initRenewals makes the function of all timers of a store. It is made once: a connection's function that was made in that of the one before
+// would keep its frames alive, and so those of all before (R10).
+func initRenewals(s *Store) {
+	s.renewAged = func() {
 		defer func() { recover() }()
-		s.renew(c)
-	})
+		for c := s.takeAged(); c != nil; c = s.takeAged() {
+			s.renew(c)
+		}
+	}
+}
+
+// takeAged returns a connection that has reached its age, once, or nil.
+func (s *Store) takeAged() *conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.made {
+		if !c.closed.Load() && !c.renewAt.IsZero() && time.Until(c.renewAt) <= 0 {
+			c.renewAt = time.Time{}
+			return c
+		}
+	}
+	return nil
 }
 
 // renew replaces a connection by a new one, so that the store follows a name whose address has changed. No request waits for
@@ -39,7 +61,9 @@ func (s *Store) renew(c *conn) {
 func postponeRenewal(s *Store, c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c.renewTimer.Reset(s.settings.MaxConnAge / 10)
+	after := s.settings.MaxConnAge / 10
+	c.renewAt = time.Now().Add(after)
+	c.renewTimer.Reset(after)
 }
 
 // takeSurplus reports whether a connection needs no successor, and returns it if it is to be closed: there are others, and

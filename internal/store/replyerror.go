@@ -88,6 +88,7 @@ func commandNamedIn(text string) string {
 
 var ourCommands = []string{
 	"EVALSHA", "EVAL", "AUTH", "SELECT", "SCRIPT", "SCRIPT|LOAD",
+	"ROLE", "SENTINEL|GET-MASTER-ADDR-BY-NAME", "SENTINEL", "CLUSTER|SLOTS", "CLUSTER", "ASKING",
 	"TIME", "GET", "SET", "DEL", "HGETALL", "HSET", "HDEL", "PTTL", "PEXPIRE",
 }
 
@@ -125,15 +126,15 @@ var replyTexts = []struct {
 	{"BUSY", "", "BUSY: redis is running a script that does not end", true},
 	{"NOREPLICAS", "", "NOREPLICAS: redis has too few replicas to accept writes", true},
 	{"DENIED", "", "DENIED: redis is in protected mode", true},
-	{"MOVED", "", "MOVED: this is a Redis Cluster; name a single Redis", true},
-	{"ASK", "", "ASK: this is a Redis Cluster; name a single Redis", true},
-	{"CLUSTERDOWN", "", "CLUSTERDOWN: this is a Redis Cluster; name a single Redis", true},
-	{"CROSSSLOT", "", "CROSSSLOT: this is a Redis Cluster; name a single Redis", true},
-	{"TRYAGAIN", "", "TRYAGAIN: this is a Redis Cluster; name a single Redis", true},
-	{"", "non local key in a cluster node", "this is a Redis Cluster; name a single Redis", true},
+	{"MOVED", "", "MOVED: this is a Redis Cluster; write redis.cluster: true", true},
+	{"ASK", "", "ASK: this is a Redis Cluster; write redis.cluster: true", true},
+	{"CLUSTERDOWN", "", "CLUSTERDOWN: this Redis Cluster does not serve all slots", true},
+	{"CROSSSLOT", "", "CROSSSLOT: this is a Redis Cluster; write redis.cluster: true", true},
+	{"TRYAGAIN", "", "TRYAGAIN: this is a Redis Cluster; write redis.cluster: true", true},
+	{"", "non local key in a cluster node", "this is a Redis Cluster; write redis.cluster: true", true},
 	{"WRONGTYPE", "", "WRONGTYPE: the key holds data that is not ours", false},
 	{"ERR", "unknown command", "redis does not know %s: is this a Sentinel, or was the command renamed?", true},
-	{"", "Unknown Redis command called from", "redis does not know a command that our scripts call: was it renamed?", true},
+	{"", "command called from", "redis does not know a command that our scripts call: was it renamed?", true},
 	{"ERR", "max number of clients", "ERR: redis has reached its maxclients", true},
 	{"", "executing the script can't access", "NOPERM: the user may not access the keys below keyPrefix", true},
 	{"", "executing the script can't", "NOPERM: the user may not run a command that our scripts call", true},
@@ -143,5 +144,6 @@ var replyTexts = []struct {
 	{"ERR", "invalid password", "ERR: unknown user or wrong password", true},
 	{"ERR", "wrong number of arguments", "ERR: wrong number of arguments for %s: is this redis older than version 6?", false},
 	{"ERR", "DB index is out of range", "ERR: the database number is out of range", false},
-	{"ERR", "SELECT is not allowed in cluster mode", "this is a Redis Cluster; name a single Redis", true},
+	{"ERR", "instance has cluster support disabled", "this redis is not a node of a cluster", true},
+	{"ERR", "SELECT is not allowed in cluster mode", "this is a Redis Cluster; write redis.cluster: true", true},
 }

@@ -11,7 +11,10 @@ func runAll(s *Store, calls []*Call, deadline time.Time) error {
 	for _, call := range calls {
 		markPending(call)
 	}
-	return finalize(s, calls, tryConns(s, calls, deadline))
+	begun := time.Now()
+	err := finalize(s, calls, tryConns(s, calls, deadline, 0))
+	s.count(calls, begun)
+	return err
 }
 
 // finishSlow ends a Run whose one call was sent but not answered with a string: reading failed with err, or the answer
@@ -47,16 +50,16 @@ func finishUnsent(s *Store, c *conn, calls []*Call, written int, err error, dead
 
 // finishAnswered ends a Run whose one call was answered, or failed with err.
 func finishAnswered(s *Store, c *conn, calls []*Call, err error, deadline time.Time) error {
+	defer s.count(calls, c.sentAt)
 	if err == nil {
 		err = runUnknown(c, calls, deadline)
 	}
 	if err == nil {
 		c.usedAt = c.sentAt
-		release(s, c)
-		return finalize(s, calls, nil)
+		return finalize(s, calls, releaseOrFollow(s, c, calls, deadline, 0))
 	}
 	if err = discardConn(s, c, calls, err, deadline); err == nil {
-		err = tryConns(s, calls, deadline)
+		err = tryConns(s, calls, deadline, 0)
 	}
 	return finalize(s, calls, err)
 }
@@ -71,7 +74,8 @@ func recoverRun(s *Store, c *conn, calls []*Call, panicked interface{}) error {
 }
 
 // tryConns makes the calls on one connection after another, until one has answered or the calls must not be repeated.
-func tryConns(s *Store, calls []*Call, deadline time.Time) error {
+// Servers have already refused them as often as redirections says.
+func tryConns(s *Store, calls []*Call, deadline time.Time, redirections int) error {
 	for {
 		c, err := acquire(s, deadline)
 		if err != nil {
@@ -85,8 +89,7 @@ func tryConns(s *Store, calls []*Call, deadline time.Time) error {
 		err = run(c, calls, deadline)
 		if err == nil {
 			c.usedAt = c.sentAt
-			release(s, c)
-			return nil
+			return releaseOrFollow(s, c, calls, deadline, redirections)
 		}
 		if err = discardConn(s, c, calls, err, deadline); err != nil {
 			return err
@@ -172,7 +175,7 @@ func finalize(s *Store, calls []*Call, err error) error {
 		if call.Err == errNoScript { // though its source was just sent
 			call.Err = unavailableError(errNoScript.Error())
 		}
-		if call.Err != nil && errors.Is(call.Err, ErrUnavailable) {
+		if call.Err != nil && call.Err != errTryAgain && errors.Is(call.Err, ErrUnavailable) {
 			err = call.Err
 			s.noteRefusal(call, err)
 			s.markUnavailable(err)

@@ -15,6 +15,7 @@ import (
 // done by runAll and the finish functions.
 func (s *Store) Run(calls []*Call, deadline time.Time) (err error) {
 	var c *conn
+	var counted *Stats // nil: calls are not counted
 	locked := false
 	defer func() {
 		if panicked := recover(); panicked != nil {
@@ -22,6 +23,7 @@ func (s *Store) Run(calls []*Call, deadline time.Time) (err error) {
 				s.mu.Unlock()
 			}
 			err = recoverRun(s, c, calls, panicked)
+			s.count(calls, time.Now())
 		}
 	}()
 	if len(calls) != 1 {
@@ -41,6 +43,7 @@ func (s *Store) Run(calls []*Call, deadline time.Time) (err error) {
 	}
 	s.mu.Lock()
 	locked = true
+	counted = s.stats
 	if last := len(s.idle) - 1; last >= 0 {
 		c = s.idle[last]
 		s.idle = s.idle[:last]
@@ -71,6 +74,9 @@ func (s *Store) Run(calls []*Call, deadline time.Time) (err error) {
 		setAnswer(call, line[1:])
 	}
 
+	if counted != nil {
+		return finishCounted(s, c, counted)
+	}
 	s.mu.Lock()
 	locked = true
 	if len(s.waiters) == 0 && len(s.idle) < s.idleCap && !c.expired {

@@ -15,7 +15,7 @@ import (
 
 func TestRun_aScriptThatRedisDoesNotKnow(t *testing.T) {
 	server := redistest.Start(t)
-	s, n := newStore(t, Settings{Address: server.Addr()})
+	s, n := newStore(t, Settings{Address: server.Addr(), Timeout: patience})
 	for i := 0; i < 3; i++ {
 		requireAnswers(t, s)
 		server.Do("SCRIPT", "FLUSH")
@@ -25,7 +25,7 @@ func TestRun_aScriptThatRedisDoesNotKnow(t *testing.T) {
 
 func TestRun_saysWhichConnectionAnswered(t *testing.T) {
 	server := redistest.Start(t)
-	s, _ := newStore(t, Settings{Address: server.Addr()})
+	s, _ := newStore(t, Settings{Address: server.Addr(), Timeout: patience})
 	answeredBy := func(s *Store, count int) int64 {
 		var calls []*Call
 		for i := 0; i < count; i++ {
@@ -46,13 +46,13 @@ func TestRun_saysWhichConnectionAnswered(t *testing.T) {
 	second := answeredBy(s, 1)
 	require.Greater(t, second, first)
 
-	successor, _ := newStore(t, Settings{Address: server.Addr()})
+	successor, _ := newStore(t, Settings{Address: server.Addr(), Timeout: patience})
 	require.Greater(t, answeredBy(successor, 1), second, "a new store, as after a reload, goes on counting")
 }
 
 func TestRun_severalCallsInOneRoundTrip(t *testing.T) {
 	server := redistest.Start(t)
-	s, _ := newStore(t, Settings{Address: server.Addr()})
+	s, _ := newStore(t, Settings{Address: server.Addr(), Timeout: patience})
 	fails := NewScript(`return redis.error_reply('ERR no')`)
 	answersText := NewScript(`return 'text 1'`)
 	calls := []*Call{
@@ -74,7 +74,7 @@ func TestRun_severalCallsInOneRoundTrip(t *testing.T) {
 
 func TestRun_callsOfAnyNumberOfWords(t *testing.T) {
 	server := redistest.Start(t)
-	s, _ := newStore(t, Settings{Address: server.Addr()})
+	s, _ := newStore(t, Settings{Address: server.Addr(), Timeout: patience})
 	count := NewScript(`return KEYS[1] .. ' ' .. #KEYS .. ' ' .. #ARGV`)
 	for _, words := range []int{2, 9, 10, maxWords - 1, maxWords, maxWords + 1, 2 * maxWords} {
 		call := &Call{Script: count, Number: words / 2}
@@ -90,7 +90,7 @@ func TestRun_callsOfAnyNumberOfWords(t *testing.T) {
 
 func TestRun_givesEveryCallItsOwnAnswer(t *testing.T) {
 	server := redistest.Start(t)
-	s, _ := newStore(t, Settings{Address: server.Addr()})
+	s, _ := newStore(t, Settings{Address: server.Addr(), Timeout: patience})
 	wrong := &notes{}
 	var done sync.WaitGroup
 	for worker := 0; worker < 16; worker++ {

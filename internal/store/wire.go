@@ -33,6 +33,9 @@ func roundTrip(c *conn, calls []*Call, withSource bool, deadline time.Time) erro
 	for i, call := range calls {
 		markPending(call)
 		encoded[i] = encode(call, withSource)
+		if c.asking {
+			encoded[i] = askingCommand + encoded[i]
+		}
 	}
 	if soon := time.Now().Add(grace); deadline.Before(soon) {
 		deadline = soon // it has passed, or will while this is sent; a Redis that is close answers all the same
@@ -47,6 +50,11 @@ func roundTrip(c *conn, calls []*Call, withSource bool, deadline time.Time) erro
 		return err
 	}
 	for _, call := range calls {
+		if c.asking {
+			if err := readOK(c, "ASKING"); err != nil {
+				return err
+			}
+		}
 		line, err := readLine(c)
 		if err != nil {
 			return err
@@ -64,7 +72,7 @@ func parseReply(c *conn, call *Call, line string) error {
 	if line[0] == '+' {
 		setAnswer(call, line[1:])
 	} else if line[0] == '-' {
-		call.Err = replyError(strings.TrimSpace(line[1:]))
+		call.Err = errorIn(c, strings.TrimSpace(line[1:]))
 	} else {
 		return errBadReply
 	}

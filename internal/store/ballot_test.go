@@ -1,0 +1,44 @@
+package store
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestBallot(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		votes  []string // "": no answer
+		voters int
+		last   string
+		want   string // "": an error
+		ends   int    // after how many answers
+	}{
+		{"all agree", []string{"a", "a", "a"}, 3, "", "a", 2},
+		{"a majority is enough", []string{"b", "a", "b"}, 3, "a", "b", 3},
+		{"one that is out of date", []string{"a", "b", "b"}, 3, "a", "b", 3},
+		{"one answers", []string{"", "", "a"}, 3, "b", "a", 3},
+		{"news counts", []string{"a", "b"}, 2, "a", "b", 2},
+		{"news counts, in any order", []string{"b", "a"}, 2, "a", "b", 2},
+		{"none answers", []string{"", ""}, 2, "a", "", 2},
+		{"the rest cannot change it", []string{"a", "a", "a", "b"}, 5, "b", "a", 3},
+	} {
+		row := row
+		t.Run(row.name, func(t *testing.T) {
+			b := newBallot(row.voters)
+			for i, vote := range row.votes {
+				require.Equal(t, i >= row.ends, b.ended, i)
+				if vote == "" {
+					b.add("", errors.New("no answer"))
+				} else {
+					b.add(vote, nil)
+				}
+			}
+			address, err := b.result(row.last)
+			require.Equal(t, row.want, address)
+			require.Equal(t, row.want == "", err != nil)
+		})
+	}
+}
