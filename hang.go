@@ -3,8 +3,6 @@ package resilience
 import (
 	"sync"
 	"time"
-
-	"github.com/resilient-gateway/resilience/breaker"
 )
 
 // hang waits for the response headers of one request on routes with a hangTimeout. If they have not arrived in time, it reports a failure
@@ -65,18 +63,4 @@ func (h *hang) end() (reported bool) {
 		h.timer.Stop()
 	}
 	return h.reported
-}
-
-// beginWith starts the wait at the end of a request's body, or now if there is none.
-func (h *hang) beginWith(body *watchedBody) {
-	if body == nil {
-		h.begin()
-		return
-	}
-	body.onWhole(h.begin)
-}
-
-// reportHung reports a request whose response headers have not arrived within the hangTimeout. pending is nil if it is no upload.
-func reportHung(m *Middleware, permit breaker.Permit, pending *upload) {
-	report(m, &exchange{hung: true, permit: permit, budget: m.redis.Timeout, upload: pending})
 }

@@ -35,7 +35,7 @@ func TestHang_timeoutStartsAtTheEndOfTheBody(t *testing.T) {
 
 	r := requestWith("POST", strings.NewReader("abc"))
 	h := m.newHang(func() { reports <- true })
-	h.beginWith(watchBody(r))
+	watchBody(r).onWhole(h.begin)
 	io.ReadFull(r.Body, make([]byte, 3))
 	require.False(t, started(h), "the body has not ended")
 	io.Copy(io.Discard, r.Body)
@@ -43,7 +43,7 @@ func TestHang_timeoutStartsAtTheEndOfTheBody(t *testing.T) {
 
 	broken := requestWith("POST", &failing{io.ErrUnexpectedEOF})
 	h = m.newHang(func() { reports <- true })
-	h.beginWith(watchBody(broken))
+	watchBody(broken).onWhole(h.begin)
 	io.Copy(io.Discard, broken.Body)
 	require.False(t, started(h), "the body has ended with an error")
 	require.False(t, h.end())

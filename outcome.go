@@ -34,8 +34,14 @@ type exchange struct {
 	watched  *watch    // how long the client was waited for; nil: not known
 
 	permit breaker.Permit
-	budget time.Duration // how long the report may wait for Redis
-	upload *upload       // nil: the request is no upload
+	own    breaker.Permit // of the gateway's own circuit
+	budget time.Duration  // how long the report may wait for Redis
+	upload *upload        // nil: the request is no upload
+
+	faults  *faultRules // nil: a status of 500 or more is a failure
+	ignored bool        // its outcome never counts
+	works   bool        // a gRPC call that has begun and continues
+	slow    bool        // the response headers came too late for the slowRatio
 
 	doubtful bool // the outcome is not known because the answer was not watched closely enough
 }
@@ -45,10 +51,10 @@ type exchange struct {
 func report(m *Middleware, x *exchange) {
 	outcome := m.judge(x)
 	if x.upload == nil {
-		m.breaker.Done(x.permit, outcome, m.policy, x.budget)
+		reportToBoth(m, x, outcome)
 		return
 	}
-	x.upload.conclude(func() { m.breaker.Done(x.permit, outcome, m.policy, x.budget) })
+	x.upload.conclude(func() { reportToBoth(m, x, outcome) })
 }
 
 // record copies the status, size and date of the answer from a recorder.
@@ -61,16 +67,25 @@ func (x *exchange) record(r *recorder.Recorder) {
 // judge returns what an answer says about the service, and logs a failure. If the cause of a failure is unclear, the next answers are
 // watched closely.
 func (m *Middleware) judge(x *exchange) breaker.Outcome {
-	if refusedInside(m, x.r, x.status) {
+	if x.ignored || refusedInside(m, x.r, x.status) {
 		return breaker.Unknown
 	}
+	x.faults = m.faults
 	m.mu.Lock()
 	x.switches = m.switchesProtocol
 	m.mu.Unlock()
 	x.now = timeOf(m.now())
 	outcome := x.outcome()
 	if outcome == breaker.Failure {
+		if m.counting {
+			countFailure(m, x)
+		}
 		m.logFailure(x.status)
+	}
+	if x.slow && outcome == breaker.Failure {
+		outcome = breaker.SlowFailure
+	} else if x.slow && outcome == breaker.Success {
+		outcome = breaker.SlowSuccess
 	}
 	if x.doubtful {
 		m.watchClosely()
@@ -108,7 +123,7 @@ func (x *exchange) outcome() breaker.Outcome {
 	if x.unread {
 		return breaker.Unknown
 	}
-	if x.status == http.StatusSwitchingProtocols {
+	if x.works || x.status == http.StatusSwitchingProtocols {
 		return breaker.Success
 	}
 	if x.r.Context().Err() != nil && !x.complete() {
@@ -116,6 +131,9 @@ func (x *exchange) outcome() breaker.Outcome {
 	}
 	if !x.finished {
 		return x.cut()
+	}
+	if x.faults != nil {
+		return x.outcomeByRules()
 	}
 	if x.status < http.StatusInternalServerError {
 		return breaker.Success

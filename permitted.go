@@ -14,16 +14,21 @@ type permitted struct {
 	recorder *recorder.Recorder
 	reported bool  // the outcome was reported
 	hang     *hang // nil: there is no hangTimeout
+	pace     *pace // nil: there is no slowRatio
+	stream   *hang // waits for the code of a gRPC call (reportCall); nil: it does not
 }
 
 // forward calls the next handler, and measures how long the client is waited for.
 func (p *permitted) forward() {
 	p.x.watched = watchClosely(p.recorder, p.x.r)
-	p.hang = p.m.newHang(p.hung)
-	p.followBody()
-	if p.hang != nil {
+	if !p.x.ignored {
+		p.hang = p.m.newHang(p.hung)
+		p.pace = p.m.newPace()
+		p.followBody()
+	}
+	if p.hang != nil || p.pace != nil {
 		p.recorder.OnHeader = p.headerArrived
-	} else if p.x.permit.Probe() {
+	} else if p.x.isProbe() {
 		p.recorder.OnHeader = p.reportProbe
 	}
 	p.m.next.ServeHTTP(p.recorder, p.x.r)
@@ -33,34 +38,48 @@ func (p *permitted) forward() {
 	}
 }
 
-// followBody watches for the end of the request's body if probeTimeout or hangTimeout counts from there.
+// followBody watches for the end of the request's body if probeTimeout, hangTimeout or slowDuration counts from there.
 func (p *permitted) followBody() {
 	body := p.x.watched.body
-	if p.x.permit.Upload() && body != nil {
-		p.x.upload = &upload{m: p.m, permit: p.x.permit}
+	if p.x.isUpload() && body != nil {
+		p.x.upload = &upload{m: p.m, permit: p.x.permit, own: p.x.own}
 		body.onWhole(p.bodySent)
-	} else if p.hang != nil {
-		p.hang.beginWith(body)
+	} else if p.hang == nil && p.pace == nil {
+		return
+	} else if body == nil {
+		p.bodySent()
+	} else {
+		body.onWhole(p.bodySent)
 	}
 }
 
-// bodySent is called when the body of an upload has ended.
+// bodySent is called when the body has ended, or at once if there is none.
 func (p *permitted) bodySent() {
-	p.x.upload.bodyEnded()
+	if p.x.upload != nil {
+		p.x.upload.bodyEnded()
+	}
 	if p.hang != nil {
 		p.hang.begin()
+	}
+	if p.pace != nil {
+		p.pace.begin()
 	}
 }
 
 // hung reports that the response headers have not arrived in time.
 func (p *permitted) hung() {
-	reportHung(p.m, p.x.permit, p.x.upload)
+	report(p.m, &exchange{hung: true, permit: p.x.permit, own: p.x.own, budget: p.m.redis.Timeout, upload: p.x.upload})
 }
 
 // headerArrived ends the wait for the response headers.
 func (p *permitted) headerArrived(status int) {
-	p.reported = p.hang.end()
-	if p.x.permit.Probe() && !p.reported {
+	if p.hang != nil {
+		p.reported = p.hang.end()
+	}
+	if p.pace != nil {
+		p.pace.end()
+	}
+	if p.x.isProbe() && !p.reported {
 		p.reportProbe(status)
 	}
 }
@@ -69,8 +88,13 @@ func (p *permitted) headerArrived(status int) {
 // answer instead.
 func (p *permitted) reportProbe(status int) {
 	p.x.record(p.recorder)
+	p.x.slow = isSlow(p.pace)
 	p.x.size = -1 // not known yet
 	if p.x.byTraefik() {
+		return
+	}
+	if p.m.faults != nil && p.m.faults.awaitsCode(status, p.x.header) {
+		p.awaitCode()
 		return
 	}
 	p.reported = true
@@ -79,13 +103,29 @@ func (p *permitted) reportProbe(status int) {
 	p.x.finished = false
 }
 
+// awaitCode has a probe that is a gRPC call reported at its end, with its code. A call that has not ended by half of the probeTimeout is a
+// stream that works: it is reported as a success then, because it may go on for long.
+func (p *permitted) awaitCode() {
+	p.stream = &hang{after: p.m.probeTimeout / 2, report: p.streamWorks}
+	p.stream.begin()
+}
+
+// streamWorks reports a gRPC call that has begun and continues.
+func (p *permitted) streamWorks() {
+	report(p.m, &exchange{works: true, permit: p.x.permit, own: p.x.own, budget: p.m.redis.Timeout, upload: p.x.upload})
+}
+
 // report reports a request that was not reported before, when its answer is complete or its handler has panicked. The panic propagates.
 func (p *permitted) report() {
 	if p.hang != nil && p.hang.end() {
 		p.reported = true
 	}
+	if p.stream != nil && p.stream.end() {
+		p.reported = true
+	}
 	if !p.reported {
 		p.x.record(p.recorder)
+		p.x.slow = isSlow(p.pace)
 		report(p.m, p.x)
 	}
 }

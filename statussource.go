@@ -87,6 +87,11 @@ func (m *Middleware) noteProtocolSwitch(r *http.Request) {
 
 // reportTracked reports a tracked request to the breaker.
 func reportTracked(m *Middleware, p *tracked, own *statusSource) {
+	m.reportOutcome(readTracked(m, p, own), p.at)
+}
+
+// readTracked returns what a tracked request's writer says of its answer.
+func readTracked(m *Middleware, p *tracked, own *statusSource) *exchange {
 	x := p.exchange()
 	x.dated = p.r.ProtoMajor < 3 && len(x.header["Date"]) > 0 // the writer of HTTP/3 sets a Date when the answer begins
 	if own.fields == nil {
@@ -98,7 +103,7 @@ func reportTracked(m *Middleware, p *tracked, own *statusSource) {
 	if x.finished && !x.unread && x.status < statusOK {
 		reportSwitch(m, p)
 	}
-	m.reportOutcome(x, p.at)
+	return x
 }
 
 func (s *statusSource) callMethods(w http.ResponseWriter, x *exchange) {
@@ -117,12 +122,18 @@ func (p *tracked) exchange() *exchange {
 // reportOutcome reports the outcome of a request that passed at the time at.
 func (m *Middleware) reportOutcome(x *exchange, at int64) {
 	x.permit = m.breaker.PermitAt(at)
+	if m.ownPolicy != nil {
+		x.own = m.ownCircuit.PermitAt(at)
+	}
 	x.budget = m.redis.Timeout
 	report(m, x)
 }
 
 // forward calls the next handler for a request that passes at the time now, whatever its writer is.
 func forward(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
+	if m.someIgnored && forwardIgnored(m, w, r) {
+		return
+	}
 	own, closely := statusSourceFor(m, w, now)
 	if own == nil {
 		forwardRecorded(m, w, r, now, closely)
@@ -136,12 +147,24 @@ func forward(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
 	p.finished = true
 }
 
+// forwardIgnored calls the next handler for a request whose outcome never counts. It reports whether the request is one.
+func forwardIgnored(m *Middleware, w http.ResponseWriter, r *http.Request) bool {
+	if !m.ignores(r) {
+		return false
+	}
+	m.next.ServeHTTP(w, r)
+	return true
+}
+
 // statusSourceFor returns the source of a writer's status; nil: a recorder is needed. closely reports whether answers are watched closely
 // now. The first type of writer that has a source is the route's own.
 func statusSourceFor(m *Middleware, w http.ResponseWriter, now int64) (own *statusSource, closely bool) {
 	writer := reflect.TypeOf(w)
 	m.mu.Lock()
 	known := m.source.writer
+	if m.someIgnored {
+		known = m.source.first
+	}
 	closely = now < m.watchUntil
 	m.mu.Unlock()
 	if closely {
@@ -150,7 +173,7 @@ func statusSourceFor(m *Middleware, w http.ResponseWriter, now int64) (own *stat
 	if known == writer {
 		return m.source, false
 	}
-	if m.hangTimeout > 0 { // only a recorder learns when the headers were written
+	if m.timesHeaders { // only a recorder learns when the headers were written
 		return nil, false
 	}
 	found := m.newStatusSource(w)
@@ -169,7 +192,9 @@ func statusSourceFor(m *Middleware, w http.ResponseWriter, now int64) (own *stat
 	if own.fields != nil && own.fields.unreadable {
 		return nil, false
 	}
-	own.writer = writer
+	if !m.someIgnored { // else all requests leave the fast path here: they may be ignored
+		own.writer = writer
+	}
 	return own, false
 }
 
@@ -182,15 +207,31 @@ func (m *Middleware) newStatusSource(w http.ResponseWriter) *statusSource {
 		if method, found = writer.MethodByName("Size"); found {
 			source.size = method.Index
 		}
-		source.report = newReporter(m, source)
+		setReport(m, source)
 		return source
 	}
 	source.fields = newFieldSource(w)
 	if source.fields == nil {
 		return nil
 	}
-	source.report = newFieldReporter(m, source)
+	setReport(m, source)
 	return source
+}
+
+// setReport sets how a source reports tracked requests.
+func setReport(m *Middleware, source *statusSource) {
+	switch {
+	case m.faults != nil:
+		source.report = newRuledReporter(m, source)
+	case source.fields == nil && m.policy.Counts():
+		source.report = newCountingReporter(m, source)
+	case source.fields == nil:
+		source.report = newReporter(m, source)
+	case m.policy.Counts():
+		source.report = newCountingFieldReporter(m, source)
+	default:
+		source.report = newFieldReporter(m, source)
+	}
 }
 
 // adoptLocked makes a source the route's own. The fast path's report is set once, before the writer's type is: requests use the report
@@ -209,13 +250,14 @@ type recorded struct {
 	recorder *recorder.Recorder
 	watched  *watch // nil: only the status is recorded
 	hang     *hang  // nil: there is no hangTimeout
+	pace     *pace  // nil: there is no slowRatio
 }
 
 // forwardRecorded calls the next handler with a recorder for a request that passes at the time now. closely says that it also measures how
 // long the client is waited for.
 func forwardRecorded(m *Middleware, w http.ResponseWriter, r *http.Request, now int64, closely bool) {
 	p := &recorded{tracked: tracked{w: w, r: r, at: now}, m: m, recorder: &recorder.Recorder{ResponseWriter: w}}
-	if closely || m.hangTimeout > 0 {
+	if closely || m.timesHeaders {
 		p.watch()
 	} else {
 		trackOnce(r)
@@ -228,19 +270,42 @@ func forwardRecorded(m *Middleware, w http.ResponseWriter, r *http.Request, now 
 func (p *recorded) watch() {
 	p.watched = watchClosely(p.recorder, p.r)
 	p.hang = p.m.newHang(p.hung)
+	p.pace = p.m.newPace()
+	if p.hang == nil && p.pace == nil {
+		return
+	}
+	p.recorder.OnHeader = p.headerArrived
+	if p.watched.body == nil {
+		p.sent()
+	} else {
+		p.watched.body.onWhole(p.sent)
+	}
+}
+
+// sent is called when the whole request has been sent to the service.
+func (p *recorded) sent() {
 	if p.hang != nil {
-		p.recorder.OnHeader = p.headerArrived
-		p.hang.beginWith(p.watched.body)
+		p.hang.begin()
+	}
+	if p.pace != nil {
+		p.pace.begin()
 	}
 }
 
 // hung reports that the response headers have not arrived in time.
 func (p *recorded) hung() {
-	reportHung(p.m, p.m.breaker.PermitAt(p.at), nil)
+	p.m.reportOutcome(&exchange{hung: true}, p.at)
 }
 
 // headerArrived ends the wait for the response headers.
-func (p *recorded) headerArrived(status int) { p.hang.end() }
+func (p *recorded) headerArrived(status int) {
+	if p.hang != nil {
+		p.hang.end()
+	}
+	if p.pace != nil {
+		p.pace.end()
+	}
+}
 
 // reportRecorded reports a recorded request, also one that panicked; the panic continues.
 func reportRecorded(p *recorded) {
@@ -252,9 +317,28 @@ func reportRecorded(p *recorded) {
 		m.noteProtocolSwitch(p.r)
 	}
 	if !p.finished || status >= internalServerError || len(m.view.Failing) > 0 {
-		x := p.exchange()
-		x.watched = p.watched
-		x.record(p.recorder)
-		m.reportOutcome(x, p.at)
+		judgeRecorded(p)
+	} else if m.furtherRules {
+		reportByRules(p)
+	}
+}
+
+// judgeRecorded has the answer of a recorded request judged.
+func judgeRecorded(p *recorded) {
+	x := p.exchange()
+	x.watched = p.watched
+	x.slow = isSlow(p.pace)
+	x.record(p.recorder)
+	p.m.reportOutcome(x, p.at)
+}
+
+// reportByRules reports an answer that only fault rules can make a failure, that may have been slow, or that may only have to be counted.
+func reportByRules(p *recorded) {
+	m := p.m
+	fails := m.faults != nil && m.faults.mayFail(p.recorder.Status, p.w.Header())
+	if fails || isSlow(p.pace) {
+		judgeRecorded(p)
+	} else if m.policy.Counts() {
+		m.breaker.CountPass(p.at, m.policy)
 	}
 }

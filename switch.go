@@ -21,6 +21,7 @@ var switchEnabled = true
 // newSwitch returns the handler that Traefik calls, which is the fast path at first.
 func (m *Middleware) newSwitch(fast http.HandlerFunc) http.Handler {
 	m.fast = fast
+	m.countedOpen = newCountedOpen(m)
 	m.current = new(http.HandlerFunc)
 	*m.current = fast
 	return m.current
@@ -32,7 +33,13 @@ func (m *Middleware) switchToOpen(now int64) {
 	if !switchEnabled || notice == nil {
 		return
 	}
-	if m.answers.circuitOpen == circuitOpen {
+	m.breaker.RecheckWhile(notice, m.policy)
+	if m.current == nil { // other circuits of the route may be closed
+		return
+	}
+	if m.answers.circuitOpen == circuitOpen && m.counting {
+		switchTo(m, m.countedOpen(notice))
+	} else if m.answers.circuitOpen == circuitOpen {
 		switchTo(m, openHandler(m, notice))
 	} else {
 		switchTo(m, ownOpenHandler(m, notice))
@@ -46,6 +53,9 @@ func ownOpenHandler(m *Middleware, notice *breaker.Notice) http.HandlerFunc {
 		if len(holds) == 0 { // R8
 			switchBack(m, w, r)
 			return
+		}
+		if m.counting {
+			decide(m, decidedOpen)
 		}
 		refuse(answer, w, r, retryAfter, "")
 	}

@@ -24,7 +24,7 @@ func newOpenSwitch(t *testing.T) (*Middleware, http.Handler) {
 	permit, _, err := b.Allow(policy, false, 0, time.Time{})
 	require.NoError(t, err)
 	b.Done(permit, breaker.Failure, policy, time.Second)
-	m := &Middleware{settings: &settings{answers: defaultAnswers()}, engines: &engines{breaker: b}, mu: &sync.Mutex{}}
+	m := &Middleware{settings: &settings{answers: defaultAnswers()}, engines: &engines{breaker: b}, breaker: b, mu: &sync.Mutex{}}
 	return m, m.newSwitch(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusNoContent) })
 }
 

@@ -44,6 +44,7 @@ func readAhead(r *http.Request) bool {
 type upload struct {
 	m      *Middleware
 	permit breaker.Permit
+	own    breaker.Permit // of the gateway's own circuit
 
 	mu        sync.Mutex // guards what follows; no other lock is taken while it is held
 	concluded bool       // the report was made, or waits
@@ -53,7 +54,7 @@ type upload struct {
 
 // bodyEnded tells the breaker in the background that the whole body was sent.
 func (u *upload) bodyEnded() {
-	late := u.m.breaker.BodyLate(u.permit, u.m.policy)
+	late := u.permit.Upload() && u.m.breaker.BodyLate(u.permit, u.m.policy)
 	u.mu.Lock()
 	concluded := u.concluded
 	u.joining = late && !concluded
@@ -78,7 +79,12 @@ func (u *upload) sent(late bool) {
 
 func (u *upload) reportSent(late bool) {
 	defer func() { recover() }()
-	u.m.breaker.BodySent(u.permit, late, u.m.policy)
+	if u.own.Upload() {
+		u.m.ownCircuit.BodySent(u.own, u.m.ownCircuit.BodyLate(u.own, u.m.ownPolicy), u.m.ownPolicy)
+	}
+	if u.permit.Upload() {
+		u.m.breaker.BodySent(u.permit, late, u.m.policy)
+	}
 }
 
 // conclude makes the report: now, or when the probe has asked for its place again.

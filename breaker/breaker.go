@@ -44,14 +44,16 @@ type Settings struct {
 //	open        MustRefuse, Probing, OpenNotice, RecheckOpen: must it be refused without asking Redis?
 //	a permit    Allow asks Redis. RequestPermit, PiggybackCall, Await and Cancel do so in another call's round trip
 //	no answer   LastKnown, UnaskedPermit, AllowLocal: decisions while Redis is slow or unavailable
+//	by hand     ForceOpen, ForceClosed, EndForce, Forced: an operator makes the state, for the whole fleet
 //	the outcome Done, and BodySent before it if the permit is that of an upload
 //
 // Calls go downwards: permits and reports to refresh, refresh to reply, reply to view and machine. Only in the background does
 // a reply cause another call: to restore a lost circuit, or to report what Redis could not be told.
 type Breaker struct {
 	Settings
-	View View
-	keys []string // Key, as a call takes it
+	View    View
+	keys    []string // Key, as a call takes it
+	gateway string   // the id of this one, where the number of gateways counts
 
 	// Guarded by Mu.
 	machine             machine        // the last known state in Redis, or the state itself while Redis cannot be asked
@@ -64,12 +66,27 @@ type Breaker struct {
 	publishedAt         int64          // requests that arrived since then passed under the view's generation
 	notice              *Notice        // the notice that holds, or nil
 	refreshing          bool           // a refresh runs in the background
+	rampCredit          int64          // ramp: of which each request that passes takes a wholeShare
+	rechecking          bool           // the view is refreshed while a notice holds
 	shared              *sharedRefresh // that requests wait for, or nil
 	pendingRequest      *PermitRequest // goes to Redis with the next piggyback call; or nil
 	noPlaceUntil        int64          // half-open: until then no place for another probe is expected
 	noUploadPlaceUntil  int64          // half-open: the same for an upload
+	reason              string         // why an operator has made the state, as last read
+	reasonOf            int64          // the generation that it belongs to
 	restoring           bool           // an open circuit that Redis lost is being written back
 	unreported          unreported     // outcomes that Redis could not be told
+	counts              bool           // a policy counts all requests
+	counted             tally          // outcomes of the machine's generation that are to be reported, without View.Passes
+	reportedAt          int64          // when outcomes were last reported in bulk
+	reportDue           bool           // they will be again
+	reportDueSince      int64          // the last report when that was decided
+
+	// How the fleet's circuit and the gateway's own know of each other (Join); nil: there is one circuit. Functions, because types must not
+	// refer to themselves (R36).
+	ownHealthyLocked func() bool
+	ownPassesLocked  func(n int64, policy *Policy)
+	publishedLocked  func()
 }
 
 // New returns a closed breaker. It does not ask Redis: the first request does.
@@ -77,7 +94,7 @@ func New(settings Settings) *Breaker {
 	if settings.Mu == nil {
 		settings.Mu = &sync.Mutex{}
 	}
-	b := &Breaker{Settings: settings, keys: []string{settings.Key}, View: View{Failing: make(chan struct{}, 1)}}
+	b := &Breaker{Settings: settings, keys: []string{settings.Key}, gateway: newCallID(), View: View{Failing: make(chan struct{}, 1)}}
 	b.publishLocked() // no other goroutine has the breaker yet
 	return b
 }

@@ -15,6 +15,6 @@ func FuzzScripts(f *testing.F) {
 		f.Add(seed, uint16(200))
 	}
 	f.Fuzz(func(t *testing.T, seed int64, length uint16) {
-		agree(t, server.For(t), seed, int(length)%2000+1)
+		agree(t, server.For(t), seed, int(length)%2000+1, map[int64]int{})
 	})
 }

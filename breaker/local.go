@@ -8,8 +8,8 @@ func (b *Breaker) AllowLocal(policy *Policy, upload bool, now int64) (permit Per
 	c := beginLocalChange(b)
 	defer c.commit()
 	m := &b.machine
-	probe := m.acquire(upload, now, policy)
-	if probe != 0 || m.state == stateClosed {
+	probe := m.acquire(upload, b.gateway, now, policy)
+	if probe != 0 || m.passes() {
 		return Permit{generation: m.generation, probe: probe, upload: upload && probe != 0, requestedAt: now, local: true, counts: true}, 0
 	}
 	if left := m.remaining(now); left > 0 {
@@ -19,10 +19,15 @@ func (b *Breaker) AllowLocal(policy *Policy, upload bool, now int64) (permit Per
 }
 
 func (b *Breaker) reportLocal(permit Permit, outcome Outcome, policy *Policy) {
+	b.reportTallyLocal(permit.generation, permit.probe, tallyOf(outcome), policy)
+}
+
+func (b *Breaker) reportTallyLocal(generation, probe int64, t tally, policy *Policy) {
 	now := b.Now()
+	t.gateway = b.gateway
 	c := beginLocalChange(b)
 	defer c.commit()
-	b.machine.report(permit.generation, permit.probe, outcome == Success, failuresOf(outcome), now, policy)
+	b.machine.report(generation, probe, t, now, policy)
 }
 
 func (b *Breaker) bodySentLocal(permit Permit, late bool, policy *Policy) {

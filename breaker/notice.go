@@ -52,3 +52,42 @@ func setLength(c chan struct{}, length int64) {
 		<-c
 	}
 }
+
+const recheckNoticeEvery = 75 * time.Millisecond
+
+// RecheckWhile refreshes the view in the background while requests are refused by a notice: an operator may have closed the circuit, and all
+// gateways follow within 100 ms.
+func (b *Breaker) RecheckWhile(notice *Notice, policy *Policy) {
+	b.Mu.Lock()
+	defer b.Mu.Unlock()
+	if b.Store == nil || b.rechecking || notice != b.notice {
+		return
+	}
+	b.rechecking = true
+	go b.runRechecks(policy)
+}
+
+// runRechecks is a loop, because timers that start each other would keep the frames of all before them alive (R10).
+func (b *Breaker) runRechecks(policy *Policy) {
+	defer func() { recover() }()
+	for {
+		time.Sleep(recheckNoticeEvery)
+		if !b.recheckNotice(policy) {
+			return
+		}
+	}
+}
+
+// recheckNotice refreshes the view if the notice still holds, or one that has replaced it. It reports whether there is one.
+func (b *Breaker) recheckNotice(policy *Policy) bool {
+	b.Mu.Lock()
+	defer b.Mu.Unlock()
+	if b.notice == nil {
+		b.rechecking = false
+		return false
+	}
+	if !b.divergedLocally && !b.Store.IsUnavailable() {
+		b.startRefreshLocked(policy)
+	}
+	return true
+}

@@ -11,12 +11,22 @@ const (
 	Success
 	// Failure is the upstream's fault.
 	Failure
+	// SlowSuccess is a success that took long. With a SlowRatio it is a failure of a probe.
+	SlowSuccess
+	// SlowFailure is a failure that took long.
+	SlowFailure
 )
 
-// failuresOf returns how many failures an outcome counts as.
-func failuresOf(outcome Outcome) int64 {
-	if outcome == Failure {
-		return 1
+// judged returns the outcome of a request that is not counted in a window: there, and without ratios, only probes can be slow.
+func judged(outcome Outcome, permit Permit, policy *Policy) Outcome {
+	if outcome == SlowFailure {
+		return Failure
 	}
-	return 0
+	if outcome != SlowSuccess {
+		return outcome
+	}
+	if permit.probe != 0 && policy.rules.SlowRatio > 0 {
+		return Failure
+	}
+	return Success
 }

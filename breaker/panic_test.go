@@ -111,7 +111,7 @@ func (f *faulty) Run(calls []*store.Call, _ time.Time) error {
 			continue
 		}
 		a := f.redis.local(f.policy, f.stepOf(call))
-		call.Reply = []int64{a.state, a.generation, a.failures, a.successes, a.wait, a.probe, a.born}
+		call.Reply = []int64{a.state, a.generation, a.failures, a.successes, a.wait, a.probe, a.born, a.repeats, a.forced}
 		call.Conn = f.conn
 		call.Err = nil
 	}

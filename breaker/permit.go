@@ -41,7 +41,7 @@ func (b *Breaker) Allow(policy *Policy, upload bool, now int64, deadline time.Ti
 func (b *Breaker) allowByView(upload bool, now int64) (permit Permit, retryAfter time.Duration, decided bool) {
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
-	if b.machine.state == stateClosed {
+	if b.machine.passes() {
 		return Permit{generation: b.machine.generation, counts: true}, 0, true
 	}
 	retryAfter, refused := b.mustRefuseLocked(upload, now)

@@ -42,7 +42,7 @@ func newPermitRequest(policy *Policy, upload bool) *PermitRequest {
 func (b *Breaker) RequestPermit(policy *Policy, upload bool, now int64) *PermitRequest {
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
-	if b.Store == nil || b.divergedLocally || b.machine.state == stateClosed || b.Store.IsUnavailable() {
+	if b.Store == nil || b.divergedLocally || b.machine.passes() || b.Store.IsUnavailable() {
 		return nil
 	}
 	if _, refused := b.mustRefuseLocked(upload, now); refused {
@@ -160,7 +160,7 @@ func (b *Breaker) runPermitRequest(p *PermitRequest) {
 
 func (b *Breaker) permitCall(p *PermitRequest) *store.Call {
 	requestedAt := b.Now()
-	call := &store.Call{Script: permitScript, Keys: b.keys, Args: withArgs(p.policy, newCallID(), boolArg(p.upload))}
+	call := &store.Call{Script: permitScript, Keys: b.keys, Args: withArgs(p.policy, newCallID(), boolArg(p.upload), b.gatewayArg(p.policy))}
 	call.Then = func(c *store.Call) {
 		b.applyUnlessLost(c, requestedAt, p.policy)
 		b.settleWith(p, c, requestedAt)
@@ -210,7 +210,7 @@ func (b *Breaker) readPermit(call *store.Call, upload bool, requestedAt int64) (
 		return Permit{}, 0, errBadReply
 	}
 	generation, probe := call.Reply[1], call.Reply[5]
-	if call.Reply[0] == stateClosed || probe != 0 {
+	if call.Reply[0] == stateClosed || call.Reply[0] == stateRamp || probe != 0 {
 		return Permit{generation: generation, probe: probe, upload: upload && probe != 0, requestedAt: requestedAt, counts: true}, 0, nil
 	}
 	if left := call.Reply[4]; left > 0 {

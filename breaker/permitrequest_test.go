@@ -135,7 +135,7 @@ func (r *halfOpenRedis) Run(calls []*store.Call, _ time.Time) error {
 	for _, call := range calls {
 		call.Err = nil
 		call.Conn = 1
-		call.Reply = []int64{stateHalfOpen, 1, 0, 0, 0, 0, 0}
+		call.Reply = []int64{stateHalfOpen, 1, 0, 0, 0, 0, 0, 0, 0}
 		switch call.Script {
 		case permitScript:
 			call.Reply[5] = r.taken.Add(1)

@@ -7,7 +7,7 @@ import (
 	"github.com/resilient-gateway/resilience/internal/store"
 )
 
-const recheckEvery = 1000000 // microseconds between two refreshes of an open circuit
+const recheckEvery = 75000 // microseconds between two refreshes of an open circuit
 
 // sharedRefresh is a refresh that requests wait for: concurrent requests that find the view too old share one.
 type sharedRefresh struct {
@@ -22,7 +22,10 @@ func (b *Breaker) ExtendView(now int64, policy *Policy) bool {
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
 	age := now - b.requestedAt
-	usable := b.machine.state == stateClosed && b.machine.failures == 0 && b.requestedAt != 0 && !b.divergedLocally && age < staleAfter
+	usable := b.machine.state == stateClosed && (b.machine.failures == 0 || policy.Counts()) && b.requestedAt != 0 && !b.divergedLocally && age < staleAfter
+	if b.ownHealthyLocked != nil {
+		usable = usable && b.ownHealthyLocked()
+	}
 	if usable && age >= freshFor {
 		b.View.Healthy = b.requestedAt + staleAfter
 		b.refreshAsyncLocked(now, policy)
@@ -39,8 +42,8 @@ func (b *Breaker) RefreshIfStale(now int64, policy *Policy) {
 	}
 }
 
-// RecheckOpen keeps an open circuit open for no longer than the policy says, and refreshes its view in the background once a
-// second: another gateway's policy may be shorter, and the key may have been deleted.
+// RecheckOpen keeps an open circuit open for no longer than the policy says, and refreshes its view in the background every
+// 75 ms: an operator may have closed it, another gateway's policy may be shorter, and the key may have been deleted.
 func (b *Breaker) RecheckOpen(now int64, policy *Policy) {
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
@@ -80,7 +83,7 @@ func (b *Breaker) refreshToWaitFor(policy *Policy, now int64, deadline time.Time
 	defer b.Mu.Unlock()
 	age := now - b.requestedAt
 	known := b.requestedAt != 0 && !b.divergedLocally
-	if known && (b.machine.state != stateClosed || age < freshFor) {
+	if known && (!b.machine.passes() || age < freshFor) {
 		return nil, false
 	}
 	if known && age < staleAfter {
@@ -113,7 +116,14 @@ func (b *Breaker) endSharedRefresh(refresh *sharedRefresh) {
 
 // refreshAsyncLocked refreshes the view in the background if it is no longer fresh, unless a refresh runs.
 func (b *Breaker) refreshAsyncLocked(now int64, policy *Policy) {
-	if !b.refreshing && now-b.requestedAt >= freshFor {
+	if now-b.requestedAt >= freshFor {
+		b.startRefreshLocked(policy)
+	}
+}
+
+// startRefreshLocked refreshes the view in the background, unless a refresh runs.
+func (b *Breaker) startRefreshLocked(policy *Policy) {
+	if !b.refreshing {
 		b.refreshing = true
 		go b.runRefresh(policy)
 	}
@@ -122,15 +132,36 @@ func (b *Breaker) refreshAsyncLocked(now int64, policy *Policy) {
 func (b *Breaker) runRefresh(policy *Policy) {
 	defer func() {
 		recover()
-		b.Mu.Lock()
-		defer b.Mu.Unlock()
-		b.refreshing = false
+		b.endRefresh()
 	}()
 	b.run(b.viewCall(b.Now(), policy), time.Now().Add(b.Timeout))
 }
 
+func (b *Breaker) endRefresh() {
+	b.Mu.Lock()
+	defer b.Mu.Unlock()
+	b.refreshing = false
+}
+
+// viewCall returns a call that refreshes the view. It reports what was counted.
 func (b *Breaker) viewCall(now int64, policy *Policy) *store.Call {
+	if policy.Counts() {
+		generation, t := b.takeForRefresh(policy)
+		if t.requests > 0 {
+			return b.countedCall(generation, t, policy)
+		}
+	}
 	call := &store.Call{Script: viewScript, Keys: b.keys, Args: policy.args}
 	call.Then = func(c *store.Call) { b.applyUnlessLost(c, now, policy) }
 	return call
+}
+
+// takeForRefresh takes what was counted. From now on the view says that the circuit is healthy while failures are pending: they need no
+// success to reset them at once.
+func (b *Breaker) takeForRefresh(policy *Policy) (generation int64, t tally) {
+	b.Mu.Lock()
+	defer b.Mu.Unlock()
+	b.counts = true
+	t = b.takeCountedLocked(policy)
+	return b.machine.generation, t
 }

@@ -9,17 +9,17 @@ const retryInASecond = time.Second // Retry-After where no deadline is known
 func (b *Breaker) MustRefuse(upload bool, now int64) (retryAfter time.Duration, refused bool) {
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
-	if b.machine.state == stateClosed || b.supersededLocked() {
+	if b.machine.passes() || b.supersededLocked() {
 		return 0, false
 	}
 	return b.mustRefuseLocked(upload, now)
 }
 
-// Probing reports whether the circuit is, as far as this gateway knows, not closed: a request that passes is a probe.
+// Probing reports whether the circuit is, as far as this gateway knows, open or half-open: a request that passes is a probe.
 func (b *Breaker) Probing() bool {
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
-	return b.machine.state != stateClosed
+	return !b.machine.passes()
 }
 
 // LastKnown decides as Redis last said, for a request that Redis did not answer in time although it is available. known is
@@ -30,7 +30,7 @@ func (b *Breaker) LastKnown(now int64) (permit Permit, retryAfter time.Duration,
 	if b.Store == nil || b.requestedAt == 0 || b.divergedLocally || b.Store.IsUnavailable() {
 		return Permit{}, 0, false
 	}
-	if b.machine.state == stateClosed {
+	if b.machine.passes() {
 		return Permit{generation: b.machine.generation, counts: true}, 0, true
 	}
 	if left := b.machine.remaining(now); left > 0 {
@@ -45,7 +45,7 @@ func (b *Breaker) supersededLocked() bool {
 }
 
 func (b *Breaker) mustRefuseLocked(upload bool, now int64) (retryAfter time.Duration, refused bool) {
-	if b.machine.state == stateClosed {
+	if b.machine.passes() {
 		return 0, false
 	}
 	if left := b.machine.remaining(now); left > 0 {

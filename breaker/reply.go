@@ -55,9 +55,19 @@ func (b *Breaker) applyReply(call *store.Call, requestedAt int64, policy *Policy
 	}
 	m.state, m.generation, m.failures, m.successes = call.Reply[0], generation, call.Reply[2], call.Reply[3]
 	m.deadline = requestedAt + call.Reply[4]
+	m.repeats = call.Reply[7]
+	m.forced = call.Reply[8]
+	m.forcedFor = call.Reply[4]
+	m.recent = nil
+	m.window = nil
+	m.gateways = nil
+	if m.state == stateClosed && m.failures > 0 && policy.rules.FailureAge > 0 {
+		m.recent = addToSlots(nil, policy.rules.FailureAge.Microseconds(), slot{failed: m.failures}, requestedAt) // as if they had just happened
+	}
 	m.issued = 0
 	m.probes = map[int64]int64{}
 	m.uploads = map[int64]int64{}
+	m.holders = map[int64]string{}
 	b.reportUnreportedLocked(policy)
 	b.publishLocked()
 	return before, m.state

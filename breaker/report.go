@@ -14,6 +14,11 @@ func (b *Breaker) Done(permit Permit, outcome Outcome, policy *Policy, budget ti
 	if !permit.counts {
 		return
 	}
+	if policy.Counts() && permit.probe == 0 && !permit.unasked && !b.inRamp() {
+		b.count(permit, outcome, policy)
+		return
+	}
+	outcome = judged(outcome, permit, policy)
 	if permit.unasked && b.Store.IsUnavailable() {
 		b.keepUnreported(permit, outcome)
 		return
@@ -25,7 +30,7 @@ func (b *Breaker) Done(permit Permit, outcome Outcome, policy *Policy, budget ti
 	if b.Store.IsUnavailable() {
 		b.reportLocal(permit, outcome, policy)
 		if permit.probe != 0 { // it holds a place in Redis
-			b.repeatAsync(b.reportCall(permit, outcome == Success, failuresOf(outcome), policy), b.repeatFor(permit.probe, policy))
+			b.repeatAsync(b.reportCall(permit, tallyOf(outcome), policy), b.repeatFor(permit.probe, policy))
 		}
 		return
 	}
@@ -47,7 +52,7 @@ func (b *Breaker) mustReport(permit Permit, outcome Outcome) bool {
 	}
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
-	return outcome == Success && b.machine.failures > 0 && b.machine.generation == permit.generation
+	return outcome == Success && b.machine.state == stateClosed && b.machine.failures > 0 && b.machine.generation == permit.generation
 }
 
 func (b *Breaker) runReport(permit Permit, outcome Outcome, policy *Policy) {
@@ -57,7 +62,7 @@ func (b *Breaker) runReport(permit Permit, outcome Outcome, policy *Policy) {
 
 // report tells Redis the outcome by the deadline. If there is no answer by then, the call is repeated in the background.
 func (b *Breaker) report(permit Permit, outcome Outcome, policy *Policy, deadline time.Time) {
-	call := b.reportCall(permit, outcome == Success, failuresOf(outcome), policy)
+	call := b.reportCall(permit, tallyOf(outcome), policy)
 	err := b.run(call, deadline)
 	if permit.probe != 0 {
 		b.expectPlace()
@@ -82,10 +87,18 @@ func (b *Breaker) expectPlace() {
 	b.noUploadPlaceUntil = 0
 }
 
-func (b *Breaker) reportCall(permit Permit, succeeded bool, failed int64, policy *Policy) *store.Call {
+// gatewayArg returns the id of this gateway as the scripts take it: empty, unless the number of gateways counts.
+func (b *Breaker) gatewayArg(policy *Policy) string {
+	if policy.own == nil {
+		return ""
+	}
+	return b.gateway
+}
+
+func (b *Breaker) reportCall(permit Permit, t tally, policy *Policy) *store.Call {
 	requestedAt := b.Now()
 	call := &store.Call{Script: reportScript, Keys: b.keys, Args: withArgs(policy,
-		intArg(permit.generation), intArg(permit.probe), boolArg(succeeded), intArg(failed), newCallID())}
+		intArg(permit.generation), intArg(permit.probe), boolArg(t.succeeded), intArg(t.run), newCallID(), t.text(), b.gatewayArg(policy))}
 	call.Then = func(c *store.Call) { b.applyUnlessLost(c, requestedAt, policy) }
 	return call
 }

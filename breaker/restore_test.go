@@ -25,22 +25,30 @@ func TestRecheck_aDeletedKeyClosesTheCircuit(t *testing.T) {
 	require.Equal(t, []string{"closed to open", "open to closed"}, gateways[1].changesSeen())
 }
 
-func TestRecheck_asksOnceASecond(t *testing.T) {
+// requestedLast returns when the state was last asked for.
+func (g *gateway) requestedLast() int64 {
+	g.Mu.Lock()
+	defer g.Mu.Unlock()
+	return g.requestedAt
+}
+
+func TestRecheck_asksEverySeventyFiveMilliseconds(t *testing.T) {
 	server := redistest.Start(t)
 	policy := NewPolicy(1, time.Hour, 2, 2, time.Minute)
 	g := newGateway(t, server)
 	g.openCircuit(t, policy)
 	before := g.callCount()
+	begun := g.requestedLast()
 	for _, step := range []struct {
 		after time.Duration
 		calls int64
 	}{
-		{900 * time.Millisecond, 0},
-		{100 * time.Millisecond, 1},
+		{recheckEvery * time.Microsecond / 2, 0},
+		{recheckEvery * time.Microsecond / 2, 1},
 	} {
-		g.advance(step.after)
+		begun += step.after.Microseconds()
 		for i := 0; i < 100; i++ {
-			g.RecheckOpen(g.clock(), policy)
+			g.RecheckOpen(begun, policy)
 		}
 		require.Eventually(t, func() bool { return g.callCount() == before+step.calls }, patience, time.Millisecond)
 	}
@@ -107,6 +115,47 @@ func TestRestore_writesALostCircuitBack(t *testing.T) {
 	server.Do("DEL", key)
 	one.recheck(policy)
 	require.Eventually(t, func() bool { return one.refusedFor() == 0 }, patience, time.Millisecond, "it can still be deleted")
+}
+
+// A replica that lagged has become the master: it holds the circuit as it was before it opened.
+func TestRestore_overACircuitFromBeforeTheOpening(t *testing.T) {
+	server := redistest.Start(t)
+	policy := NewPolicy(1, time.Hour, 2, 2, time.Minute)
+	gateways := newGateways(t, server, 2)
+	one, unaware := gateways[0], gateways[1]
+	one.request(t, policy)
+	earlier := server.Do("DUMP", key)
+	one.openCircuit(t, policy)
+	server.Kill()
+	server.Run()
+	server.Do("RESTORE", key, 0, earlier)
+	require.Equal(t, "closed", field(server, "state"))
+	unaware.request(t, policy)
+
+	one.advance(30 * time.Minute)
+	one.recheck(policy)
+	awaitField(t, server, "state", "open")
+	require.InDelta(t, 1800, one.refusedFor().Seconds(), 10, "the rest of its time")
+	require.Equal(t, []string{"closed to open"}, one.changesSeen())
+	unaware.advance(time.Second)
+	require.Eventually(t, func() bool {
+		_, retryAfter := unaware.request(t, policy)
+		return retryAfter > 0
+	}, patience, time.Millisecond)
+}
+
+// What others did after the opening counts: they have closed the circuit.
+func TestRestore_notOverALaterCircuit(t *testing.T) {
+	server := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
+	policy := NewPolicy(1, time.Hour, 1, 1, time.Minute)
+	g := newGateway(t, server)
+	g.openCircuit(t, policy)
+	server.Restart()
+	server.Do("HINCRBY", key, "generation", 1)
+	server.Do("HSET", key, "state", "closed")
+	g.recheck(policy)
+	require.Eventually(t, func() bool { return g.refusedFor() == 0 }, patience, time.Millisecond)
+	require.Equal(t, "closed", field(server, "state"))
 }
 
 // A later connection alone says nothing: the key can be lost only if a connection was.

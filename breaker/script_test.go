@@ -22,7 +22,7 @@ func (c *caller) call(script int, at int64, args ...string) answer {
 }
 
 func (c *caller) report(at, generation, probe int64, outcome Outcome, id string) answer {
-	return c.call(reportStep, at, intArg(generation), intArg(probe), boolArg(outcome == Success), intArg(failuresOf(outcome)), id)
+	return c.call(reportStep, at, intArg(generation), intArg(probe), boolArg(outcome == Success), intArg(tallyOf(outcome).run), id, "", "")
 }
 
 // A call whose answer was lost is made again: it counts once.
@@ -75,27 +75,31 @@ func TestScripts_aRepeatedCallCountsOnce(t *testing.T) {
 	require.Equal(t, int64(3), c.call(permitStep, 32*second, "k", "0").probe)
 }
 
-// A lost circuit is written back only if nothing has happened since.
-func TestScripts_restoreOverNothingOnly(t *testing.T) {
+// A lost circuit is written back only over a hash that is new, or older than its opening.
+func TestScripts_restoreOverNothingNewer(t *testing.T) {
 	server := redistest.Start(t)
 	restoreStep := len(scripts)
 	c := &caller{server, NewPolicy(2, 30*time.Second, 1, 1, 10*time.Second), append(append([]string{}, scripts...), restoreLua)}
 	born := c.call(viewStep, 0)
 	require.Equal(t, int64(1), born.born)
-	require.Equal(t, born, c.call(restoreStep, 0, intArg(born.generation-1), intArg(second)), "another generation")
+	require.Equal(t, born, c.call(restoreStep, 0, intArg(born.generation-1), intArg(second), "0", "", "0"), "another generation")
 
-	written := c.call(restoreStep, 1, intArg(born.generation), intArg(20*second))
-	require.Equal(t, answer{state: stateOpen, generation: born.generation + 1, wait: 20 * second}, written)
-	require.Equal(t, written, c.call(restoreStep, 1, intArg(born.generation), intArg(29*second)), "once")
+	written := c.call(restoreStep, 1, intArg(born.generation), intArg(20*second), "2", "", "0")
+	require.Equal(t, answer{state: stateOpen, generation: born.generation + 1, wait: 20 * second, repeats: 2}, written)
+	require.Equal(t, written, c.call(restoreStep, 1, intArg(born.generation), intArg(29*second), "0", "", "0"), "once")
 
 	probing := c.call(permitStep, 21*second, "a", "0")
 	require.Equal(t, int64(1), probing.probe)
 	closed := c.report(22*second, probing.generation, 1, Success, "b")
 	require.Equal(t, "closed", stateNames[closed.state])
 	require.Zero(t, closed.born)
-	require.Equal(t, closed, c.call(restoreStep, 22*second, intArg(closed.generation), intArg(second)), "a probe has closed it")
+	require.Equal(t, closed, c.call(restoreStep, 22*second, intArg(closed.generation), intArg(second), "0", "", intArg(closed.generation-1)),
+		"a probe has closed it")
+	written = c.call(restoreStep, 22*second, intArg(closed.generation), intArg(second), "0", "", intArg(closed.generation+1))
+	require.Equal(t, "open", stateNames[written.state], "it was opened after that, which a replica did not know")
+	require.Equal(t, second, written.wait)
 
 	server.Do("FLUSHALL")
 	born = c.call(viewStep, 0)
-	require.Equal(t, 30*second, c.call(restoreStep, 0, intArg(born.generation), intArg(3600*second)).wait, "at most resetTimeout")
+	require.Equal(t, 30*second, c.call(restoreStep, 0, intArg(born.generation), intArg(3600*second), "0", "", "0").wait, "at most resetTimeout")
 }

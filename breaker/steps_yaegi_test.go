@@ -3,4 +3,4 @@
 package breaker
 
 // modelSteps is how many random steps scripts and interpreted model are compared on. The compiled one takes more.
-const modelSteps = 20000
+const modelSteps = 10000

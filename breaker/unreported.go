@@ -40,6 +40,6 @@ func (b *Breaker) reportUnreportedLocked(policy *Policy) {
 	if kept.failed == 0 || b.machine.state != stateClosed || b.machine.generation != kept.generation {
 		return
 	}
-	call := b.reportCall(Permit{generation: kept.generation}, kept.succeeded, kept.failed, policy)
+	call := b.reportCall(Permit{generation: kept.generation}, tally{succeeded: kept.succeeded, run: kept.failed}, policy)
 	b.repeatAsync(call, b.repeatFor(0, policy))
 }

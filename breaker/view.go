@@ -12,8 +12,9 @@ const (
 // microseconds by the breaker's Now.
 type View struct {
 	// Guarded by the breaker's Mu.
-	Healthy int64 // the circuit is known to be closed, without a failure, until then; 0: it is not
+	Healthy int64 // the circuit is known to be closed, without a failure if not all requests are counted, until then; 0: it is not
 	Open    int64 // the circuit is known to be open until then; 0: it is not
+	Passes  int64 // successes that were counted since the last report (count.go)
 
 	// Failing has length 1 if Redis must be told of successes too, else 0. Requests read only its length, which needs no
 	// lock.
@@ -35,12 +36,15 @@ func (b *Breaker) PermitAt(at int64) Permit {
 // publishLocked makes the view from the machine.
 func (b *Breaker) publishLocked() {
 	healthy, openUntil := int64(0), int64(0)
-	if b.machine.state == stateClosed && b.machine.failures == 0 {
+	if b.machine.state == stateClosed && (b.machine.failures == 0 || b.counts) {
 		if b.Store == nil {
 			healthy = math.MaxInt64
 		} else if b.requestedAt != 0 && !b.divergedLocally {
 			healthy = b.requestedAt + freshFor
 		}
+	}
+	if b.ownHealthyLocked != nil && !b.ownHealthyLocked() {
+		healthy = 0
 	}
 	if b.machine.state == stateOpen && (b.Store == nil || !b.divergedLocally) {
 		openUntil = b.machine.deadline
@@ -52,15 +56,19 @@ func (b *Breaker) publishLocked() {
 	if changed {
 		b.publishedGeneration = b.machine.generation
 		b.publishedAt = b.lastAdmitted
+		b.forgetCountedLocked()
 	}
 	failing := int64(1)
-	if healthy > 0 {
+	if healthy > 0 && b.machine.failures == 0 {
 		failing = 0
 	}
 	setLength(b.View.Failing, failing)
 	b.endNoticeLocked(b.notice)
 	b.View.Healthy = healthy
 	b.View.Open = openUntil
+	if b.publishedLocked != nil {
+		b.publishedLocked()
+	}
 }
 
 // noteAdmittedLocked notes that requests may have passed by the view until now.

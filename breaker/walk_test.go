@@ -22,10 +22,11 @@ const (
 	reportStep
 	uploadStep // a permit for a request whose body is still being received
 	sentStep
+	forceStep // the state is made by hand, or that ends
 )
 
 // scripts are run by the steps, in the order of their numbers.
-var scripts = []string{viewLua, permitLua, reportLua, permitLua, bodySentLua}
+var scripts = []string{viewLua, permitLua, reportLua, permitLua, bodySentLua, forceLua}
 
 // event is one step of a walk through the states, and the answer that it must have.
 type event struct {
@@ -37,6 +38,11 @@ type event struct {
 	succeeded bool
 	failed    int64
 	late      bool
+	// of a report in bulk, its outcomes: s success, f failure, S and F the same, but slow
+	outcomes string
+	gateway  string // that reports
+	force    int64  // the state that is made by hand
+	length   int64  // for how long
 
 	state string
 	probe int64
@@ -55,11 +61,11 @@ type walker struct {
 
 // answer is what a script answers with.
 type answer struct {
-	state, generation, failures, successes, wait, probe, born int64
+	state, generation, failures, successes, wait, probe, born, repeats, forced int64
 }
 
 func answerOf(reply []int64) answer {
-	return answer{reply[0], reply[1], reply[2], reply[3], reply[4], reply[5], reply[6]}
+	return answer{reply[0], reply[1], reply[2], reply[3], reply[4], reply[5], reply[6], reply[7], reply[8]}
 }
 
 // step is one call.
@@ -70,21 +76,39 @@ type step struct {
 	succeeded         bool
 	failed            int64
 	late              bool
+	bulk              tally // of a report; without requests: there is none
+	gateway           string
+	force, length     int64 // the state that is made by hand, and for how long
 }
 
 // args returns the script's arguments.
 func (s step) args(policy *Policy, id string) []string {
 	switch s.do {
 	case permitStep:
-		return withArgs(policy, id, "0")
+		return withArgs(policy, id, "0", s.gateway)
 	case uploadStep:
-		return withArgs(policy, id, "1")
+		return withArgs(policy, id, "1", s.gateway)
 	case reportStep:
-		return withArgs(policy, intArg(s.generation), intArg(s.probe), boolArg(s.succeeded), intArg(s.failed), id)
+		return withArgs(policy, intArg(s.generation), intArg(s.probe), boolArg(s.tally().succeeded), intArg(s.tally().run), id, s.tally().text(), s.gateway)
+	case forceStep:
+		name := forcedNames[s.force]
+		if s.force == 0 {
+			name = "auto"
+		}
+		return withArgs(policy, name, intArg(s.length), "because")
 	case sentStep:
 		return withArgs(policy, intArg(s.generation), intArg(s.probe), boolArg(s.late))
 	}
 	return policy.args
+}
+
+func (s step) tally() tally {
+	t := tally{succeeded: s.succeeded, run: s.failed}
+	if s.bulk.requests > 0 {
+		t = s.bulk
+	}
+	t.gateway = s.gateway
+	return t
 }
 
 // isAbout reports whether a step is about a permit of an earlier step.
@@ -120,9 +144,11 @@ func (w *walker) local(policy *Policy, s step) answer {
 	permitted := int64(0)
 	switch s.do {
 	case permitStep, uploadStep:
-		permitted = m.acquire(s.do == uploadStep, s.at, policy)
+		permitted = m.acquire(s.do == uploadStep, s.gateway, s.at, policy)
 	case reportStep:
-		m.report(s.generation, s.probe, s.succeeded, s.failed, s.at, policy)
+		m.report(s.generation, s.probe, s.tally(), s.at, policy)
+	case forceStep:
+		m.force(s.force, s.length, s.at, policy)
 	case sentStep:
 		m.endUpload(s.generation, s.probe, s.late, s.at, policy)
 	default:
@@ -131,11 +157,23 @@ func (w *walker) local(policy *Policy, s step) answer {
 	if m.generation != before {
 		w.expires = s.at + timeToLive*1000
 	}
+	if s.do == forceStep && s.force != 0 {
+		w.expires += s.length / 1000 * 1000
+	}
 	born := int64(0)
 	if m.generation == w.born {
 		born = 1
 	}
-	return answer{m.state, m.generation, m.failures, m.successes, m.remaining(s.at), permitted, born}
+	return answer{m.state, m.generation, m.pending(s.at, policy), m.successes, m.remaining(s.at), permitted, born, m.repeats, m.forced}
+}
+
+// bulk returns the outcomes that are reported in bulk.
+func (e event) bulk() tally {
+	var t tally
+	for _, one := range e.outcomes {
+		t.add(map[rune]Outcome{'s': Success, 'f': Failure, 'S': SlowSuccess, 'F': SlowFailure}[one], 1)
+	}
+	return t
 }
 
 // walk takes the events one after another.
@@ -151,7 +189,7 @@ func walk(t *testing.T, server *redistest.Server, policy *Policy, events []event
 			}
 			generation, probe = answers[of].generation, answers[of].probe
 		}
-		got := w.step(t, policy, step{e.do, epoch + e.at, generation, probe, e.succeeded, e.failed, e.late})
+		got := w.step(t, policy, step{e.do, epoch + e.at, generation, probe, e.succeeded, e.failed, e.late, e.bulk(), e.gateway, e.force, e.length})
 		answers = append(answers, got)
 		require.Equal(t, e.state, stateNames[got.state], "%d: %s", i, e.name)
 		require.Equal(t, e.probe, got.probe, "%d: %s: probe", i, e.name)

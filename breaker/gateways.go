@@ -1,0 +1,48 @@
+package breaker
+
+// sighting says when a gateway last saw failures.
+type sighting struct {
+	gateway string
+	at      int64
+}
+
+const lately = 60 * 1000000 // microseconds for which a sighting counts where there is no window
+
+// enoughGateways reports whether enough gateways have seen failures lately. It notes the one that reports, if it has.
+func (m *machine) enoughGateways(gateway string, failed bool, now int64, p *Policy) bool {
+	if p.rules.MinGateways < 2 {
+		return true
+	}
+	since := now - lately
+	if p.Counts() {
+		since = now - p.rules.Window.Microseconds()
+	}
+	var live []sighting
+	for _, s := range m.gateways {
+		if s.at > since && s.at <= now && !(failed && s.gateway == gateway) {
+			live = append(live, s)
+		}
+	}
+	if !failed {
+		return int64(len(live)) >= p.rules.MinGateways
+	}
+	live = append(live, sighting{gateway: gateway, at: now})
+	enough := int64(len(live)) >= p.rules.MinGateways
+	if enough {
+		live = live[int64(len(live))-p.rules.MinGateways:]
+	}
+	m.gateways = live
+	return enough
+}
+
+// Join gives a breaker the gateway's own circuit, which is kept in this process: the view of the fleet's circuit is healthy only while the
+// gateway's own is. Both have the same lock. It must be called before either is used.
+func Join(fleet, own *Breaker) {
+	fleet.ownHealthyLocked = func() bool { return own.View.Healthy > 0 }
+	fleet.ownPassesLocked = func(n int64, policy *Policy) {
+		own.counts = true
+		own.counted.add(Success, n)
+		own.ReportSoonLocked(policy)
+	}
+	own.publishedLocked = func() { fleet.publishLocked() }
+}

@@ -1,0 +1,155 @@
+package resilience
+
+import (
+	"testing"
+	"time"
+
+	"github.com/resilient-gateway/resilience/internal/redistest"
+	"github.com/stretchr/testify/require"
+)
+
+// fleetOf starts gateways that each have a separate process.
+func fleetOf(t *testing.T, server *redistest.Server, n int, change func(c *CircuitBreakerConfig)) (all []*Middleware, ups []*upstream) {
+	for i := 0; i < n; i++ {
+		newProcess(t, 0)
+		config := rules(change)
+		m, up := newInstance(t, &Config{Redis: at(server.Addr()), CircuitBreaker: config})
+		all = append(all, m)
+		ups = append(ups, up)
+	}
+	return all, ups
+}
+
+// A gateway with a broken network opens a circuit for itself. The others keep serving, without one refusal.
+func TestMinGateways_oneAloneCutsOffOnlyItself(t *testing.T) {
+	for _, ratio := range []string{"", "50"} {
+		ratio := ratio
+		t.Run("ratio "+ratio, func(t *testing.T) {
+			server := redistest.Start(t)
+			all, ups := fleetOf(t, server, 4, func(c *CircuitBreakerConfig) {
+				c.MinGateways = "2"
+				c.FailureRatio = ratio
+				if ratio != "" {
+					c.FailureThreshold = "0"
+					c.MinimumRequests = "10"
+				}
+			})
+			ups[0].will(status(502))
+			waitFor(t, func() bool {
+				for _, m := range all[1:] {
+					require.Equal(t, 200, get(m.handler))
+				}
+				return get(all[0].handler) == 503
+			})
+			require.Equal(t, "closed", server.Hash(breakerOf(t))["state"])
+			before := ups[0].count()
+			require.Equal(t, []int{503, 503, 503}, statuses(all[0].handler, 3))
+			require.Equal(t, before, ups[0].count())
+			for _, m := range all[1:] {
+				require.Equal(t, []int{200, 200, 200}, statuses(m.handler, 3))
+			}
+		})
+	}
+}
+
+// As soon as enough gateways see failures, the circuit opens for all.
+func TestMinGateways_enoughOpenTheFleets(t *testing.T) {
+	server := redistest.Start(t)
+	all, ups := fleetOf(t, server, 3, func(c *CircuitBreakerConfig) { c.MinGateways = "2" })
+	ups[0].will(status(500))
+	ups[1].will(status(500))
+	get(all[0].handler)
+	require.Equal(t, "closed", server.Hash(breakerOf(t))["state"])
+	get(all[1].handler)
+	require.Equal(t, "open", server.Hash(breakerOf(t))["state"])
+	for _, m := range all {
+		advance(time.Second)
+		require.Equal(t, 503, get(m.handler))
+	}
+}
+
+// The gateway's own circuit sends probes when its time is over, and closes by them.
+func TestMinGateways_theOwnCircuitCloses(t *testing.T) {
+	server := redistest.Start(t)
+	all, ups := fleetOf(t, server, 1, func(c *CircuitBreakerConfig) {
+		c.MinGateways = "2"
+		c.HalfOpenSuccessThreshold = "1"
+	})
+	m, up := all[0], ups[0]
+	up.will(status(500))
+	require.Equal(t, []int{500, 500, 503}, statuses(m.handler, 3))
+	advance(2 * time.Hour)
+	require.Equal(t, 500, get(m.handler), "a probe")
+	require.Equal(t, 503, get(m.handler), "which has failed")
+	advance(2 * time.Hour)
+	up.will(nil)
+	require.Equal(t, []int{200, 200, 200}, statuses(m.handler, 3))
+	require.False(t, m.ownCircuit.Probing())
+}
+
+// The service failed for all, and works again for all but one gateway. Neither that one's probe nor its requests in the ramp open the
+// circuit again.
+func TestMinGateways_aBrokenGatewayDoesNotKeepTheCircuitOpen(t *testing.T) {
+	for _, recovery := range []string{"probes", "ramp"} {
+		recovery := recovery
+		t.Run(recovery, func(t *testing.T) {
+			server := redistest.Start(t)
+			all, ups := fleetOf(t, server, 3, func(c *CircuitBreakerConfig) {
+				c.MinGateways = "2"
+				c.HalfOpenSuccessThreshold = "1"
+				c.Recovery = recovery
+				if recovery == "ramp" {
+					c.RampDuration = "10h"
+				}
+			})
+			state := func() string { return server.Hash(breakerOf(t))["state"] }
+			for i := 0; i < 2; i++ {
+				ups[i].will(status(500))
+				require.Equal(t, 500, get(all[i].handler))
+			}
+			require.Equal(t, "open", state())
+			ups[1].will(nil)
+
+			elapse(t, at(server.Addr()), time.Hour)
+			require.Equal(t, 500, get(all[0].handler), "a probe of the broken one")
+			require.Equal(t, "half-open", state())
+			require.Equal(t, 200, get(all[2].handler), "a probe of another")
+			if recovery == "ramp" {
+				require.Equal(t, "ramp", state())
+				elapse(t, at(server.Addr()), 61*time.Minute)
+				ups[0].will(nil)
+				waitFor(t, func() bool { return get(all[0].handler) == 200 }, "its own circuit has a ramp from now on")
+				elapse(t, at(server.Addr()), 8*time.Hour)
+				ups[0].will(status(500))
+				waitFor(t, func() bool { return get(all[0].handler) == 500 })
+				require.Equal(t, "ramp", state())
+				elapse(t, at(server.Addr()), 2*time.Hour)
+				require.Equal(t, 200, get(all[2].handler))
+			}
+			require.Equal(t, "closed", state())
+			require.Equal(t, []int{200, 200, 200}, statuses(all[1].handler, 3))
+		})
+	}
+}
+
+// In a dry run neither circuit refuses.
+func TestMinGateways_dryRun(t *testing.T) {
+	server := redistest.Start(t)
+	all, ups := fleetOf(t, server, 1, func(c *CircuitBreakerConfig) {
+		c.MinGateways = "2"
+		c.DryRun = "true"
+	})
+	ups[0].will(status(500))
+	require.Equal(t, []int{500, 500, 500, 500}, statuses(all[0].handler, 4))
+	require.True(t, all[0].ownCircuit.Probing())
+}
+
+func TestRead_minGateways(t *testing.T) {
+	s := mustRead(t, &Config{Redis: &RedisConfig{Address: "redis:6379"}, CircuitBreaker: &CircuitBreakerConfig{MinGateways: "3"}})
+	require.Equal(t, "circuit breaker: opens after 5 failures, for 30s; closes after 2 successes, of 2 probes at once, each within 10s"+
+		"; opens for all if 3 gateways see failures", s.parts[0])
+	requireProblem(t, &Config{CircuitBreaker: &CircuitBreakerConfig{MinGateways: "3"}},
+		"circuitBreaker.minGateways: gateways know nothing of each other without redis; write redis.address, or leave it out")
+	requireProblem(t, &Config{CircuitBreaker: &CircuitBreakerConfig{MinGateways: "101"}},
+		`circuitBreaker.minGateways: "101" is not a whole number from 1 to 100`)
+}
