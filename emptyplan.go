@@ -26,23 +26,33 @@ func rememberRefusal(m *Middleware, known *knownPlan, refusal ratelimit.Refusal,
 func refuseEmptyPlanLocked(m *Middleware, w http.ResponseWriter, r *http.Request, e *ratelimit.EmptyPlan, wait int64) {
 	limit := e.Limit
 	m.mu.Unlock()
+	if m.counting {
+		decideLimited(m, limit)
+	}
 	refuse(m.answers.rateLimited, w, r, seconds(wait), limit)
 }
 
 // logEmptyPlanLocked logs a refusal whose log line is due, or that is by another limit than the one before. It releases the lock meanwhile.
-func logEmptyPlanLocked(m *Middleware, r *http.Request, e *ratelimit.EmptyPlan, now int64) {
+func logEmptyPlanLocked(m *Middleware, r *http.Request, e *ratelimit.EmptyPlan, wait, now int64) {
 	limit, noted, before := e.Limit, e.Noted, int(e.Refused-1)
+	remaining := ratelimit.RemainingOfEmpty(e, wait)
 	e.Noted = limit
 	e.Refused = 0
 	if !m.debug {
-		e.NoteAt = now + refusalLogInterval
+		e.NoteAt = now + m.noteInterval()
 	}
 	m.mu.Unlock()
 	key := m.bucketKeyOf(r)
 	if noted != limit {
 		m.refusals.count(limitExceeded+" "+noted+" "+key, before)
+		if m.counting && before > 0 {
+			m.countRefused(noted, key, before, now)
+		}
 		before = 0
 	}
-	m.logNamed(limitExceeded, "limit", limit, key, before, now)
+	logByLimit(m, r, limitExceeded, limit, remaining, key, before, now)
+	if m.counting {
+		m.countRefused(limit, key, before+1, now)
+	}
 	m.mu.Lock()
 }

@@ -241,5 +241,5 @@ func TestPlans_chargeStatusSpendsNoCalls(t *testing.T) {
 	statuses(handler, 50)
 	before := relay.Sent()
 	statuses(handler, 400)
-	require.Less(t, relay.Sent()-before, int64(200), "a call for each refund would be 400")
+	require.Less(t, relay.Sent()-before, int64(300), "a call for each refund would be 400; the slower the requests, the smaller the leases")
 }

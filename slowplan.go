@@ -42,7 +42,8 @@ func acquirePlan(m *Middleware, s *slowRequest, known *knownPlan, id string) {
 			refuseByRule(m, s, d.Denied)
 			return
 		}
-		m.logNamed("would refuse: denied (dry run)", "rule", d.Denied, m.bucketKeyOf(s.r), 0, s.now)
+		s.wouldRefuse(decidedWouldLimit)
+		m.logNamed(s.r, "would refuse: denied (dry run)", "rule", d.Denied, m.bucketKeyOf(s.r), 0, s.now)
 		slowForward(m, s)
 		return
 	}
@@ -110,6 +111,7 @@ func forgetSome(plans map[string]*knownPlan) {
 func decidePlan(m *Middleware, s *slowRequest, d *policy.Decision, verdict int64, refusal ratelimit.Refusal, left *ratelimit.PlanLeft) {
 	if verdict == ratelimit.Undecided {
 		if m.store != nil {
+			countFallback(m, s)
 			m.logRedisError(ratelimit.LastErr(m.cache))
 			if m.onError == onErrorAllow {
 				slowForward(m, s)
@@ -127,14 +129,15 @@ func decidePlan(m *Middleware, s *slowRequest, d *policy.Decision, verdict int64
 		left = ratelimit.LeftOfRefusal(d.Plan, refusal, -verdict)
 	}
 	switch {
-	case verdict > 1:
+	case verdict > 1 && m.keyOfScope == nil: // it is of the middleware's own circuit
 		s.closed = true
 		s.closedAt = verdict
 	case verdict <= 0 && !m.dryRun:
 		refuseByPlan(m, s, d, -verdict, refusal, left)
 		return
 	case verdict <= 0:
-		m.logNamed("would refuse: rate limit exceeded (dry run)", "limit", refusal.Limit, m.bucketKeyOf(s.r), 0, s.now)
+		s.wouldRefuse(decidedWouldLimit)
+		logWouldLimit(m, s, d, -verdict, refusal)
 	}
 	if m.countsLeft {
 		setRatesOfPlan(m, s.w.Header(), d.Plan, left)
@@ -152,9 +155,12 @@ func decidePlan(m *Middleware, s *slowRequest, d *policy.Decision, verdict int64
 
 // refuseByRule refuses a request because a rule denies it: a tier, or missingSource of a limit's key source.
 func refuseByRule(m *Middleware, s *slowRequest, rule string) {
+	if m.counting {
+		decide(m, decidedDenied)
+	}
 	beforeRefusal(m, s)
 	refuse(m.answers.denied, s.w, s.r, nil, rule)
-	m.logNamed("refused: denied", "rule", rule, m.bucketKeyOf(s.r), 0, s.now)
+	m.logNamed(s.r, "refused: denied", "rule", rule, m.bucketKeyOf(s.r), 0, s.now)
 }
 
 // leftToShow returns where what is left is to be noted for the headers of an admitted request; nil: there are none.
@@ -167,12 +173,21 @@ func leftToShow(m *Middleware) *ratelimit.PlanLeft {
 
 // refuseByPlan refuses a request because a limit has no token for it for another retryAfter microseconds.
 func refuseByPlan(m *Middleware, s *slowRequest, d *policy.Decision, retryAfter int64, refusal ratelimit.Refusal, left *ratelimit.PlanLeft) {
+	if m.counting {
+		countByPlan(m, s, refusal.Limit)
+	}
 	beforeRefusal(m, s)
 	if m.rates != nil {
 		setRatesOfPlan(m, s.w.Header(), d.Plan, left)
 	}
 	refuse(m.answers.rateLimited, s.w, s.r, seconds(retryAfter), refusal.Limit)
-	m.logNamed(limitExceeded, "limit", refusal.Limit, m.bucketKeyOf(s.r), 0, s.now)
+	logByLimit(m, s.r, limitExceeded, refusal.Limit, ratelimit.RemainingOf(d.Plan, refusal, retryAfter), m.bucketKeyOf(s.r), 0, s.now)
+}
+
+// logWouldLimit logs that a limit would have refused a request.
+func logWouldLimit(m *Middleware, s *slowRequest, d *policy.Decision, retryAfter int64, refusal ratelimit.Refusal) {
+	remaining := ratelimit.RemainingOf(d.Plan, refusal, retryAfter)
+	logByLimit(m, s.r, "would refuse: rate limit exceeded (dry run)", refusal.Limit, remaining, m.bucketKeyOf(s.r), 0, s.now)
 }
 
 // forwardCharged forwards a request that has paid limits with chargeStatus, and pays them back unless its answer has such a status.

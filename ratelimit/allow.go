@@ -23,7 +23,7 @@ func Allow(cache *Cache, id string, now int64) int64 {
 		}
 		return AllowGrant(cache, g, id, now)
 	}
-	return AllowID(cache, id, now)
+	return allowNewLocked(cache, id, now)
 }
 
 // AllowCached takes a token from the identity's grant. It never waits for Redis: if it returns 0, the caller must call Allow. The
@@ -47,36 +47,65 @@ func AllowGrant(cache *Cache, g *Grant, id string, now int64) int64 {
 			return takeAndRenewLocked(cache, g, key, now)
 		}
 	}
+	return allowNewLocked(cache, id, now)
+}
+
+// allowNewLocked takes a token for an identity that has no grant, or whose grant has no token. It releases Mu.
+func allowNewLocked(cache *Cache, id string, now int64) int64 {
+	if now < cache.stands.until {
+		return allowStandingLocked(cache, id, now)
+	}
 	return AllowID(cache, id, now)
 }
 
 // AllowID takes a token for an identity that has no grant in the cache. The request joins the cache's open batch and waits for its
 // verdict. Mu must be held; AllowID releases it.
-//
-// AllowID only enqueues, because it is most of the cost of a request from a rarely seen client. A worker does the rest.
 func AllowID(cache *Cache, id string, now int64) int64 {
-	if len(id) > cache.maxJoinLen {
-		return allowByKeyLocked(cache, id, now)
+	return cache.askID(id, now)
+}
+
+// newAskID returns AllowID for one cache. It only enqueues, because it is most of the cost of a request from a rarely seen client. A worker does
+// the rest. It is a closure for the sake of its frame (R3).
+func newAskID(cache *Cache) func(id string, now int64) int64 {
+	lock, longest := cache.lock, cache.maxJoinLen
+	if longest < 0 {
+		return func(id string, now int64) int64 { return allowByKeyLocked(cache, id, now) }
 	}
-	b := cache.openBatch
-	if now >= b.sendAt {
-		if cannotJoinLocked(cache, now) {
+	return func(id string, now int64) int64 {
+		var (
+			place int
+			b     *batch
+		)
+		if len(id) > longest {
 			return allowByKeyLocked(cache, id, now)
 		}
+		b = cache.openBatch
+		if now >= b.sendAt {
+			if cannotJoinLocked(cache, now) {
+				return allowByKeyLocked(cache, id, now)
+			}
+		}
+		place = len(b.ids)
+		b.ids = append(b.ids, id)
+		if place >= b.lastPlace {
+			sealLocked(b)
+		}
+		lock.Unlock()
+		b.done.Wait()
+		if b.allGranted {
+			return b.grantedAt
+		}
+		return verdictOfID(cache, b, place)
 	}
-	//lint:ignore S1021 the interpreter allocates twice for :=
-	var place int
-	place = len(b.ids)
-	b.ids = append(b.ids, id)
-	if place >= b.lastPlace {
-		sealLocked(b)
+}
+
+// grantedLocked returns the verdict on a request that got its token from memory. It releases Mu.
+func grantedLocked(cache *Cache, now int64) int64 {
+	if now >= *cache.limiter.HealthyUntil {
+		now = 1
 	}
 	cache.lock.Unlock()
-	b.done.Wait()
-	if b.allGranted {
-		return b.grantedAt
-	}
-	return verdictOfID(cache, b, place)
+	return now
 }
 
 // AllowKey is AllowID for a request whose bucket key is known. If this gateway holds a lease on that key, the lease decides at once, and

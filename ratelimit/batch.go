@@ -53,6 +53,8 @@ type batch struct {
 	prefetching []*Lease // leases of the keys for which the batch asks for the next lease
 	payments    []*payment
 	asks        []*planAsk // of the requests under plans; nil: they are all under the limit
+	reports     bool       // its requests have passed by standing tokens, and wait for nothing
+	reportKeys  []string   // of those that are not reported by their identities
 	newLease    *Lease     // of the keys that the table did not have; prefetchedAt is when the first request joined
 	call        *store.Call
 	done        sync.WaitGroup // done when the verdicts below are final

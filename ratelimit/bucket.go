@@ -45,6 +45,9 @@ func (b *bucket) take(limit *Limit, asked, now int64) (taken, level int64) {
 	if taken > asked {
 		taken = asked
 	}
+	if taken < 0 {
+		taken = 0 // Redis reported a level below 0: joins have taken tokens that the bucket did not have
+	}
 	level -= taken * limit.period
 	if taken > 0 || now < b.at {
 		b.level, b.at, b.period = level, now, limit.period

@@ -3,7 +3,7 @@ package ratelimit
 // severalLevels is the part of the scripts that reads, settles and writes a bucket value with several levels, one for each limit. draw uses
 // it for every value. take uses it for values that hold named levels, and takes from the level named default.
 //
-// A value is "level time period", the level of the limit default, and then, if there are any:
+// A value is "level time period" or "level time period+joins", the level of the limit default, and then, if there are any:
 //
 //	" deadline:tokens"                    a lease that only default paid for
 //	" deadline:tokens:places"             a lease and the levels that paid for it: A is default, B the first named level, and so on
@@ -20,27 +20,36 @@ package ratelimit
 // A call refills the levels that it names with its own numbers, and the others with those of the value. If the numbers of default are
 // unknown, its level is not refilled: the time until then is lost, but only once, because the next call for default stores its numbers.
 //
+// Only the level default has standing leases. A call that does not name default does not refill the level of a value with joins: it does not
+// read the counts of the registry.
+//
 // A lease leaves a level that its tokens would leave empty, as in take. The script does not write named levels that are full. A value
 // holds at most 32 named levels and 8192 bytes.
 const severalLevels = `
 -- Returns the functions for values with several levels.
-local function severalLevels(short, long, minLeft, share, most, part)
+local function severalLevels(short, long, minLeft, share, most, part, reserve, joins, first)
 	local exact = 2 ^ 53
 
+	-- Returns what is kept back of a level for standing leases, which only the level default has.
+	local function keptBack(level)
+		return math.min(reserve, level.standing or 0)
+	end
+
 	local function load(value)
-		local b = {levels = {false}, byName = {}, leases = {}, late = 0}
+		local b = {levels = {false}, byName = {}, leases = {}, late = 0, joins = joins}
 		if not value then
 			return b
 		end
-		local level, time, unit, rest = string.match(value, '^(%d+) (%d+) (%d+)(.*)$')
+		local level, time, unit, known, rest = string.match(value, '^(-?%d+) (%d+) (%d+)%+?(%d*)(.*)$')
 		if not level or #value > 8192 then
 			return nil
 		end
 		level, time, unit = tonumber(level), tonumber(time), tonumber(unit)
-		if level >= exact or time >= exact or unit >= exact or unit == 0 and level > 0 then
+		if level >= exact or level <= -exact or time >= exact or unit >= exact or unit == 0 and level ~= 0 then
 			return nil
 		end
 		if unit > 0 then
+			b.joins = tonumber(known) or 0
 			local own = {name = 'default', level = level, period = unit, at = time, leased = 0}
 			b.levels[1], b.byName.default = own, own
 		end
@@ -63,7 +72,9 @@ local function severalLevels(short, long, minLeft, share, most, part)
 				if not found or found.capacity or capacity == 0 then
 					return nil
 				end
-				found.capacity, found.refill = capacity, refill
+				if known == '' then
+					found.capacity, found.refill, found.standing = capacity, refill, 0
+				end
 			else
 				if found or period == 0 or capacity == 0 or #b.levels > 32 then
 					return nil
@@ -104,9 +115,9 @@ local function severalLevels(short, long, minLeft, share, most, part)
 		return b
 	end
 
-	local function refillUntil(level, time)
+	local function refillUntil(level, time, kept)
 		if level.capacity then
-			local full = math.max(0, level.capacity - level.leased) * level.period
+			local full = math.max(0, level.capacity - kept - level.leased) * level.period
 			if level.level >= full then
 				level.level = full
 			elseif time > level.at then
@@ -115,6 +126,24 @@ local function severalLevels(short, long, minLeft, share, most, part)
 			end
 		end
 		level.at = math.max(level.at, time)
+	end
+
+	-- Takes the joins since the value was written from its level default.
+	local function subtractJoins(b, level)
+		if level.name == 'default' and level.capacity then
+			local known = b.joins
+			b.joins = level.standing > 0 and joins or 0
+			if known ~= b.joins and level.standing > 0 then
+				level.level = math.min(level.level, level.capacity * level.period)
+					- joinsSince(known, joins, first, level.standing) * level.period
+			end
+		end
+	end
+
+	local function raiseToFloor(level)
+		if level.capacity then
+			level.level = math.max(level.level, 0 - (level.standing or 0) * level.period)
+		end
 	end
 
 	local function forgetLeases(b, level)
@@ -142,19 +171,26 @@ local function severalLevels(short, long, minLeft, share, most, part)
 			if limit.name ~= 'default' and #b.levels > 32 then
 				return nil
 			end
-			level = {name = limit.name, level = limit.capacity * limit.period, period = limit.period, at = now, leased = 0,
-				capacity = limit.capacity, refill = limit.refill}
+			level = {name = limit.name, level = 0, period = limit.period, at = now, leased = 0,
+				capacity = limit.capacity, refill = limit.refill, standing = limit.standing}
+			level.level = (limit.capacity - keptBack(level)) * limit.period
+			if limit.name == 'default' then
+				b.joins = limit.standing > 0 and joins or 0
+			end
 			b.byName[limit.name] = level
 			b.levels[limit.name == 'default' and 1 or #b.levels + 1] = level
-		elseif level.capacity ~= limit.capacity or level.refill ~= limit.refill or level.period ~= limit.period then
+		elseif level.capacity ~= limit.capacity or level.refill ~= limit.refill or level.period ~= limit.period
+			or level.standing ~= limit.standing then
 			if level.period ~= limit.period then
 				local tokens = math.floor(level.level / level.period)
 				level.level = tokens * limit.period + math.floor((level.level - tokens * level.period) / level.period * limit.period)
 			end
-			level.capacity, level.refill, level.period = limit.capacity, limit.refill, limit.period
+			level.capacity, level.refill, level.period, level.standing = limit.capacity, limit.refill, limit.period, limit.standing
 			if b.settled then
+				subtractJoins(b, level)
 				forgetLeases(b, level)
-				refillUntil(level, now)
+				refillUntil(level, now, keptBack(level))
+				raiseToFloor(level)
 			end
 		end
 		return level
@@ -177,15 +213,20 @@ local function severalLevels(short, long, minLeft, share, most, part)
 				kept[#kept + 1] = lease
 			else
 				for p = 3, #lease do
-					refillUntil(lease[p], lease[1])
+					refillUntil(lease[p], lease[1], lease[p].standing or 0) -- more gateways may have been registered then
 					lease[p].leased = lease[p].leased - lease[2]
+				end
+				if b.levels[1] then
+					refillUntil(b.levels[1], lease[1], keptBack(b.levels[1])) -- the joins are taken off after this
 				end
 			end
 		end
 		b.leases = kept
 		for _, level in ipairs(b.levels) do
 			if level then
-				refillUntil(level, now)
+				subtractJoins(b, level)
+				refillUntil(level, now, keptBack(level))
+				raiseToFloor(level)
 			end
 		end
 		b.settled = true
@@ -217,6 +258,9 @@ local function severalLevels(short, long, minLeft, share, most, part)
 			return 0
 		end
 		room = math.floor(room / share)
+		for _, level in ipairs(levels) do
+			room = math.max(0, math.min(room, level.capacity - (level.standing or 0) - level.leased))
+		end
 		local extra, length = math.min(forShort, room), short
 		forLong = math.min(forLong, room)
 		for _, level in ipairs(levels) do
@@ -262,10 +306,17 @@ local function severalLevels(short, long, minLeft, share, most, part)
 		if own then
 			own.place = 1
 			value = string.format('%.0f %.0f %.0f', own.level, now, own.period)
+			if b.joins > 0 then
+				value = string.format('%s+%.0f', value, b.joins)
+			end
 			if not own.capacity then
 				idle = math.max(idle, redis.call('PTTL', key) + math.ceil(b.late / 1000) + 1)
 			else
-				idle = math.max(idle, math.ceil((own.capacity * own.period - own.level) / own.refill / 1000) + 1)
+				local missing = own.capacity * own.period - own.level
+				if own.standing > 0 then
+					missing = 2 * (missing + own.standing * own.period)
+				end
+				idle = math.max(idle, math.ceil(missing / own.refill / 1000) + 1)
 				if b.tail or n > 1 then
 					tail = string.format('|default %.0f %.0f%s', own.capacity, own.refill, tail)
 				end
@@ -293,6 +344,6 @@ local function severalLevels(short, long, minLeft, share, most, part)
 		redis.call('SET', key, value .. tail, 'PX', string.format('%.0f', idle))
 	end
 
-	return load, levelOf, settle, giveBack, leaseAhead, save
+	return load, levelOf, settle, giveBack, leaseAhead, save, keptBack
 end
 `

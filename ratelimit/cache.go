@@ -24,8 +24,12 @@ type Cache struct {
 	longestDelay, mostDelayed int64 // of requests that wait for their tokens (SetDelay)
 	timeout                   int64 // how long a request waits for Redis, microseconds
 	keyMaker                  KeyMaker
-	maxJoinLen                int   // a request with a longer identity joins a batch by its key
-	lastErr                   error // of the last undecided request
+	maxJoinLen                int                              // a request with a longer identity joins a batch by its key
+	stands                    *standing                        // the standing tokens of the limit
+	reports                   *batch                           // reports the uses of standing tokens by identities; nil: none is open, or it has another cache
+	maxReportLen              int                              // a longer identity is reported by its key
+	askID                     func(id string, now int64) int64 // AllowID
+	lastErr                   error                            // of the last undecided request
 }
 
 // KeyMaker makes a bucket's key from the identity of a request. The zero KeyMaker uses the identity as the key.
@@ -55,8 +59,14 @@ func NewCache(l *Limiter, limit *Limit, timeout time.Duration, keyMaker KeyMaker
 	defer l.Mu.Unlock()
 	cache := &Cache{
 		Grants: map[string]*Grant{}, lock: l.Mu, limiter: l, limit: limit, lane: laneOfLocked(l, limit, timeout.Microseconds()), timeout: timeout.Microseconds(),
-		keyMaker: keyMaker, maxJoinLen: maxJoinLen,
+		keyMaker: keyMaker, maxJoinLen: maxJoinLen, stands: standUnderLocked(l, limit),
 	}
+	cache.maxReportLen = keyMaker.MaxJoin
+	if maxJoinLen < cache.maxReportLen {
+		cache.maxReportLen = maxJoinLen
+	}
+	cache.stands.cache = cache
+	cache.askID = newAskID(cache)
 	newBatchLocked(cache)
 	return cache
 }
@@ -68,12 +78,14 @@ func NewPlanCache(l *Limiter, common Draw, timeout time.Duration) *Cache {
 	defer l.Mu.Unlock()
 	cache := &Cache{
 		Grants: map[string]*Grant{}, lock: l.Mu, limiter: l, lane: laneOfLocked(l, nil, timeout.Microseconds()), timeout: timeout.Microseconds(),
+		stands: l.gateways.none,
 	}
 	cache.Common = &Grant{Tokens: math.MaxInt64, Until: math.MaxInt64, ends: math.MaxInt64}
 	if common.Levels != nil {
 		cache.common = bucketLeaseLocked(l, common.Levels, common.Key, l.Now())
 		cache.Common = &cache.common.Grant
 	}
+	cache.askID = newAskID(cache)
 	newBatchLocked(cache)
 	return cache
 }
@@ -117,4 +129,11 @@ func evictSomeLocked(cache *Cache) {
 			break
 		}
 	}
+}
+
+// CountGrants returns the number of grants in a cache.
+func CountGrants(cache *Cache) int64 {
+	cache.lock.Lock()
+	defer cache.lock.Unlock()
+	return int64(len(cache.Grants))
 }

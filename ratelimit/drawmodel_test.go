@@ -45,14 +45,18 @@ func drawWalk(random *rand.Rand, n int) (steps []redistest.Step, answers []strin
 	}
 	limits := map[string][]*Limit{}
 	slow := random.Intn(4) == 0
+	stands := random.Intn(2) == 0
 	for _, name := range names {
 		for len(limits[name]) < 3 {
 			period := upTo(random, 36)
 			if slow {
 				period = upTo(random, 20)<<14 + 1
 			}
-			capacity := upTo(random, 30)%(1<<53/period) + 1
+			capacity := upTo(random, 30)%(1<<50/period) + 1
 			limit := NewLimit(capacity, upTo(random, 20), time.Duration(period)*time.Microsecond)
+			if name == OwnLimit && stands && random.Intn(4) > 0 && capacity > 1 {
+				limit = withStanding(limit, 1+random.Int63n(min(capacity/2, 8)))
+			}
 			limits[name] = append(limits[name], limit)
 		}
 	}
@@ -84,7 +88,11 @@ func drawWalk(random *rand.Rand, n int) (steps []redistest.Step, answers []strin
 		}
 		step := redistest.Step{At: epoch + now}
 		var answer string
-		if random.Intn(6) == 0 {
+		if stands && random.Intn(6) == 0 {
+			step.Script = 3
+			step.Keys, step.Args = registryKeys, anyRegistration(random)
+			answer = m.Register(step.At, step.Keys, step.Args)
+		} else if random.Intn(6) == 0 {
 			step.Script = 2
 			step.Keys, step.Args = anyPenalize(random, pacing, step.At)
 			answer = m.Penalize(step.At, step.Keys, step.Args)
@@ -101,7 +109,14 @@ func drawWalk(random *rand.Rand, n int) (steps []redistest.Step, answers []strin
 			}
 			a.lease, a.unused = returned()
 			step.Keys, step.Args = []string{key}, []string{limit.text, terms, a.words()}
-			answer = m.Answer(step.At, 1, []string{store.Word(key), store.Word(limit.text), store.Word(terms), store.Word(a.words())})
+			if limit.standing > 0 {
+				step.Keys = append(step.Keys, registryKeys[1])
+			}
+			var wire []string
+			for _, word := range append(append([]string{}, step.Keys...), step.Args...) {
+				wire = append(wire, store.Word(word))
+			}
+			answer = m.Answer(step.At, len(step.Keys), wire)
 		} else {
 			step.Script = 1
 			step.Keys = append([]string{}, keys...)
@@ -118,6 +133,12 @@ func drawWalk(random *rand.Rand, n int) (steps []redistest.Step, answers []strin
 				step.Args = append(step.Args, anyAsk(random, words, called, len(step.Keys), returned))
 			}
 			step.Keys = append(step.Keys, clients...)
+			for _, limit := range called {
+				if limit.standing > 0 {
+					step.Keys = append(step.Keys, registryKeys[1])
+					break
+				}
+			}
 			answer = m.Draw(step.At, step.Keys, step.Args)
 		}
 		for _, word := range strings.FieldsFunc(answer, func(r rune) bool { return r == ' ' || r == ',' }) {
@@ -132,6 +153,16 @@ func drawWalk(random *rand.Rand, n int) (steps []redistest.Step, answers []strin
 		answers = append(answers, answer)
 	}
 	return steps, answers
+}
+
+// registryKeys are those of the gateways with standing leases.
+var registryKeys = []string{"gateways", "gateways:count"}
+
+// anyRegistration returns the arguments of a call of register.
+func anyRegistration(random *rand.Rand) []string {
+	lasts := upTo(random, 30)
+	return []string{"gateway" + strconv.Itoa(random.Intn(5)), digits(lasts), strconv.Itoa(random.Intn(2)), digits(lasts + upTo(random, 30)),
+		digits(upTo(random, 24)), "gateway" + strconv.Itoa(random.Intn(6))}
 }
 
 // clients are the keys of penalties. The last one holds something else.
@@ -203,7 +234,7 @@ func drawsAgree(t testing.TB, server *redistest.Server, seed int64, n int) {
 	}
 	older := strings.Replace(take, "'NX', 'GET'", "'NX', 'UNKNOWN'", 1)
 	steps, answers := drawWalk(rand.New(rand.NewSource(seed)), n)
-	scripts := []string{take, draw, penalize}
+	scripts := []string{take, draw, penalize, register}
 	if seed%2 == 1 {
 		scripts[0] = older // as a Redis before 7.0 has it
 	}

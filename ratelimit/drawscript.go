@@ -3,8 +3,10 @@ package ratelimit
 // draw takes tokens of several limits for each request: from every level of every bucket value that the request draws on, or from none.
 //
 //	KEYS[i]      a bucket value; no key occurs twice
+//	KEYS[last]   if a limit of the call has standing leases: the counts of the registry (standingscript.go)
 //	ARGV[1]      the terms of leases, as for take
-//	ARGV[2]      the limits of the call, separated by spaces: "name:capacity:refill:period"; default is the limit that take knows
+//	ARGV[2]      the limits of the call, separated by spaces: "name:capacity:refill:period"; default is the limit that take knows. With
+//	             standing leases it is "default:capacity:refill:period:standing", as for take
 //	ARGV[2+i]    one request: "want draw draw ...". want is 1, or 0 to take nothing but do the rest. Its draws have different keys. want
 //	             may be followed by "p" and the index of the client's penalty in KEYS (penaltyscript.go)
 //	draw         "key/limits/cost/owed/refund" with key as an index of KEYS, limits as indexes of the call's limits, joined by "+", and
@@ -28,18 +30,24 @@ const draw = `local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local short, long, minLeft, share, most, part, plenty = string.match(ARGV[1], '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+)$')
 minLeft, plenty = tonumber(minLeft), plenty / 8
-` + severalLevels + penaltyOf + `
-local load, levelOf, settle, giveBack, leaseAhead, save = severalLevels(tonumber(short), tonumber(long), minLeft, tonumber(share),
-	tonumber(most), tonumber(part))
-
-local limits, default = {}, nil
-for name, capacity, refill, period in string.gmatch(ARGV[2], '([%w_-]+):(%d+):(%d+):(%d+)') do
-	local limit = {name = name, capacity = tonumber(capacity), refill = tonumber(refill), period = tonumber(period)}
+` + countsOf + joinsSince + severalLevels + penaltyOf + `
+local limits, default, stands = {}, nil, false
+for name, capacity, refill, period, standing in string.gmatch(ARGV[2], '([%w_-]+):(%d+):(%d+):(%d+):?(%d*)') do
+	local limit = {name = name, capacity = tonumber(capacity), refill = tonumber(refill), period = tonumber(period), standing = 0}
 	limits[#limits + 1] = limit
 	if name == 'default' then
+		limit.standing = tonumber(standing) or 0
 		default = default or limit
+		stands = stands or limit.standing > 0
 	end
 end
+
+local reserve, joins, first = 0, 0, 0
+if stands then
+	reserve, joins, first = countsOf(redis.pcall('GET', KEYS[#KEYS]))
+end
+local load, levelOf, settle, giveBack, leaseAhead, save, keptBack = severalLevels(tonumber(short), tonumber(long), minLeft, tonumber(share),
+	tonumber(most), tonumber(part), reserve, joins, first)
 
 -- The limits by the text that names them in a draw.
 local limitsOf = {}
@@ -132,11 +140,11 @@ local function prepare(d)
 	for _, level in ipairs(d.levels) do
 		local period = level.period
 		if d.refund ~= '0' then
-			level.level = math.min(level.level + d.refund * period, math.max(0, level.capacity - level.leased) * period)
+			level.level = math.min(level.level + d.refund * period, math.max(0, level.capacity - keptBack(level) - level.leased) * period)
 			b.changed = true
 		end
 		if d.owed ~= '0' then
-			local paid = math.min(tonumber(d.owed), math.floor(level.level / period))
+			local paid = math.max(0, math.min(tonumber(d.owed), math.floor(level.level / period)))
 			level.level = level.level - paid * period
 			b.changed = b.changed or paid > 0
 		end

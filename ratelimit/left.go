@@ -84,8 +84,8 @@ func AllowCounted(cache *Cache, id string, now int64, left *Left) int64 {
 	}
 	b.done.Wait()
 	verdict, err := verdictAt(b, place)
-	if err == nil && verdict > 0 {
-		countReply(cache, b, place, key, left)
+	if err == nil {
+		verdict = countReply(cache, b, place, key, verdict, left)
 	}
 	return orUndecided(cache, verdict, err)
 }
@@ -125,10 +125,23 @@ func AllowIDCounted(cache *Cache, id string, now int64, left *Left) int64 {
 func verdictOfIDCounted(cache *Cache, b *batch, place int, id string, left *Left) int64 {
 	place += len(b.keys) - len(b.ids)
 	verdict, err := verdictAt(b, place)
-	if err == nil && verdict > 0 {
-		countReply(cache, b, place, bucketKey(cache, id), left)
+	if err == nil {
+		verdict = countReply(cache, b, place, bucketKey(cache, id), verdict, left)
 	}
 	return orUndecided(cache, verdict, err)
+}
+
+// lastToken passes a request that Redis has refused by the standing token of its bucket, if that is whole: it is the last token. Other requests
+// of clients that are told what is left do not use it, because it does not say what is left. It returns the verdict.
+func lastToken(cache *Cache, key string, verdict int64, left *Left) int64 {
+	now := cache.limiter.Now()
+	cache.lock.Lock()
+	if !useStandingLocked(cache, key, now) {
+		cache.lock.Unlock()
+		return verdict
+	}
+	setLeft(left, cache.limit, 0)
+	return grantedLocked(cache, now)
 }
 
 // allowByGrantLocked decides by a cached grant, also by one that is due for renewal. It returns 0 if the grant cannot decide; otherwise it
@@ -178,8 +191,12 @@ func joinByKeyLocked(cache *Cache, key string, now int64) (*batch, int) {
 	return b, place
 }
 
-// countReply says what is left by the reply to a request: what is in the bucket, and what this gateway has leased of it, minus what it owes.
-func countReply(cache *Cache, b *batch, place int, key string, left *Left) {
+// countReply says what is left by the reply to a request: what is in the bucket, and what this gateway has leased of it, minus what it owes. It
+// returns the verdict.
+func countReply(cache *Cache, b *batch, place int, key string, verdict int64, left *Left) int64 {
+	if verdict <= 0 {
+		return lastToken(cache, key, verdict, left)
+	}
 	level := b.limit.full / 8 * nearlyFull // what plenty means at least
 	if !b.allGranted && b.answers[place] != plenty {
 		a := parseAnswer(b.answers[place])
@@ -192,6 +209,7 @@ func countReply(cache *Cache, b *batch, place int, key string, left *Left) {
 		level -= (lease.borrowed - lease.repaid) * b.limit.period
 	}
 	setLeft(left, b.limit, level)
+	return verdict
 }
 
 // AllowLocalCounted is AllowLocal that also says what is left of the bucket in this process.

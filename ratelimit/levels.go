@@ -24,6 +24,8 @@ type Levels struct {
 	limits []*Limit
 	words  []string // as a call of the script names them
 	terms  *Limit   // the limit whose leases are the smallest; it decides their terms
+
+	standing bool // the block's own limit is among them and has standing leases
 }
 
 var (
@@ -40,6 +42,7 @@ func NewLevels(named []NamedLimit) *Levels {
 		made.names = append(made.names, one.Name)
 		made.limits = append(made.limits, one.Limit)
 		made.words = append(made.words, limitWord(one.Name, one.Limit))
+		made.standing = made.standing || one.Name == OwnLimit && one.Limit.standing > 0
 		if made.terms == nil || one.Limit.longLeaseMax < made.terms.longLeaseMax {
 			made.terms = one.Limit
 		}

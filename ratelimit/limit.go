@@ -20,6 +20,8 @@ type Limit struct {
 	text   string
 	wire   string // the text as sent to Redis
 
+	standing int64 // most tokens that Redis keeps back for standing leases; 0: there are none
+
 	longLeaseMax int64 // most tokens in a long lease; 0: no long leases
 	coldAfter    int64 // microseconds without a request after which a key counts as seldom seen
 }
@@ -40,6 +42,40 @@ func NewLimit(capacity, refill int64, period time.Duration) *Limit {
 	if limits[text] == nil {
 		limits[text] = &Limit{full: capacity * micros, refill: refill, period: micros, text: text, wire: store.Word(text)}
 		setTerms(limits[text])
+	}
+	return limits[text]
+}
+
+// With standing leases, a hundredth of the capacity is kept back for them, or what is refilled in ten minutes if that is less: so long, at most,
+// does a gateway that joins wait. A bucket of 100 has none: a burst finds all of its tokens, through any gateways, also just after their start.
+const (
+	standingShare = 100
+	standingTime  = 10 * time.Minute
+)
+
+// WithStanding returns the limit with standing leases, if its capacity is large enough for them. The same limit gives the same *Limit.
+func WithStanding(limit *Limit) *Limit {
+	most := limit.full / limit.period / standingShare
+	if refilled := float64(limit.refill) * float64(standingTime.Microseconds()) / float64(limit.period); refilled < float64(most) {
+		most = int64(refilled)
+	}
+	if most == 0 || limit.full/limit.period == standingShare {
+		return limit
+	}
+	return withStanding(limit, most)
+}
+
+// withStanding returns a limit that keeps back this many tokens at most.
+func withStanding(limit *Limit, most int64) *Limit {
+	text := limit.text + " " + digits(most)
+	limitsMu.Lock()
+	defer limitsMu.Unlock()
+	if limits[text] == nil {
+		other := *limit
+		other.standing = most
+		other.text = text
+		other.wire = store.Word(text)
+		limits[text] = &other
 	}
 	return limits[text]
 }

@@ -22,6 +22,9 @@ func allowLocalLocked(l *Limiter, key string, limit *Limit, now int64) int64 {
 	if lease.number != lease.cappedFor {
 		capByLeaseLocked(lease, now)
 	}
+	if l.gateways.used[key] != 0 {
+		chargeStandingLocked(l, lease, key, now)
+	}
 	taken, level := lease.bucket.take(limit, 1, now)
 	if taken == 1 {
 		if l.Store != nil {

@@ -83,6 +83,7 @@ type planCall struct {
 	limitWords   []string
 	asks, plain  []string // what each request asks for; and without what must not count twice
 	once         bool
+	standing     bool // a limit has standing leases
 }
 
 // planCallLocked makes the call of a batch of plans. It closes the batch to further requests.
@@ -97,6 +98,7 @@ func planCallLocked(l *Limiter, b *batch, now int64) *store.Call {
 			want = "0"
 		} else if own := ask.taking.plan.Own; own != nil {
 			limitIndex(c, limitWord(OwnLimit, own))
+			c.standing = c.standing || own.standing > 0
 		}
 		if ask.client != nil {
 			want += "p" + strconv.Itoa(keyIndex(l, c, ask.client.key))
@@ -109,6 +111,9 @@ func planCallLocked(l *Limiter, b *batch, now int64) *store.Call {
 		}
 		c.asks = append(c.asks, store.Word(words))
 		c.plain = append(c.plain, store.Word(plain))
+	}
+	if c.standing {
+		c.words = append(c.words, l.gateways.countsWire)
 	}
 	words := append(c.words, leaseWire, limitsWord(c.limitWords))
 	words = append(words, c.asks...)
@@ -151,6 +156,7 @@ func askDrawLocked(l *Limiter, c *planCall, b *batch, d *askedDraw, now int64) (
 	for _, limit := range lease.levels.words {
 		indexes = append(indexes, strconv.Itoa(limitIndex(c, limit)))
 	}
+	c.standing = c.standing || lease.levels.standing
 	ask := &drawAsk{key: keyIndex(l, c, lease.key), limits: strings.Join(indexes, "+"), cost: d.cost}
 	if lease.borrowed > lease.repaid {
 		ask.owed = owedByLeaseLocked(lease, now)

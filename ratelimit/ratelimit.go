@@ -48,6 +48,8 @@ type Settings struct {
 	Unavailable  *atomic.Bool        // Redis is known to be unavailable and is not asked; nil: only if Store is nil
 	Prefix       string              // of a bucket's key in Redis
 	PlanPrefix   string              // of a key in Redis that a plan names
+	Gateways     string              // the key in Redis of the registry of gateways with standing leases; "": there is none
+	NotStanding  func(error)         // is told, once, why this gateway has no standing leases; nil: nobody is
 	Safe         string              // the bytes that need no encoding in a key
 	Name         func(string) string // encodes a key that has other bytes
 	Now          func() int64        // microseconds; never goes back
@@ -65,6 +67,7 @@ type Limiter struct {
 	queue
 	workerPool
 	penalties
+	gateways      gateways
 	delays        delays
 	bucketTables  map[*Levels]*bucketTable
 	overflow      map[*Limit]*Lease // shared by all keys for which the table has no room
@@ -87,8 +90,11 @@ func New(settings Settings) *Limiter {
 	l := &Limiter{
 		Settings: settings, keyHeads: keyHeadsOf(settings.Prefix), contendedCap: contendedCapOf(runtime.GOMAXPROCS(0)), table: newTable(),
 		overflow: map[*Limit]*Lease{}, bucketTables: map[*Levels]*bucketTable{}, queue: newQueue(), penalties: newPenalties(), delays: newDelays(),
+		gateways: newGateways(settings),
 	}
 	initWorkers(l)
+	initStanding(l)
+	initRegistration(l)
 	initReports(l)
 	return l
 }

@@ -72,6 +72,9 @@ func applyReplyLocked(l *Limiter, b *batch, call *store.Call, now int64) {
 		}
 		lease = unshareLocked(l, b.keys[i], lease)
 		applyAnswerLocked(l, lease, b, i, now)
+		if lease.RefuseUntil > now && isWholeLocked(b.cache, b.keys[i], now) {
+			lease.RefuseUntil = 0 // there is a token: the standing one
+		}
 		if i >= joinedByKey && lease.limit == b.limit && (lease.Tokens > 0 || lease.RefuseUntil > now) {
 			putLocked(b.cache, b.ids[i-joinedByKey], &lease.Grant)
 		}

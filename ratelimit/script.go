@@ -3,7 +3,9 @@ package ratelimit
 // take refills buckets by the time that has passed on Redis's clock and takes tokens from them, one bucket for each key.
 //
 //	KEYS[i]      <keyPrefix>:{<name>}:bucket:<kind>:<key>
-//	ARGV[1]      "capacity refill period": tokens, tokens per period, microseconds
+//	KEYS[last]   with standing leases: the counts of the registry (standingscript.go)
+//	ARGV[1]      "capacity refill period": tokens, tokens per period, microseconds; or "capacity refill period standing": also the most
+//	             tokens that are kept back for standing leases
 //	ARGV[2]      "short long minimum share most part plenty": the duration of a short lease and of a long one, microseconds; the
 //	             tokens that must be left for a lease, and the largest part of them that is leased; how many leases a bucket may
 //	             have; the part of the capacity that may be leased while another long lease is given; from how many eighths of
@@ -23,32 +25,44 @@ package ratelimit
 // A level counts in units of a token divided by the period in microseconds, so that a microsecond refills exactly
 // `refill` units and nothing is ever rounded. capacity x period stays below 2^53: Lua's numbers are exact up to there.
 //
-// The value of a key is "level time period" and, for each lease, " deadline:tokens", in order of deadline. A value with named levels, which
+// The value of a key is "level time period", with standing leases "level time period+joins", and, for each lease, " deadline:tokens", in order
+// of deadline. A value with named levels, which
 // draw writes, continues as severalLevels describes: take then takes from its first level, and keeps the others. time is Redis's clock at that
 // level. A lease's deadline, on the same clock, is also its number; if another lease has that number, it is the next free microsecond.
-// Refill stops when the level and the leased tokens add up to the capacity. So the requests admitted in any time t are at most
-// capacity + refill x t, leases included. If the leases of a larger limit would leave nothing, the script forgets the longest ones, which
+// Refill stops when the level, the leased tokens and those that are kept back add up to the capacity. So the requests admitted in any time t
+// are at most capacity + refill x t, leases included. Each join since the value was written takes a token from the level, which may become
+// negative, but not less than minus the most that are kept back. If the leases of a larger limit would leave nothing, the script forgets the longest ones, which
 // expire at their gateways. A bucket that is new, or that had time to fill up, has no key. If the clock was set back, the bucket refills
 // from the new time on, and no lease lasts longer than a long one.
 const take = takeBefore + severalLevels + takeAfter
 
+// The key of the counts is the last of the keys only if standing is not 0.
+
 const takeBefore = `local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
-local capacity, refill, period = string.match(ARGV[1], '^(%d+) (%d+) (%d+)$')
-capacity, refill, period = tonumber(capacity), tonumber(refill), tonumber(period)
+local capacity, refill, period, standing = string.match(ARGV[1], '^(%d+) (%d+) (%d+) ?(%d*)$')
+capacity, refill, period, standing = tonumber(capacity), tonumber(refill), tonumber(period), tonumber(standing) or 0
+local keys, reserve, joins, first, joined = #KEYS, 0, 0, 0, ''
+if standing > 0 then` + countsOf + `
+	reserve, joins, first = countsOf(redis.pcall('GET', KEYS[keys]))
+	keys, reserve = keys - 1, math.min(reserve, standing)
+	if joins > 0 then
+		joined = string.format('+%.0f', joins)
+	end
+end
 local minLeft, plenty = string.match(ARGV[2], '^%d+ %d+ (%d+) %d+ %d+ %d+ (%d+)$')
 minLeft = tonumber(minLeft)
 plenty = capacity * period / 8 * plenty
 local answer = {}
-`
+` + joinsSince
 
 const takeAfter = `
 -- Returns the function that takes from the level default of a value that has several. It is made when the first such value is met.
 local function takerOfSeveral()
 	local short, long, share, most, part = string.match(ARGV[2], '^(%d+) (%d+) %d+ (%d+) (%d+) (%d+)')
 	local load, levelOf, settle, giveBack, leaseAhead, save = severalLevels(tonumber(short), tonumber(long), minLeft,
-		tonumber(share), tonumber(most), tonumber(part))
-	local limit = {name = 'default', capacity = capacity, refill = refill, period = period}
+		tonumber(share), tonumber(most), tonumber(part), reserve, joins, first)
+	local limit = {name = 'default', capacity = capacity, refill = refill, period = period, standing = standing}
 
 	return function(key, value, ask)
 		local b = load(value)
@@ -62,7 +76,7 @@ local function takerOfSeveral()
 			giveBack(b, tonumber(lease), tonumber(unused))
 		end
 		asked = tonumber(asked)
-		local taken = math.min(asked, math.floor(level.level / period))
+		local taken = math.max(0, math.min(asked, math.floor(level.level / period)))
 		level.level = level.level - taken * period
 		local extra, deadline, length = 0, nil, nil
 		if forLong ~= '' then
@@ -87,11 +101,11 @@ local function taker()
 	local short, long, share, most, part = string.match(ARGV[2], '^(%d+) (%d+) %d+ (%d+) (%d+) (%d+)')
 	short, long, most = tonumber(short), tonumber(long), tonumber(most)
 	local exact = 2 ^ 53
-	local level, before, unit, leases, leased
+	local level, before, unit, known, leases, leased
 	local takeOfSeveral
 
-	local function refillUntil(time)
-		local full = math.max(0, capacity - leased) * period
+	local function refillUntil(time, keptBack)
+		local full = math.max(0, capacity - keptBack - leased) * period
 		if level >= full then
 			level = full
 		elseif time > before then
@@ -103,11 +117,11 @@ local function taker()
 
 	local function load(value)
 		local rest
-		level, before, unit, rest = string.match(value, '^(%d+) (%d+) (%d+)(.*)$')
+		level, before, unit, known, rest = string.match(value, '^(-?%d+) (%d+) (%d+)%+?(%d*)(.*)$')
 		if not level or #value > 4096 then
 			return false
 		end
-		level, before, unit = tonumber(level), tonumber(before), tonumber(unit)
+		level, before, unit, known = tonumber(level), tonumber(before), tonumber(unit), tonumber(known) or 0
 		if rest ~= '' then
 			if string.gsub(rest, ' %d+:%d+', '') ~= '' then
 				return false
@@ -118,7 +132,7 @@ local function taker()
 				leases[#leases + 1] = {tonumber(deadline), tokens}
 			end
 		end
-		return unit > 0 and unit < exact and level < exact and before < exact
+		return unit > 0 and unit < exact and level > -exact and level < exact and before < exact
 	end
 
 	local function settle()
@@ -139,12 +153,17 @@ local function taker()
 				lease[1] = math.min(lease[1], now + long + most)
 				kept[#kept + 1] = lease
 			else
-				refillUntil(lease[1])
+				refillUntil(lease[1], standing) -- more gateways may have been registered then
 				leased = leased - lease[2]
 			end
 		end
 		leases = kept
-		refillUntil(now)
+		-- Not before: a lease that held the level down would hide what the joins cost.
+		if known ~= joins then
+			level = math.min(level, capacity * period) - joinsSince(known, joins, first, standing) * period
+		end
+		refillUntil(now, reserve)
+		level = math.max(level, 0 - standing * period)
 		return setBack
 	end
 
@@ -154,15 +173,18 @@ local function taker()
 				table.remove(leases, i)
 				leased = leased - lease[2]
 				level = level + math.min(unused, lease[2]) * period
-				level = math.min(level, math.max(0, capacity - leased) * period)
+				level = math.min(level, math.max(0, capacity - reserve - leased) * period)
 				return
 			end
 		end
 	end
 
 	local function save(key)
-		local value = string.format('%.0f %.0f %.0f', level, now, period)
+		local value = string.format('%.0f %.0f %.0f%s', level, now, period, joined)
 		local idle = math.ceil((capacity * period - level) / refill / 1000) + 1
+		if standing > 0 then
+			idle = math.ceil(2 * ((capacity + standing) * period - level) / refill / 1000) + 1
+		end
 		if #leases > 0 then
 			idle = idle + math.ceil((leases[#leases][1] - now) / 1000)
 			local words = {value}
@@ -175,7 +197,7 @@ local function taker()
 	end
 
 	return function(key, value, ask)
-		level, before, unit, leases, leased = capacity * period, now, period, {}, 0
+		level, before, unit, known, leases, leased = (capacity - reserve) * period, now, period, joins, {}, 0
 		if value and not load(value) then
 			takeOfSeveral = takeOfSeveral or takerOfSeveral()
 			return takeOfSeveral(key, value, ask)
@@ -191,11 +213,11 @@ local function taker()
 		end
 		asked = tonumber(asked)
 		local left = math.floor(level / period)
-		local taken = math.min(asked, left)
+		local taken = math.max(0, math.min(asked, left))
 		left = left - taken
 		local extra, length = 0, short
 		if forLong ~= '' and left >= minLeft and #leases < most then
-			local room = math.floor(left / share)
+			local room = math.max(0, math.min(math.floor(left / share), capacity - standing - leased))
 			extra = math.min(tonumber(forShort), room)
 			forLong = math.min(tonumber(forLong), room, math.floor((capacity / part - leased) / 2))
 			if forLong > 0 and forLong >= extra then
@@ -228,25 +250,29 @@ end
 -- Takes the first token of a bucket that has no key, as most have none where there are lots of clients. With NX and GET one command does
 -- that, and otherwise reads what is there. A call for one key reads first: a bucket that has a key would lose more by making these
 -- strings than one without gains.
-local first, firstIdle, firstWord
+local firstValue, firstIdle, firstWord
 
 local function takeFirst(call, key, ...)
-	if not first then
-		local level = (capacity - 1) * period
-		first = string.format('%.0f %.0f %.0f', level, now, period)
-		firstIdle = string.format('%.0f', math.ceil(period / refill / 1000) + 1)
+	if not firstValue then
+		local level = (capacity - reserve - 1) * period
+		firstValue = string.format('%.0f %.0f %.0f%s', level, now, period, joined)
+		firstIdle = math.ceil((capacity * period - level) / refill / 1000) + 1
+		if standing > 0 then
+			firstIdle = math.ceil(2 * ((capacity + standing) * period - level) / refill / 1000) + 1
+		end
+		firstIdle = string.format('%.0f', firstIdle)
 		firstWord = '+'
-		if capacity - 1 < minLeft or level < plenty then
+		if capacity - reserve - 1 < minLeft or level < plenty then
 			firstWord = string.format('1:%.0f:0', level)
 		end
 	end
-	return call('SET', key, first, 'PX', firstIdle, ...)
+	return call('SET', key, firstValue, 'PX', firstIdle, ...)
 end
 
 local takeFrom
-for i = 1, #KEYS do
+for i = 1, keys do
 	local key, ask, value = KEYS[i], ARGV[2 + i] or '1 0', nil
-	if ask == '1 0' and #KEYS > 1 then
+	if ask == '1 0' and keys > 1 then
 		value = takeFirst(redis.pcall, key, 'NX', 'GET')
 	end
 	if value == false then

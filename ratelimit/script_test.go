@@ -177,7 +177,7 @@ func TestScript_keepsAKeyUntilItsBucketIsFull(t *testing.T) {
 func TestScript_answersForEachKeyOnItsOwn(t *testing.T) {
 	server := redistest.Start(t)
 	server.Do("RPUSH", "list", "x")
-	garbage := []string{"", "x", "1 2", "1 2 0", "-1 2 3", "1 2 3 4", "1.5 2 3", "1 2 3 4:", "1 2 3 4:5x", "1 2 34:5",
+	garbage := []string{"", "x", "1 2", "1 2 0", "1 2 3 4", "1.5 2 3", "1 2 3 4:", "1 2 3 4:5x", "1 2 34:5",
 		"99999999999999999999999999999999999999 99999999999999999999999 3"}
 	limit := NewLimit(5, 1, time.Second)
 	keys := []string{"good", "list"}

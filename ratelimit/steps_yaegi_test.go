@@ -7,3 +7,6 @@ const modelSteps = 20000
 
 // verdictSteps is how many verdicts are compared with recorded ones.
 const verdictSteps = 20000
+
+// largestBurst is the largest capacity that several interpreted gateways spend at once.
+const largestBurst = 20000

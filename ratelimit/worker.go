@@ -50,6 +50,7 @@ func batchWorker(l *Limiter) {
 		}
 	}()
 	heads, headsLen, run, clock, safe, healthyUntil := l.keyHeads, len(l.keyHeads), l.Store.Run, l.Now, l.Safe, l.HealthyUntil
+	countsWire := l.gateways.countsWire
 	zero := time.Now().Add(-time.Duration(clock()) * time.Microsecond)
 	state.zero = zero
 	l.Mu.Lock()
@@ -114,7 +115,7 @@ func batchWorker(l *Limiter) {
 			odd = false // some key is too long for a head
 			keys = append(b.keys, b.ids...)
 			b.keys = keys
-			words = make([]string, len(keys), 2*len(keys)+2)
+			words = make([]string, len(keys), 2*len(keys)+3)
 			if place > 0 {
 				makeWireKeys(l, keys[:place], words)
 			}
@@ -133,6 +134,8 @@ func batchWorker(l *Limiter) {
 				}
 				if lease == nil || lease.common && lease.prefetchedAt < coldBefore && lease.limit == limit {
 					recent[key] = newLease // the request asks for one token
+				} else if b.reports {
+					reportKnownLocked(l, b, key, lookupLocked(l, key), place, now)
 				} else {
 					askForKnownLocked(l, b, key, lookupLocked(l, key), place, now)
 				}
@@ -146,6 +149,10 @@ func batchWorker(l *Limiter) {
 			}
 			if odd || strings.Trim(strings.Join(keys, ""), safe) != "" {
 				makeWireKeys(l, keys, words)
+			}
+			if limit.standing > 0 {
+				words = append(words, countsWire)
+				place++
 			}
 			words = append(words, limit.wire, leaseWire)
 			if b.args != nil {
@@ -221,6 +228,9 @@ func batchWorker(l *Limiter) {
 			}
 			if b.prefetching != nil {
 				endPrefetchLocked(b)
+			}
+			if b.reports {
+				applyReportsLocked(l, b, now)
 			}
 			b.grantedAt = 1
 			if now < *healthyUntil {

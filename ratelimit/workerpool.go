@@ -66,6 +66,7 @@ func startWork(l *Limiter) *tripState {
 	state := &tripState{}
 	l.Mu.Lock()
 	l.atWork = append(l.atWork, state)
+	startStandingLocked(l)
 	l.Mu.Unlock()
 	return state
 }
@@ -160,6 +161,9 @@ func failTripLocked(l *Limiter, state *tripState, trip []*batch, reason error) {
 		b.allGranted = false
 		b.err = reason
 		endPrefetchLocked(b)
+		if b.reports {
+			applyReportsLocked(l, b, 0)
+		}
 		for _, ask := range b.asks {
 			endAskLocked(b, ask)
 		}

@@ -5,6 +5,7 @@ package simulate
 
 import (
 	"math/rand"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,7 +30,7 @@ type shared struct {
 	model  *bucketmodel.Model
 	random *rand.Rand
 	calls  int
-	keys   int // of all calls
+	keys   int // buckets of all calls
 }
 
 // Run implements ratelimit.Store.
@@ -40,7 +41,11 @@ func (s *shared) Run(calls []*store.Call, _ time.Time) error {
 	for _, call := range calls {
 		s.model.Serve(now, call)
 		s.calls++
-		s.keys += call.Number
+		for _, key := range call.Words[:call.Number] {
+			if strings.Contains(key, "bucket:") {
+				s.keys++
+			}
+		}
 	}
 	s.mu.Unlock()
 	time.Sleep(s.way())
@@ -76,7 +81,7 @@ type gateway struct {
 func newFleet(gateways int, limit *ratelimit.Limit, seed int64) *fleet {
 	f := &fleet{
 		redis: &shared{begun: time.Now(), model: bucketmodel.New(), random: rand.New(rand.NewSource(seed))},
-		limit: limit,
+		limit: ratelimit.WithStanding(limit),
 	}
 	for range gateways {
 		g := &gateway{
@@ -97,7 +102,7 @@ func (f *fleet) restart(g *gateway) {
 		ratelimit.Close(g.limiter)
 	}
 	g.limiter = ratelimit.New(ratelimit.Settings{
-		Store: f.redis, Prefix: "bucket:", Name: func(key string) string { return key }, Now: g.now,
+		Store: f.redis, Prefix: "bucket:", Gateways: "gateways", Name: func(key string) string { return key }, Now: g.now,
 	})
 	g.cache = ratelimit.NewCache(g.limiter, f.limit, time.Second, ratelimit.KeyMaker{})
 }
@@ -108,6 +113,7 @@ func (f *fleet) stop() {
 	for _, g := range f.gateways {
 		ratelimit.Close(g.limiter)
 	}
+	time.Sleep(2 * time.Second) // virtual: until their loops have ended
 }
 
 // ask lets a client ask a gateway once, and returns at once: a request that has to wait for Redis does so in the background.

@@ -16,16 +16,18 @@ type Model struct {
 	foreign   map[string]bool // keys that hold something that is not a bucket
 	penalties map[string]penalty
 	latest    map[string]latest
+	registry  map[string]registry
 }
 
 // New returns an empty one.
 func New() *Model {
-	return &Model{buckets: map[string]*bucket{}, foreign: map[string]bool{}, penalties: map[string]penalty{}, latest: map[string]latest{}}
+	return &Model{buckets: map[string]*bucket{}, foreign: map[string]bool{}, penalties: map[string]penalty{}, latest: map[string]latest{},
+		registry: map[string]registry{}}
 }
 
 // limit and terms are the first two words of the script's arguments.
 type (
-	limit struct{ capacity, refill, period int64 }
+	limit struct{ capacity, refill, period, standing int64 }
 	terms struct{ short, long, minimum, share, most, part int64 }
 	ask   struct{ asked, short, long, ended, unused int64 }
 )
@@ -35,13 +37,19 @@ type (
 func (m *Model) Run(now int64, keys, args []string) []int64 {
 	words := numbers(args[0])
 	l := limit{capacity: words[0], refill: words[1], period: words[2]}
+	r := counts{}
+	if len(words) > 3 {
+		l.standing = words[3]
+		r = m.counts(keys[len(keys)-1], now)
+		keys = keys[:len(keys)-1]
+	}
 	words = numbers(args[1])
 	t := terms{short: words[0], long: words[1], minimum: words[2], share: words[3], most: words[4], part: words[5]}
 	var answer []int64
 	for i, key := range keys {
 		words := append(numbers(args[2+i]), 0, 0, 0)
 		a := ask{asked: words[0], short: words[1], long: words[2], ended: words[3], unused: words[4]}
-		answer = append(answer, m.take(key, now, l, t, a)...)
+		answer = append(answer, m.take(key, now, l, t, a, r)...)
 	}
 	return answer
 }
@@ -61,14 +69,14 @@ func number(word string) int64 {
 	return n
 }
 
-func (m *Model) take(key string, now int64, l limit, t terms, a ask) []int64 {
-	b := m.load(key, now)
+func (m *Model) take(key string, now int64, l limit, t terms, a ask, r counts) []int64 {
+	b := m.load(key, now, r)
 	own := b.use("default", l, now)
 	b.settle(now, t)
 	if a.ended != 0 {
 		b.end(a.ended, a.unused)
 	}
-	taken := min(a.asked, own.level/l.period)
+	taken := max(0, min(a.asked, floorDiv(own.level, l.period)))
 	own.level -= taken * l.period
 	b.changed = b.changed || taken > 0
 	leased, number, length := b.lease(now, []*level{own}, t, a.short, a.long)
@@ -83,12 +91,21 @@ func (m *Model) take(key string, now int64, l limit, t terms, a ask) []int64 {
 // inUnits converts a level that counts in another period to the limit's units. More than the capacity is cut to it: an int64 may not hold
 // it.
 func inUnits(level, period int64, l limit) int64 {
-	tokens := level / period
+	tokens := floorDiv(level, period)
 	if tokens >= l.capacity {
 		return l.capacity * l.period
 	}
 	rest := float64(level-tokens*period) / float64(period) * float64(l.period)
 	return tokens*l.period + int64(rest)
+}
+
+// floorDiv divides and rounds down, also below 0.
+func floorDiv(a, b int64) int64 {
+	q := a / b
+	if a%b < 0 {
+		q--
+	}
+	return q
 }
 
 // Serve answers a limiter's call as Redis would at that time.
@@ -104,6 +121,9 @@ func (m *Model) Answer(now int64, number int, wire []string) string {
 		words = append(words, text)
 	}
 	keys, args := words[:number], words[number:]
+	if number == 2 && len(args) == 6 && !strings.Contains(args[4], " ") {
+		return m.Register(now, keys, args)
+	}
 	if !strings.Contains(args[0], " ") {
 		return m.Penalize(now, keys, args) // the others name several numbers there
 	}
@@ -114,13 +134,17 @@ func (m *Model) Answer(now int64, number int, wire []string) string {
 		args = append(args, "1 0")
 	}
 	l, terms := numbers(args[0]), numbers(args[1])
-	var answer []string
+	var answer, shared []string
+	if len(l) > 3 {
+		shared = keys[len(keys)-1:]
+		keys = keys[:len(keys)-1]
+	}
 	for i, key := range keys {
-		numbers := m.Run(now, []string{key}, []string{args[0], args[1], args[2+i]})
+		numbers := m.Run(now, append([]string{key}, shared...), []string{args[0], args[1], args[2+i]})
 		word := strings.Trim(strings.ReplaceAll(fmt.Sprint(numbers), " ", ":"), "[]")
 		asked, _, _ := strings.Cut(args[2+i], " ")
 		taken, level, leased := numbers[0], numbers[1], numbers[2]
-		nearlyFull := level/l[2] >= terms[2] && float64(level) >= float64(l[0]*l[2])/8*float64(terms[6])
+		nearlyFull := floorDiv(level, l[2]) >= terms[2] && float64(level) >= float64(l[0]*l[2])/8*float64(terms[6])
 		if asked == strconv.FormatInt(taken, 10) && leased == 0 && nearlyFull {
 			word = "+"
 		}

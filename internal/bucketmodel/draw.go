@@ -30,11 +30,19 @@ func (m *Model) Draw(now int64, keys, args []string) string {
 	words := numbers(args[0])
 	t := terms{short: words[0], long: words[1], minimum: words[2], share: words[3], most: words[4], part: words[5]}
 	var limits []named
+	r := counts{}
 	for _, word := range strings.Fields(args[1]) {
 		parts := strings.Split(word, ":")
-		limits = append(limits, named{parts[0], limit{number(parts[1]), number(parts[2]), number(parts[3])}})
+		l := limit{capacity: number(parts[1]), refill: number(parts[2]), period: number(parts[3])}
+		if len(parts) > 4 && parts[0] == "default" {
+			l.standing = number(parts[4])
+		}
+		if l.standing > 0 {
+			r = m.counts(keys[len(keys)-1], now)
+		}
+		limits = append(limits, named{parts[0], l})
 	}
-	c := &drawCall{m: m, now: now, keys: keys, t: t, plenty: words[6], limits: limits, open: map[int64]*bucket{}}
+	c := &drawCall{m: m, now: now, keys: keys, t: t, plenty: words[6], limits: limits, counts: r, open: map[int64]*bucket{}}
 	var answers []string
 	for _, text := range args[2:] {
 		answers = append(answers, c.ask(text))
@@ -53,6 +61,7 @@ type drawCall struct {
 	t      terms
 	plenty int64
 	limits []named
+	counts counts
 	open   map[int64]*bucket
 }
 
@@ -81,7 +90,7 @@ func (c *drawCall) ask(text string) string {
 	}
 	for _, d := range draws {
 		for _, l := range d.levels {
-			enough = enough && l.level/l.period >= d.cost
+			enough = enough && floorDiv(l.level, l.period) >= d.cost
 		}
 	}
 	if enough {
@@ -126,7 +135,7 @@ func (c *drawCall) draw(word string) *drawn {
 	}
 	b := c.open[key]
 	if b == nil {
-		b = c.m.load(c.keys[key-1], c.now)
+		b = c.m.load(c.keys[key-1], c.now, c.counts)
 		c.open[key] = b
 		for _, l := range limits {
 			b.use(l.name, l.limit, c.now)
@@ -164,7 +173,7 @@ func (c *drawCall) prepare(d *drawn) {
 			d.bucket.add(l, d.refund)
 			d.bucket.changed = true
 		}
-		paid := min(d.owed, l.level/l.period)
+		paid := max(0, min(d.owed, floorDiv(l.level, l.period)))
 		l.level -= paid * l.period
 		d.bucket.changed = d.bucket.changed || paid > 0
 	}
@@ -179,7 +188,7 @@ func (c *drawCall) report(d *drawn) (word string, isFull bool) {
 	var levels []string
 	for _, l := range d.levels {
 		levels = append(levels, strconv.FormatInt(l.level, 10))
-		isFull = isFull && l.level/l.period >= c.t.minimum && float64(l.level) >= float64(l.capacity*l.period)/8*float64(c.plenty)
+		isFull = isFull && floorDiv(l.level, l.period) >= c.t.minimum && float64(l.level) >= float64(l.capacity*l.period)/8*float64(c.plenty)
 	}
 	word = strings.Join(levels, "+") + ":" + strconv.FormatInt(tokens, 10)
 	if tokens > 0 {

@@ -14,6 +14,8 @@ type bucket struct {
 	due     int64
 	late    int64 // microseconds between at and the call
 	tail    bool  // the value has or had named levels
+	joins   int64 // of the registry when own was settled; 0: there was none
+	counts  counts
 	settled bool
 	changed bool
 }
@@ -22,6 +24,7 @@ type bucket struct {
 type level struct {
 	name                            string
 	level, period, capacity, refill int64
+	standing                        int64
 }
 
 // lease is a lease and the names of the levels that paid for it.
@@ -34,11 +37,11 @@ type lease struct {
 const maxNamed = 32
 
 // load returns a copy of a key's value: where nothing changes nothing is written, not even the time.
-func (m *Model) load(key string, now int64) *bucket {
+func (m *Model) load(key string, now int64, r counts) *bucket {
 	kept := m.buckets[key]
 	if kept == nil || kept.due <= now {
 		delete(m.buckets, key)
-		return &bucket{at: now}
+		return &bucket{at: now, joins: r.joins, counts: r}
 	}
 	b := *kept
 	if b.own != nil {
@@ -60,6 +63,10 @@ func (m *Model) load(key string, now int64) *bucket {
 	}
 	b.late = max(0, now-b.at)
 	b.settled, b.changed = false, false
+	b.counts = r
+	if b.own == nil {
+		b.joins = r.joins
+	}
 	return &b
 }
 
@@ -77,19 +84,25 @@ func (m *Model) save(key string, b *bucket, now int64) {
 		}
 	}
 	b.named = named
-	if b.own != nil && b.own.capacity == 0 {
+	hasNumbers := b.own != nil && b.own.capacity != 0
+	if b.own != nil && !hasNumbers {
 		idle = max(idle, (b.due-now)/1000+(b.late+999)/1000+1)
 	} else if b.own != nil {
-		idle = max(idle, b.own.untilFull())
+		missing := b.own.capacity*b.own.period - b.own.level
+		if b.own.standing > 0 {
+			missing = 2 * (missing + b.own.standing*b.own.period)
+		}
+		idle = max(idle, untilRefilled(missing, b.own.refill))
 		b.tail = b.tail || len(named) > 0
-		if !b.tail {
+		if !b.tail || b.joins > 0 {
 			b.own.forget()
 		}
+		b.own.standing = 0 // the value does not hold it
 	}
 	if len(b.leases) > 0 {
 		idle += (b.leases[len(b.leases)-1].deadline - now + 999) / 1000
 	}
-	b.tail = len(named) > 0 || b.tail && b.own != nil && b.own.capacity != 0
+	b.tail = len(named) > 0 || b.tail && hasNumbers
 	b.at = now
 	b.due = now + idle*1000
 	m.buckets[key] = b
@@ -99,10 +112,9 @@ func (m *Model) save(key string, b *bucket, now int64) {
 func (l *level) forget() { l.capacity, l.refill = 0, 0 }
 
 // untilFull returns the milliseconds that a key with this level is kept.
-func (l *level) untilFull() int64 {
-	missing := l.capacity*l.period - l.level
-	return (missing+1000*l.refill-1)/(1000*l.refill) + 1
-}
+func (l *level) untilFull() int64 { return untilRefilled(l.capacity*l.period-l.level, l.refill) }
+
+func untilRefilled(missing, refill int64) int64 { return (missing+1000*refill-1)/(1000*refill) + 1 }
 
 func (b *bucket) levels() []*level {
 	if b.own == nil {
@@ -121,19 +133,26 @@ func (b *bucket) use(name string, l limit, now int64) *level {
 			found.level = inUnits(found.level, found.period, l)
 			found.period = l.period
 		}
-		isOther := found.capacity != l.capacity || found.refill != l.refill
-		found.capacity, found.refill = l.capacity, l.refill
+		isOther := found.capacity != l.capacity || found.refill != l.refill || found.standing != l.standing
+		found.capacity, found.refill, found.standing = l.capacity, l.refill, l.standing
 		if b.settled && isOther {
+			b.subtractJoins(found)
 			b.forgetLeases(found)
 		}
 		if b.settled {
 			b.refill(found, now)
+			found.raiseToFloor()
 		}
 		return found
 	}
-	full := &level{name: name, level: l.capacity * l.period, period: l.period, capacity: l.capacity, refill: l.refill}
+	full := &level{name: name, period: l.period, capacity: l.capacity, refill: l.refill, standing: l.standing}
+	full.level = (l.capacity - b.keptBack(full)) * l.period
 	if name == "default" {
 		b.own = full
+		b.joins = 0
+		if l.standing > 0 {
+			b.joins = b.counts.joins
+		}
 		return full
 	}
 	if len(b.named) >= maxNamed {
@@ -155,7 +174,11 @@ func (b *bucket) settle(now int64, t terms) {
 	for len(b.leases) > 0 && b.leases[0].deadline <= now {
 		deadline := b.leases[0].deadline
 		for _, l := range b.levels() {
-			b.refill(l, deadline)
+			if slices.Contains(b.leases[0].payers, l.name) {
+				b.refillTo(l, deadline, l.standing) // more gateways may have been registered then
+			} else {
+				b.refill(l, deadline)
+			}
 		}
 		b.at = max(b.at, deadline)
 		b.leases = b.leases[1:]
@@ -164,21 +187,26 @@ func (b *bucket) settle(now int64, t terms) {
 		b.leases[i].deadline = min(b.leases[i].deadline, now+t.long+t.most)
 	}
 	for _, l := range b.levels() {
+		b.subtractJoins(l)
 		b.refill(l, now)
+		l.raiseToFloor()
 	}
 	b.at = now
 	b.settled = true
 }
 
 // refill refills a level until a time, up to where the level and its leased tokens make its capacity.
-func (b *bucket) refill(l *level, time int64) {
+func (b *bucket) refill(l *level, time int64) { b.refillTo(l, time, b.keptBack(l)) }
+
+// refillTo is refill with another number of tokens that are kept back.
+func (b *bucket) refillTo(l *level, time, keptBack int64) {
 	if l.capacity == 0 {
 		return
 	}
-	full := max(0, l.capacity-b.leased(l.name)) * l.period
+	full := max(0, l.capacity-keptBack-b.leased(l.name)) * l.period
 	if l.level >= full {
 		l.level = full
-	} else if passed := time - b.at; passed > (math.MaxInt64-l.level)/l.refill {
+	} else if passed := time - b.at; passed > (math.MaxInt64-max(0, l.level))/l.refill {
 		l.level = full
 	} else if passed > 0 {
 		l.level = min(full, l.level+passed*l.refill)
@@ -224,7 +252,7 @@ func (b *bucket) end(number, unused int64) {
 func (b *bucket) add(l *level, tokens int64) {
 	l.level += tokens * l.period
 	if l.capacity > 0 {
-		l.level = min(l.level, max(0, l.capacity-b.leased(l.name))*l.period)
+		l.level = min(l.level, max(0, l.capacity-b.keptBack(l)-b.leased(l.name))*l.period)
 	}
 }
 
@@ -233,13 +261,17 @@ func (b *bucket) add(l *level, tokens int64) {
 func (b *bucket) lease(now int64, levels []*level, t terms, short, long int64) (tokens, number, length int64) {
 	left := int64(math.MaxInt64)
 	for _, l := range levels {
-		left = min(left, l.level/l.period)
+		left = min(left, floorDiv(l.level, l.period))
 	}
 	if left < t.minimum || int64(len(b.leases)) >= t.most {
 		return 0, 0, 0
 	}
-	tokens, length = min(short, left/t.share), t.short
-	long = min(long, left/t.share)
+	left /= t.share
+	for _, l := range levels {
+		left = max(0, min(left, l.capacity-l.standing-b.leased(l.name)))
+	}
+	tokens, length = min(short, left), t.short
+	long = min(long, left)
 	for _, l := range levels {
 		// Half of the tokens that are left for long leases, which part may divide unevenly.
 		long = min(long, (l.capacity-t.part*b.leased(l.name))/(2*t.part))
