@@ -3,6 +3,7 @@ package resilience
 import (
 	"context"
 	"io"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"strconv"
@@ -179,7 +180,7 @@ func TestLog_usesTheConfiguredName(t *testing.T) {
 }
 
 func TestLog_warnsOfAnEmptyConfiguration(t *testing.T) {
-	const nothing = "this middleware does nothing: it has neither rateLimit nor circuitBreaker nor health"
+	const nothing = "this middleware does nothing: it has neither rateLimit nor circuitBreaker nor health nor admin"
 	for _, row := range []struct {
 		name   string
 		config *Config
@@ -252,4 +253,106 @@ func TestLog_containsNoSecret(t *testing.T) {
 	require.Equal(t, 0, log.count("t0p"))
 	require.Equal(t, 0, log.count("s3cret"))
 	require.Equal(t, 0, log.count("right"))
+}
+
+// A refusal says what the bucket still holds, and in which state the circuit is.
+func TestLog_saysWhatRemains(t *testing.T) {
+	hourly := map[string]*LimitConfig{"hourly": {Capacity: "9", RefillRate: "1", RefillPeriod: "1h"}}
+	for _, row := range []struct {
+		name     string
+		config   *Config
+		requests int
+		want     string
+	}{
+		{"the block's own limit", &Config{RateLimit: tokens("2")}, 3, `"limit":"default","message":"refused: rate limit exceeded","middleware":"m","refusedBefore":"0","remaining":"0"`},
+		{"one of several limits", &Config{RateLimit: &RateLimitConfig{Capacity: "100", Limits: hourly}}, 10, `"limit":"hourly","message":"refused: rate limit exceeded","middleware":"m","refusedBefore":"0","remaining":"0"`},
+		{"a request that costs more than is left", &Config{RateLimit: &RateLimitConfig{Capacity: "100", Limits: hourly, Cost: &CostConfig{Methods: map[string]string{"GET": "6"}}}}, 2,
+			`"limit":"hourly","message":"refused: rate limit exceeded","middleware":"m","refusedBefore":"0","remaining":"3"`},
+		{"a dry run", &Config{RateLimit: &RateLimitConfig{Capacity: "100", Limits: hourly, DryRun: "true", Cost: &CostConfig{Methods: map[string]string{"GET": "5"}}}}, 2,
+			`"decision":"would_limit","level":"info","limit":"hourly","message":"would refuse: rate limit exceeded (dry run)","middleware":"m","refusedBefore":"0","remaining":"4"`},
+		{"a penalty", &Config{RateLimit: &RateLimitConfig{Capacity: "1", RefillRate: "1", RefillPeriod: "1h", Penalty: &PenaltyConfig{Refusals: "1", Time: "1h"}}}, 4,
+			`"limit":"penalty","message":"refused: rate limit exceeded","middleware":"m","refusedBefore":"0","time"`},
+		{"a circuit", &Config{CircuitBreaker: failures("1")}, 3, `{"circuit":"open","decision":"circuit_open"`},
+	} {
+		row := row
+		t.Run(row.name, func(t *testing.T) {
+			forEachStore(t, func(t *testing.T, redis *RedisConfig) {
+				log := captureLog(t)
+				row.config.Name, row.config.Redis = "m", redis
+				handler, up := newGateway(t, row.config)
+				if row.config.CircuitBreaker != nil {
+					up.will(status(500))
+				}
+				statuses(handler, row.requests)
+				waitFor(t, func() bool { get(handler); return log.count(row.want) == 1 }, row.want) // a penalty begins a moment later
+			})
+		})
+	}
+}
+
+// Refusals that are known from memory say so, too.
+func TestLog_saysWhatRemainsFromMemory(t *testing.T) {
+	newProcess(t, 0)
+	log := captureLog(t)
+	handler, _ := newGateway(t, &Config{Name: "m", RateLimit: &RateLimitConfig{Capacity: "100", Limits: map[string]*LimitConfig{"hourly": {Capacity: "9", RefillRate: "1", RefillPeriod: "1h"}},
+		Cost: &CostConfig{Methods: map[string]string{"GET": "5"}}}})
+	for i := 0; i < 3; i++ {
+		statuses(handler, 50)
+		gatewayClock.advance(time.Minute)
+	}
+	log.eventually(t, 3, `"limit":"hourly","message":"refused: rate limit exceeded"`)
+	require.Equal(t, 3, log.count(`"remaining":"4"`))
+}
+
+// A refusal says which request and which trace it belongs to, if the request does, in a form that is no more than an id.
+func TestLog_namesTheRequestAndTheTrace(t *testing.T) {
+	const trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+	for _, row := range []struct {
+		name   string
+		header http.Header
+		want   []string
+		not    []string
+	}{
+		{"both", http.Header{"X-Request-Id": {"f-1.2"}, "Traceparent": {"00-" + trace + "-00f067aa0ba902b7-01"}},
+			[]string{`"requestId":"f-1.2"`, `"traceId":"` + trace + `"`}, nil},
+		{"neither", http.Header{}, nil, []string{"requestId", "traceId"}},
+		{"a later version with more", http.Header{"Traceparent": {"01-" + trace + "-00f067aa0ba902b7-01-more"}}, []string{`"traceId":"` + trace + `"`}, nil},
+		{"the first version with more", http.Header{"Traceparent": {"00-" + trace + "-00f067aa0ba902b7-01-more"}}, nil, []string{"traceId"}},
+		{"a forbidden version", http.Header{"Traceparent": {"ff-" + trace + "-00f067aa0ba902b7-01"}}, nil, []string{"traceId"}},
+		{"no trace", http.Header{"Traceparent": {"00-" + strings.Repeat("0", 32) + "-00f067aa0ba902b7-01"}}, nil, []string{"traceId"}},
+		{"capitals", http.Header{"Traceparent": {"00-" + strings.ToUpper(trace) + "-00f067aa0ba902b7-01"}}, nil, []string{"traceId"}},
+		{"two traces", http.Header{"Traceparent": {"00-" + trace + "-00f067aa0ba902b7-01", "x"}}, nil, []string{"traceId"}},
+		{"short", http.Header{"Traceparent": {"00-"}}, nil, []string{"traceId"}},
+		{"an id with more than an id", http.Header{"X-Request-Id": {`a "level":"error"`}}, []string{`"requestId":"a__level_:_error_"`}, nil},
+		{"a long id", http.Header{"X-Request-Id": {strings.Repeat("x", 500)}}, []string{`"requestId":"` + strings.Repeat("x", 128) + `"`}, nil},
+	} {
+		row := row
+		t.Run(row.name, func(t *testing.T) {
+			newProcess(t, 0)
+			log := captureLog(t)
+			for _, config := range []*Config{
+				{Name: "own", RateLimit: tokens("1")},
+				{Name: "several", RateLimit: &RateLimitConfig{Capacity: "1", RefillRate: "1", RefillPeriod: "1h", Limits: map[string]*LimitConfig{"more": {Capacity: "9"}}}},
+				{Name: "circuit", CircuitBreaker: failures("1")},
+			} {
+				handler, up := newGateway(t, config)
+				up.will(status(500))
+				for i := 0; i < 2; i++ {
+					r := httptest.NewRequest("GET", "/", nil)
+					r.Header = row.header
+					handler.ServeHTTP(httptest.NewRecorder(), r)
+				}
+			}
+			log.eventually(t, 3, `"refusedBefore":"0"`)
+			for _, text := range row.want {
+				require.Equal(t, 3, log.count(text), text)
+			}
+			for _, text := range row.not {
+				require.Equal(t, 0, log.count(text), text)
+			}
+			require.Equal(t, 2, log.count(`"decision":"limited"`))
+			require.Equal(t, 1, log.count(`"decision":"circuit_open"`))
+			require.Equal(t, 2, log.count(`"limit":"default"`))
+		})
+	}
 }

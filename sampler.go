@@ -27,7 +27,10 @@ func newSampler(every int64) *sampler {
 }
 
 // due reports whether this event of the key is to be logged, and how many before it were not.
-func (s *sampler) due(key string, now int64) (before int, due bool) {
+func (s *sampler) due(key string, now int64) (before int, due bool) { return s.dueAfter(key, 0, now) }
+
+// dueAfter is due for an event before which others were counted elsewhere.
+func (s *sampler) dueAfter(key string, earlier int, now int64) (before int, due bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	one := s.seen[key]
@@ -45,10 +48,10 @@ func (s *sampler) due(key string, now int64) (before int, due bool) {
 		s.seen[key] = one
 	}
 	if now < one.next {
-		one.count++
+		one.count += earlier + 1
 		return 0, false
 	}
-	before = one.count
+	before = one.count + earlier
 	one.count = 0
 	one.next = now + s.every
 	return before, true

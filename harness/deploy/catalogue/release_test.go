@@ -64,7 +64,7 @@ func tagged(t *testing.T) []byte {
 
 	const script = ".github/scripts/release"
 	write(t, read(t, root, script), checkout, script)
-	command(t, root, "go", "run", "./bundle", "-ref", "main", filepath.Join(checkout, "dist"))
+	command(t, root, "go", "run", "./bundle", "-ref", "main", "-version", version, filepath.Join(checkout, "dist"))
 	command(t, checkout, "bash", script, "tag")
 	commit := command(t, origin, "git", "rev-parse", version)
 	prefix := strings.ReplaceAll(repository, "/", "-") + "-" + commit[:7] + "/"

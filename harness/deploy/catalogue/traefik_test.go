@@ -155,6 +155,17 @@ func status(t *testing.T, url string) int {
 	return response.StatusCode
 }
 
+func get(t *testing.T, url string) string {
+	t.Helper()
+	response, err := http.Get(url)
+	require.NoError(t, err)
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	require.Equal(t, http.StatusOK, response.StatusCode)
+	return string(body)
+}
+
 // fromCatalogue is the static configuration that docs/deployment.md shows.
 func fromCatalogue(version string) map[string]any {
 	return map[string]any{
@@ -180,6 +191,9 @@ func writeRoutes(t *testing.T, folder, upstream, redis string) {
     api: {rule: "PathPrefix(`+"`/api`"+`)", entryPoints: [traefik], service: api@internal}
     yaml: {rule: "Path(`+"`/yaml`"+`)", entryPoints: [web], middlewares: [my-yaml], service: upstream}
     toml: {rule: "Path(`+"`/toml`"+`)", entryPoints: [web], middlewares: [my-toml], service: upstream}
+    admin: {rule: "PathPrefix(`+"`/resilience`"+`)", entryPoints: [traefik], middlewares: [admin], service: noop@internal}
+  middlewares:
+    admin: {plugin: {resilience: {admin: {path: /resilience}}}}
   services:
     upstream: {loadBalancer: {servers: [{url: "URL"}]}}
 `, "URL", upstream), folder, "routes.yml")
@@ -211,6 +225,9 @@ func TestTraefik_loadsTheTagFromTheCatalogue(t *testing.T) {
 		require.Equal(t, 200, counts[http.StatusOK]+counts[http.StatusTooManyRequests], "%s: %v", form, counts)
 		require.NotEmpty(t, redis.Do("KEYS", "resilience:{my-"+form+"}:*"), "no state in Redis")
 	}
+
+	metrics := get(t, "http://"+traefik.API+"/resilience/metrics")
+	require.Contains(t, metrics, "\nresilience_build_info{version=\""+version[1:]+"\"} 1\n")
 
 	_, log, err = start(t, workDir, dynamic, fromCatalogue(version), s.env)
 	require.NoError(t, err, log.String())

@@ -101,6 +101,9 @@ func TestDevelopment(t *testing.T) {
 		for _, passed := range []string{"health: passed", "a proxied request: passed", "a 429: passed"} {
 			require.Contains(t, output, passed)
 		}
+		page := "http://" + s.api + "/resilience/"
+		require.Contains(t, output, "the status page: "+page+"\n")
+		require.Equal(t, http.StatusOK, get(page).status)
 		gid := socketGroup(t)
 		gateway := s.inspect("proxy-service")
 		require.Equal(t, "65532:"+gid, gateway.Config.User)
@@ -153,7 +156,10 @@ func (s *stack) requireShown(t *testing.T) {
 	var middleware struct {
 		Status, Provider string
 		Plugin           struct {
-			Resilience struct{ Redis, RateLimit, CircuitBreaker map[string]string }
+			Resilience struct {
+				Redis                     map[string]any
+				RateLimit, CircuitBreaker map[string]string
+			}
 		}
 	}
 	r := get("http://" + s.api + "/api/http/middlewares/gateway@docker")
@@ -162,7 +168,9 @@ func (s *stack) requireShown(t *testing.T) {
 	require.Equal(t, "enabled", middleware.Status)
 	require.Equal(t, "docker", middleware.Provider)
 	shown := middleware.Plugin.Resilience
-	require.Equal(t, map[string]string{"address": "redis:6390", "passwordEnv": "REDIS_PASSWORD", "db": "3"}, shown.Redis)
+	require.Equal(t, map[string]any{
+		"address": "redis:6390", "passwordEnv": "REDIS_PASSWORD", "db": "3", "sentinel": map[string]any{"master": "", "passwordEnv": ""},
+	}, shown.Redis)
 	require.Equal(t, map[string]string{"capacity": "60", "refillRate": "20", "refillPeriod": "2s"}, shown.RateLimit)
 	require.Equal(t, map[string]string{"failureThreshold": "4", "resetTimeout": "3s", "halfOpenSuccessThreshold": "3"},
 		shown.CircuitBreaker)

@@ -69,6 +69,7 @@ func (x *example) start(step walkthrough.Step) {
 	x.t.Helper()
 	require.True(x.t, walkthrough.Starts(step.Command), step.Command)
 	require.NoError(x.t, x.match(step))
+	x.requireReplicated()
 }
 
 // follow types one command after another, the last of which stops the example, and returns an error if one of them prints something

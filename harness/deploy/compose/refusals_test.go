@@ -31,6 +31,8 @@ type clients struct {
 	done sync.WaitGroup
 	sent int
 	lost []string
+
+	slowest time.Duration
 }
 
 func (s *stack) startClients() *clients {
@@ -43,7 +45,10 @@ func (s *stack) startClients() *clients {
 			case <-time.After(10 * time.Millisecond):
 			}
 			c.sent++
-			if r := s.get("/proxy/ok"); r.status != http.StatusOK {
+			begun := time.Now()
+			r := s.get("/proxy/ok")
+			c.slowest = max(c.slowest, time.Since(begun))
+			if r.status != http.StatusOK {
 				c.lost = append(c.lost, fmt.Sprint(r.status, " ", r.body))
 			}
 		}

@@ -234,7 +234,7 @@ func (w *image) shell() {
 	}
 	w.file(busybox, "/bin/busybox")
 	w.libraries(busybox)
-	for _, name := range []string{"sh", "cat", "cut", "grep", "sha256sum", "touch", "sleep", "wget"} {
+	for _, name := range []string{"sh", "cat", "cp", "cut", "grep", "hostname", "sed", "sha256sum", "touch", "timeout", "sleep", "wget"} {
 		w.header(&tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/" + name, Linkname: "busybox", Mode: 0o777})
 	}
 }

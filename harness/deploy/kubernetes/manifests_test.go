@@ -17,7 +17,9 @@ import (
 )
 
 // folders are those that are made to be applied.
-var folders = []string{"k8s", "k8s/overlays/staging", "k8s/overlays/production"}
+var folders = []string{"k8s", "k8s/overlays/staging", "k8s/overlays/production", withSentinels}
+
+const withSentinels = "k8s/overlays/sentinel"
 
 // render returns what kustomize makes of a folder.
 func render(t *testing.T, folder string) []byte {
@@ -129,7 +131,7 @@ func TestDefinitionsAreOfThePinnedVersions(t *testing.T) {
 }
 
 func TestOneObjectAFile(t *testing.T) {
-	configuration := regexp.MustCompile(`/(kustomization\.yaml|traefik\.yml|redis\.conf|README\.md)$`)
+	configuration := regexp.MustCompile(`/(kustomization\.yaml|traefik\.yml|redis\.conf|resilience\.json|README\.md)$`)
 	kustomizations := map[string]string{} // text by folder
 	var files []string
 	base := filepath.Join(root(t), "k8s")

@@ -69,6 +69,7 @@ func startRedis(t *testing.T) string {
 type site struct {
 	*cluster
 	upstream   string // its address
+	redis      string // addresses that the test has started, instead of one Redis
 	onLoopback bool   // the Service upstream is of type ExternalName only for the test
 }
 
@@ -107,10 +108,13 @@ func (s *site) applySite(kustomization object) {
 			{"op": "remove", "path": "/spec/selector"},
 			{"op": "replace", "path": "/spec/ports/0/port", "value": `+port+`}]`))
 	}
+	if s.redis == "" {
+		s.redis = "127.0.0.1:" + startRedis(t)
+	}
 	kustomization["patches"] = append(patches,
 		// So that the test need not wait, and knows how many tokens are left.
 		patch("Middleware", "gateway", `[
-			{"op": "replace", "path": "/spec/plugin/resilience/redis/address", "value": "127.0.0.1:`+startRedis(t)+`"},
+			{"op": "replace", "path": "/spec/plugin/resilience/redis/address", "value": "`+s.redis+`"},
 			{"op": "replace", "path": "/spec/plugin/resilience/rateLimit/refillPeriod", "value": "1h"},
 			{"op": "replace", "path": "/spec/plugin/resilience/circuitBreaker/resetTimeout", "value": "1s"}]`))
 	s.apply(write(t, kustomization))

@@ -19,13 +19,21 @@ func TestWorkloads(t *testing.T) {
 			redis := find(t, objects, "StatefulSet", "redis")
 
 			require.NotContains(t, gateway["spec"], "replicas", "the autoscaler owns them")
-			for _, workload := range []object{gateway, upstream, redis} {
+			workloads := []object{gateway, upstream, redis}
+			want := object{"address": "redis:6379", "passwordEnv": "REDIS_PASSWORD"}
+			if folder == withSentinels {
+				workloads = append(workloads, find(t, objects, "StatefulSet", "sentinel"))
+				requireSpread(t, objects)
+				want["address"] = "sentinel-0.sentinel:26379,sentinel-1.sentinel:26379,sentinel-2.sentinel:26379"
+				want["sentinel"] = object{"master": "mymaster", "passwordEnv": "REDIS_PASSWORD"}
+			}
+			for _, workload := range workloads {
 				requireCareful(t, workload)
 			}
 			requireProbes(t, gateway)
 			requireMemory(t, gateway)
 			requireTimeToEnd(t, gateway)
-			requireImages(t, gateway, upstream, redis)
+			requireImages(t, workloads...)
 			require.Equal(t, "5Gi", at(redis, "spec", "volumeClaimTemplates", 0, "spec", "resources", "requests", "storage"))
 
 			requireLabels(t, objects)
@@ -37,7 +45,7 @@ func TestWorkloads(t *testing.T) {
 				}
 			}
 			settings := at(find(t, objects, "Middleware", "gateway"), "spec", "plugin", "resilience", "redis")
-			require.Equal(t, object{"address": "redis:6379", "passwordEnv": "REDIS_PASSWORD"}, settings)
+			require.Equal(t, want, settings)
 		})
 	}
 }
@@ -69,8 +77,13 @@ func TestWhatIsNamedIsThere(t *testing.T) {
 				requirePolicy(t, o, named)
 			}
 		}
-		require.Equal(t, 3, seen["Service"])
-		require.Equal(t, 4, seen["NetworkPolicy"])
+		want := map[any]int{"Service": 3, "NetworkPolicy": 4}
+		if folder == withSentinels {
+			want = map[any]int{"Service": 4, "NetworkPolicy": 7}
+		}
+		for kind, n := range want {
+			require.Equal(t, n, seen[kind], "%s: %s", folder, kind)
+		}
 	}
 }
 
@@ -81,7 +94,7 @@ const nameLabel = "app.kubernetes.io/name"
 func requireLabels(t *testing.T, objects []object) {
 	t.Helper()
 	known := map[any]any{
-		"proxy-service": "gateway", "redis": "cache", "upstream": "service", "api-gateway": "namespace", "default-deny": "namespace",
+		"proxy-service": "gateway", "redis": "cache", "sentinel": "cache", "upstream": "service", "api-gateway": "namespace", "default-deny": "namespace",
 	}
 	for _, o := range objects {
 		labels, _ := at(o, "metadata", "labels").(object)
@@ -105,7 +118,7 @@ func requireLabels(t *testing.T, objects []object) {
 
 // What the components add is labelled as the rest, and relabels nothing.
 func TestComponents_labels(t *testing.T) {
-	for _, component := range []string{"gateway-api", "other-namespace"} {
+	for _, component := range []string{"gateway-api", "other-namespace", "sentinel"} {
 		folder := write(t, object{"resources": []string{"k8s/base"}, "components": []string{"k8s/components/" + component}})
 		requireLabels(t, decode(t, render(t, folder)))
 	}
@@ -120,14 +133,14 @@ func requirePolicy(t *testing.T, policy object, named func(selector any) any) {
 		return
 	}
 	ingress, _ := at(policy, "spec", "ingress").([]any)
-	require.NotEmpty(t, ingress)
+	egress, _ := at(policy, "spec", "egress").([]any)
+	require.NotEmpty(t, append(ingress, egress...))
 	for _, rule := range ingress {
 		if from := at(rule, "from", 0, "podSelector", "matchLabels"); from != nil {
 			named(from)
 		}
 		requirePort(t, named(own), at(rule, "ports", 0, "port"))
 	}
-	egress, _ := at(policy, "spec", "egress").([]any)
 	for _, rule := range egress {
 		if to := at(rule, "to", 0, "podSelector", "matchLabels"); to != nil {
 			requirePort(t, named(to), at(rule, "ports", 0, "port"))
@@ -146,7 +159,7 @@ func requirePort(t *testing.T, pod, port any) {
 
 func TestScale(t *testing.T) {
 	for folder, want := range map[string][3]int{
-		"k8s": {3, 10, 2}, "k8s/overlays/production": {3, 10, 2}, "k8s/overlays/staging": {2, 4, 1},
+		"k8s": {3, 10, 2}, "k8s/overlays/production": {3, 10, 2}, "k8s/overlays/staging": {2, 4, 1}, withSentinels: {3, 10, 2},
 	} {
 		objects := decode(t, render(t, folder))
 		autoscaler := find(t, objects, "HorizontalPodAutoscaler", "proxy-service")
@@ -159,6 +172,22 @@ func TestScale(t *testing.T) {
 		budget := find(t, objects, "PodDisruptionBudget", "proxy-service")
 		require.Equal(t, want[2], at(budget, "spec", "minAvailable"), folder)
 		require.Less(t, want[2], want[0], "a node can be drained")
+	}
+}
+
+// requireSpread: no node has two of the servers, or two of the sentinels, and one of each may be evicted.
+func requireSpread(t *testing.T, objects []object) {
+	t.Helper()
+	for _, name := range []string{"redis", "sentinel"} {
+		own := object{"matchLabels": object{nameLabel: name}}
+		workload := find(t, objects, "StatefulSet", name)
+		require.Equal(t, 3, at(workload, "spec", "replicas"), name)
+		apart := at(workload, "spec", "template", "spec", "affinity", "podAntiAffinity", "requiredDuringSchedulingIgnoredDuringExecution")
+		require.Equal(t, []any{object{"topologyKey": "kubernetes.io/hostname", "labelSelector": own}}, apart, name)
+		budget := find(t, objects, "PodDisruptionBudget", name)
+		require.Equal(t, 1, at(budget, "spec", "maxUnavailable"), name)
+		require.Equal(t, own, at(budget, "spec", "selector"), name)
+		require.Equal(t, true, at(find(t, objects, "Service", name), "spec", "publishNotReadyAddresses"), name)
 	}
 }
 

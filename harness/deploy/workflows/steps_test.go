@@ -270,7 +270,7 @@ func tryCoverage(t *testing.T, d *desk) {
 }
 
 func trySource(t *testing.T, d *desk) {
-	env := map[string]string{"GATEWAY": "docker.io/acme/resilience-gateway", "UPSTREAM": "docker.io/acme/resilience-upstream"}
+	env := map[string]string{"GATEWAY": "docker.io/acme/resilience-gateway", "UPSTREAM": "docker.io/acme/resilience-upstream", "VERSION": ""}
 	tree := "tree-" + strings.TrimSpace(command(t, d.dir, "git", "rev-parse", "HEAD^{tree}"))
 
 	d.fake(t, "docker", `echo "not found" >&2; exit 1`)
@@ -280,6 +280,11 @@ func trySource(t *testing.T, d *desk) {
 	require.Equal(t, "tree="+tree+"\ngateway="+gatewayDigest+"\nupstream="+upstreamDigest+"\n", d.succeed(t, env).outputs)
 	require.Contains(t, d.calls(t, "docker"),
 		"buildx imagetools inspect docker.io/acme/resilience-gateway:"+tree+" --format {{.Manifest.Digest}}")
+
+	env["VERSION"] = "v1.2.3" // a release has separate images
+	require.Contains(t, d.succeed(t, env).outputs, "tree="+tree+"-v1.2.3\n")
+	require.Contains(t, d.calls(t, "docker"),
+		"buildx imagetools inspect docker.io/acme/resilience-gateway:"+tree+"-v1.2.3 --format {{.Manifest.Digest}}")
 }
 
 func tryNames(t *testing.T, d *desk) {
@@ -324,7 +329,8 @@ const source = "0123456789abcdef0123456789abcdef01234567"
 const bundle = "plugins-local/src/github.com/resilient-gateway/resilience"
 
 func tryBundle(t *testing.T, d *desk) {
-	d.succeed(t, with(images, map[string]string{"SOURCE": source}))
+	d.succeed(t, with(images, map[string]string{"SOURCE": source, "TAG": "v1.2.3"}))
+	require.Contains(t, read(t, filepath.Join(d.dir, "dist", bundle, "version.go")), `const version = "1.2.3"`)
 	require.Contains(t, read(t, filepath.Join(d.dir, "dist", bundle, "README.md")), "/blob/"+source+"/docs/")
 	require.FileExists(t, filepath.Join(d.dir, "dist", bundle, "vendor", "github.com", "gomodule", "redigo", "redis", "conn.go"))
 }
