@@ -148,13 +148,19 @@ func (m *Middleware) serveHealth(w http.ResponseWriter, r *http.Request) {
 
 // refuseLimited refuses a request because the client's bucket is empty. It has a token again in retryAfter microseconds.
 func refuseLimited(m *Middleware, s *slowRequest, retryAfter int64) {
+	if m.counting {
+		decideLimited(m, defaultLimit)
+	}
 	beforeRefusal(m, s)
 	writeLimited(m, s.w, s.r, retryAfter)
-	m.logRefusal("rate limit exceeded", m.bucketKeyOf(s.r), 0, s.now)
+	m.logLimited(s.r, m.bucketKeyOf(s.r), 0, s.now)
 }
 
 // refuseUnavailable refuses a request because onError is deny.
 func refuseUnavailable(m *Middleware, s *slowRequest) {
+	if m.counting {
+		decide(m, decidedUnavailable)
+	}
 	s.refused = true
 	beforeRefusal(m, s)
 	refuse(m.answers.unavailable, s.w, s.r, oneSecond, "")
@@ -171,9 +177,12 @@ func writeLimited(m *Middleware, w http.ResponseWriter, r *http.Request, retryAf
 
 // refuseDenied refuses a request because it lacks the key source. refuseByRule does so because a rule with a name denies it.
 func refuseDenied(m *Middleware, s *slowRequest) {
+	if m.counting {
+		decide(m, decidedDenied)
+	}
 	beforeRefusal(m, s)
 	refuse(m.answers.denied, s.w, s.r, nil, "")
-	m.logRefusal("denied", m.bucketKeyOf(s.r), 0, s.now)
+	logRefusal(m, s.r, "denied", m.bucketKeyOf(s.r), 0, s.now)
 }
 
 // beforeRefusal gives back a place that was asked for, and refreshes the view if it is stale: neither this request nor the ones that follow
@@ -191,10 +200,13 @@ func beforeRefusal(m *Middleware, s *slowRequest) {
 // refuseOpen refuses a request because the circuit is open for another retryAfter microseconds. A handler that only refuses answers the
 // requests that follow.
 func refuseOpen(m *Middleware, s *slowRequest, retryAfter int64) {
+	if m.counting {
+		decide(m, decidedOpen)
+	}
 	s.refused = true
 	m.breaker.RecheckOpen(s.now, m.policy)
 	refuse(m.answers.circuitOpen, s.w, s.r, seconds(retryAfter), "")
-	m.logOpen(s.now)
+	m.logOpen(s.r, s.now)
 	if !m.debug {
 		m.switchToOpen(s.now)
 	}

@@ -17,14 +17,22 @@ type Config struct {
 	Answers *AnswersConfig `json:"answers,omitempty"`
 	// Health makes the middleware answer one path itself. It is meant for a separate router.
 	Health *HealthConfig `json:"health,omitempty"`
+	// Admin answers below a path with the metrics and the status of all middlewares of this process. It is meant for a router of the internal
+	// entry point.
+	Admin *AdminConfig `json:"admin,omitempty"`
 
 	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`
 }
 
 // RedisConfig says which Redis, and what happens to requests while it is unavailable.
 type RedisConfig struct {
-	// Address is the host and port. Left out: the state is kept in this process. Example: redis:6379
+	// Address is the host and port. Left out: the state is kept in this process. With Sentinel or Cluster it names several servers, with
+	// commas. Example: redis:6379
 	Address string `json:"address,omitempty"`
+	// Sentinel says that Address names sentinels, which are asked for the master.
+	Sentinel *SentinelConfig `json:"sentinel,omitempty"`
+	// Cluster says that Address names nodes of a Redis Cluster: any of them. Default: false.
+	Cluster string `json:"cluster,omitempty"`
 	// Username is the name of an ACL user. Default: none. Example: gateway
 	Username string `json:"username,omitempty"`
 	// Password is visible in Traefik's API: prefer PasswordEnv or PasswordFile. Default: none.
@@ -35,7 +43,7 @@ type RedisConfig struct {
 	// PasswordFile names a regular file of at most 64 KB that holds the password; a newline at its end is ignored.
 	// Example: /run/secrets/redis
 	PasswordFile string `json:"passwordFile,omitempty"`
-	// DB is the number of the database. Default: 0. Example: 2
+	// DB is the number of the database; a Cluster has only 0. Default: 0. Example: 2
 	DB string `json:"db,omitempty"`
 	// TLS secures the connection.
 	TLS *TLSConfig `json:"tls,omitempty"`
@@ -56,6 +64,22 @@ type RedisConfig struct {
 	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`
 }
 
+// SentinelConfig says how sentinels are asked. TLS is as for Redis itself. A block in which nothing is set is as one that is left out.
+type SentinelConfig struct {
+	// Master is the name that the sentinels know the master by. It is required. Example: mymaster
+	Master string `json:"master,omitempty"`
+	// Username is the name of an ACL user of the sentinels. Default: none. Example: gateway
+	Username string `json:"username,omitempty"`
+	// PasswordEnv names the variable of Traefik's environment that holds the sentinels' password; unset means none.
+	// Example: SENTINEL_PASSWORD
+	PasswordEnv string `json:"passwordEnv,omitempty"`
+	// PasswordFile names a regular file of at most 64 KB that holds the sentinels' password; a newline at its end is ignored.
+	// Example: /run/secrets/sentinel
+	PasswordFile string `json:"passwordFile,omitempty"`
+
+	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`
+}
+
 // TLSConfig secures the connection to Redis.
 type TLSConfig struct {
 	// Enabled enables TLS. Default: false.
@@ -67,7 +91,8 @@ type TLSConfig struct {
 	Cert string `json:"cert,omitempty"`
 	// Key is the file with the private key of Cert. Default: none. Example: /run/secrets/redis/key.pem
 	Key string `json:"key,omitempty"`
-	// ServerName is the name that Redis's certificate must have. Default: the host in Address. Example: redis.internal
+	// ServerName is the name that Redis's certificate must have. With several servers it is that of each; left out, each has the host by which it is
+	// dialled. Default: the host in Address. Example: redis.internal
 	ServerName string `json:"serverName,omitempty"`
 	// InsecureSkipVerify accepts any certificate, so any server can pose as that Redis. Default: false.
 	InsecureSkipVerify string `json:"insecureSkipVerify,omitempty"`
@@ -100,6 +125,9 @@ type RateLimitConfig struct {
 	MaxDelayed string `json:"maxDelayed,omitempty"`
 	// DryRun counts and logs refusals by the limiter, and lets the requests pass. Default: false.
 	DryRun string `json:"dryRun,omitempty"`
+	// StandingLease lets each gateway pass a request of any client without asking Redis, which keeps a token of each bucket back for that.
+	// Capacities up to 100 have none. Default: true. Example: false
+	StandingLease string `json:"standingLease,omitempty"`
 	// ResponseHeaders says which headers tell clients what is left of their buckets: none, ratelimit (RateLimit and RateLimit-Policy of
 	// draft-ietf-httpapi-ratelimit-headers, revision 10), x-ratelimit (X-RateLimit-Limit, -Remaining and -Reset) or both. Default: none.
 	ResponseHeaders string `json:"responseHeaders,omitempty"`
@@ -238,7 +266,8 @@ type IPStrategyConfig struct {
 
 // CircuitBreakerConfig is the circuit breaker of the service.
 type CircuitBreakerConfig struct {
-	// FailureThreshold is the number of consecutive failures that open the circuit. Default: 5. Example: 10
+	// FailureThreshold is the number of consecutive failures that open the circuit. 0, with a ratio: only that opens it. Default: 5.
+	// Example: 10
 	FailureThreshold string `json:"failureThreshold,omitempty"`
 	// ResetTimeout is how long it stays open before probes may pass. Default: 30s. Example: 10s
 	ResetTimeout string `json:"resetTimeout,omitempty"`
@@ -253,6 +282,62 @@ type CircuitBreakerConfig struct {
 	// has left. It should be less than the clients' own timeout; any client of a path that takes longer can then cause failures. 0s
 	// disables it. Default: 0s. Example: 5s
 	HangTimeout string `json:"hangTimeout,omitempty"`
+	// FailureRatio opens the circuit if that many per cent of the requests in the Window have failed. 0: it does not. Default: 0. Example: 50
+	FailureRatio string `json:"failureRatio,omitempty"`
+	// SlowRatio opens the circuit if that many per cent of the requests in the Window were slow. 0: it does not. Default: 0. Example: 80
+	SlowRatio string `json:"slowRatio,omitempty"`
+	// SlowDuration is the time from the end of a request's body to the response headers from which a request is slow. Default: 2s.
+	// Example: 500ms
+	SlowDuration string `json:"slowDuration,omitempty"`
+	// Window is the time over which the ratios are computed. Default: 10s. Example: 1m
+	Window string `json:"window,omitempty"`
+	// MinimumRequests is the number of requests in the Window below which the ratios open nothing. Default: 20. Example: 100
+	MinimumRequests string `json:"minimumRequests,omitempty"`
+	// FailureAge is the age at which a failure in a row no longer counts, to a tenth of it. 0s: it counts whatever its age. Default: 0s.
+	// Example: 1m
+	FailureAge string `json:"failureAge,omitempty"`
+	// HalfOpenFailureThreshold is the number of failed probes that open it again. Default: 1. Example: 2
+	HalfOpenFailureThreshold string `json:"halfOpenFailureThreshold,omitempty"`
+	// ResetBackoff is the factor by which ResetTimeout grows each time that the circuit opens again before it was closed, from 1.1 to 10; 1
+	// is none. Default: 1. Example: 2
+	ResetBackoff string `json:"resetBackoff,omitempty"`
+	// MaxResetTimeout is how far ResetBackoff goes. Default: 10m. Example: 1h
+	MaxResetTimeout string `json:"maxResetTimeout,omitempty"`
+	// ResetJitter is by how many per cent the circuit may stay open longer than that, at random but for the same time in the whole fleet.
+	// Default: 0. Example: 10
+	ResetJitter string `json:"resetJitter,omitempty"`
+	// Recovery is what follows the successful probes: probes (the circuit closes) or ramp (the share of requests that pass rises over
+	// RampDuration). Default: probes.
+	Recovery string `json:"recovery,omitempty"`
+	// RampDuration is how long the share rises. Default: 30s. Example: 1m
+	RampDuration string `json:"rampDuration,omitempty"`
+	// MinGateways is the number of gateways that must have seen failures lately before the circuit opens for all of them, at most 100. A
+	// gateway that alone sees enough failures opens a circuit for itself. Default: 1. Example: 3
+	MinGateways string `json:"minGateways,omitempty"`
+	// Scope says what a circuit is for: middleware (all requests have one circuit), host (each host has one) or path: and a pattern as in
+	// RequestPath (each value of its names has one). There are at most 500 for each middleware. Default: middleware.
+	// Example: path:/api/{tenant}/*
+	Scope string `json:"scope,omitempty"`
+	// DryRun lets the requests pass that the circuit refuses, and logs them. Default: false.
+	DryRun string `json:"dryRun,omitempty"`
+	// FailureStatus lists the statuses of the service's answers that are failures, with ranges. That the service cannot be reached is a
+	// failure whatever it says. Default: 500-599. Example: 500, 502-504
+	FailureStatus string `json:"failureStatus,omitempty"`
+	// FailureGrpcStatus lists the codes of gRPC calls that are failures, as numbers, ranges or names. Default: none.
+	// Example: UNAVAILABLE, INTERNAL
+	FailureGrpcStatus string `json:"failureGrpcStatus,omitempty"`
+	// Ignore names requests whose outcome never counts. While the circuit is open they are refused as all others.
+	Ignore *IgnoreConfig `json:"ignore,omitempty"`
+
+	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`
+}
+
+// IgnoreConfig says which requests never count for the circuit breaker: those for which everything that it names holds.
+type IgnoreConfig struct {
+	// Paths are patterns of the whole path; * matches any run of characters, / too. Example: /health, /internal/*
+	Paths []string `json:"paths,omitempty"`
+	// Methods are request methods. Example: OPTIONS
+	Methods []string `json:"methods,omitempty"`
 
 	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`
 }
@@ -291,6 +376,21 @@ type AnswerConfig struct {
 type HealthConfig struct {
 	// Path is the whole path. Default: /health. Example: /healthz
 	Path string `json:"path,omitempty"`
+
+	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`
+}
+
+// AdminConfig is the path below which the middleware shows its state, and who may see it.
+type AdminConfig struct {
+	// Path is what the paths begin with. Default: /resilience. Example: /internal/resilience
+	Path string `json:"path,omitempty"`
+	// TokenEnv names the variable of Traefik's environment that holds the token which requests need. Example: RESILIENCE_ADMIN_TOKEN
+	TokenEnv string `json:"tokenEnv,omitempty"`
+	// TokenFile names a regular file of at most 64 KB that holds the token; a newline at its end is ignored.
+	// Example: /run/secrets/admin
+	TokenFile string `json:"tokenFile,omitempty"`
+	// Public answers connections from other hosts too where there is no token. Default: false.
+	Public string `json:"public,omitempty"`
 
 	Unknown map[string]interface{} `json:"-" mapstructure:",remain"`
 }

@@ -14,6 +14,9 @@ func acquireInTurn(m *Middleware, s *slowRequest, d *policy.Decision, id string)
 	defer func() { cancelPermit(m, s) }()
 	verdict, refusal := takeInTurn(m, s, d, id, turn)
 	if turn.Gone {
+		if m.counting {
+			decide(m, decidedLeft)
+		}
 		beforeRefusal(m, s)
 		s.w.WriteHeader(clientLeft)
 		return
@@ -34,6 +37,7 @@ func takeInTurn(m *Middleware, s *slowRequest, d *policy.Decision, id string, tu
 				return verdict, refusal
 			}
 			if m.store != nil {
+				countFallback(m, s)
 				m.logRedisError(ratelimit.LastErr(m.cache))
 			}
 			turn.Left = leftToShow(m)

@@ -19,7 +19,12 @@ import (
 // outcomeOf returns what an answer counts as: failure, success or nothing. It puts the answer between failures of a breaker that opens
 // after two.
 func outcomeOf(t *testing.T, redis *RedisConfig, answer func(handler http.Handler, up *upstream)) string {
-	handler, up := newGateway(t, &Config{Redis: redis, CircuitBreaker: failures("2")})
+	return outcomeUnder(t, &Config{Redis: redis, CircuitBreaker: failures("2")}, answer)
+}
+
+// outcomeUnder is outcomeOf for any breaker that opens after two failures, of which a 500 is one.
+func outcomeUnder(t *testing.T, config *Config, answer func(handler http.Handler, up *upstream)) string {
+	handler, up := newGateway(t, config)
 	fail := func() {
 		up.will(status(500))
 		require.Equal(t, 500, get(handler))

@@ -99,11 +99,12 @@ func fastPath(m *Middleware) http.HandlerFunc {
 // fastBreak returns a handler that breaks.
 func fastBreak(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks  bool // requests are checked for other instances on the same route (nesting.go)
-		writer  reflect.Type
-		report  func(*tracked) // not guarded: it is set once, before the source has a writer
-		length  int64
-		hasBody bool
+		checks   bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted int64 // requests that passed here
+		writer   reflect.Type
+		report   func(*tracked) // not guarded: it is set once, before the source has a writer
+		length   int64
+		hasBody  bool
 	)
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	view, source, typeOf := m.view, m.source, reflect.TypeOf
@@ -112,6 +113,12 @@ func fastBreak(m *Middleware) http.HandlerFunc {
 		if of != nil {
 			report = of
 		}
+	}
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+		}
+		c.admitted += admitted
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
@@ -145,6 +152,7 @@ func fastBreak(m *Middleware) http.HandlerFunc {
 		}
 		writer = typeOf(w)
 		other = writer != source.writer
+		admitted++
 		mu.Unlock()
 
 		// 5 forward
@@ -164,7 +172,10 @@ func fastBreak(m *Middleware) http.HandlerFunc {
 // fastLimitConnectionCounted returns a handler that limits by the address of the connection, says what is left.
 func fastLimitConnectionCounted(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		checks        bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted      int64 // requests that passed here
+		refused       int64 // requests that had no token of their grants; m.renewed of them went on to ask
+		counting      bool  // not guarded: it is set before the first request
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -174,6 +185,15 @@ func fastLimitConnectionCounted(m *Middleware) http.HandlerFunc {
 	grants, leftTexts := m.cache.Grants, m.rates.leftTexts
 	draft, older, quota, capacity := m.rates.draft, m.rates.older, m.rates.policy, m.rates.capacity
 	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+			refused = 0
+			counting = true
+		}
+		c.admitted += admitted
+		c.refused += refused
+	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
 			now  int64      // R2
@@ -210,11 +230,13 @@ func fastLimitConnectionCounted(m *Middleware) http.HandlerFunc {
 			if leased {
 				g.Tokens--
 			} else {
+				refused++
 				slowCountedLocked(m, w, r, g, now)
 				return
 			}
 		}
 		if leased {
+			admitted++
 			mu.Unlock()
 			described := w.Header()
 			if draft {
@@ -232,6 +254,9 @@ func fastLimitConnectionCounted(m *Middleware) http.HandlerFunc {
 				slowVerdict(m, w, r, verdict, now)
 				return
 			}
+			if counting {
+				countAsked(m)
+			}
 		}
 
 		// 5 forward
@@ -244,7 +269,10 @@ func fastLimitConnectionCounted(m *Middleware) http.HandlerFunc {
 // fastBothConnectionCounted returns a handler that limits by the address of the connection, says what is left, and breaks.
 func fastBothConnectionCounted(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		checks        bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted      int64 // requests that passed here
+		refused       int64 // requests that had no token of their grants; m.renewed of them went on to ask
+		counting      bool  // not guarded: it is set before the first request
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -263,6 +291,15 @@ func fastBothConnectionCounted(m *Middleware) http.HandlerFunc {
 		if of != nil {
 			report = of
 		}
+	}
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+			refused = 0
+			counting = true
+		}
+		c.admitted += admitted
+		c.refused += refused
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
@@ -305,6 +342,7 @@ func fastBothConnectionCounted(m *Middleware) http.HandlerFunc {
 			if leased {
 				g.Tokens--
 			} else {
+				refused++
 				slowCountedLocked(m, w, r, g, now)
 				return
 			}
@@ -319,6 +357,7 @@ func fastBothConnectionCounted(m *Middleware) http.HandlerFunc {
 		writer = typeOf(w)
 		other = writer != source.writer
 		if leased {
+			admitted++
 			mu.Unlock()
 			described := w.Header()
 			if draft {
@@ -337,6 +376,9 @@ func fastBothConnectionCounted(m *Middleware) http.HandlerFunc {
 				return
 			}
 			now = verdict // when the token was there, and the circuit closed
+			if counting {
+				countAsked(m)
+			}
 		}
 
 		// 5 forward
@@ -356,14 +398,27 @@ func fastBothConnectionCounted(m *Middleware) http.HandlerFunc {
 // fastLimitConnectionOwn returns a handler that limits by the address of the connection, with refusals of the route's own.
 func fastLimitConnectionOwn(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		checks        bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted      int64 // requests that passed here
+		refused       int64 // requests that had no token of their grants; m.renewed of them went on to ask
+		counting      bool  // not guarded: it is set before the first request
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
 	)
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	cache, grants := m.cache, m.cache.Grants
+	allowID := ratelimit.NewAllowID(cache)
 	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+			refused = 0
+			counting = true
+		}
+		c.admitted += admitted
+		c.refused += refused
+	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var now int64 // R2
 
@@ -390,17 +445,22 @@ func fastLimitConnectionOwn(m *Middleware) http.HandlerFunc {
 			if leased {
 				g.Tokens--
 			} else {
+				refused++
 				refuseOwnLocked(m, w, r, g, now)
 				return
 			}
 		}
 		if leased {
+			admitted++
 			mu.Unlock()
 		} else { // 4 acquire, where no token is held: Redis is asked
-			verdict := ratelimit.AllowID(cache, id, now)
+			verdict := allowID(id, now)
 			if verdict <= 0 {
 				slowVerdict(m, w, r, verdict, now)
 				return
+			}
+			if counting {
+				countAsked(m)
 			}
 		}
 
@@ -414,7 +474,10 @@ func fastLimitConnectionOwn(m *Middleware) http.HandlerFunc {
 // fastBothConnectionOwn returns a handler that limits by the address of the connection, with refusals of the route's own, and breaks.
 func fastBothConnectionOwn(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		checks        bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted      int64 // requests that passed here
+		refused       int64 // requests that had no token of their grants; m.renewed of them went on to ask
+		counting      bool  // not guarded: it is set before the first request
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -425,12 +488,22 @@ func fastBothConnectionOwn(m *Middleware) http.HandlerFunc {
 	)
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	cache, grants := m.cache, m.cache.Grants
+	allowID := ratelimit.NewAllowID(cache)
 	view, source, typeOf := m.view, m.source, reflect.TypeOf
 	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
 		checks = on
 		if of != nil {
 			report = of
 		}
+	}
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+			refused = 0
+			counting = true
+		}
+		c.admitted += admitted
+		c.refused += refused
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
@@ -465,6 +538,7 @@ func fastBothConnectionOwn(m *Middleware) http.HandlerFunc {
 			if leased {
 				g.Tokens--
 			} else {
+				refused++
 				refuseOwnLocked(m, w, r, g, now)
 				return
 			}
@@ -479,14 +553,18 @@ func fastBothConnectionOwn(m *Middleware) http.HandlerFunc {
 		writer = typeOf(w)
 		other = writer != source.writer
 		if leased {
+			admitted++
 			mu.Unlock()
 		} else { // 4 acquire, where no token is held: Redis is asked
-			verdict := ratelimit.AllowID(cache, id, now)
+			verdict := allowID(id, now)
 			if verdict <= 1 {
 				slowVerdict(m, w, r, verdict, now)
 				return
 			}
 			now = verdict // when the token was there, and the circuit closed
+			if counting {
+				countAsked(m)
+			}
 		}
 
 		// 5 forward
@@ -506,14 +584,27 @@ func fastBothConnectionOwn(m *Middleware) http.HandlerFunc {
 // fastLimitConnection returns a handler that limits by the address of the connection.
 func fastLimitConnection(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		checks        bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted      int64 // requests that passed here
+		refused       int64 // requests that had no token of their grants; m.renewed of them went on to ask
+		counting      bool  // not guarded: it is set before the first request
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
 	)
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	cache, grants := m.cache, m.cache.Grants
+	allowID := ratelimit.NewAllowID(cache)
 	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+			refused = 0
+			counting = true
+		}
+		c.admitted += admitted
+		c.refused += refused
+	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var now int64 // R2
 
@@ -540,17 +631,22 @@ func fastLimitConnection(m *Middleware) http.HandlerFunc {
 			if leased {
 				g.Tokens--
 			} else {
+				refused++
 				refuseEmptyLocked(m, w, r, g, now)
 				return
 			}
 		}
 		if leased {
+			admitted++
 			mu.Unlock()
 		} else { // 4 acquire, where no token is held: Redis is asked
-			verdict := ratelimit.AllowID(cache, id, now)
+			verdict := allowID(id, now)
 			if verdict <= 0 {
 				slowVerdict(m, w, r, verdict, now)
 				return
+			}
+			if counting {
+				countAsked(m)
 			}
 		}
 
@@ -564,7 +660,10 @@ func fastLimitConnection(m *Middleware) http.HandlerFunc {
 // fastBothConnection returns a handler that limits by the address of the connection, and breaks.
 func fastBothConnection(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		checks        bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted      int64 // requests that passed here
+		refused       int64 // requests that had no token of their grants; m.renewed of them went on to ask
+		counting      bool  // not guarded: it is set before the first request
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -575,12 +674,22 @@ func fastBothConnection(m *Middleware) http.HandlerFunc {
 	)
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	cache, grants := m.cache, m.cache.Grants
+	allowID := ratelimit.NewAllowID(cache)
 	view, source, typeOf := m.view, m.source, reflect.TypeOf
 	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
 		checks = on
 		if of != nil {
 			report = of
 		}
+	}
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+			refused = 0
+			counting = true
+		}
+		c.admitted += admitted
+		c.refused += refused
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
@@ -615,6 +724,7 @@ func fastBothConnection(m *Middleware) http.HandlerFunc {
 			if leased {
 				g.Tokens--
 			} else {
+				refused++
 				refuseEmptyLocked(m, w, r, g, now)
 				return
 			}
@@ -629,14 +739,18 @@ func fastBothConnection(m *Middleware) http.HandlerFunc {
 		writer = typeOf(w)
 		other = writer != source.writer
 		if leased {
+			admitted++
 			mu.Unlock()
 		} else { // 4 acquire, where no token is held: Redis is asked
-			verdict := ratelimit.AllowID(cache, id, now)
+			verdict := allowID(id, now)
 			if verdict <= 1 {
 				slowVerdict(m, w, r, verdict, now)
 				return
 			}
 			now = verdict // when the token was there, and the circuit closed
+			if counting {
+				countAsked(m)
+			}
 		}
 
 		// 5 forward
@@ -656,7 +770,10 @@ func fastBothConnection(m *Middleware) http.HandlerFunc {
 // fastLimitHeaderCounted returns a handler that limits by a header, says what is left.
 func fastLimitHeaderCounted(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		checks        bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted      int64 // requests that passed here
+		refused       int64 // requests that had no token of their grants; m.renewed of them went on to ask
+		counting      bool  // not guarded: it is set before the first request
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -668,6 +785,15 @@ func fastLimitHeaderCounted(m *Middleware) http.HandlerFunc {
 	draft, older, quota, capacity := m.rates.draft, m.rates.older, m.rates.policy, m.rates.capacity
 	header := m.header
 	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+			refused = 0
+			counting = true
+		}
+		c.admitted += admitted
+		c.refused += refused
+	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
 			now  int64      // R2
@@ -709,11 +835,13 @@ func fastLimitHeaderCounted(m *Middleware) http.HandlerFunc {
 			if leased {
 				g.Tokens--
 			} else {
+				refused++
 				slowCountedLocked(m, w, r, g, now)
 				return
 			}
 		}
 		if leased {
+			admitted++
 			mu.Unlock()
 			described := w.Header()
 			if draft {
@@ -731,6 +859,9 @@ func fastLimitHeaderCounted(m *Middleware) http.HandlerFunc {
 				slowVerdict(m, w, r, verdict, now)
 				return
 			}
+			if counting {
+				countAsked(m)
+			}
 		}
 
 		// 5 forward
@@ -743,7 +874,10 @@ func fastLimitHeaderCounted(m *Middleware) http.HandlerFunc {
 // fastBothHeaderCounted returns a handler that limits by a header, says what is left, and breaks.
 func fastBothHeaderCounted(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		checks        bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted      int64 // requests that passed here
+		refused       int64 // requests that had no token of their grants; m.renewed of them went on to ask
+		counting      bool  // not guarded: it is set before the first request
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -764,6 +898,15 @@ func fastBothHeaderCounted(m *Middleware) http.HandlerFunc {
 		if of != nil {
 			report = of
 		}
+	}
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+			refused = 0
+			counting = true
+		}
+		c.admitted += admitted
+		c.refused += refused
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
@@ -811,6 +954,7 @@ func fastBothHeaderCounted(m *Middleware) http.HandlerFunc {
 			if leased {
 				g.Tokens--
 			} else {
+				refused++
 				slowCountedLocked(m, w, r, g, now)
 				return
 			}
@@ -825,6 +969,7 @@ func fastBothHeaderCounted(m *Middleware) http.HandlerFunc {
 		writer = typeOf(w)
 		other = writer != source.writer
 		if leased {
+			admitted++
 			mu.Unlock()
 			described := w.Header()
 			if draft {
@@ -843,6 +988,9 @@ func fastBothHeaderCounted(m *Middleware) http.HandlerFunc {
 				return
 			}
 			now = verdict // when the token was there, and the circuit closed
+			if counting {
+				countAsked(m)
+			}
 		}
 
 		// 5 forward
@@ -862,7 +1010,10 @@ func fastBothHeaderCounted(m *Middleware) http.HandlerFunc {
 // fastLimitHeaderOwn returns a handler that limits by a header, with refusals of the route's own.
 func fastLimitHeaderOwn(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		checks        bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted      int64 // requests that passed here
+		refused       int64 // requests that had no token of their grants; m.renewed of them went on to ask
+		counting      bool  // not guarded: it is set before the first request
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -870,8 +1021,18 @@ func fastLimitHeaderOwn(m *Middleware) http.HandlerFunc {
 	)
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	cache, grants := m.cache, m.cache.Grants
+	allowID := ratelimit.NewAllowID(cache)
 	header := m.header
 	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+			refused = 0
+			counting = true
+		}
+		c.admitted += admitted
+		c.refused += refused
+	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var now int64 // R2
 
@@ -903,17 +1064,22 @@ func fastLimitHeaderOwn(m *Middleware) http.HandlerFunc {
 			if leased {
 				g.Tokens--
 			} else {
+				refused++
 				refuseOwnLocked(m, w, r, g, now)
 				return
 			}
 		}
 		if leased {
+			admitted++
 			mu.Unlock()
 		} else { // 4 acquire, where no token is held: Redis is asked
-			verdict := ratelimit.AllowID(cache, id, now)
+			verdict := allowID(id, now)
 			if verdict <= 0 {
 				slowVerdict(m, w, r, verdict, now)
 				return
+			}
+			if counting {
+				countAsked(m)
 			}
 		}
 
@@ -927,7 +1093,10 @@ func fastLimitHeaderOwn(m *Middleware) http.HandlerFunc {
 // fastBothHeaderOwn returns a handler that limits by a header, with refusals of the route's own, and breaks.
 func fastBothHeaderOwn(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		checks        bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted      int64 // requests that passed here
+		refused       int64 // requests that had no token of their grants; m.renewed of them went on to ask
+		counting      bool  // not guarded: it is set before the first request
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -939,6 +1108,7 @@ func fastBothHeaderOwn(m *Middleware) http.HandlerFunc {
 	)
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	cache, grants := m.cache, m.cache.Grants
+	allowID := ratelimit.NewAllowID(cache)
 	header := m.header
 	view, source, typeOf := m.view, m.source, reflect.TypeOf
 	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
@@ -946,6 +1116,15 @@ func fastBothHeaderOwn(m *Middleware) http.HandlerFunc {
 		if of != nil {
 			report = of
 		}
+	}
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+			refused = 0
+			counting = true
+		}
+		c.admitted += admitted
+		c.refused += refused
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
@@ -985,6 +1164,7 @@ func fastBothHeaderOwn(m *Middleware) http.HandlerFunc {
 			if leased {
 				g.Tokens--
 			} else {
+				refused++
 				refuseOwnLocked(m, w, r, g, now)
 				return
 			}
@@ -999,14 +1179,18 @@ func fastBothHeaderOwn(m *Middleware) http.HandlerFunc {
 		writer = typeOf(w)
 		other = writer != source.writer
 		if leased {
+			admitted++
 			mu.Unlock()
 		} else { // 4 acquire, where no token is held: Redis is asked
-			verdict := ratelimit.AllowID(cache, id, now)
+			verdict := allowID(id, now)
 			if verdict <= 1 {
 				slowVerdict(m, w, r, verdict, now)
 				return
 			}
 			now = verdict // when the token was there, and the circuit closed
+			if counting {
+				countAsked(m)
+			}
 		}
 
 		// 5 forward
@@ -1026,7 +1210,10 @@ func fastBothHeaderOwn(m *Middleware) http.HandlerFunc {
 // fastLimitHeader returns a handler that limits by a header.
 func fastLimitHeader(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		checks        bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted      int64 // requests that passed here
+		refused       int64 // requests that had no token of their grants; m.renewed of them went on to ask
+		counting      bool  // not guarded: it is set before the first request
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -1034,8 +1221,18 @@ func fastLimitHeader(m *Middleware) http.HandlerFunc {
 	)
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	cache, grants := m.cache, m.cache.Grants
+	allowID := ratelimit.NewAllowID(cache)
 	header := m.header
 	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+			refused = 0
+			counting = true
+		}
+		c.admitted += admitted
+		c.refused += refused
+	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var now int64 // R2
 
@@ -1067,17 +1264,22 @@ func fastLimitHeader(m *Middleware) http.HandlerFunc {
 			if leased {
 				g.Tokens--
 			} else {
+				refused++
 				refuseEmptyLocked(m, w, r, g, now)
 				return
 			}
 		}
 		if leased {
+			admitted++
 			mu.Unlock()
 		} else { // 4 acquire, where no token is held: Redis is asked
-			verdict := ratelimit.AllowID(cache, id, now)
+			verdict := allowID(id, now)
 			if verdict <= 0 {
 				slowVerdict(m, w, r, verdict, now)
 				return
+			}
+			if counting {
+				countAsked(m)
 			}
 		}
 
@@ -1091,7 +1293,10 @@ func fastLimitHeader(m *Middleware) http.HandlerFunc {
 // fastBothHeader returns a handler that limits by a header, and breaks.
 func fastBothHeader(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		checks        bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted      int64 // requests that passed here
+		refused       int64 // requests that had no token of their grants; m.renewed of them went on to ask
+		counting      bool  // not guarded: it is set before the first request
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -1103,6 +1308,7 @@ func fastBothHeader(m *Middleware) http.HandlerFunc {
 	)
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	cache, grants := m.cache, m.cache.Grants
+	allowID := ratelimit.NewAllowID(cache)
 	header := m.header
 	view, source, typeOf := m.view, m.source, reflect.TypeOf
 	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
@@ -1110,6 +1316,15 @@ func fastBothHeader(m *Middleware) http.HandlerFunc {
 		if of != nil {
 			report = of
 		}
+	}
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+			refused = 0
+			counting = true
+		}
+		c.admitted += admitted
+		c.refused += refused
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
@@ -1149,6 +1364,7 @@ func fastBothHeader(m *Middleware) http.HandlerFunc {
 			if leased {
 				g.Tokens--
 			} else {
+				refused++
 				refuseEmptyLocked(m, w, r, g, now)
 				return
 			}
@@ -1163,14 +1379,18 @@ func fastBothHeader(m *Middleware) http.HandlerFunc {
 		writer = typeOf(w)
 		other = writer != source.writer
 		if leased {
+			admitted++
 			mu.Unlock()
 		} else { // 4 acquire, where no token is held: Redis is asked
-			verdict := ratelimit.AllowID(cache, id, now)
+			verdict := allowID(id, now)
 			if verdict <= 1 {
 				slowVerdict(m, w, r, verdict, now)
 				return
 			}
 			now = verdict // when the token was there, and the circuit closed
+			if counting {
+				countAsked(m)
+			}
 		}
 
 		// 5 forward
@@ -1190,7 +1410,10 @@ func fastBothHeader(m *Middleware) http.HandlerFunc {
 // fastLimitCheckedHeaderCounted returns a handler that limits by a header, and treats requests without it in another way, says what is left.
 func fastLimitCheckedHeaderCounted(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		checks        bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted      int64 // requests that passed here
+		refused       int64 // requests that had no token of their grants; m.renewed of them went on to ask
+		counting      bool  // not guarded: it is set before the first request
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -1202,6 +1425,15 @@ func fastLimitCheckedHeaderCounted(m *Middleware) http.HandlerFunc {
 	draft, older, quota, capacity := m.rates.draft, m.rates.older, m.rates.policy, m.rates.capacity
 	header := m.header
 	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+			refused = 0
+			counting = true
+		}
+		c.admitted += admitted
+		c.refused += refused
+	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
 			now  int64      // R2
@@ -1249,11 +1481,13 @@ func fastLimitCheckedHeaderCounted(m *Middleware) http.HandlerFunc {
 			if leased {
 				g.Tokens--
 			} else {
+				refused++
 				slowCountedLocked(m, w, r, g, now)
 				return
 			}
 		}
 		if leased {
+			admitted++
 			mu.Unlock()
 			described := w.Header()
 			if draft {
@@ -1271,6 +1505,9 @@ func fastLimitCheckedHeaderCounted(m *Middleware) http.HandlerFunc {
 				slowVerdict(m, w, r, verdict, now)
 				return
 			}
+			if counting {
+				countAsked(m)
+			}
 		}
 
 		// 5 forward
@@ -1283,7 +1520,10 @@ func fastLimitCheckedHeaderCounted(m *Middleware) http.HandlerFunc {
 // fastBothCheckedHeaderCounted returns a handler that limits by a header, and treats requests without it in another way, says what is left, and breaks.
 func fastBothCheckedHeaderCounted(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		checks        bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted      int64 // requests that passed here
+		refused       int64 // requests that had no token of their grants; m.renewed of them went on to ask
+		counting      bool  // not guarded: it is set before the first request
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -1304,6 +1544,15 @@ func fastBothCheckedHeaderCounted(m *Middleware) http.HandlerFunc {
 		if of != nil {
 			report = of
 		}
+	}
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+			refused = 0
+			counting = true
+		}
+		c.admitted += admitted
+		c.refused += refused
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
@@ -1357,6 +1606,7 @@ func fastBothCheckedHeaderCounted(m *Middleware) http.HandlerFunc {
 			if leased {
 				g.Tokens--
 			} else {
+				refused++
 				slowCountedLocked(m, w, r, g, now)
 				return
 			}
@@ -1371,6 +1621,7 @@ func fastBothCheckedHeaderCounted(m *Middleware) http.HandlerFunc {
 		writer = typeOf(w)
 		other = writer != source.writer
 		if leased {
+			admitted++
 			mu.Unlock()
 			described := w.Header()
 			if draft {
@@ -1389,6 +1640,9 @@ func fastBothCheckedHeaderCounted(m *Middleware) http.HandlerFunc {
 				return
 			}
 			now = verdict // when the token was there, and the circuit closed
+			if counting {
+				countAsked(m)
+			}
 		}
 
 		// 5 forward
@@ -1408,7 +1662,10 @@ func fastBothCheckedHeaderCounted(m *Middleware) http.HandlerFunc {
 // fastLimitCheckedHeaderOwn returns a handler that limits by a header, and treats requests without it in another way, with refusals of the route's own.
 func fastLimitCheckedHeaderOwn(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		checks        bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted      int64 // requests that passed here
+		refused       int64 // requests that had no token of their grants; m.renewed of them went on to ask
+		counting      bool  // not guarded: it is set before the first request
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -1416,8 +1673,18 @@ func fastLimitCheckedHeaderOwn(m *Middleware) http.HandlerFunc {
 	)
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	cache, grants := m.cache, m.cache.Grants
+	allowID := ratelimit.NewAllowID(cache)
 	header := m.header
 	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+			refused = 0
+			counting = true
+		}
+		c.admitted += admitted
+		c.refused += refused
+	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var now int64 // R2
 
@@ -1455,17 +1722,22 @@ func fastLimitCheckedHeaderOwn(m *Middleware) http.HandlerFunc {
 			if leased {
 				g.Tokens--
 			} else {
+				refused++
 				refuseOwnLocked(m, w, r, g, now)
 				return
 			}
 		}
 		if leased {
+			admitted++
 			mu.Unlock()
 		} else { // 4 acquire, where no token is held: Redis is asked
-			verdict := ratelimit.AllowID(cache, id, now)
+			verdict := allowID(id, now)
 			if verdict <= 0 {
 				slowVerdict(m, w, r, verdict, now)
 				return
+			}
+			if counting {
+				countAsked(m)
 			}
 		}
 
@@ -1479,7 +1751,10 @@ func fastLimitCheckedHeaderOwn(m *Middleware) http.HandlerFunc {
 // fastBothCheckedHeaderOwn returns a handler that limits by a header, and treats requests without it in another way, with refusals of the route's own, and breaks.
 func fastBothCheckedHeaderOwn(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		checks        bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted      int64 // requests that passed here
+		refused       int64 // requests that had no token of their grants; m.renewed of them went on to ask
+		counting      bool  // not guarded: it is set before the first request
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -1491,6 +1766,7 @@ func fastBothCheckedHeaderOwn(m *Middleware) http.HandlerFunc {
 	)
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	cache, grants := m.cache, m.cache.Grants
+	allowID := ratelimit.NewAllowID(cache)
 	header := m.header
 	view, source, typeOf := m.view, m.source, reflect.TypeOf
 	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
@@ -1498,6 +1774,15 @@ func fastBothCheckedHeaderOwn(m *Middleware) http.HandlerFunc {
 		if of != nil {
 			report = of
 		}
+	}
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+			refused = 0
+			counting = true
+		}
+		c.admitted += admitted
+		c.refused += refused
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
@@ -1543,6 +1828,7 @@ func fastBothCheckedHeaderOwn(m *Middleware) http.HandlerFunc {
 			if leased {
 				g.Tokens--
 			} else {
+				refused++
 				refuseOwnLocked(m, w, r, g, now)
 				return
 			}
@@ -1557,14 +1843,18 @@ func fastBothCheckedHeaderOwn(m *Middleware) http.HandlerFunc {
 		writer = typeOf(w)
 		other = writer != source.writer
 		if leased {
+			admitted++
 			mu.Unlock()
 		} else { // 4 acquire, where no token is held: Redis is asked
-			verdict := ratelimit.AllowID(cache, id, now)
+			verdict := allowID(id, now)
 			if verdict <= 1 {
 				slowVerdict(m, w, r, verdict, now)
 				return
 			}
 			now = verdict // when the token was there, and the circuit closed
+			if counting {
+				countAsked(m)
+			}
 		}
 
 		// 5 forward
@@ -1584,7 +1874,10 @@ func fastBothCheckedHeaderOwn(m *Middleware) http.HandlerFunc {
 // fastLimitCheckedHeader returns a handler that limits by a header, and treats requests without it in another way.
 func fastLimitCheckedHeader(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		checks        bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted      int64 // requests that passed here
+		refused       int64 // requests that had no token of their grants; m.renewed of them went on to ask
+		counting      bool  // not guarded: it is set before the first request
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -1592,8 +1885,18 @@ func fastLimitCheckedHeader(m *Middleware) http.HandlerFunc {
 	)
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	cache, grants := m.cache, m.cache.Grants
+	allowID := ratelimit.NewAllowID(cache)
 	header := m.header
 	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+			refused = 0
+			counting = true
+		}
+		c.admitted += admitted
+		c.refused += refused
+	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var now int64 // R2
 
@@ -1631,17 +1934,22 @@ func fastLimitCheckedHeader(m *Middleware) http.HandlerFunc {
 			if leased {
 				g.Tokens--
 			} else {
+				refused++
 				refuseEmptyLocked(m, w, r, g, now)
 				return
 			}
 		}
 		if leased {
+			admitted++
 			mu.Unlock()
 		} else { // 4 acquire, where no token is held: Redis is asked
-			verdict := ratelimit.AllowID(cache, id, now)
+			verdict := allowID(id, now)
 			if verdict <= 0 {
 				slowVerdict(m, w, r, verdict, now)
 				return
+			}
+			if counting {
+				countAsked(m)
 			}
 		}
 
@@ -1655,7 +1963,10 @@ func fastLimitCheckedHeader(m *Middleware) http.HandlerFunc {
 // fastBothCheckedHeader returns a handler that limits by a header, and treats requests without it in another way, and breaks.
 func fastBothCheckedHeader(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		checks        bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted      int64 // requests that passed here
+		refused       int64 // requests that had no token of their grants; m.renewed of them went on to ask
+		counting      bool  // not guarded: it is set before the first request
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -1667,6 +1978,7 @@ func fastBothCheckedHeader(m *Middleware) http.HandlerFunc {
 	)
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	cache, grants := m.cache, m.cache.Grants
+	allowID := ratelimit.NewAllowID(cache)
 	header := m.header
 	view, source, typeOf := m.view, m.source, reflect.TypeOf
 	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
@@ -1674,6 +1986,15 @@ func fastBothCheckedHeader(m *Middleware) http.HandlerFunc {
 		if of != nil {
 			report = of
 		}
+	}
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+			refused = 0
+			counting = true
+		}
+		c.admitted += admitted
+		c.refused += refused
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
@@ -1719,6 +2040,7 @@ func fastBothCheckedHeader(m *Middleware) http.HandlerFunc {
 			if leased {
 				g.Tokens--
 			} else {
+				refused++
 				refuseEmptyLocked(m, w, r, g, now)
 				return
 			}
@@ -1733,14 +2055,18 @@ func fastBothCheckedHeader(m *Middleware) http.HandlerFunc {
 		writer = typeOf(w)
 		other = writer != source.writer
 		if leased {
+			admitted++
 			mu.Unlock()
 		} else { // 4 acquire, where no token is held: Redis is asked
-			verdict := ratelimit.AllowID(cache, id, now)
+			verdict := allowID(id, now)
 			if verdict <= 1 {
 				slowVerdict(m, w, r, verdict, now)
 				return
 			}
 			now = verdict // when the token was there, and the circuit closed
+			if counting {
+				countAsked(m)
+			}
 		}
 
 		// 5 forward
@@ -1760,7 +2086,10 @@ func fastBothCheckedHeader(m *Middleware) http.HandlerFunc {
 // fastLimitDerivedCounted returns a handler that limits by a derived key source, says what is left.
 func fastLimitDerivedCounted(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		checks        bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted      int64 // requests that passed here
+		refused       int64 // requests that had no token of their grants; m.renewed of them went on to ask
+		counting      bool  // not guarded: it is set before the first request
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -1771,6 +2100,15 @@ func fastLimitDerivedCounted(m *Middleware) http.HandlerFunc {
 	draft, older, quota, capacity := m.rates.draft, m.rates.older, m.rates.policy, m.rates.capacity
 	identify := m.identify
 	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+			refused = 0
+			counting = true
+		}
+		c.admitted += admitted
+		c.refused += refused
+	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
 			now  int64      // R2
@@ -1815,11 +2153,13 @@ func fastLimitDerivedCounted(m *Middleware) http.HandlerFunc {
 			if leased {
 				g.Tokens--
 			} else {
+				refused++
 				slowCountedLocked(m, w, r, g, now)
 				return
 			}
 		}
 		if leased {
+			admitted++
 			mu.Unlock()
 			described := w.Header()
 			if draft {
@@ -1837,6 +2177,9 @@ func fastLimitDerivedCounted(m *Middleware) http.HandlerFunc {
 				slowVerdict(m, w, r, verdict, now)
 				return
 			}
+			if counting {
+				countAsked(m)
+			}
 		}
 
 		// 5 forward
@@ -1849,7 +2192,10 @@ func fastLimitDerivedCounted(m *Middleware) http.HandlerFunc {
 // fastBothDerivedCounted returns a handler that limits by a derived key source, says what is left, and breaks.
 func fastBothDerivedCounted(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		checks        bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted      int64 // requests that passed here
+		refused       int64 // requests that had no token of their grants; m.renewed of them went on to ask
+		counting      bool  // not guarded: it is set before the first request
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -1869,6 +2215,15 @@ func fastBothDerivedCounted(m *Middleware) http.HandlerFunc {
 		if of != nil {
 			report = of
 		}
+	}
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+			refused = 0
+			counting = true
+		}
+		c.admitted += admitted
+		c.refused += refused
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
@@ -1919,6 +2274,7 @@ func fastBothDerivedCounted(m *Middleware) http.HandlerFunc {
 			if leased {
 				g.Tokens--
 			} else {
+				refused++
 				slowCountedLocked(m, w, r, g, now)
 				return
 			}
@@ -1933,6 +2289,7 @@ func fastBothDerivedCounted(m *Middleware) http.HandlerFunc {
 		writer = typeOf(w)
 		other = writer != source.writer
 		if leased {
+			admitted++
 			mu.Unlock()
 			described := w.Header()
 			if draft {
@@ -1951,6 +2308,9 @@ func fastBothDerivedCounted(m *Middleware) http.HandlerFunc {
 				return
 			}
 			now = verdict // when the token was there, and the circuit closed
+			if counting {
+				countAsked(m)
+			}
 		}
 
 		// 5 forward
@@ -1970,15 +2330,28 @@ func fastBothDerivedCounted(m *Middleware) http.HandlerFunc {
 // fastLimitDerivedOwn returns a handler that limits by a derived key source, with refusals of the route's own.
 func fastLimitDerivedOwn(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		checks        bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted      int64 // requests that passed here
+		refused       int64 // requests that had no token of their grants; m.renewed of them went on to ask
+		counting      bool  // not guarded: it is set before the first request
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
 	)
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	cache, grants := m.cache, m.cache.Grants
+	allowID := ratelimit.NewAllowID(cache)
 	identify := m.identify
 	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+			refused = 0
+			counting = true
+		}
+		c.admitted += admitted
+		c.refused += refused
+	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var now int64   // R2
 		var read string // without the lock: reading it is slow and may panic
@@ -2013,17 +2386,22 @@ func fastLimitDerivedOwn(m *Middleware) http.HandlerFunc {
 			if leased {
 				g.Tokens--
 			} else {
+				refused++
 				refuseOwnLocked(m, w, r, g, now)
 				return
 			}
 		}
 		if leased {
+			admitted++
 			mu.Unlock()
 		} else { // 4 acquire, where no token is held: Redis is asked
-			verdict := ratelimit.AllowID(cache, id, now)
+			verdict := allowID(id, now)
 			if verdict <= 0 {
 				slowVerdict(m, w, r, verdict, now)
 				return
+			}
+			if counting {
+				countAsked(m)
 			}
 		}
 
@@ -2037,7 +2415,10 @@ func fastLimitDerivedOwn(m *Middleware) http.HandlerFunc {
 // fastBothDerivedOwn returns a handler that limits by a derived key source, with refusals of the route's own, and breaks.
 func fastBothDerivedOwn(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		checks        bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted      int64 // requests that passed here
+		refused       int64 // requests that had no token of their grants; m.renewed of them went on to ask
+		counting      bool  // not guarded: it is set before the first request
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -2048,6 +2429,7 @@ func fastBothDerivedOwn(m *Middleware) http.HandlerFunc {
 	)
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	cache, grants := m.cache, m.cache.Grants
+	allowID := ratelimit.NewAllowID(cache)
 	identify := m.identify
 	view, source, typeOf := m.view, m.source, reflect.TypeOf
 	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
@@ -2055,6 +2437,15 @@ func fastBothDerivedOwn(m *Middleware) http.HandlerFunc {
 		if of != nil {
 			report = of
 		}
+	}
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+			refused = 0
+			counting = true
+		}
+		c.admitted += admitted
+		c.refused += refused
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
@@ -2097,6 +2488,7 @@ func fastBothDerivedOwn(m *Middleware) http.HandlerFunc {
 			if leased {
 				g.Tokens--
 			} else {
+				refused++
 				refuseOwnLocked(m, w, r, g, now)
 				return
 			}
@@ -2111,14 +2503,18 @@ func fastBothDerivedOwn(m *Middleware) http.HandlerFunc {
 		writer = typeOf(w)
 		other = writer != source.writer
 		if leased {
+			admitted++
 			mu.Unlock()
 		} else { // 4 acquire, where no token is held: Redis is asked
-			verdict := ratelimit.AllowID(cache, id, now)
+			verdict := allowID(id, now)
 			if verdict <= 1 {
 				slowVerdict(m, w, r, verdict, now)
 				return
 			}
 			now = verdict // when the token was there, and the circuit closed
+			if counting {
+				countAsked(m)
+			}
 		}
 
 		// 5 forward
@@ -2138,15 +2534,28 @@ func fastBothDerivedOwn(m *Middleware) http.HandlerFunc {
 // fastLimitDerived returns a handler that limits by a derived key source.
 func fastLimitDerived(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		checks        bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted      int64 // requests that passed here
+		refused       int64 // requests that had no token of their grants; m.renewed of them went on to ask
+		counting      bool  // not guarded: it is set before the first request
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
 	)
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	cache, grants := m.cache, m.cache.Grants
+	allowID := ratelimit.NewAllowID(cache)
 	identify := m.identify
 	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+			refused = 0
+			counting = true
+		}
+		c.admitted += admitted
+		c.refused += refused
+	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var now int64   // R2
 		var read string // without the lock: reading it is slow and may panic
@@ -2181,17 +2590,22 @@ func fastLimitDerived(m *Middleware) http.HandlerFunc {
 			if leased {
 				g.Tokens--
 			} else {
+				refused++
 				refuseEmptyLocked(m, w, r, g, now)
 				return
 			}
 		}
 		if leased {
+			admitted++
 			mu.Unlock()
 		} else { // 4 acquire, where no token is held: Redis is asked
-			verdict := ratelimit.AllowID(cache, id, now)
+			verdict := allowID(id, now)
 			if verdict <= 0 {
 				slowVerdict(m, w, r, verdict, now)
 				return
+			}
+			if counting {
+				countAsked(m)
 			}
 		}
 
@@ -2205,7 +2619,10 @@ func fastLimitDerived(m *Middleware) http.HandlerFunc {
 // fastBothDerived returns a handler that limits by a derived key source, and breaks.
 func fastBothDerived(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		checks        bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted      int64 // requests that passed here
+		refused       int64 // requests that had no token of their grants; m.renewed of them went on to ask
+		counting      bool  // not guarded: it is set before the first request
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -2216,6 +2633,7 @@ func fastBothDerived(m *Middleware) http.HandlerFunc {
 	)
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	cache, grants := m.cache, m.cache.Grants
+	allowID := ratelimit.NewAllowID(cache)
 	identify := m.identify
 	view, source, typeOf := m.view, m.source, reflect.TypeOf
 	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
@@ -2223,6 +2641,15 @@ func fastBothDerived(m *Middleware) http.HandlerFunc {
 		if of != nil {
 			report = of
 		}
+	}
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+			refused = 0
+			counting = true
+		}
+		c.admitted += admitted
+		c.refused += refused
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
@@ -2265,6 +2692,7 @@ func fastBothDerived(m *Middleware) http.HandlerFunc {
 			if leased {
 				g.Tokens--
 			} else {
+				refused++
 				refuseEmptyLocked(m, w, r, g, now)
 				return
 			}
@@ -2279,14 +2707,18 @@ func fastBothDerived(m *Middleware) http.HandlerFunc {
 		writer = typeOf(w)
 		other = writer != source.writer
 		if leased {
+			admitted++
 			mu.Unlock()
 		} else { // 4 acquire, where no token is held: Redis is asked
-			verdict := ratelimit.AllowID(cache, id, now)
+			verdict := allowID(id, now)
 			if verdict <= 1 {
 				slowVerdict(m, w, r, verdict, now)
 				return
 			}
 			now = verdict // when the token was there, and the circuit closed
+			if counting {
+				countAsked(m)
+			}
 		}
 
 		// 5 forward
@@ -2306,7 +2738,10 @@ func fastBothDerived(m *Middleware) http.HandlerFunc {
 // fastLimitOtherCounted returns a handler that limits by any other key source, says what is left.
 func fastLimitOtherCounted(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		checks        bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted      int64 // requests that passed here
+		refused       int64 // requests that had no token of their grants; m.renewed of them went on to ask
+		counting      bool  // not guarded: it is set before the first request
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -2316,6 +2751,15 @@ func fastLimitOtherCounted(m *Middleware) http.HandlerFunc {
 	grants, leftTexts := m.cache.Grants, m.rates.leftTexts
 	draft, older, quota, capacity := m.rates.draft, m.rates.older, m.rates.policy, m.rates.capacity
 	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+			refused = 0
+			counting = true
+		}
+		c.admitted += admitted
+		c.refused += refused
+	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
 			now  int64      // R2
@@ -2352,11 +2796,13 @@ func fastLimitOtherCounted(m *Middleware) http.HandlerFunc {
 			if leased {
 				g.Tokens--
 			} else {
+				refused++
 				slowCountedLocked(m, w, r, g, now)
 				return
 			}
 		}
 		if leased {
+			admitted++
 			mu.Unlock()
 			described := w.Header()
 			if draft {
@@ -2374,6 +2820,9 @@ func fastLimitOtherCounted(m *Middleware) http.HandlerFunc {
 				slowVerdict(m, w, r, verdict, now)
 				return
 			}
+			if counting {
+				countAsked(m)
+			}
 		}
 
 		// 5 forward
@@ -2386,7 +2835,10 @@ func fastLimitOtherCounted(m *Middleware) http.HandlerFunc {
 // fastBothOtherCounted returns a handler that limits by any other key source, says what is left, and breaks.
 func fastBothOtherCounted(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		checks        bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted      int64 // requests that passed here
+		refused       int64 // requests that had no token of their grants; m.renewed of them went on to ask
+		counting      bool  // not guarded: it is set before the first request
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -2405,6 +2857,15 @@ func fastBothOtherCounted(m *Middleware) http.HandlerFunc {
 		if of != nil {
 			report = of
 		}
+	}
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+			refused = 0
+			counting = true
+		}
+		c.admitted += admitted
+		c.refused += refused
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
@@ -2447,6 +2908,7 @@ func fastBothOtherCounted(m *Middleware) http.HandlerFunc {
 			if leased {
 				g.Tokens--
 			} else {
+				refused++
 				slowCountedLocked(m, w, r, g, now)
 				return
 			}
@@ -2461,6 +2923,7 @@ func fastBothOtherCounted(m *Middleware) http.HandlerFunc {
 		writer = typeOf(w)
 		other = writer != source.writer
 		if leased {
+			admitted++
 			mu.Unlock()
 			described := w.Header()
 			if draft {
@@ -2479,6 +2942,9 @@ func fastBothOtherCounted(m *Middleware) http.HandlerFunc {
 				return
 			}
 			now = verdict // when the token was there, and the circuit closed
+			if counting {
+				countAsked(m)
+			}
 		}
 
 		// 5 forward
@@ -2498,14 +2964,27 @@ func fastBothOtherCounted(m *Middleware) http.HandlerFunc {
 // fastLimitOtherOwn returns a handler that limits by any other key source, with refusals of the route's own.
 func fastLimitOtherOwn(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		checks        bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted      int64 // requests that passed here
+		refused       int64 // requests that had no token of their grants; m.renewed of them went on to ask
+		counting      bool  // not guarded: it is set before the first request
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
 	)
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	cache, grants := m.cache, m.cache.Grants
+	allowID := ratelimit.NewAllowID(cache)
 	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+			refused = 0
+			counting = true
+		}
+		c.admitted += admitted
+		c.refused += refused
+	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var now int64 // R2
 
@@ -2532,17 +3011,22 @@ func fastLimitOtherOwn(m *Middleware) http.HandlerFunc {
 			if leased {
 				g.Tokens--
 			} else {
+				refused++
 				refuseOwnLocked(m, w, r, g, now)
 				return
 			}
 		}
 		if leased {
+			admitted++
 			mu.Unlock()
 		} else { // 4 acquire, where no token is held: Redis is asked
-			verdict := ratelimit.AllowID(cache, id, now)
+			verdict := allowID(id, now)
 			if verdict <= 0 {
 				slowVerdict(m, w, r, verdict, now)
 				return
+			}
+			if counting {
+				countAsked(m)
 			}
 		}
 
@@ -2556,7 +3040,10 @@ func fastLimitOtherOwn(m *Middleware) http.HandlerFunc {
 // fastBothOtherOwn returns a handler that limits by any other key source, with refusals of the route's own, and breaks.
 func fastBothOtherOwn(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		checks        bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted      int64 // requests that passed here
+		refused       int64 // requests that had no token of their grants; m.renewed of them went on to ask
+		counting      bool  // not guarded: it is set before the first request
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -2567,12 +3054,22 @@ func fastBothOtherOwn(m *Middleware) http.HandlerFunc {
 	)
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	cache, grants := m.cache, m.cache.Grants
+	allowID := ratelimit.NewAllowID(cache)
 	view, source, typeOf := m.view, m.source, reflect.TypeOf
 	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
 		checks = on
 		if of != nil {
 			report = of
 		}
+	}
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+			refused = 0
+			counting = true
+		}
+		c.admitted += admitted
+		c.refused += refused
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
@@ -2607,6 +3104,7 @@ func fastBothOtherOwn(m *Middleware) http.HandlerFunc {
 			if leased {
 				g.Tokens--
 			} else {
+				refused++
 				refuseOwnLocked(m, w, r, g, now)
 				return
 			}
@@ -2621,14 +3119,18 @@ func fastBothOtherOwn(m *Middleware) http.HandlerFunc {
 		writer = typeOf(w)
 		other = writer != source.writer
 		if leased {
+			admitted++
 			mu.Unlock()
 		} else { // 4 acquire, where no token is held: Redis is asked
-			verdict := ratelimit.AllowID(cache, id, now)
+			verdict := allowID(id, now)
 			if verdict <= 1 {
 				slowVerdict(m, w, r, verdict, now)
 				return
 			}
 			now = verdict // when the token was there, and the circuit closed
+			if counting {
+				countAsked(m)
+			}
 		}
 
 		// 5 forward
@@ -2648,14 +3150,27 @@ func fastBothOtherOwn(m *Middleware) http.HandlerFunc {
 // fastLimitOther returns a handler that limits by any other key source.
 func fastLimitOther(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		checks        bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted      int64 // requests that passed here
+		refused       int64 // requests that had no token of their grants; m.renewed of them went on to ask
+		counting      bool  // not guarded: it is set before the first request
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
 	)
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	cache, grants := m.cache, m.cache.Grants
+	allowID := ratelimit.NewAllowID(cache)
 	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+			refused = 0
+			counting = true
+		}
+		c.admitted += admitted
+		c.refused += refused
+	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var now int64 // R2
 
@@ -2682,17 +3197,22 @@ func fastLimitOther(m *Middleware) http.HandlerFunc {
 			if leased {
 				g.Tokens--
 			} else {
+				refused++
 				refuseEmptyLocked(m, w, r, g, now)
 				return
 			}
 		}
 		if leased {
+			admitted++
 			mu.Unlock()
 		} else { // 4 acquire, where no token is held: Redis is asked
-			verdict := ratelimit.AllowID(cache, id, now)
+			verdict := allowID(id, now)
 			if verdict <= 0 {
 				slowVerdict(m, w, r, verdict, now)
 				return
+			}
+			if counting {
+				countAsked(m)
 			}
 		}
 
@@ -2706,7 +3226,10 @@ func fastLimitOther(m *Middleware) http.HandlerFunc {
 // fastBothOther returns a handler that limits by any other key source, and breaks.
 func fastBothOther(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		checks        bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted      int64 // requests that passed here
+		refused       int64 // requests that had no token of their grants; m.renewed of them went on to ask
+		counting      bool  // not guarded: it is set before the first request
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -2717,12 +3240,22 @@ func fastBothOther(m *Middleware) http.HandlerFunc {
 	)
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	cache, grants := m.cache, m.cache.Grants
+	allowID := ratelimit.NewAllowID(cache)
 	view, source, typeOf := m.view, m.source, reflect.TypeOf
 	m.setFast = func(on bool, of func(*tracked)) { // one closure: each keeps a copy of this frame (R10)
 		checks = on
 		if of != nil {
 			report = of
 		}
+	}
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+			refused = 0
+			counting = true
+		}
+		c.admitted += admitted
+		c.refused += refused
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
@@ -2757,6 +3290,7 @@ func fastBothOther(m *Middleware) http.HandlerFunc {
 			if leased {
 				g.Tokens--
 			} else {
+				refused++
 				refuseEmptyLocked(m, w, r, g, now)
 				return
 			}
@@ -2771,14 +3305,18 @@ func fastBothOther(m *Middleware) http.HandlerFunc {
 		writer = typeOf(w)
 		other = writer != source.writer
 		if leased {
+			admitted++
 			mu.Unlock()
 		} else { // 4 acquire, where no token is held: Redis is asked
-			verdict := ratelimit.AllowID(cache, id, now)
+			verdict := allowID(id, now)
 			if verdict <= 1 {
 				slowVerdict(m, w, r, verdict, now)
 				return
 			}
 			now = verdict // when the token was there, and the circuit closed
+			if counting {
+				countAsked(m)
+			}
 		}
 
 		// 5 forward
@@ -2798,7 +3336,8 @@ func fastBothOther(m *Middleware) http.HandlerFunc {
 // fastPlanDerived returns a handler that limits by plans, by what a plan depends on.
 func fastPlanDerived(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		checks        bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted      int64 // requests that passed here
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -2807,6 +3346,12 @@ func fastPlanDerived(m *Middleware) http.HandlerFunc {
 	grants, common := m.cache.Grants, m.cache.Common
 	identify := m.identify
 	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+		}
+		c.admitted += admitted
+	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var now int64   // R2
 		var read string // without the lock: reading it is slow and may panic
@@ -2847,6 +3392,7 @@ func fastPlanDerived(m *Middleware) http.HandlerFunc {
 		}
 		g.Tokens--
 		common.Tokens--
+		admitted++
 		mu.Unlock()
 
 		// 5 forward
@@ -2859,7 +3405,8 @@ func fastPlanDerived(m *Middleware) http.HandlerFunc {
 // fastPlanBothDerived returns a handler that limits by plans, by what a plan depends on, and breaks.
 func fastPlanBothDerived(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		checks        bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted      int64 // requests that passed here
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -2877,6 +3424,12 @@ func fastPlanBothDerived(m *Middleware) http.HandlerFunc {
 		if of != nil {
 			report = of
 		}
+	}
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+		}
+		c.admitted += admitted
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
@@ -2934,6 +3487,7 @@ func fastPlanBothDerived(m *Middleware) http.HandlerFunc {
 		}
 		writer = typeOf(w)
 		other = writer != source.writer
+		admitted++
 		mu.Unlock()
 
 		// 5 forward
@@ -2953,7 +3507,8 @@ func fastPlanBothDerived(m *Middleware) http.HandlerFunc {
 // fastPlanConnection returns a handler that limits by plans, by the address of the connection.
 func fastPlanConnection(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		checks        bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted      int64 // requests that passed here
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -2961,6 +3516,12 @@ func fastPlanConnection(m *Middleware) http.HandlerFunc {
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	grants, common := m.cache.Grants, m.cache.Common
 	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+		}
+		c.admitted += admitted
+	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var now int64 // R2
 
@@ -2997,6 +3558,7 @@ func fastPlanConnection(m *Middleware) http.HandlerFunc {
 		}
 		g.Tokens--
 		common.Tokens--
+		admitted++
 		mu.Unlock()
 
 		// 5 forward
@@ -3009,7 +3571,8 @@ func fastPlanConnection(m *Middleware) http.HandlerFunc {
 // fastPlanBothConnection returns a handler that limits by plans, by the address of the connection, and breaks.
 func fastPlanBothConnection(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		checks        bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted      int64 // requests that passed here
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -3026,6 +3589,12 @@ func fastPlanBothConnection(m *Middleware) http.HandlerFunc {
 		if of != nil {
 			report = of
 		}
+	}
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+		}
+		c.admitted += admitted
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
@@ -3079,6 +3648,7 @@ func fastPlanBothConnection(m *Middleware) http.HandlerFunc {
 		}
 		writer = typeOf(w)
 		other = writer != source.writer
+		admitted++
 		mu.Unlock()
 
 		// 5 forward
@@ -3098,7 +3668,8 @@ func fastPlanBothConnection(m *Middleware) http.HandlerFunc {
 // fastPlanHeader returns a handler that limits by plans, by a header.
 func fastPlanHeader(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		checks        bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted      int64 // requests that passed here
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -3108,6 +3679,12 @@ func fastPlanHeader(m *Middleware) http.HandlerFunc {
 	grants, common := m.cache.Grants, m.cache.Common
 	header := m.header
 	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+		}
+		c.admitted += admitted
+	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var now int64 // R2
 
@@ -3149,6 +3726,7 @@ func fastPlanHeader(m *Middleware) http.HandlerFunc {
 		}
 		g.Tokens--
 		common.Tokens--
+		admitted++
 		mu.Unlock()
 
 		// 5 forward
@@ -3161,7 +3739,8 @@ func fastPlanHeader(m *Middleware) http.HandlerFunc {
 // fastPlanBothHeader returns a handler that limits by plans, by a header, and breaks.
 func fastPlanBothHeader(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		checks        bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted      int64 // requests that passed here
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -3180,6 +3759,12 @@ func fastPlanBothHeader(m *Middleware) http.HandlerFunc {
 		if of != nil {
 			report = of
 		}
+	}
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+		}
+		c.admitted += admitted
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
@@ -3238,6 +3823,7 @@ func fastPlanBothHeader(m *Middleware) http.HandlerFunc {
 		}
 		writer = typeOf(w)
 		other = writer != source.writer
+		admitted++
 		mu.Unlock()
 
 		// 5 forward
@@ -3257,7 +3843,8 @@ func fastPlanBothHeader(m *Middleware) http.HandlerFunc {
 // fastPlanOther returns a handler that limits by plans, by any other key source.
 func fastPlanOther(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		checks        bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted      int64 // requests that passed here
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -3265,6 +3852,12 @@ func fastPlanOther(m *Middleware) http.HandlerFunc {
 	mu, next, since, begun := m.mu, m.next, m.since, start
 	grants, common := m.cache.Grants, m.cache.Common
 	m.setFast = func(on bool, _ func(*tracked)) { checks = on }
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+		}
+		c.admitted += admitted
+	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var now int64 // R2
 
@@ -3301,6 +3894,7 @@ func fastPlanOther(m *Middleware) http.HandlerFunc {
 		}
 		g.Tokens--
 		common.Tokens--
+		admitted++
 		mu.Unlock()
 
 		// 5 forward
@@ -3313,7 +3907,8 @@ func fastPlanOther(m *Middleware) http.HandlerFunc {
 // fastPlanBothOther returns a handler that limits by plans, by any other key source, and breaks.
 func fastPlanBothOther(m *Middleware) http.HandlerFunc {
 	var ( // guarded by mu: what a request needs only while it holds the lock is captured (R3)
-		checks        bool // requests are checked for other instances on the same route (nesting.go)
+		checks        bool  // requests are checked for other instances on the same route (nesting.go)
+		admitted      int64 // requests that passed here
 		id            string
 		g             *ratelimit.Grant
 		found, leased bool
@@ -3330,6 +3925,12 @@ func fastPlanBothOther(m *Middleware) http.HandlerFunc {
 		if of != nil {
 			report = of
 		}
+	}
+	m.counters = func(c *fastCounts) {
+		if c.start {
+			admitted = 0
+		}
+		c.admitted += admitted
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		var (
@@ -3383,6 +3984,7 @@ func fastPlanBothOther(m *Middleware) http.HandlerFunc {
 		}
 		writer = typeOf(w)
 		other = writer != source.writer
+		admitted++
 		mu.Unlock()
 
 		// 5 forward
@@ -3451,10 +4053,10 @@ func refuseAgainLocked(m *Middleware, w http.ResponseWriter, r *http.Request, e 
 	}
 	e.Refused++
 	if now >= e.NoteAt {
-		logEmptyPlanLocked(m, r, e, now)
+		logEmptyPlanLocked(m, r, e, wait, now)
 	}
 	now = wait
-	if m.ownRefusals || r.ContentLength != 0 {
+	if m.ownRefusals || m.counting || r.ContentLength != 0 {
 		refuseEmptyPlanLocked(m, w, r, e, now)
 		return true
 	}
@@ -3489,5 +4091,34 @@ func openHandler(m *Middleware, notice *breaker.Notice) http.HandlerFunc {
 		header["Retry-After"] = retryAfter
 		w.WriteHeader(openStatus)
 		w.Write(openText)
+	}
+}
+
+// newCountedOpen returns what makes the handlers of an open circuit that count what they refuse (metrics.go). They share one captured count.
+func newCountedOpen(m *Middleware) func(notice *breaker.Notice) http.HandlerFunc {
+	var refused int64 // guarded by mu
+	mu := m.mu
+	m.openRefused = func() int64 { return refused }
+	return func(notice *breaker.Notice) http.HandlerFunc {
+		holds, retryAfter := notice.Holds, seconds(notice.Seconds*1000000)
+		return func(w http.ResponseWriter, r *http.Request) {
+			if len(holds) == 0 { // R8
+				switchBack(m, w, r)
+				return
+			}
+			mu.Lock()
+			refused++
+			mu.Unlock()
+			if r.ContentLength != 0 {
+				refuseOpenBody(w, r, retryAfter)
+				return
+			}
+			header := w.Header()
+			header["Content-Type"] = contentType
+			header["Content-Length"] = openLength
+			header["Retry-After"] = retryAfter
+			w.WriteHeader(openStatus)
+			w.Write(openText)
+		}
 	}
 }

@@ -61,6 +61,7 @@ type instance struct {
 	limit     *ratelimit.Limit // nil: it does not limit
 	client    string           // its key source as text, to compare
 	breaks    bool
+	scope     string // what its circuits are for, as text, to compare
 	setChecks func(on bool)
 	cohort    *cohort
 
@@ -87,7 +88,7 @@ type usualWay struct {
 // addInstance makes the instance of a middleware, which checks its first requests.
 func (g *registry) addInstance(ctx context.Context, m *Middleware, name string) {
 	i := &instance{
-		name: name, engines: m.engines, limit: m.limit, client: fmt.Sprint(m.keySource, m.rulesText), breaks: m.policy != nil, left: maxChecks,
+		name: name, engines: m.engines, limit: m.limit, client: fmt.Sprint(m.keySource, m.rulesText), breaks: m.policy != nil, scope: scopeText(m.circuitScope), left: maxChecks,
 		setChecks: m.setChecks, parts: make([]*part, 8),
 	}
 	done := ctx.Done()
@@ -115,6 +116,10 @@ func (m *Middleware) setChecks(on bool) {
 // checkedLocked answers a request that may pass other instances. It releases the lock. If the usual way is known, it is checked again only
 // for the first, second, fourth, eighth request and so on.
 func checkedLocked(m *Middleware, w http.ResponseWriter, r *http.Request) {
+	if m.sampling {
+		sampledLocked(m, w, r)
+		return
+	}
 	way := &m.instance.usual
 	way.checked++
 	usual := way.checked&(way.checked-1) != 0
@@ -288,7 +293,7 @@ func limitsAlike(outer *outer, inner *instance) bool {
 
 // breaksAlike reports whether an outer instance has the circuit of an inner one.
 func breaksAlike(outer *outer, inner *instance) bool {
-	return outer.part.breaks && outer.instance.engines == inner.engines
+	return outer.part.breaks && outer.instance.engines == inner.engines && outer.instance.scope == inner.scope
 }
 
 // keepCheckingLocked has an instance check all requests from now on. The cohort's lock is held.

@@ -25,9 +25,10 @@
 //	engines.go        the limiter, the breaker, their clock and their log, which all middlewares of one name share
 //	slowpath.go       steps 2 to 5 as functions; permitted.go forwards a request that needs a permit
 //	slowplan.go       step 4 of routes with several limits; emptyplan.go refuses at little cost
+//	circuits.go       the circuits of a name by scope; scope.go: routes with such circuits
 //	switch.go         chooses the handler: the fast path, or that of an open circuit
 //	statussource.go   step 5: how the status of an answer is learned; statusfield.go reads net/http's own
-//	outcome.go        step 6: what an answer says about the service
+//	outcome.go        step 6: what an answer says about the service; faults.go: where the configuration says what a failure is
 //	requestbody.go    how a request's body ended; upload.go and hang.go: when probeTimeout and hangTimeout start to count
 //	delay.go          requests that wait for their tokens
 //	answer.go         our own answers; answerbody.go and callanswer.go: their bodies, and their form for gRPC
@@ -75,6 +76,21 @@ type Middleware struct {
 	countsLeft  bool // admitted requests have headers that say what is left
 
 	// What requests read of the engines, copied here because each dot on the way to a field is a local in the interpreter (R7).
+	ownPolicy    *breaker.Policy // of this gateway's own circuit (ownCircuit); nil: the fleet's is the only one
+	someIgnored  bool            // the outcome of some requests never counts
+	timesHeaders bool            // how long the service takes to write the response headers counts
+	furtherRules bool            // a success needs a second look: there are fault rules, or all requests are counted
+	// breaker and ownCircuit are those of the engines, or of a scope (scope.go).
+	breaker    *breaker.Breaker
+	ownCircuit *breaker.Breaker
+
+	// Circuits of scopes (scope.go).
+	keyOfScope func(*http.Request) string // nil: all requests have one circuit
+	scoped     map[string]*scopedRoute    // by key of the scope; guarded by mu
+	scope      string                     // the key of the scope that this copy of the middleware is for
+
+	scopePolicy *breaker.Policy // of the circuits of scopes
+
 	mu    sync.Locker // guards both engines; a method of an interface is the less expensive one (R9)
 	cache *ratelimit.Cache
 	view  *breaker.View
@@ -94,6 +110,16 @@ type Middleware struct {
 	// the source has a writer. mu is held.
 	setFast func(checks bool, report func(*tracked))
 
+	// Counting for admin (metrics.go).
+	ctx         context.Context
+	counting    bool                                          // a middleware of the present configuration has an admin block; set before the first request
+	counters    func(c *fastCounts)                           // reads what the fast path has counted; mu is held
+	asked       int64                                         // requests on the fast path that got their token from Redis; guarded by mu
+	renewed     int64                                         // of the requests that the fast path has counted as refused, those that it did not refuse; guarded by mu
+	sampling    bool                                          // the next request is measured; guarded by mu
+	countedOpen func(notice *breaker.Notice) http.HandlerFunc // makes the handler of an open circuit that counts
+	openRefused func() int64                                  // reads what it has counted; mu is held
+
 	watchUntil       int64 // answers are watched closely until then (outcome.go); guarded by mu
 	switchesProtocol bool  // the service has switched protocols before; guarded by mu
 }
@@ -104,6 +130,10 @@ func New(ctx context.Context, next http.Handler, config *Config, name string) (h
 	m, err := newMiddleware(ctx, next, config, name)
 	if err != nil {
 		return nil, err
+	}
+	if m.admin != nil {
+		processRegistry.addAdmin(ctx)
+		m.handler = &adminHandler{adminSettings: m.admin, m: m, registry: processRegistry, next: m.handler}
 	}
 	if m.health == "" {
 		return m.handler, nil
@@ -120,15 +150,14 @@ func newMiddleware(ctx context.Context, next http.Handler, config *Config, name 
 		return nil, err
 	}
 	if !settings.doesAnything() {
-		settings.warnings = append(settings.warnings, "this middleware does nothing: it has neither rateLimit nor circuitBreaker nor health")
+		settings.warnings = append(settings.warnings, "this middleware does nothing: it has neither rateLimit nor circuitBreaker nor health nor admin")
 	}
 	shared := acquireEngines(ctx, settings)
 	m := &Middleware{
-		settings: settings, engines: shared, next: next,
+		settings: settings, engines: shared, next: next, ctx: ctx,
 		bucketKeyOf: identity.KeyOf(settings.keySource), ofConnection: settings.keySource.OfConnection(), derived: settings.keySource.Derived(),
 		header: settings.keySource.OnlyHeader(),
-		mu:     shared.limiter.Mu, view: &shared.breaker.View, source: &statusSource{},
-		cache: ratelimit.NewCache(shared.limiter, settings.limit, settings.redis.Timeout, keyMaker(settings.keySource)),
+		mu:     shared.limiter.Mu, breaker: shared.breaker, ownCircuit: shared.ownCircuit, view: &shared.breaker.View, source: &statusSource{},
 	}
 	m.ownRefusals = m.answers.rateLimited != rateLimited || m.rates != nil
 	m.countsLeft = m.rates != nil && m.rates.always
@@ -140,13 +169,20 @@ func newMiddleware(ctx context.Context, next http.Handler, config *Config, name 
 	}
 	if m.rules != nil {
 		m.usePlans()
+	} else {
+		m.cache = ratelimit.NewCache(shared.limiter, settings.limit, settings.redis.Timeout, keyMaker(settings.keySource))
 	}
 	if m.policy != nil {
-		m.cache.Refresher = &viewRefresher{m.breaker, m.policy}
+		m.ownPolicy = m.policy.Own()
+		m.someIgnored = m.faults != nil && m.faults.ignored != nil
+		m.furtherRules = m.faults != nil || m.policy.Counts()
+		m.timesHeaders = m.hangTimeout > 0 || m.slowDuration > 0
+		m.useCircuits()
 	}
 	m.handler = m.newHandler()
 	if m.limit != nil || m.policy != nil {
 		processRegistry.addInstance(ctx, m, name)
+		processRegistry.addRoute(ctx, m)
 	}
 	return m, nil
 }
@@ -171,7 +207,11 @@ func (m *Middleware) newHandler() http.Handler {
 	if m.limit == nil && m.policy == nil {
 		return m.next
 	}
+	if m.policy != nil && m.keyOfScope != nil {
+		return m.newScopedHandler()
+	}
 	handler := fastPath(m)
+	m.countFast()
 	if m.policy == nil {
 		return handler
 	}

@@ -169,6 +169,7 @@ func slowCountedLocked(m *Middleware, w http.ResponseWriter, r *http.Request, g 
 		refuseOwnLocked(m, w, r, g, now)
 		return
 	}
+	m.renewed++
 	m.mu.Unlock()
 	if left >= 0 {
 		m.rates.prepare(m, left)

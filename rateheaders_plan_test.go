@@ -221,11 +221,11 @@ func TestLog_namesTheLimitThatRefuses(t *testing.T) {
 		lines        []string
 	}{
 		{"refused", "", []string{
-			`"client":"ip:192.0.2.1","level":"info","limit":"hourly","message":"refused: rate limit exceeded"`,
-			`"client":"ip:192.0.2.1","level":"info","message":"refused: denied"`}},
+			`"client":"ip:192.0.2.1","decision":"limited","level":"info","limit":"hourly","message":"refused: rate limit exceeded"`,
+			`"client":"ip:192.0.2.1","decision":"denied","level":"info","message":"refused: denied"`}},
 		{"not refused in a dry run", "true", []string{
-			`"client":"ip:192.0.2.1","level":"info","limit":"hourly","message":"would refuse: rate limit exceeded (dry run)"`,
-			`"client":"ip:192.0.2.1","level":"info","message":"would refuse: denied (dry run)"`}},
+			`"client":"ip:192.0.2.1","decision":"would_limit","level":"info","limit":"hourly","message":"would refuse: rate limit exceeded (dry run)"`,
+			`"client":"ip:192.0.2.1","decision":"would_limit","level":"info","message":"would refuse: denied (dry run)"`}},
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {

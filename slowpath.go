@@ -24,11 +24,29 @@ type slowRequest struct {
 	r   *http.Request
 	now int64 // when it arrived, or when its small body had been read: redis.timeout counts from here
 
-	closed   bool                   // the circuit was known to be closed
-	closedAt int64                  // when that was known
-	upload   bool                   // its body is still arriving
+	closed   bool  // the circuit was known to be closed
+	closedAt int64 // when that was known
+	upload   bool  // its body is still arriving
+	ignored  bool  // its outcome never counts
+	unasked  bool  // it passes without a permit, in a dry run of the breaker
+	counted  countedRequest
 	refused  bool                   // by the circuit, or because Redis is unavailable
 	asked    *breaker.PermitRequest // sent with the request for a token; nil: none
+}
+
+// serveSlowLocked serves a request on the slow path from step 2 on. It releases the lock.
+func serveSlowLocked(m *Middleware, s *slowRequest) {
+	if m.policy != nil && s.now >= m.view.Healthy {
+		until := m.view.Open
+		m.mu.Unlock()
+		slowCircuit(m, s, until)
+		return
+	}
+	m.mu.Unlock()
+	s.closed = m.policy != nil
+	s.closedAt = s.now
+	s.upload = hasBody(s.r)
+	slowAcquire(m, s)
 }
 
 // slowCircuitLocked is step 2 of a request for which the circuit is not known to be closed. It refuses the request if the circuit is open,
@@ -36,9 +54,14 @@ type slowRequest struct {
 func slowCircuitLocked(m *Middleware, w http.ResponseWriter, r *http.Request, now int64) {
 	until := m.view.Open
 	m.mu.Unlock()
-	s := &slowRequest{w: w, r: r, now: now}
+	slowCircuit(m, &slowRequest{w: w, r: r, now: now}, until)
+}
+
+// slowCircuit is the rest of slowCircuitLocked. The circuit is known to be open until then.
+func slowCircuit(m *Middleware, s *slowRequest, until int64) {
+	now := s.now
 	if now < until {
-		refuseOpen(m, s, until-now)
+		slowOpen(m, s, until-now)
 		return
 	}
 	if m.breaker.ExtendView(now, m.policy) {
@@ -48,10 +71,37 @@ func slowCircuitLocked(m *Middleware, w http.ResponseWriter, r *http.Request, no
 		return
 	}
 	if retryAfter, refused := m.breaker.MustRefuse(false, now); refused {
-		refuseOpen(m, s, retryAfter.Microseconds())
+		slowOpen(m, s, retryAfter.Microseconds())
+		return
+	}
+	if retryAfter, refused := m.breaker.RampRefuses(now, m.policy); refused {
+		slowOpen(m, s, retryAfter.Microseconds())
+		return
+	}
+	if retryAfter := ownRefusal(m, s); retryAfter > 0 {
+		slowOpen(m, s, retryAfter.Microseconds())
 		return
 	}
 	slowUpload(m, s)
+}
+
+// slowOpen is the end of step 2 for a request that the circuit refuses for another retryAfter microseconds. In a dry run it continues without
+// a permit.
+func slowOpen(m *Middleware, s *slowRequest, retryAfter int64) {
+	if !m.breakerDryRun {
+		refuseOpen(m, s, retryAfter)
+		return
+	}
+	noteWouldRefuse(m, s)
+	slowAcquire(m, s)
+}
+
+// noteWouldRefuse notes that a request passes although the circuit refuses it. Its outcome counts as little as if it had been refused.
+func noteWouldRefuse(m *Middleware, s *slowRequest) {
+	s.unasked = true
+	s.wouldRefuse(decidedWouldOpen)
+	m.breaker.RecheckOpen(s.now, m.policy)
+	m.logOpen(s.r, s.now)
 }
 
 // slowUpload is the rest of step 2 for a request that may become a probe. It reads a small body before a place is asked for, so that no
@@ -62,11 +112,21 @@ func slowUpload(m *Middleware, s *slowRequest) {
 		s.upload = !readAhead(s.r)
 		s.now = m.now() // that was waiting for the client, not for Redis
 		if retryAfter, refused := m.breaker.MustRefuse(s.upload, s.now); refused {
-			refuseOpen(m, s, retryAfter.Microseconds())
+			slowOpen(m, s, retryAfter.Microseconds())
 			return
 		}
 	}
+	noteIgnored(m, s)
 	slowAcquire(m, s)
+}
+
+// noteIgnored notes that the outcome of a request never counts. If it needs a permit it asks for that of an upload, which it may lose
+// without a verdict.
+func noteIgnored(m *Middleware, s *slowRequest) {
+	if m.someIgnored && m.ignores(s.r) {
+		s.ignored = true
+		s.upload = true
+	}
 }
 
 // slowAcquire is steps 3 and 4 of a request that has passed step 2 on the slow path: it takes a token. If Redis must be asked for the token,
@@ -146,6 +206,7 @@ func slowMissing(m *Middleware, s *slowRequest) {
 
 // slowRenewLocked is step 4 of a request whose grant has no token left, or must be renewed. It releases the lock.
 func slowRenewLocked(m *Middleware, w http.ResponseWriter, r *http.Request, g *ratelimit.Grant, now int64) {
+	m.renewed++
 	verdict := ratelimit.AllowGrant(m.cache, g, identityOfLocked(m, r), now)
 	slowVerdict(m, w, r, verdict, now)
 }
@@ -163,7 +224,7 @@ func slowDecide(m *Middleware, s *slowRequest, verdict int64) {
 	case verdict <= 0:
 		refuseLimited(m, s, -verdict)
 	default:
-		if verdict > 1 {
+		if verdict > 1 && m.keyOfScope == nil { // it is of the middleware's own circuit
 			s.closed = true
 			s.closedAt = verdict
 		}
@@ -174,6 +235,7 @@ func slowDecide(m *Middleware, s *slowRequest, verdict int64) {
 // decideLocally decides without Redis: as onError says if asking Redis failed, and in this process if no Redis is configured.
 func decideLocally(m *Middleware, s *slowRequest) {
 	if m.store != nil {
+		countFallback(m, s)
 		m.logRedisError(ratelimit.LastErr(m.cache))
 		if m.onError == onErrorAllow {
 			slowForward(m, s)
@@ -194,7 +256,11 @@ func decideLocally(m *Middleware, s *slowRequest) {
 
 // slowForward is step 5 of a request that has its token. It passes if the circuit is known to be closed, and otherwise needs a permit.
 func slowForward(m *Middleware, s *slowRequest) {
-	if m.policy == nil {
+	if m.counting {
+		forwardCounted(m, s)
+		return
+	}
+	if m.policy == nil || s.unasked {
 		m.next.ServeHTTP(s.w, s.r)
 		return
 	}
@@ -202,23 +268,59 @@ func slowForward(m *Middleware, s *slowRequest) {
 		forward(m, s.w, s.r, s.closedAt)
 		return
 	}
-	permit, retryAfter, err := claimPermit(m, s)
-	if err != nil {
-		refuseUnavailable(m, s)
+	slowPermit(m, s)
+}
+
+// slowPermit is step 5 of a request for which the circuit is not known to be closed.
+func slowPermit(m *Middleware, s *slowRequest) {
+	noteIgnored(m, s)
+	own, wait := claimOwnPermit(m, s)
+	if wait > 0 {
+		refuseOrPass(m, s, wait)
 		return
+	}
+	permit, retryAfter, err := claimPermit(m, s)
+	if err != nil || retryAfter > 0 {
+		releaseOwnPermit(m, own)
 	}
 	if retryAfter > 0 {
-		refuseOpen(m, s, retryAfter.Microseconds())
+		refuseOrPass(m, s, retryAfter)
 		return
 	}
-	if !permit.Probe() {
+	if err != nil {
+		if !m.breakerDryRun {
+			refuseUnavailable(m, s)
+			return
+		}
+		s.unasked = true
+		slowForward(m, s)
+		return
+	}
+	if m.counting {
+		decide(m, s.counted.decision)
+		if s.counted.sampled {
+			s.counted.begun = m.now()
+			defer measured(m, s)
+		}
+	}
+	if !permit.Probe() && !own.Probe() {
 		at, closed := closedNow(m)
 		if closed {
 			forward(m, s.w, s.r, at)
 			return
 		}
 	}
-	forwardPermitted(m, s, permit)
+	forwardPermitted(m, s, permit, own)
+}
+
+// refuseOrPass ends step 5 for a request that the circuit refuses: in a dry run it passes.
+func refuseOrPass(m *Middleware, s *slowRequest, retryAfter time.Duration) {
+	if !m.breakerDryRun {
+		refuseOpen(m, s, retryAfter.Microseconds())
+		return
+	}
+	noteWouldRefuse(m, s)
+	slowForward(m, s)
 }
 
 // closedNow reports whether the circuit is known to be closed, and the time.
@@ -241,6 +343,7 @@ func claimPermit(m *Middleware, s *slowRequest) (permit breaker.Permit, retryAft
 	if err == nil {
 		return permit, retryAfter, nil
 	}
+	countFallback(m, s)
 	m.logRedisError(err)
 	if errors.Is(err, store.ErrUnavailable) {
 		last, wait, known := m.breaker.LastKnown(s.now)
@@ -264,9 +367,9 @@ func budget(m *Middleware, s *slowRequest) time.Duration {
 }
 
 // forwardPermitted forwards a request that has a permit. Its report waits for Redis no longer than what is left of the request's budget.
-func forwardPermitted(m *Middleware, s *slowRequest, permit breaker.Permit) {
+func forwardPermitted(m *Middleware, s *slowRequest, permit, own breaker.Permit) {
 	p := &permitted{m: m, recorder: &recorder.Recorder{ResponseWriter: s.w}}
-	p.x = &exchange{r: s.r, header: s.w.Header(), arrived: timeOf(m.now()), permit: permit, budget: budget(m, s)}
+	p.x = &exchange{r: s.r, header: s.w.Header(), arrived: timeOf(m.now()), permit: permit, own: own, budget: budget(m, s), ignored: s.ignored}
 	defer p.report()
 	p.forward()
 }

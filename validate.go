@@ -1,10 +1,7 @@
 package resilience
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
-	"net"
 	"strings"
 	"time"
 
@@ -20,6 +17,7 @@ type settings struct {
 	name       string
 	label      string         // the name for log lines: name may be a hash of it
 	redis      store.Settings // used if its Address is not empty
+	redisName  string         // which Redis, in words
 	connection string         // a hash of everything that the connection to Redis depends on
 	onError    string
 	limit      *ratelimit.Limit // nil: no rate limiter
@@ -30,13 +28,20 @@ type settings struct {
 	maxDelay   time.Duration   // how long a request may wait for its tokens; 0: not at all
 	maxDelayed int64           // requests that may wait at once
 	policy     *breaker.Policy // nil: no circuit breaker
+	faults     *faultRules     // nil: a status of 500 or more is a failure
 	// hangTimeout is the time after which a request without response headers is a failure. 0: there is none.
-	hangTimeout time.Duration
-	health      string // path; empty: none
-	answers     *refusalSet
-	rates       *rateHeaders // nil: clients are told nothing of their buckets
-	parts       []string     // what is enabled, in words
-	warnings    []string
+	hangTimeout   time.Duration
+	probeTimeout  time.Duration // of the breaker's probes
+	breakerDryRun bool          // the circuit refuses nothing
+	// circuitScope says what a circuit is for (circuits.go). nil: for all requests.
+	circuitScope *identity.Source
+	slowDuration time.Duration  // of an answer that is slow; 0: there is no slowRatio
+	health       string         // path; empty: none
+	admin        *adminSettings // nil: none
+	answers      *refusalSet
+	rates        *rateHeaders // nil: clients are told nothing of their buckets
+	parts        []string     // what is enabled, in words
+	warnings     []string
 }
 
 // What applies while Redis is unavailable.
@@ -57,7 +62,7 @@ const (
 func readConfig(config *Config, middleware string) (*settings, error) {
 	s := &settings{onError: onErrorLocal, answers: defaultAnswers()}
 	r := &problems{}
-	r.unknown("", config.Unknown, "name", "redis", "rateLimit", "circuitBreaker", "answers", "health")
+	r.unknown("", config.Unknown, "name", "redis", "rateLimit", "circuitBreaker", "answers", "health", "admin")
 	s.label = labelOf(config.Name, middleware)
 	s.name = readName(r, config.Name, s.label)
 	if config.RateLimit != nil {
@@ -72,8 +77,14 @@ func readConfig(config *Config, middleware string) (*settings, error) {
 	if config.Health != nil {
 		readHealth(r, s, config.Health)
 	}
+	if config.Admin != nil {
+		s.admin = readAdmin(r, s, config.Admin)
+	}
 	if config.Redis != nil {
 		readRedis(r, s, config.Redis)
+	}
+	if s.redis.Address == "" && s.policy != nil && s.policy.Own() != nil {
+		r.add("circuitBreaker.minGateways: gateways know nothing of each other without redis; write redis.address, or leave it out")
 	}
 	if s.redis.Address == "" && (s.limit != nil || s.policy != nil) {
 		s.parts = append(s.parts, "state in this process")
@@ -82,7 +93,9 @@ func readConfig(config *Config, middleware string) (*settings, error) {
 }
 
 // doesAnything reports whether any part is enabled.
-func (s *settings) doesAnything() bool { return s.limit != nil || s.policy != nil || s.health != "" }
+func (s *settings) doesAnything() bool {
+	return s.limit != nil || s.policy != nil || s.health != "" || s.admin != nil
+}
 
 // labelOf returns the configured name, or that of the middleware without its provider.
 func labelOf(name, middleware string) string {
@@ -108,14 +121,20 @@ func readName(r *problems, name, label string) string {
 
 const nameRule = "a name of letters, digits and . _ @ -, at most 64"
 
+// standingByDefault is whether limits have standing leases where the configuration does not say so.
+const standingByDefault = true
+
 func readRateLimit(r *problems, s *settings, c *RateLimitConfig) {
 	r.unknown("rateLimit.", c.Unknown, "capacity", "refillRate", "refillPeriod", "sourceCriterion",
-		"limits", "tiers", "cost", "penalty", "maxDelay", "maxDelayed", "dryRun", "responseHeaders", "responseHeadersOn")
+		"limits", "tiers", "cost", "penalty", "maxDelay", "maxDelayed", "dryRun", "standingLease", "responseHeaders", "responseHeadersOn")
 	own := readNumbers(r, "rateLimit", c.Capacity, c.RefillRate, c.RefillPeriod, limitNumbers{100, 10, time.Second})
 	if c.SourceCriterion != nil {
 		s.keySource = readSource(r, "rateLimit.sourceCriterion", c.SourceCriterion)
 	}
 	s.limit = newLimit(r, "rateLimit", own)
+	if r.flagOr("rateLimit.standingLease", c.StandingLease, standingByDefault) {
+		s.limit = ratelimit.WithStanding(s.limit)
+	}
 	s.dryRun = r.flag("rateLimit.dryRun", c.DryRun)
 	if len(c.Limits) == 0 || isSet(c.Capacity+c.RefillRate) {
 		s.parts = append(s.parts, "rate limit: "+own.text())
@@ -155,28 +174,6 @@ func commonDivisor(a, b int64) int64 {
 	return a
 }
 
-func readCircuitBreaker(r *problems, s *settings, c *CircuitBreakerConfig) {
-	r.unknown("circuitBreaker.", c.Unknown,
-		"failureThreshold", "resetTimeout", "halfOpenSuccessThreshold", "halfOpenMaxProbes", "probeTimeout", "hangTimeout")
-	failures := r.count("circuitBreaker.failureThreshold", c.FailureThreshold, 1, maxCount, 5)
-	reset := r.duration("circuitBreaker.resetTimeout", c.ResetTimeout, time.Microsecond, 30*time.Second)
-	successes := r.count("circuitBreaker.halfOpenSuccessThreshold", c.HalfOpenSuccessThreshold, 1, maxCount, 2)
-	probes := successes
-	if probes > maxProbes {
-		probes = maxProbes
-	}
-	probes = r.count("circuitBreaker.halfOpenMaxProbes", c.HalfOpenMaxProbes, 1, maxProbes, probes)
-	probe := r.duration("circuitBreaker.probeTimeout", c.ProbeTimeout, time.Microsecond, 10*time.Second)
-	s.policy = breaker.NewPolicy(failures, reset, successes, probes, probe)
-	s.hangTimeout = r.durationOrNever("circuitBreaker.hangTimeout", c.HangTimeout, time.Microsecond, 0)
-	part := fmt.Sprintf("circuit breaker: opens after %d failures, for %s; closes after %d successes, of %d probes at once, each within %s",
-		failures, reset, successes, probes, probe)
-	if s.hangTimeout > 0 {
-		part += fmt.Sprintf("; no response headers within %s is a failure", s.hangTimeout)
-	}
-	s.parts = append(s.parts, part)
-}
-
 func readHealth(r *problems, s *settings, c *HealthConfig) {
 	r.unknown("health.", c.Unknown, "path")
 	s.health = c.Path
@@ -187,120 +184,4 @@ func readHealth(r *problems, s *settings, c *HealthConfig) {
 		r.invalid("health.path", s.health, `a path that begins with / and holds no ?, # or space, such as "/health"`)
 	}
 	s.parts = append(s.parts, "health at "+s.health)
-}
-
-func readRedis(r *problems, s *settings, c *RedisConfig) {
-	r.unknown("redis.", c.Unknown, "address", "username", "password", "passwordEnv", "passwordFile", "db", "tls",
-		"timeout", "dialTimeout", "maxConnAge", "keyPrefix", "onError")
-	s.redis = store.Settings{
-		Address:     strings.TrimSpace(c.Address),
-		Username:    c.Username,
-		Password:    readPassword(r, s, c),
-		DB:          int(r.count("redis.db", c.DB, 0, 1000000, 0)),
-		Timeout:     r.duration("redis.timeout", c.Timeout, time.Microsecond, 100*time.Millisecond),
-		DialTimeout: r.duration("redis.dialTimeout", c.DialTimeout, time.Microsecond, time.Second),
-		MaxConnAge:  r.durationOrNever("redis.maxConnAge", c.MaxConnAge, time.Second, 5*time.Minute),
-		KeyPrefix:   c.KeyPrefix,
-	}
-	if s.redis.Address != "" {
-		r.address("redis.address", s.redis.Address)
-	}
-	if s.redis.KeyPrefix == "" {
-		s.redis.KeyPrefix = "resilience"
-	}
-	if !isName(s.redis.KeyPrefix) {
-		r.invalid("redis.keyPrefix", s.redis.KeyPrefix, nameRule)
-	}
-	if c.OnError != "" {
-		s.onError = c.OnError
-	}
-	if s.onError != onErrorLocal && s.onError != onErrorAllow && s.onError != onErrorDeny {
-		r.invalid("redis.onError", s.onError, "one of local, allow and deny")
-	}
-	all := fmt.Sprintf("%q %q %q %d %s %s %s %q", s.redis.Address, c.Username, s.redis.Password, s.redis.DB,
-		s.redis.Timeout, s.redis.DialTimeout, s.redis.MaxConnAge, s.redis.KeyPrefix)
-	if c.TLS != nil {
-		s.redis.TLS = readTLS(r, s, c.TLS)
-		all += tlsIdentity(c.TLS)
-	}
-	s.connection = identity.Hash(all)
-	if s.redis.Address != "" {
-		s.parts = append(s.parts, fmt.Sprintf("redis %s, db %d, on error: %s", s.redis.Address, s.redis.DB, s.onError))
-	}
-}
-
-// tlsIdentity identifies certificates by the present content of their files, so that a reload uses renewed ones.
-func tlsIdentity(c *TLSConfig) string {
-	text := fmt.Sprintf(" %q %q %q", c.Enabled, c.ServerName, c.InsecureSkipVerify)
-	for _, file := range []string{c.CA, c.Cert, c.Key} {
-		if file != "" {
-			content, _ := readFile(file)
-			text += fmt.Sprintf(" %q", content)
-		}
-	}
-	return text
-}
-
-func readPassword(r *problems, s *settings, c *RedisConfig) string {
-	given := 0
-	for _, text := range []string{c.Password, c.PasswordEnv, c.PasswordFile} {
-		if text != "" {
-			given++
-		}
-	}
-	if given > 1 {
-		r.add("redis: password, passwordEnv and passwordFile exclude each other; write one of them")
-		return ""
-	}
-	if c.Password != "" {
-		s.warnings = append(s.warnings, "redis.password can be read in Traefik's API; prefer redis.passwordEnv or redis.passwordFile")
-	}
-	password := c.Password
-	if c.PasswordEnv != "" {
-		password = r.variable("redis.passwordEnv", c.PasswordEnv)
-	}
-	if c.PasswordFile != "" {
-		password = strings.TrimRight(string(r.content("redis.passwordFile", c.PasswordFile)), "\r\n")
-	}
-	if c.Username != "" && password == "" && given > 0 {
-		s.warnings = append(s.warnings, "redis.username is set, but the password is empty")
-	}
-	if c.Username != "" && given == 0 {
-		r.add("redis.username: a user needs a password; write passwordEnv or passwordFile too")
-	}
-	return password
-}
-
-func readTLS(r *problems, s *settings, c *TLSConfig) *tls.Config {
-	const path = "redis.tls"
-	r.unknown(path+".", c.Unknown, "enabled", "ca", "cert", "key", "serverName", "insecureSkipVerify")
-	enabled := r.flag(path+".enabled", c.Enabled)
-	config := &tls.Config{
-		MinVersion:         tls.VersionTLS12,
-		ServerName:         c.ServerName,
-		InsecureSkipVerify: r.flag(path+".insecureSkipVerify", c.InsecureSkipVerify),
-	}
-	if config.ServerName == "" {
-		config.ServerName, _, _ = net.SplitHostPort(s.redis.Address)
-	}
-	if (c.Cert == "") != (c.Key == "") {
-		r.add(path + ": cert and key go together; write both or neither")
-	}
-	if !enabled {
-		if c.Enabled == "" && c.CA+c.Cert+c.Key+c.ServerName+c.InsecureSkipVerify != "" {
-			s.warnings = append(s.warnings, "redis.tls has settings, but is not enabled: the connection is a plain one; write enabled: true, or false")
-		}
-		return nil
-	}
-	if c.CA != "" {
-		config.RootCAs = x509.NewCertPool()
-		content := r.content(path+".ca", c.CA)
-		if content != nil && !config.RootCAs.AppendCertsFromPEM(content) {
-			r.invalid(path+".ca", c.CA, "a file with certificates in PEM form")
-		}
-	}
-	if c.Cert != "" && c.Key != "" {
-		config.Certificates = []tls.Certificate{r.pair(path, c.Cert, c.Key)}
-	}
-	return config
 }

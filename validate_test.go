@@ -55,7 +55,9 @@ func TestRead_defaults(t *testing.T) {
 		{"redis.maxConnAge", func(t *testing.T, s *settings) { require.Equal(t, 5*time.Minute, s.redis.MaxConnAge) }},
 		{"redis.keyPrefix", func(t *testing.T, s *settings) { require.Equal(t, "resilience", s.redis.KeyPrefix) }},
 		{"redis.onError", func(t *testing.T, s *settings) { require.Equal(t, "local", s.onError) }},
-		{"rateLimit", func(t *testing.T, s *settings) { require.Equal(t, ratelimit.NewLimit(100, 10, time.Second), s.limit) }},
+		{"rateLimit", func(t *testing.T, s *settings) {
+			require.Equal(t, byDefault(ratelimit.NewLimit(100, 10, time.Second)), s.limit)
+		}},
 		{"rateLimit.sourceCriterion", func(t *testing.T, s *settings) { require.Equal(t, identity.Source{}, s.keySource) }},
 		{"circuitBreaker", func(t *testing.T, s *settings) {
 			require.Equal(t, breaker.NewPolicy(5, 30*time.Second, 2, 2, 10*time.Second), s.policy)
@@ -74,7 +76,7 @@ func TestRead_defaults(t *testing.T) {
 func TestRead_treatsBlankAsTheDefault(t *testing.T) {
 	s := mustRead(t, &Config{
 		Redis: &RedisConfig{Address: " ", DB: " ", Timeout: " ", DialTimeout: " ", TLS: &TLSConfig{Enabled: " "}},
-		RateLimit: &RateLimitConfig{Capacity: " ", RefillRate: " ", RefillPeriod: " ",
+		RateLimit: &RateLimitConfig{Capacity: " ", RefillRate: " ", RefillPeriod: " ", StandingLease: " ",
 			SourceCriterion: &SourceCriterionConfig{RequestHost: " ", RequestHeaderName: " ", RequestMethod: " ", RequestPath: " ",
 				RequestCookieName: " ", RequestQueryName: " ", RequestJWTClaim: " ", All: " ", MissingSource: " ",
 				IPStrategy: &IPStrategyConfig{Depth: " ", ExcludedIPs: []string{}, IPv6Subnet: " "}}},
@@ -87,7 +89,7 @@ func TestRead_treatsBlankAsTheDefault(t *testing.T) {
 	require.Equal(t, 100*time.Millisecond, s.redis.Timeout)
 	require.Equal(t, time.Second, s.redis.DialTimeout)
 	require.True(t, s.redis.TLS == nil)
-	require.Equal(t, ratelimit.NewLimit(100, 10, time.Second), s.limit)
+	require.Equal(t, byDefault(ratelimit.NewLimit(100, 10, time.Second)), s.limit)
 	require.Equal(t, identity.Source{}, s.keySource)
 	require.Equal(t, breaker.NewPolicy(5, 30*time.Second, 2, 2, 10*time.Second), s.policy)
 	require.Len(t, s.warnings, 0)
@@ -170,9 +172,38 @@ func TestRead_rateLimit(t *testing.T) {
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
-			require.Equal(t, row.want, mustRead(t, &Config{RateLimit: &row.config}).limit)
+			require.Equal(t, byDefault(row.want), mustRead(t, &Config{RateLimit: &row.config}).limit)
 		})
 	}
+}
+
+// byDefault returns a limit as it is where the configuration does not say whether it has standing leases.
+func byDefault(limit *ratelimit.Limit) *ratelimit.Limit {
+	if standingByDefault {
+		return ratelimit.WithStanding(limit)
+	}
+	return limit
+}
+
+func TestRead_standingLease(t *testing.T) {
+	large, small := ratelimit.NewLimit(101, 10, time.Second), ratelimit.NewLimit(100, 10, time.Second)
+	for _, row := range []struct {
+		capacity, text string
+		want           *ratelimit.Limit
+	}{
+		{"101", "", byDefault(large)},
+		{"101", " ", byDefault(large)},
+		{"101", "true", ratelimit.WithStanding(large)},
+		{"101", "false", large},
+		{"100", "true", small},
+	} {
+		t.Run(row.capacity+" "+row.text, func(t *testing.T) {
+			config := &Config{RateLimit: &RateLimitConfig{Capacity: row.capacity, StandingLease: row.text}}
+			require.Equal(t, row.want, mustRead(t, config).limit)
+		})
+	}
+	requireProblem(t, &Config{RateLimit: &RateLimitConfig{StandingLease: "relaxed"}},
+		`rateLimit.standingLease: "relaxed" is neither true nor false; write "true" or "false"`)
 }
 
 func TestRead_sourceCriterion(t *testing.T) {
@@ -315,5 +346,6 @@ func TestRead_reducedRateIsStoredInRedis(t *testing.T) {
 	for i := 0; i < 50; i++ { // a full bucket is not kept in Redis: it refills in 4 s, not in 86 ms
 		require.Equal(t, 200, get(handler))
 	}
-	require.Equal(t, "86400", strings.Fields(server.Text("GET", bucketOf(t)))[2], "a token is 86,400 units")
+	period, _, _ := strings.Cut(strings.Fields(server.Text("GET", bucketOf(t)))[2], "+") // the joins follow
+	require.Equal(t, "86400", period, "a token is 86,400 units")
 }

@@ -107,3 +107,23 @@ func TestAdapt_leavesOtherFilesAlone(t *testing.T) {
 	require.Zero(t, times)
 	require.True(t, bytes.Equal(source, adapted))
 }
+
+// A release says its version; what is built of a branch says that it is none.
+func TestBundle_saysItsVersion(t *testing.T) {
+	const line = "const version = "
+	require.Contains(t, content(t, makeBundle(t, "-version", "v1.2.3"), "version.go"), line+"\"1.2.3\"\n")
+	source := []byte(content(t, "..", "version.go"))
+	for _, row := range []struct{ version, want string }{
+		{"", "0.0.0-dev"}, {"main", "0.0.0-dev"}, {"dev", "0.0.0-dev"}, {"1.2.3", "0.0.0-dev"}, {"v1.2.3\"", "0.0.0-dev"},
+		{"v1.2.3", "1.2.3"}, {"v1.3.0-rc.1", "1.3.0-rc.1"},
+	} {
+		changed, err := withVersion(row.version)("version.go", source)
+		require.NoError(t, err)
+		require.Contains(t, string(changed), line+"\""+row.want+"\"\n", row.version)
+		other, err := withVersion(row.version)("plugin.go", source)
+		require.NoError(t, err)
+		require.Equal(t, source, other)
+	}
+	_, err := withVersion("v1.2.3")("version.go", []byte("package resilience\n"))
+	require.ErrorContains(t, err, "version.go does not hold the line")
+}

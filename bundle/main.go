@@ -2,7 +2,7 @@
 // plugins-local/src/github.com/resilient-gateway/resilience, with redigo vendored and adapted to the interpreter. A release
 // tags the same tree.
 //
-// It runs in the root of the module. -ref names the commit that the README's links point to.
+// It runs in the root of the module. -ref names the commit that the README's links point to, -version the release that the plugin says it is.
 package main
 
 import (
@@ -24,14 +24,15 @@ var files = []string{".traefik.yml", ".assets/icon.png"}
 
 func main() {
 	ref := flag.String("ref", "HEAD", "the commit that the README's links point to")
-	flag.Usage = func() { fmt.Fprintln(os.Stderr, "usage: bundle [-ref COMMIT] FOLDER") }
+	version := flag.String("version", "", "the release, such as v1.2.3; anything else is none")
+	flag.Usage = func() { fmt.Fprintln(os.Stderr, "usage: bundle [-ref COMMIT] [-version VERSION] FOLDER") }
 	flag.Parse()
 	if flag.NArg() != 1 {
 		flag.Usage()
 		os.Exit(2)
 	}
 	target := filepath.Join(flag.Arg(0), "plugins-local", "src", module)
-	if err := write(target, *ref); err != nil {
+	if err := write(target, *ref, *version); err != nil {
 		fmt.Fprintln(os.Stderr, "bundle:", err)
 		os.Exit(1)
 	}
@@ -39,7 +40,7 @@ func main() {
 }
 
 // write writes the tree to a temporary folder and then renames it: the target is never half written.
-func write(target, ref string) error {
+func write(target, ref, version string) error {
 	fresh := target + ".new"
 	if err := os.RemoveAll(fresh); err != nil {
 		return err
@@ -49,7 +50,7 @@ func write(target, ref string) error {
 		return err
 	}
 	for _, folder := range folders {
-		if err := copySources(folder, filepath.Join(fresh, folder), nil); err != nil {
+		if err := copySources(folder, filepath.Join(fresh, folder), withVersion(version)); err != nil {
 			return err
 		}
 	}

@@ -14,17 +14,22 @@ import (
 // sleepers are the functions in the tests of the plugin that may call time.Sleep, each with what it stands for. Any other test advances a
 // clock, or waits for a condition.
 var sleepers = map[string]string{
-	"breaker/TestPermitRequest_unusedPermitGivesItsPlaceBack":                     "no call is made",
-	"breaker/TestRefresh_isSharedByConcurrentRequests":                            "a request waits",
-	"internal/recorder/Write":                                                     "a slow client",
-	"internal/store/Read":                                                         "a process that does not run",
-	"internal/store/Write":                                                        "a process that does not run",
-	"internal/store/newHostName":                                                  "a slow network",
-	"internal/store/repeatFor":                                                    "connections age by the machine's clock",
+	"askWhile": "a client that asks again and again",
+	"breaker/TestPermitRequest_unusedPermitGivesItsPlaceBack": "no call is made",
+	"breaker/TestRefresh_isSharedByConcurrentRequests":        "a request waits",
+	"breaker/Run":                "a way to Redis, in virtual time",
+	"breaker/ask":                "a service, in virtual time",
+	"breaker/simulate":           "virtual time",
+	"internal/recorder/Write":    "a slow client",
+	"internal/store/Read":        "a process that does not run",
+	"internal/store/Write":       "a process that does not run",
+	"internal/store/newHostName": "a slow network",
+	"internal/store/repeatFor":   "connections age by the machine's clock",
 	"internal/store/TestIdle_aCallThatMustCountOnceIsNotRepeated":                 "a call is sent",
 	"internal/store/TestLate_anAnswerWithinTheTimeoutDoesNotMakeRedisUnavailable": "a slow Redis",
 	"internal/store/TestRenew_aClosedStoreMakesNoConnections":                     "no connection is made",
-	"ratelimit/awaitIdle":                                                         "it polls",
+	"ratelimit/awaitIdle": "it polls",
+	"ratelimit/send":      "a client that was refused",
 }
 
 func TestNoTestSleeps(t *testing.T) {

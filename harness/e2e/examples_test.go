@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -34,8 +35,13 @@ func TestExamples(t *testing.T) {
 			for _, step := range steps[1 : len(steps)-1] { // without start and stop
 				x.follow(step)
 			}
+			unexpected := `"level":"(error|fatal)"|redis is away|redis unavailable`
+			if len(x.killed) > 0 {
+				unexpected = `"level":"(error|fatal)"`
+			}
 			for _, g := range x.gateways {
-				require.NotRegexp(t, `"level":"(error|fatal)"|redis is away|redis unavailable`, g.log.String())
+				require.NotRegexp(t, unexpected, g.log.String())
+				require.Len(t, g.events("redis is back"), len(x.killed), "%s", g.log)
 			}
 		})
 	}
@@ -45,9 +51,11 @@ func TestExamples(t *testing.T) {
 type example struct {
 	t         *testing.T
 	folder    string
-	secrets   string            // folder with what make-secrets.sh makes
-	services  map[string]string // address of each, as a Compose file and the dynamic files name it: redis:6379
-	published map[string]string // port of each, as the README names it: 5000
+	secrets   string                       // folder with what make-secrets.sh makes
+	services  map[string]string            // address of each, as a Compose file and the dynamic files name it: redis:6379
+	published map[string]string            // port of each, as the README names it: 5000
+	servers   map[string]*redistest.Server // those that the README may kill
+	killed    []string
 	gateways  []*traefik
 }
 
@@ -77,10 +85,13 @@ func startExample(t *testing.T, folder string) *example {
 	require.NoError(t, err)
 	var file composeFile
 	require.NoError(t, yaml.Unmarshal(content, &file))
-	x := &example{t: t, folder: folder, services: map[string]string{}, published: map[string]string{}}
+	x := &example{t: t, folder: folder, services: map[string]string{}, published: map[string]string{}, servers: map[string]*redistest.Server{}}
 	x.makeSecrets(file)
+	x.startGroup(file)
+	x.startCluster(file)
 	for name, service := range file.Services {
 		switch {
+		case x.servers[name] != nil:
 		case service.isTraefik():
 			address := freeAddress(t)
 			x.services[name+":5000"] = address
@@ -161,6 +172,67 @@ func (x *example) startRedis(service composeService) string {
 	x.t.Cleanup(process.Stop)
 	require.Eventually(x.t, func() bool { return local(service.Healthcheck.Test).Run() == nil }, 10*time.Second, 50*time.Millisecond, log)
 	return address
+}
+
+// startGroup starts a master, its replicas and their sentinels, if the example has sentinels.
+func (x *example) startGroup(file composeFile) {
+	x.t.Helper()
+	var sentinels []string
+	for name, service := range file.Services {
+		if len(service.Command) > 0 && strings.Contains(service.Command[len(service.Command)-1], " --sentinel") {
+			sentinels = append(sentinels, name)
+		}
+	}
+	if len(sentinels) == 0 {
+		return
+	}
+	master := redistest.Start(x.t)
+	x.serve("redis", "6379", master)
+	for name, service := range file.Services {
+		if slices.Contains(service.Command, "--replicaof") {
+			x.serve(name, "6379", redistest.Start(x.t, "--replicaof", "127.0.0.1 "+master.Port()))
+		}
+	}
+	for _, name := range sentinels {
+		configuration := string(x.read(x.mount(file.Services[name], "/etc/sentinel.conf")))
+		configuration = strings.ReplaceAll(configuration, "port 26379\n", "")
+		configuration = strings.ReplaceAll(configuration, " redis 6379 ", " 127.0.0.1 "+master.Port()+" ")
+		x.serve(name, "26379", redistest.StartSentinel(x.t, configuration))
+	}
+	require.Eventually(x.t, func() bool {
+		for _, name := range sentinels {
+			if !strings.Contains(x.servers[name].Text("INFO", "sentinel"), "status=ok") ||
+				!strings.Contains(x.servers[name].Text("INFO", "sentinel"), "slaves=2,sentinels=3") {
+				return false
+			}
+		}
+		return true
+	}, 20*time.Second, 50*time.Millisecond)
+}
+
+// startCluster starts a cluster as node.sh does, if the example has one: half of the nodes are masters.
+func (x *example) startCluster(file composeFile) {
+	x.t.Helper()
+	var nodes []string
+	for name, service := range file.Services {
+		if len(service.Command) > 0 && service.Command[0] == "/node.sh" {
+			nodes = append(nodes, name)
+		}
+	}
+	if len(nodes) == 0 {
+		return
+	}
+	slices.Sort(nodes)
+	cluster := redistest.StartCluster(x.t, len(nodes)/2, true, 2*time.Second)
+	for i, name := range nodes {
+		x.serve(name, "6379", cluster.Nodes[i])
+	}
+}
+
+// serve notes which server is the service's.
+func (x *example) serve(name, port string, server *redistest.Server) {
+	x.servers[name] = server
+	x.services[name+":"+port] = server.Addr()
 }
 
 // container changes a command that is meant for the container of Redis, so that it runs here.
@@ -268,10 +340,21 @@ func (x *example) writeDynamic(from, to string) (routers []string) {
 func (x *example) follow(step walkthrough.Step) {
 	x.t.Helper()
 	command := step.Command
-	inRedis, isInside := strings.CutPrefix(command, "docker compose exec -T redis ")
+	inside := regexp.MustCompile(`^docker compose exec -T (\S+) (.*)$`).FindStringSubmatch(command)
+	isInside := inside != nil
+	killed, isKilled := strings.CutPrefix(command, "docker compose kill ")
 	switch {
+	case isKilled:
+		require.Contains(x.t, x.servers, killed)
+		x.servers[killed].Kill()
+		x.killed = append(x.killed, killed)
+		return
+	case isInside && x.services[inside[1]+":26379"] != "":
+		_, port, _ := net.SplitHostPort(x.services[inside[1]+":26379"])
+		command = strings.ReplaceAll(inside[2], "-p 26379 ", "-p "+port+" ")
 	case isInside:
-		command = x.container(inRedis, x.services["redis:6379"])
+		require.Contains(x.t, x.services, inside[1]+":6379")
+		command = x.container(inside[2], x.services[inside[1]+":6379"])
 	case strings.Contains(command, "docker"):
 		require.Fail(x.t, "the test cannot do without Docker what the README says", command)
 	default:

@@ -58,7 +58,7 @@ func TestFirstSteps(t *testing.T) {
 	t.Run("the dashboard's API shows the middleware", func(t *testing.T) {
 		var shown struct {
 			Status string
-			Plugin map[string]map[string]map[string]string
+			Plugin map[string]map[string]map[string]any
 		}
 		getJSON(t, "http://"+g.api+"/api/http/middlewares/gateway@file", &shown)
 		require.Equal(t, "enabled", shown.Status)

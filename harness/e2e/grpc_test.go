@@ -54,7 +54,7 @@ func startRPC(t *testing.T) *rpcServer {
 	s.server.RegisterService(&grpc.ServiceDesc{
 		ServiceName: "test.Echo", HandlerType: (*any)(nil),
 		Streams: []grpc.StreamDesc{
-			stream("Echo", echoEach), stream("Count", count), stream("List", list), stream("Fail", fail), stream("Wait", s.wait),
+			stream("Echo", echoEach), stream("Count", count), stream("List", list), stream("Fail", fail), stream("FailLate", failLate), stream("Wait", s.wait),
 		},
 	}, nil)
 	go s.server.Serve(listener)
@@ -108,6 +108,15 @@ func list(stream grpc.ServerStream) error {
 }
 
 func fail(grpc.ServerStream) error { return status.Error(codes.Unavailable, "closed for lunch: ü%") }
+
+// failLate sends a message before it fails, so that the code comes with the trailers.
+func failLate(stream grpc.ServerStream) error {
+	message := "first course"
+	if err := stream.SendMsg(&message); err != nil {
+		return err
+	}
+	return fail(stream)
+}
 
 // wait waits until the client is gone.
 func (s *rpcServer) wait(stream grpc.ServerStream) error {

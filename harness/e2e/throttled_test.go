@@ -53,6 +53,7 @@ func TestThrottled_aPauseOfTheGatewayIsNotBlamedOnRedis(t *testing.T) {
 	}
 	up := startUpstream(t)
 	dynamic := writeRows(t, plugins)
+	writeAdmin(t, dynamic, block{"path": "/resilience"})
 	fleet := []*traefik{startTraefik(t, options{upstream: up, dynamic: dynamic}), startTraefik(t, options{upstream: up, dynamic: dynamic})}
 	for _, g := range fleet {
 		for name := range plugins {
@@ -66,7 +67,7 @@ func TestThrottled_aPauseOfTheGatewayIsNotBlamedOnRedis(t *testing.T) {
 		defer end()
 	}
 
-	// Twice as many requests as each key's bucket holds, at both gateways.
+	// Twice as many requests as each key's bucket holds, at both gateways, and more until each refuses: it may have leased a token.
 	var mu sync.Mutex
 	admitted := map[string]int{}
 	var clients sync.WaitGroup
@@ -74,12 +75,13 @@ func TestThrottled_aPauseOfTheGatewayIsNotBlamedOnRedis(t *testing.T) {
 		key := fmt.Sprint("key", i)
 		for _, g := range fleet {
 			clients.Go(func() {
-				for range capacity {
+				last := http.StatusOK
+				for sent := 0; sent < capacity || last == http.StatusOK; sent++ {
 					request, _ := http.NewRequest(http.MethodGet, g.url("/limit"), nil)
 					request.Header.Set("X-Key", key)
-					r := send(request)
+					last = send(request).status
 					mu.Lock()
-					if r.status == http.StatusOK {
+					if last == http.StatusOK {
 						admitted[key]++
 					}
 					mu.Unlock()
@@ -113,14 +115,19 @@ func TestThrottled_aPauseOfTheGatewayIsNotBlamedOnRedis(t *testing.T) {
 		end()
 	}
 
-	away := 0
+	away, alone := 0, 0
 	for _, g := range fleet {
 		away += len(g.events("redis unavailable"))
+		alone += int(g.metrics()[`resilience_fallback_decisions_total{middleware="limit"}`])
 	}
-	t.Logf("admitted %v; circuits open %d of %d; Redis away %d times", admitted, open, circuits, away)
+	t.Logf("admitted %v; circuits open %d of %d; Redis away %d times; decided without Redis: %d", admitted, open, circuits, away, alone)
 	require.Zero(t, away, "times that a healthy Redis was taken to be away")
+	// A gateway whose answer is late decides alone, although Redis may have leased it the tokens. All other decisions are exact.
 	for i := range keys {
-		require.Equal(t, capacity, admitted[fmt.Sprint("key", i)], "key%d: admitted", i)
+		require.LessOrEqual(t, admitted[fmt.Sprint("key", i)], capacity+alone, "key%d: admitted", i)
+		if alone == 0 {
+			require.Equal(t, capacity, admitted[fmt.Sprint("key", i)], "key%d: admitted", i)
+		}
 	}
 	require.Equal(t, circuits, open, "circuits that opened")
 	for _, g := range fleet {

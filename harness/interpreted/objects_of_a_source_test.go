@@ -38,7 +38,7 @@ func TestObjects_ofASource(t *testing.T) {
 		{name: "a header, required", source: map[string]string{"RequestHeaderName": "X-Tenant", "MissingSource": "deny"}, status: 200, most: 40},
 		{name: "a header, required, and a breaker", source: map[string]string{"RequestHeaderName": "X-Tenant", "MissingSource": "deny"}, breaks: true, status: 200, most: 98},
 		{name: "a cookie and a breaker", source: map[string]string{"RequestCookieName": "session"}, breaks: true, status: 200, most: 229},
-		{name: "no header, denied", source: map[string]string{"RequestHeaderName": "X-None", "MissingSource": "deny"}, status: 403, most: 451},
+		{name: "no header, denied", source: map[string]string{"RequestHeaderName": "X-None", "MissingSource": "deny"}, status: 403, most: 453},
 		{name: "no header, not limited", source: map[string]string{"RequestHeaderName": "X-None", "MissingSource": "pass"}, status: 200, most: 177},
 		{name: "no header, by address", source: map[string]string{"RequestHeaderName": "X-None", "MissingSource": "address"}, status: 200, most: 221},
 	} {

@@ -3,12 +3,10 @@ package interpreted
 import (
 	"context"
 	"io"
-	"math"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
 	"testing"
-	"time"
 
 	"github.com/resilient-gateway/resilience/internal/redistest"
 	"github.com/stretchr/testify/require"
@@ -62,19 +60,7 @@ func TestObjects_ofAStatus(t *testing.T) {
 				}
 			})
 			answer(row.proto, func(w http.ResponseWriter) {
-				for range 10 {
-					for range 50 {
-						handler.ServeHTTP(w, request)
-					}
-					time.Sleep(20 * time.Millisecond)
-				}
-				got := math.Inf(1)
-				for range 10 {
-					got = min(got, testing.AllocsPerRun(300, func() { handler.ServeHTTP(w, request) }))
-				}
-				t.Logf("%.0f objects", got)
-				require.LessOrEqual(t, got, row.most)
-				require.Greater(t, got, row.most/2, "too few to be true, or a reason for another bound")
+				requireObjects(t, row.most, func() { handler.ServeHTTP(w, request) })
 			})
 		})
 	}

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"reflect"
+	"strconv"
 	"testing"
 
 	"github.com/resilient-gateway/resilience/internal/redistest"
@@ -20,14 +21,14 @@ func TestObjects_ofHeaders(t *testing.T) {
 		clients, status         int
 		most                    float64
 	}{
-		{"admitted, always", "both", "always", "", "1000000", 1, 200, 128},
-		{"refused, always", "both", "always", "", "10", 1, 429, 258},
-		{"Redis is asked, always", "both", "always", "", "1000000", 4000, 200, 985},
+		{"admitted, always", "both", "always", "", "1000000", 1, 200, 112},
+		{"refused, always", "both", "always", "", "10", 1, 429, 256},
+		{"Redis is asked, always", "both", "always", "", "1000000", 4000, 200, 970},
 		{"admitted, refused only", "both", "refused", "", "1000000", 1, 200, 92},
-		{"refused, refused only", "both", "refused", "", "10", 1, 429, 218},
-		{"Redis is asked, refused only", "both", "refused", "", "1000000", 4000, 200, 695},
+		{"refused, refused only", "both", "refused", "", "10", 1, 429, 214},
+		{"Redis is asked, refused only", "both", "refused", "", "1000000", 4000, 200, 680},
 		{"admitted, a configured answer", "none", "always", "wait {retryAfter} s", "1000000", 1, 200, 92},
-		{"refused, a configured answer", "none", "always", "wait {retryAfter} s", "10", 1, 429, 320},
+		{"refused, a configured answer", "none", "always", "wait {retryAfter} s", "10", 1, 429, 316},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			w := &writer{header: http.Header{}}
@@ -35,6 +36,7 @@ func TestObjects_ofHeaders(t *testing.T) {
 				set(config, server.Addr(), "Redis", "Address")
 				set(config, row.capacity, "RateLimit", "Capacity")
 				set(config, row.capacity, "RateLimit", "RefillRate")
+				set(config, strconv.FormatBool(row.clients == 1), "RateLimit", "StandingLease")
 				set(config, row.headers, "RateLimit", "ResponseHeaders")
 				set(config, row.on, "RateLimit", "ResponseHeadersOn")
 				set(config, "5", "CircuitBreaker", "FailureThreshold")

@@ -40,7 +40,7 @@ var checks = []struct {
 		{configuration, `id="opt-redis-db"`, `id="opt-redis-database"`, `redis.db: anchor "opt-redis-database", not "opt-redis-db"`},
 		{configuration, `href="#opt-redis-db"`, `href="#opt-redis"`, `redis.db: link to "#opt-redis", not to its anchor`},
 		{configuration, "requests that may come at once | 100 |", "requests that may come at once | 200 |", `rateLimit.capacity: default "200", not "100"`},
-		{configuration, "Text. Host and port. Without it the state is kept in this process | – |", "Text. Host and port. Without it the state is kept in this process | none |", `redis.address: default "none", not "–"`},
+		{configuration, "Without it the state is kept in this process | – | No |\n| <a id=\"opt-redis-sentinel\"", "Without it the state is kept in this process | none | No |\n| <a id=\"opt-redis-sentinel\"", `redis.address: default "none", not "–"`},
 		{configuration, "Block. Makes the middleware answer", "Text. Makes the middleware answer", `health: type "Text", not "Block"`},
 		{configuration, "List. The rightmost address", "Text. The rightmost address", `excludedIPs: type "Text", not "List"`},
 		{configuration, "Number. The database | 0 | No |", "Number. The database | 0 | |", "redis.db: required is"},
@@ -72,6 +72,12 @@ var checks = []struct {
 		{operations, "~resilience:*", "~*", "~resilience:*"},
 		{operations, "ACL SETUSER", "SETUSER", "0 lines"},
 	}},
+	{"the table of Redis's commands has what the plugin sends, and since when it is there", redisCommands, []mutation{
+		{operations, "| `ASKING` | 3.0", "| `ASKING` | 2.8", "ASKING: since 2.8.0, and Redis says [3.0.0]"},
+		{operations, "`TIME`, `PTTL`, `PEXPIRE`", "`TIME`, `PTTL`", "PEXPIRE: not in the table of commands"},
+		{operations, "`GET`, `DEL`", "`GET`, `DEL`, `UNLINK`", "UNLINK: nothing sends it"},
+		{operations, "| `SELECT` | 1.0", "| `SELECT` | always", "SELECT: since when?"},
+	}},
 	{"the examples are configurations that the plugin takes", examples, []mutation{
 		{configuration, "            refillRate: 10\n", "            refilRate: 10\n", "rateLimit.refilRate: no such key"},
 		{configuration, "plugin.resilience.rateLimit.refillRate:", "plugin.resilience.rateLimit.refilRate:", "rateLimit.refilRate: no such key"},
@@ -91,6 +97,13 @@ var checks = []struct {
 	{"the messages in the log are those of the code", logTexts, []mutation{
 		{operations, `"message":"redis is back"`, `"message":"redis is here"`, "redis is here"},
 		{operations, `"message":"circuit half-open"`, `"message":"circuit half-closed"`, "circuit half-closed"},
+	}},
+	{"the tables of the log have what the code writes", logSchema, []mutation{
+		{operations, "| `redis is back` |", "| `redis is here` |", "redis is back: not in the table of messages"},
+		{operations, "| `bucket deleted` |", "| `bucket removed` |", "bucket removed: the plugin writes no such message"},
+		{operations, "| `refused: circuit open (dry run)` |", "| `refused: circuit` |", "refused: circuit open (dry run): not in the table of messages"},
+		{operations, "| `traceId` |", "| `trace` |", "traceId: not in the table of fields"},
+		{operations, "| `source` |", "| `origin` |", "origin: the plugin writes no such field"},
 	}},
 	{"each link leads somewhere", links, []mutation{
 		{configuration, "(#order-of-middlewares)", "(#order-of-things)", "#order-of-things"},

@@ -22,6 +22,9 @@ func (s *settings) greeting(logs []string, p probed) string {
 	for _, at := range s.gateways {
 		fmt.Fprintf(&b, "  API        http://%s/api/http/middlewares\n", at.apiAddress())
 	}
+	for _, at := range s.gateways {
+		fmt.Fprintf(&b, "  status     http://%s/resilience/\n", at.apiAddress())
+	}
 	fmt.Fprintf(&b, "  upstream   %s%s\n", s.upstreamURL, silent(p.upstream, "UPSTREAM_URL"))
 	fmt.Fprintf(&b, "  redis      %s%s\n", s.redis, s.aboutRedis(p.redis))
 	for _, log := range logs {

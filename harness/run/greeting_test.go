@@ -65,6 +65,16 @@ func TestGreeting_namesWhatDoesNotAnswer(t *testing.T) {
 	}
 }
 
+func TestGreeting_namesTheStatusPageOfEachGateway(t *testing.T) {
+	s, err := read(with("GATEWAYS=2"))
+	require.NoError(t, err)
+	require.NoError(t, s.chooseAddresses())
+	greeting := s.greeting(nil, s.probe())
+	for _, at := range s.gateways {
+		require.Contains(t, greeting, "  status     http://"+at.apiAddress()+"/resilience/\n")
+	}
+}
+
 func portOf(address string) string { return address[strings.LastIndex(address, ":")+1:] }
 
 // TestGreeting_hasTheCommandsOfTheREADME: what make run says to type is what README shows.

@@ -241,7 +241,7 @@ func (s *settings) env() []string {
 	if strings.Contains(host, ":") {
 		host = "[" + host + "]"
 	}
-	env := []string{"REDIS_HOST=" + host, "REDIS_PORT=" + port, "UPSTREAM_URL=" + s.upstreamURL}
+	env := []string{"REDIS_HOST=" + host, "REDIS_PORT=" + port, "REDIS_SENTINELS=", "UPSTREAM_URL=" + s.upstreamURL}
 	if s.ownRedis {
 		env = append(env, "REDIS_PASSWORD=", "REDIS_DB=0")
 	}

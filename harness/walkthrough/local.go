@@ -73,7 +73,7 @@ func Dynamic(dynamic []byte, services map[string]string) (local []byte, routers 
 		return nil, nil, err
 	}
 	for name, address := range services {
-		pattern := regexp.MustCompile(`(//| )` + regexp.QuoteMeta(name) + `\b`)
+		pattern := regexp.MustCompile(`(//| |,)` + regexp.QuoteMeta(name) + `\b`)
 		local = pattern.ReplaceAll(local, []byte("${1}"+address))
 	}
 	return local, routers, nil
