@@ -10,7 +10,8 @@ WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download github.com/gomodule/redigo
 COPY . .
-RUN go run ./bundle /out
+ARG VERSION=dev
+RUN go run ./bundle -version "$VERSION" /out
 
 FROM go AS upstream-builder
 ARG TARGETOS TARGETARCH

@@ -304,14 +304,17 @@ obtain() {
 
 # bring_up waits until everything is healthy. A container that ends again and again ends the wait.
 bring_up() {
-	local patience failing
+	local patience failing before since=$SECONDS
 	patience=$(setting DEPLOY_TIMEOUT 180)
 	say "starting, and waiting up to $patience s for health"
+	before=$(ended_often)
 	compose up --detach --no-build --remove-orphans --wait --wait-timeout "$patience" &
 	starting=$!
 	while kill -0 "$starting" 2>/dev/null; do
 		sleep 0.5
-		failing=$(restarting)
+		failing=$(ended_often --filter status=restarting)
+		# One from before is about to be replaced.
+		[ $((SECONDS - since)) -ge 20 ] || failing=$(grep -vxF "$before" <<<"$failing" || true)
 		if [ -n "$failing" ]; then
 			say "$failing does not stay up"
 			kill "$starting" 2>/dev/null || true
@@ -322,11 +325,11 @@ bring_up() {
 	wait "$starting"
 }
 
-# restarting prints the containers that have ended three times and are about to be started once more.
-restarting() {
+# ended_often prints the containers that have ended three times. Arguments are filters.
+ended_often() {
 	local ids
-	ids=$(docker ps --quiet --filter "label=com.docker.compose.project=$project" --filter status=restarting)
-	[ -z "$ids" ] || xargs docker inspect --format '{{if ge .RestartCount 3}}{{.Name}}{{end}}' <<<"$ids" 2>/dev/null | grep . || true
+	ids=$(docker ps --all --quiet --filter "label=com.docker.compose.project=$project" "$@")
+	[ -z "$ids" ] || xargs docker inspect --format '{{if ge .RestartCount 3}}{{.Name}} {{slice .Id 0 12}}{{end}}' <<<"$ids" 2>/dev/null | grep . || true
 }
 
 # request URL: prints the status. The answer's body is in a file.
@@ -508,7 +511,15 @@ finish() {
 	adopt
 	prune
 	say "$1"
+	show_page
 	compose ps --format '  {{.Service}}: {{.Image}}, {{.Status}}'
+}
+
+# show_page says where the status page is. In production its port is not published.
+show_page() {
+	[ "$stack" = dev ] || return 0
+	say "the status page: http://$(compose port proxy-service 8080)/resilience/"
+	say '  it asks for the token: RESILIENCE_ADMIN_TOKEN, or token-of-development if that is not set'
 }
 
 deploy() {

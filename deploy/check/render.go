@@ -81,7 +81,8 @@ func (f dynamicFile) variables() (names []string) {
 	return unique(names)
 }
 
-// origins returns the variables that each value of the file comes from: those that change it. Values are named by their path.
+// origins returns the variables that each value of the file comes from: those that change it, or of them those that are set. Values are
+// named by their path.
 func (f dynamicFile) origins() map[string][]string {
 	const mark = "a value to be found again"
 	origins := map[string][]string{}
@@ -101,7 +102,21 @@ func (f dynamicFile) origins() map[string][]string {
 			}
 		})
 	}
+	for path, names := range origins {
+		if set := thoseSet(names); len(set) > 0 {
+			origins[path] = set
+		}
+	}
 	return origins
+}
+
+func thoseSet(names []string) (set []string) {
+	for _, name := range names {
+		if os.Getenv(name) != "" {
+			set = append(set, name)
+		}
+	}
+	return set
 }
 
 // each calls visit for each value in a tree.

@@ -147,6 +147,11 @@ func TestRateLimit_burstOfOne(t *testing.T) {
 		return func(t *testing.T, m measured) float64 {
 			require.Equal(t, http.StatusNotFound, ask(m.a+"/warm")) // connects
 			got := send(times, same(m.a))
+			for tries := 1; got.latest > 60*time.Millisecond && tries < 4; tries++ { // the machine had no time for the client
+				t.Logf("%v, and one was sent %v late: measured again", got, got.latest)
+				time.Sleep(2 * time.Second) // the bucket fills up
+				got = send(times, same(m.a))
+			}
 			t.Log(got)
 			return got.passed()
 		}

@@ -178,6 +178,7 @@ type answers struct {
 	mu      sync.Mutex // guards the rest
 	status  map[int]int
 	slowest time.Duration
+	latest  time.Duration // how late a request was sent
 }
 
 func (a *answers) passed() float64 { return float64(a.status[http.StatusOK]) }
@@ -199,6 +200,7 @@ func send(times []time.Duration, url func(i int) string) *answers {
 			defer all.mu.Unlock()
 			all.status[status]++
 			all.slowest = max(all.slowest, took)
+			all.latest = max(all.latest, sent.Sub(begun)-due)
 		})
 	}
 	done.Wait()
