@@ -98,10 +98,7 @@ func nothing(*stage)  {}
 // Sentinels are the changes of a master that three sentinels watch.
 var Sentinels = []Change{
 	{Name: "killed", Loses: true, begin: func(s *stage) { s.master.Kill(); s.awaitAnother() }, end: run},
-	{Name: "demoted by hand", Loses: true, begin: func(s *stage) {
-		s.group.Sentinels[1].Do("SENTINEL", "FAILOVER", redistest.MasterName)
-		s.awaitAnother()
-	}, end: nothing},
+	{Name: "demoted by hand", Loses: true, begin: func(s *stage) { s.group.FailOver(1, s.master) }, end: nothing},
 	{Name: "stopped", Loses: true, begin: func(s *stage) { s.master.Pause(); s.awaitAnother() }, end: resume},
 	{Name: "killed, with one of the sentinels stopped", Loses: true, begin: func(s *stage) {
 		s.group.Sentinels[2].Pause()

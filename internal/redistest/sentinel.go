@@ -110,6 +110,35 @@ func (g *Group) AwaitMaster(previous *Server) *Server {
 	return announced
 }
 
+// FailOver has a sentinel make one of the replicas the master, by hand, and waits until the first sentinel announces it. A sentinel
+// refuses for as long as it finds no replica fit, by what it asked them up to ten seconds ago, or gives up: then it is asked again.
+func (g *Group) FailOver(sentinel int, master *Server) {
+	g.t.Helper()
+	c, err := redis.Dial("tcp", g.Sentinels[sentinel].Addr())
+	require.NoError(g.t, err)
+	defer c.Close()
+	asked, answer := time.Time{}, error(nil)
+	for end := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+		if announced := g.Announced(0); announced != nil && announced != master {
+			return
+		}
+		require.True(g.t, time.Now().Before(end), "no failover; the last answer was %v", answer)
+		wait := 10 * time.Second // longer than a failover takes until it is given up
+		if answer != nil {
+			wait = 200 * time.Millisecond
+		}
+		if time.Since(asked) < wait {
+			continue
+		}
+		_, answer = c.Do("SENTINEL", "FAILOVER", MasterName)
+		asked = time.Now()
+		if answer != nil {
+			temporary := strings.HasPrefix(answer.Error(), "NOGOODSLAVE") || strings.HasPrefix(answer.Error(), "INPROG")
+			require.True(g.t, temporary, answer)
+		}
+	}
+}
+
 // CutOff keeps all but the GatewayUser from a server, as a broken network might: sentinels and replicas find it down.
 func (g *Group) CutOff(s *Server) {
 	s.Login(GatewayUser, GatewayUser)

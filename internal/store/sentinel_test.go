@@ -76,9 +76,7 @@ func TestSentinel_aNewMasterIsUsed(t *testing.T) {
 		notes      int // at most
 	}{
 		{"killed", func(m *redistest.Server) { m.Kill() }, func(m *redistest.Server) { m.Run() }, 2},
-		{"demoted by hand", func(m *redistest.Server) {
-			g.Sentinels[1].Do("SENTINEL", "FAILOVER", redistest.MasterName)
-		}, func(m *redistest.Server) {}, 2},
+		{"demoted by hand", func(m *redistest.Server) { g.FailOver(1, m) }, func(m *redistest.Server) {}, 2},
 	} {
 		row := row
 		t.Run(row.name, func(t *testing.T) {
