@@ -64,10 +64,10 @@ lint:
 	@.ci/lint
 
 test-compiled: redis
-	$(GO) test -race -timeout 30m ./...
+	.ci/again . 1 -race -timeout 30m ./...
 	cd upstream && $(GO) test -race ./...
 	cd deploy/check && CGO_ENABLED=0 $(GO) test ./...
-	cd harness && $(GO) test -count=1 ./dialect ./readme ./identitydiff ./wire ./truth ./walkthrough ./build ./run
+	cd harness && $(GO) test -count=1 ./dialect ./readme ./again ./identitydiff ./wire ./truth ./walkthrough ./build ./run
 
 # The tests of what talks to Redis, with the Redis and Valkey servers of other releases of Debian; with version 6.0 those of the scripts alone,
 # as it lacks options that the others use.
@@ -85,10 +85,10 @@ test-interpreted: redis
 
 .PHONY: interpreted-root interpreted-rest
 interpreted-root:
-	.ci/again 3 -timeout 30m -run 'TestInterpreted/^resilience$$' ./interpreted
+	.ci/again harness 3 -count=1 -timeout 30m -run 'TestInterpreted/^resilience$$' ./interpreted
 
 interpreted-rest:
-	.ci/again 3 -timeout 30m -skip 'TestInterpreted/^resilience$$' ./interpreted
+	.ci/again harness 3 -count=1 -timeout 30m -skip 'TestInterpreted/^resilience$$' ./interpreted
 
 # The status page is looked at in a real browser, and by axe-core.
 AXE := 4.14.1
@@ -105,8 +105,8 @@ test-e2e: redis bundle traefik upstream grpcurl browser prometheus
 	@command -v curl >/dev/null || .ci/install curl
 	@command -v openssl >/dev/null || .ci/install openssl
 	@PATH=$$PATH:/usr/sbin command -v nginx >/dev/null || .ci/install nginx
-	.ci/again 1 -timeout 40m -parallel 4 ./e2e
-	.ci/again 1 -timeout 5m -parallel 24 ./migration
+	.ci/again harness 1 -count=1 -timeout 40m -parallel 4 ./e2e
+	.ci/again harness 1 -count=1 -timeout 5m -parallel 24 ./migration
 
 test-simulation:
 	cd harness && $(GO) test -count=1 ./window ./several ./standing ./simulate ./bench ./gateway
@@ -181,7 +181,7 @@ k8s:
 test-deploy-k8s: redis bundle traefik upstream kubernetes k8s
 	@command -v curl >/dev/null || .ci/install curl
 	@command -v openssl >/dev/null || .ci/install openssl
-	cd harness && $(GO) test -count=1 -timeout 20m ./deploy/kubernetes
+	.ci/again harness 1 -count=1 -timeout 20m ./deploy/kubernetes
 
 # Compose: the image, both stacks and deploy.sh on a real Docker Engine.
 .PHONY: compose test-deploy-compose
@@ -196,7 +196,7 @@ test-deploy-compose: redis traefik compose
 	@docker info >/dev/null 2>&1 || command -v dockerd >/dev/null || .ci/install docker.io
 	@command -v docker >/dev/null || .ci/install docker-cli
 	@command -v mkfs.ext4 >/dev/null || .ci/install e2fsprogs
-	cd harness && $(GO) test -count=1 -timeout 25m ./deploy/compose
+	.ci/again harness 1 -count=1 -timeout 25m ./deploy/compose
 
 clean:
 	rm -rf dist
