@@ -142,11 +142,12 @@ func (t *tally) add(one *fastReader) {
 // one may still answer requests, and requests may be under way to the one before. latest belongs to the configuration that is being made.
 // The caller holds summing.
 func (t *tally) forget(latest <-chan struct{}) {
-	if len(t.generations) == 0 || t.generations[0] != latest {
-		t.generations = append([]<-chan struct{}{latest}, t.generations...)
-		if len(t.generations) > 3 {
-			t.generations = t.generations[:3]
-		}
+	if t.isRecent(latest) {
+		return // once for each configuration: it visits all routes
+	}
+	t.generations = append([]<-chan struct{}{latest}, t.generations...)
+	if len(t.generations) > 3 {
+		t.generations = t.generations[:3]
 	}
 	kept := []*fastReader{}
 	for _, one := range t.readers {
@@ -206,6 +207,14 @@ func (t *tally) fast() fastCounts {
 		t.readOne(one, &sum)
 	}
 	return sum
+}
+
+// startCounting has a copy of a middleware count from zero: the original's counts are read by themselves.
+func (m *Middleware) startCounting() {
+	m.sampling = false
+	m.asked = 0
+	m.renewed = 0
+	m.openRefused = nil
 }
 
 // countFast adds the fast path of a middleware to the tally.

@@ -377,6 +377,7 @@ func (m *Middleware) newPart(limits, breaks, inside bool) http.Handler {
 	m.mu.Lock()
 	*reduced = *m
 	m.mu.Unlock()
+	reduced.startCounting()
 	reduced.source = &statusSource{}
 	reduced.settings = &settings{}
 	*reduced.settings = *m.settings

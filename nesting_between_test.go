@@ -5,9 +5,11 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"testing"
 	"time"
 
+	"github.com/resilient-gateway/resilience/internal/redistest"
 	"github.com/stretchr/testify/require"
 )
 
@@ -255,4 +257,27 @@ func TestNesting_errorPageIsNotCounted(t *testing.T) {
 		_, refuses := outer.breaker.MustRefuse(false, outer.now())
 		require.Equal(t, row.counts, refuses, row.name)
 	}
+}
+
+// A part that is made late counts what it does itself, and nothing that its instance has counted.
+func TestNesting_aLatePartCountsFromZero(t *testing.T) {
+	newProcess(t, 0)
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	redis := at(redistest.Start(t).Addr())
+	add := func(name string, next http.Handler) *Middleware {
+		m, err := newMiddleware(ctx, next, &Config{Name: name, Redis: redis, RateLimit: tokens("100"), CircuitBreaker: failures("5")}, name+"@file")
+		require.NoError(t, err)
+		return m
+	}
+	inner := add("shop", status(200))
+	admin := console(t)
+	finishChecks(t, inner)
+	const clients = 20 // each is unknown at first: its token comes from Redis
+	for i := 0; i < clients; i++ {
+		require.Equal(t, 200, getAs(inner.handler, "192.0.2."+strconv.Itoa(100+i)))
+	}
+	outer := add("door", inner.handler)
+	require.Equal(t, 200, getAs(outer.handler, otherClient))
+	require.Equal(t, map[string]int{"admitted": maxChecks + clients + 1}, decided(scrape(t, admin), "shop"))
 }
