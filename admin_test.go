@@ -181,9 +181,18 @@ func TestAdmin_showsTheMiddlewaresOfThisProcess(t *testing.T) {
 	next, end := context.WithCancel(context.Background())
 	t.Cleanup(end)
 	require.Equal(t, []string{"late", "shop"}, namesIn(statusIn(t, handler)), "until there are others")
+	waitFor(t, func() bool {
+		processRegistry.mu.Lock()
+		defer processRegistry.mu.Unlock()
+		return !processRegistry.cancelled.IsZero()
+	})
 	handler = newHandler(t, next, &upstream{}, &Config{Name: "console", Admin: &AdminConfig{}})
 	add(next, &Config{Name: "shop", RateLimit: tokens("6")})
+	require.Equal(t, []string{"late", "shop"}, namesIn(statusIn(t, handler)), "the new one may come yet")
 	add(next, &Config{Name: "shop", RateLimit: tokens("6"), Redis: at(closedPort)})
+	processRegistry.mu.Lock()
+	processRegistry.cancelled = time.Time{} // five seconds later
+	processRegistry.mu.Unlock()
 	status = statusIn(t, handler)
 	names := namesIn(status)
 	require.Len(t, names, 2)

@@ -173,8 +173,8 @@ func registerInBackground(e *engines, settings string, timeout time.Duration) {
 func (one *shownEngines) settingsID() string {
 	parts := []string{}
 	for _, route := range one.routes {
-		if text := strings.Join(route.parts, "; "); !contains(parts, text) {
-			parts = append(parts, text)
+		if !contains(parts, route.compared) {
+			parts = append(parts, route.compared)
 		}
 	}
 	sort.Strings(parts)

@@ -49,6 +49,42 @@ func TestFleet_gatewaysFindEachOther(t *testing.T) {
 	require.Zero(t, server.Int("EXISTS", "resilience:{shop}:gateways"), "that key is for registrations of another kind")
 }
 
+// What decides about requests is compared, also where the settings in words are the same.
+func TestFleet_comparesAllThatDecides(t *testing.T) {
+	byIP, byKey := &SourceCriterionConfig{IPStrategy: &IPStrategyConfig{Depth: "1"}}, &SourceCriterionConfig{RequestHeaderName: "X-Api-Key"}
+	tier := func(address string) *RateLimitConfig {
+		return &RateLimitConfig{Tiers: map[string]*TierConfig{"bad": {Match: &MatchConfig{ClientIPs: []string{address}}, Deny: "true"}}}
+	}
+	limit := func(chargeStatus string) *RateLimitConfig {
+		return &RateLimitConfig{Limits: map[string]*LimitConfig{"logins": {Capacity: "5", ChargeStatus: chargeStatus}}}
+	}
+	for _, row := range []struct {
+		name          string
+		first, second *Config
+		differ        bool
+	}{
+		{"the same", &Config{RateLimit: tokens("5")}, &Config{RateLimit: tokens("5")}, false},
+		{"written otherwise", &Config{RateLimit: &RateLimitConfig{RefillPeriod: "60s"}}, &Config{RateLimit: &RateLimitConfig{RefillPeriod: "1m"}}, false},
+		{"another number", &Config{RateLimit: tokens("5")}, &Config{RateLimit: tokens("6")}, true},
+		{"another source", &Config{RateLimit: &RateLimitConfig{SourceCriterion: byIP}}, &Config{RateLimit: &RateLimitConfig{SourceCriterion: byKey}}, true},
+		{"a tier of other clients", &Config{RateLimit: tier("192.0.2.1")}, &Config{RateLimit: tier("192.0.2.2")}, true},
+		{"another status is charged", &Config{RateLimit: limit("401")}, &Config{RateLimit: limit("403")}, true},
+	} {
+		ids := []string{}
+		for _, config := range []*Config{row.first, row.second} {
+			newProcess(t, 0)
+			config.Name = "shop"
+			newGateway(t, config)
+			ids = append(ids, processRegistry.shown()[0].settingsID())
+		}
+		require.Equal(t, row.differ, ids[0] != ids[1], row.name)
+		newProcess(t, 0)
+		newGateway(t, row.first)
+		newGateway(t, row.second)
+		require.Equal(t, row.differ, shopIn(t, console(t))["settingsDiffer"], row.name+", in one gateway")
+	}
+}
+
 func TestFleet_withoutRedisIsThisGateway(t *testing.T) {
 	newProcess(t, 0)
 	newGateway(t, &Config{Name: "shop", RateLimit: tokens("1000")})

@@ -90,8 +90,9 @@ func (g *registry) sample() bool {
 // route is what admin shows of one use of a middleware in a router of Traefik, until a reload replaces it. It does not refer to the
 // Middleware, which refers to the engines and so to the route (R36).
 type route struct {
-	ctx   context.Context
-	parts []string // what is enabled, in words
+	ctx      context.Context
+	parts    []string // what is enabled, in words
+	compared string   // to compare it with others
 
 	limits  []string // the names of its limits and tiers
 	buckets map[string]*bucketRule
@@ -128,7 +129,7 @@ func (m *Middleware) limitNames() []string {
 // addRoute notes that a middleware uses its engines. It makes no closure: that would keep the frames of its callers alive (R10), and with them
 // the routes before, and so all.
 func (g *registry) addRoute(ctx context.Context, m *Middleware) {
-	added := &route{ctx: ctx, parts: m.parts, policy: m.policy, scope: m.circuitScope, timeout: m.redis.Timeout, limits: m.limitNames(), buckets: m.bucketRules()}
+	added := &route{ctx: ctx, parts: m.parts, compared: m.compared(), policy: m.policy, scope: m.circuitScope, timeout: m.redis.Timeout, limits: m.limitNames(), buckets: m.bucketRules()}
 	added.cache = m.cache
 	added.penalty = m.rules != nil && m.rules.Penalty != nil
 	g.mu.Lock()
@@ -149,8 +150,8 @@ type shownEngines struct {
 	routes []*route
 }
 
-// shown returns all engines that the present configuration uses, in the order of their names. For the moment of a reload, while no route is
-// new yet, it returns those of the previous one.
+// shown returns all engines that the present configuration uses, in the order of their names. While a reload may be under way it also returns
+// those that only the previous configuration uses: their handlers answer requests until the new ones are ready.
 func (g *registry) shown() []*shownEngines {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -171,8 +172,8 @@ func (g *registry) shown() []*shownEngines {
 			previous = append(previous, &shownEngines{engines: one, name: one.label, routes: before})
 		}
 	}
-	if len(all) == 0 {
-		all = previous
+	if len(all) == 0 || time.Since(g.cancelled) < reloadTime {
+		all = append(all, previous...)
 	}
 	sort.Slice(all, func(i, j int) bool {
 		if all[i].name != all[j].name {

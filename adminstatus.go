@@ -39,11 +39,11 @@ func statusOf(one *shownEngines, local, shared *breaker.Snapshot) map[string]int
 	limits := []string{}
 	differ := false
 	hasCircuit := false
-	for i, route := range one.routes {
+	for _, route := range one.routes {
+		differ = differ || route.compared != one.routes[0].compared
 		for _, part := range route.parts {
 			if !contains(settings, part) {
 				settings = append(settings, part)
-				differ = differ || i > 0
 			}
 		}
 		for _, limit := range route.limits {

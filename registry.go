@@ -2,7 +2,6 @@ package resilience
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -14,6 +13,9 @@ import (
 // grace is how long engines outlive their last handler. At a reload, Traefik cancels the old handlers before it makes the new ones, and the
 // old ones answer requests until the new ones are ready.
 const grace = 30 * time.Second
+
+// reloadTime is for how long after the last cancellation a reload may be under way: New of all middlewares, one after the other.
+const reloadTime = 5 * time.Second
 
 // The interpreter exists for the life of the process, and so do these variables. Handlers are replaced at each reload; what they share is
 // not.
@@ -42,6 +44,7 @@ type registry struct {
 	admins     []context.Context // of the middlewares with an admin block
 	registered time.Time         // when this gateway last registered with Redis
 	sampling   bool              // durations are sampled
+	cancelled  time.Time         // when Traefik last cancelled handlers
 }
 
 // storeRef is a store, and the number of engines that use it.
@@ -86,6 +89,7 @@ func (g *registry) acquire(ctx context.Context, s *settings) *engines {
 		// One function for all handlers of a configuration: a closure keeps the whole frame alive in which it was made (R10).
 		context.AfterFunc(ctx, func() {
 			defer func() { recover() }()
+			g.noteCancelled()
 			time.AfterFunc(g.grace, func() {
 				defer func() { recover() }()
 				g.release(first)
@@ -93,6 +97,13 @@ func (g *registry) acquire(ctx context.Context, s *settings) *engines {
 		})
 	}
 	return shared
+}
+
+// noteCancelled notes that Traefik has cancelled handlers: it makes others now.
+func (g *registry) noteCancelled() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.cancelled = time.Now()
 }
 
 // acquireRef gives a handler its reference to the engines of the key. It returns the engines, the handler set if this handler is its first,
@@ -108,7 +119,7 @@ func (g *registry) acquireRef(ctx context.Context, key string, s *settings) (sha
 	}
 	shared.count(g.hasAdminLocked())
 	shared.users++
-	lines = shared.addHandlerLocked(ctx, parts, fmt.Sprintf("%s; %+v", parts, s.keySource), s.warnings)
+	lines = shared.addHandlerLocked(ctx, parts, s.compared(), s.warnings)
 	first = g.addRefLocked(ctx, key, s)
 	return shared, first, lines
 }
@@ -133,8 +144,12 @@ func (g *registry) release(set *handlerSet) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	set.released = true
+	replaced := map[string]bool{} // once for all routes of a name: it visits all of them
 	for _, ref := range set.refs {
-		g.engines[ref.key].tally.replace(set.done)
+		if !replaced[ref.key] {
+			replaced[ref.key] = true
+			g.engines[ref.key].tally.replace(set.done)
+		}
 		g.releaseRefLocked(ref)
 	}
 }

@@ -44,6 +44,11 @@ type settings struct {
 	warnings     []string
 }
 
+// compared returns all that decides about requests, as text, to compare it with that of another route or gateway.
+func (s *settings) compared() string {
+	return fmt.Sprintf("%s; %+v; %s; %s", strings.Join(s.parts, "; "), s.keySource, s.rulesText, scopeText(s.circuitScope))
+}
+
 // What applies while Redis is unavailable.
 const (
 	onErrorLocal = "local"
