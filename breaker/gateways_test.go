@@ -45,6 +45,20 @@ func TestMinGateways(t *testing.T) {
 			{name: "a failure of another", at: second, do: reportStep, outcomes: "sf", gateway: "b", state: "open", wait: 30 * second},
 		})
 	})
+	slow := NewPolicy(0, 30*time.Second, 1, 1, 10*time.Second).With(Rules{MinGateways: 2, SlowRatio: 50, Window: 10 * time.Second, MinimumRequests: 4})
+	t.Run("slow answers", func(t *testing.T) {
+		walk(t, server, slow, []event{passes,
+			{name: "all of one", do: reportStep, outcomes: "SSSSSS", gateway: "a", state: "closed"},
+			{name: "fast ones of another", at: second, do: reportStep, outcomes: "ss", gateway: "b", state: "closed"},
+			{name: "a slow one of another", at: second, do: reportStep, outcomes: "sS", gateway: "b", state: "open", wait: 30 * second},
+		})
+	})
+	t.Run("slow answers without a slowRatio", func(t *testing.T) {
+		walk(t, server, ratio, []event{passes,
+			{name: "failures of one", do: reportStep, outcomes: "ffffff", gateway: "a", state: "closed"},
+			{name: "a slow one of another", at: second, do: reportStep, outcomes: "sS", gateway: "b", state: "closed"},
+		})
+	})
 }
 
 // A circuit that has opened for the fleet opens again only if enough gateways fail, too: the probes of one with a broken network, and its

@@ -28,7 +28,7 @@ import (
 //	         by:<n>      half-open, with minGateways: the gateway whose probe that is
 //	         calls       the last calls that counted, each as a space and <id>:<number of the probe, or 0>
 //	         born        1 if the hash was written because it was missing, and the state has not changed since
-//	         gateways    with minGateways: those that saw failures lately in this state, each as a space and <id>:<time>
+//	         gateways    with minGateways: those that saw failures lately in this state, or slow answers with slowRatio, each as a space and <id>:<time>
 //	         A slot is a space and <start>:<requests>:<failures>:<slow requests>.
 //	ARGV[1]  failureThreshold, failures; 0: they open it only by a ratio
 //	ARGV[2]  resetTimeout, microseconds
@@ -45,7 +45,7 @@ import (
 //	         failureRatio, slowRatio   per cent; 0: there is none
 //	         window                    microseconds
 //	         minimumRequests           requests in the window, below which no ratio is reached
-//	         minGateways               gateways that must have seen failures in the window, or in a minute if there is none, before one opens it
+//	         minGateways               gateways that must have seen failures, or slow answers with slowRatio, in the window, or in a minute if there is none, before one opens it
 //	         rampDuration              microseconds; 0: probes close it at once
 //
 //	answers  replyLen integers, separated by spaces, that describe the breaker after the call:
@@ -158,19 +158,19 @@ local function reachesRatio()
 	return failureRatio > 0 and failed * 100 >= failureRatio * requests or slowRatio > 0 and slow * 100 >= slowRatio * requests
 end
 
--- Whether enough gateways have seen failures lately. Notes the one that reports, if it has.
-local function enoughGateways(id, failed)
+-- Whether enough gateways have seen failures lately, or slow answers with slowRatio. Notes the one that reports, if it has.
+local function enoughGateways(id, affected)
 	if minGateways < 2 then
 		return true
 	end
 	local since, live = now - (windowLength > 0 and windowLength or 60000000), {}
 	for other, at in string.gmatch(gateways, ' (%w+):(%d+)') do
 		at = tonumber(at)
-		if at > since and at <= now and not (failed and other == id) then
+		if at > since and at <= now and not (affected and other == id) then
 			live[#live + 1] = ' ' .. other .. ':' .. text(at)
 		end
 	end
-	if failed then
+	if affected then
 		live[#live + 1] = ' ' .. id .. ':' .. text(now)
 		gateways = table.concat(live, '', math.max(1, #live - minGateways + 1))
 	end
@@ -487,7 +487,8 @@ if state == 'closed' and probe == 0 and not forced and not countedAs(id) then
 		failures, recent = 0, ''
 	end
 	failures = failures + failed
-	local enough = enoughGateways(ARGV[14], failed > 0 or requests and tonumber(allFailed) > 0)
+	local affected = failed > 0 or requests and (tonumber(allFailed) > 0 or slowRatio > 0 and tonumber(slow) > 0)
+	local enough = enoughGateways(ARGV[14], affected)
 	if enough and (failureThreshold > 0 and math.max(failures, most) >= failureThreshold or reachesRatio()) then
 		enter('open', now)
 	else

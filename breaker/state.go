@@ -29,7 +29,7 @@ type machine struct {
 	failures   int64            // closed: consecutive; half-open: failed probes
 	recent     []slot           // closed, with failureAge: the same failures by their time
 	window     []slot           // closed, with ratios: the outcomes of the last window by their time
-	gateways   []sighting       // with minGateways: those that saw failures lately in this state
+	gateways   []sighting       // with minGateways: those that saw failures lately in this state, or slow answers with slowRatio
 	repeats    int64            // how often it has opened again since it was closed, if that makes resetTimeout longer
 	successes  int64            // half-open
 	deadline   int64            // open: when the first probe may pass; ramp: when it is closed; while the state is forced: when that ends
@@ -127,7 +127,8 @@ func (m *machine) countClosed(t tally, now int64, p *Policy) {
 	if m.failures > most {
 		most = m.failures
 	}
-	enough := m.enoughGateways(t.gateway, t.run > 0 || t.failed > 0, now, p)
+	affected := t.run > 0 || t.failed > 0 || p.rules.SlowRatio > 0 && t.slow > 0
+	enough := m.enoughGateways(t.gateway, affected, now, p)
 	if enough && (p.failureThreshold > 0 && most >= p.failureThreshold || m.reachesRatio(now, p)) {
 		m.trip(now, now, p)
 	}
