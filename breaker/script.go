@@ -113,11 +113,12 @@ local function slotsIn(slots, age)
 	return live
 end
 
--- Adds to the slot of now, which is a tenth of the age wide, and keeps the last 20 slots.
+-- Adds to the slot of now, which is a tenth of the age wide, or to one that has begun since: calls may have different ages. Keeps the last
+-- 20 slots.
 local function addToSlots(slots, age, requests, failed, slow)
 	local live = slotsIn(slots, age)
 	local start = now - now % math.floor(age / 10)
-	if #live == 0 or live[#live][1] ~= start then
+	if #live == 0 or live[#live][1] < start then
 		live[#live + 1] = {start, 0, 0, 0}
 	end
 	local last = live[#live]
