@@ -264,6 +264,14 @@ local function releasePlace(kind, n)
 	end
 end
 
+-- Notes whose probe it is, where the number of gateways counts.
+local function noteHolder(n, gateway)
+	if minGateways > 1 and gateway ~= '' then
+		holders[n] = gateway
+		redis.call('HSET', key, 'by:' .. n, gateway)
+	end
+end
+
 -- Forgets whose probe it was, which has lost or given back its place.
 local function forgetHolder(n)
 	if holders[n] then
@@ -427,9 +435,7 @@ end
 issued = issued + 1
 redis.call('HSET', key, 'issued', issued)
 takePlace(kind, issued)
-if minGateways > 1 and ARGV[10] ~= '' then
-	redis.call('HSET', key, 'by:' .. issued, ARGV[10])
-end
+noteHolder(issued, ARGV[10])
 noteCall(id, issued)
 return answer(issued)
 `
@@ -441,6 +447,7 @@ return answer(issued)
 	//	ARGV[9]   number of the probe
 	//	ARGV[10]  1 if it has been under way for longer than probeTimeout, and so may have lost its place: it takes one again
 	//	          if there is one; else 0
+	//	ARGV[11]  with minGateways: the id of the gateway, letters and digits; else empty
 	//
 	//	answers  probe is 0
 	bodySentLua = commonLua + `local probe = tonumber(ARGV[9])
@@ -452,6 +459,7 @@ if places.upload[probe] then
 	takePlace('probe', probe)
 elseif ARGV[10] == '1' and not places.probe[probe] and held.probe + held.upload < maxProbes then
 	takePlace('probe', probe)
+	noteHolder(probe, ARGV[11])
 end
 return answer(0)
 `

@@ -63,18 +63,23 @@ func (m *machine) acquire(upload bool, gateway string, now int64, p *Policy) int
 	} else {
 		m.probes[m.issued] = now + p.probeTimeout
 	}
-	if p.rules.MinGateways > 1 && gateway != "" {
-		m.holders[m.issued] = gateway
-	}
+	m.noteHolder(m.issued, gateway, p)
 	return m.issued
+}
+
+// noteHolder notes whose probe it is, where the number of gateways counts.
+func (m *machine) noteHolder(probe int64, gateway string, p *Policy) {
+	if p.rules.MinGateways > 1 && gateway != "" {
+		m.holders[probe] = gateway
+	}
 }
 
 // passes reports whether requests pass that are no probes.
 func (m *machine) passes() bool { return m.state == stateClosed || m.state == stateRamp }
 
-// endUpload notes that the body of an upload has been sent completely: its probeTimeout starts now. late says that the
+// endUpload notes that the body of a gateway's upload has been sent completely: its probeTimeout starts now. late says that the
 // upload has lost its place: it takes another one if there is one.
-func (m *machine) endUpload(generation, probe int64, late bool, now int64, p *Policy) {
+func (m *machine) endUpload(generation, probe int64, late bool, gateway string, now int64, p *Policy) {
 	m.advance(now, p)
 	if generation != m.generation || m.state != stateHalfOpen {
 		return
@@ -84,6 +89,7 @@ func (m *machine) endUpload(generation, probe int64, late bool, now int64, p *Po
 		m.probes[probe] = now + p.probeTimeout
 	} else if late && m.probes[probe] == 0 && m.hasPlace(p) {
 		m.probes[probe] = now + p.probeTimeout
+		m.noteHolder(probe, gateway, p)
 	}
 }
 
