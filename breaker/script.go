@@ -543,9 +543,10 @@ end
 return answer(0)
 `
 
-	// restoreLua writes an open circuit back that Redis has lost, unless the state has changed since that was found out.
+	// restoreLua writes an open circuit back that Redis has lost, unless the state has changed since that was found out. It replaces a
+	// closed circuit only; a forced one replaces any.
 	//
-	//	ARGV[8]   generation of the hash that was written because it was missing, or that is from before the opening
+	//	ARGV[8]   generation of the hash that was written because it was missing, or that is from before the lost circuit
 	//	ARGV[9]   remaining time until the deadline, microseconds; cut to the whole time
 	//	ARGV[10]  repeats
 	//	ARGV[11]  open or closed, if the lost state was forced; else empty
@@ -553,20 +554,17 @@ return answer(0)
 	//
 	//	answers  the breaker as it is then; probe is 0
 	restoreLua = commonLua + `local isOlder = generation < tonumber(ARGV[12])
-if not (born or isOlder) or state ~= 'closed' or tonumber(ARGV[8]) ~= generation then
+local mayReplace = state == 'closed' or ARGV[11] ~= ''
+if not (born or isOlder) or not mayReplace or tonumber(ARGV[8]) ~= generation then
 	return answer(0)
 end
+state, repeats = 'closed', tonumber(ARGV[10]) -- so that it does not count as opened once more
 if ARGV[11] ~= '' then
 	force(ARGV[11], tonumber(ARGV[9]), 'written back after a loss of data')
 else
 	enter('open', now)
-	repeats = tonumber(ARGV[10])
-	deadline = now + openFor()
 	deadline = math.min(deadline, now + tonumber(ARGV[9]))
 	redis.call('HSET', key, 'deadline', text(deadline))
-	if repeats > 0 then
-		redis.call('HSET', key, 'repeats', repeats)
-	end
 end
 return answer(0)
 `
