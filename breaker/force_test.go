@@ -141,6 +141,50 @@ func TestForce_isWrittenBack(t *testing.T) {
 	}
 }
 
+// A Redis that comes back with what it held earlier gets back what was made by hand since, whatever the state was.
+func TestForce_isWrittenBackOverAnOlderState(t *testing.T) {
+	policy := NewPolicy(1, time.Hour, 2, 1, time.Minute)
+	for _, row := range []struct {
+		before, forced string
+	}{
+		{"closed", "open"}, {"open", "open"}, {"half-open", "open"}, {"closed", "closed"}, {"open", "closed"}, {"half-open", "closed"},
+	} {
+		row := row
+		t.Run(row.forced+" over "+row.before, func(t *testing.T) {
+			server := redistest.Start(t)
+			g := newGateway(t, server)
+			g.admit(t, policy)
+			if row.before != "closed" {
+				g.openCircuit(t, policy)
+			}
+			if row.before == "half-open" {
+				endResetTimeout(server, g)
+				g.probe(t, policy)
+			}
+			require.Equal(t, row.before, field(server, "state"))
+			earlier := server.Do("DUMP", key)
+			force := g.ForceClosed
+			if row.forced == "open" {
+				force = g.ForceOpen
+			}
+			require.NoError(t, force(2*time.Hour, "maintenance", policy, soon()))
+			server.Kill()
+			server.Run()
+			server.Do("RESTORE", key, 0, earlier)
+			require.Eventually(t, func() bool {
+				g.advance(time.Second)
+				g.RecheckOpen(g.clock(), policy)
+				g.RefreshIfStale(g.clock(), policy)
+				return field(server, "forced") == row.forced
+			}, patience, 5*time.Millisecond)
+			require.Equal(t, row.forced, field(server, "state"))
+			state, left := g.Forced()
+			require.Equal(t, row.forced, state)
+			require.InDelta(t, 7200, left.Seconds(), 600, "the rest of its time")
+		})
+	}
+}
+
 // Without Redis the same holds in this process.
 func TestForce_withoutRedis(t *testing.T) {
 	now := 1000 * second

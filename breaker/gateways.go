@@ -1,6 +1,6 @@
 package breaker
 
-// sighting says when a gateway last saw failures.
+// sighting says when a gateway last saw failures, or slow answers.
 type sighting struct {
 	gateway string
 	at      int64
@@ -8,8 +8,9 @@ type sighting struct {
 
 const lately = 60 * 1000000 // microseconds for which a sighting counts where there is no window
 
-// enoughGateways reports whether enough gateways have seen failures lately. It notes the one that reports, if it has.
-func (m *machine) enoughGateways(gateway string, failed bool, now int64, p *Policy) bool {
+// enoughGateways reports whether enough gateways have seen failures lately, or slow answers with a SlowRatio. It notes the one that reports, if
+// it has.
+func (m *machine) enoughGateways(gateway string, affected bool, now int64, p *Policy) bool {
 	if p.rules.MinGateways < 2 {
 		return true
 	}
@@ -19,11 +20,11 @@ func (m *machine) enoughGateways(gateway string, failed bool, now int64, p *Poli
 	}
 	var live []sighting
 	for _, s := range m.gateways {
-		if s.at > since && s.at <= now && !(failed && s.gateway == gateway) {
+		if s.at > since && s.at <= now && !(affected && s.gateway == gateway) {
 			live = append(live, s)
 		}
 	}
-	if !failed {
+	if !affected {
 		return int64(len(live)) >= p.rules.MinGateways
 	}
 	live = append(live, sighting{gateway: gateway, at: now})

@@ -45,6 +45,20 @@ func TestMinGateways(t *testing.T) {
 			{name: "a failure of another", at: second, do: reportStep, outcomes: "sf", gateway: "b", state: "open", wait: 30 * second},
 		})
 	})
+	slow := NewPolicy(0, 30*time.Second, 1, 1, 10*time.Second).With(Rules{MinGateways: 2, SlowRatio: 50, Window: 10 * time.Second, MinimumRequests: 4})
+	t.Run("slow answers", func(t *testing.T) {
+		walk(t, server, slow, []event{passes,
+			{name: "all of one", do: reportStep, outcomes: "SSSSSS", gateway: "a", state: "closed"},
+			{name: "fast ones of another", at: second, do: reportStep, outcomes: "ss", gateway: "b", state: "closed"},
+			{name: "a slow one of another", at: second, do: reportStep, outcomes: "sS", gateway: "b", state: "open", wait: 30 * second},
+		})
+	})
+	t.Run("slow answers without a slowRatio", func(t *testing.T) {
+		walk(t, server, ratio, []event{passes,
+			{name: "failures of one", do: reportStep, outcomes: "ffffff", gateway: "a", state: "closed"},
+			{name: "a slow one of another", at: second, do: reportStep, outcomes: "sS", gateway: "b", state: "closed"},
+		})
+	})
 }
 
 // A circuit that has opened for the fleet opens again only if enough gateways fail, too: the probes of one with a broken network, and its
@@ -106,6 +120,13 @@ func TestMinGateways_opensAgain(t *testing.T) {
 			probes("a", reset+10*second, 2), ends("a", reset+10*second, 6, true, "half-open", 0),
 			probes("b", reset+10*second, 3), ends("b", reset+10*second, 8, true, "open", reset),
 		}},
+		{"a late upload takes its place again as the same gateway's", Rules{}, []event{
+			{name: "an upload", at: reset, do: uploadStep, gateway: "a", state: "half-open", probe: 1},
+			{name: "its body ends late", at: reset + 12*second, do: sentStep, of: 3, late: true, gateway: "a", state: "half-open"},
+			{name: "it is lost", at: reset + 22*second, do: viewStep, state: "half-open"},
+			probes("a", reset+22*second, 2), ends("a", reset+22*second, 6, true, "half-open", 0),
+			probes("b", reset+22*second, 3), ends("b", reset+22*second, 8, true, "open", reset),
+		}},
 		{"halfOpenFailureThreshold counts from then on", Rules{HalfOpenFailures: 2}, []event{
 			probes("a", reset, 1), ends("a", reset, 3, true, "half-open", 0),
 			probes("b", reset, 2), ends("b", reset, 5, true, "half-open", 0),
@@ -146,6 +167,26 @@ func TestMinGateways_opensAgain(t *testing.T) {
 			walk(t, server, policy, append(append([]event{}, opened...), row.events...))
 		})
 	}
+}
+
+// In Redis and in this process the holder of a late upload's new place is the gateway that sends it.
+func TestMinGateways_aLateUploadIsTheGateways(t *testing.T) {
+	server := redistest.Start(t)
+	policy := NewPolicy(1, time.Minute, 1, 1, time.Minute).With(Rules{MinGateways: 2})
+	g := newGateway(t, server)
+	local := New(Settings{Now: g.clock})
+	for _, b := range []*Breaker{local, g.Breaker} {
+		require.NoError(t, b.ForceOpen(time.Second, "", policy, soon()))
+		require.NoError(t, b.EndForce(policy, soon()))
+		permit, _, err := b.Allow(policy, true, g.clock(), soon())
+		require.NoError(t, err)
+		require.True(t, permit.Upload())
+		server.Do("HDEL", key, "upload:1", "by:1") // what the end of its time does
+		g.advance(2 * time.Minute)
+		b.BodySent(permit, true, policy)
+	}
+	require.Equal(t, g.gateway, field(server, "by:1"))
+	require.Equal(t, map[int64]string{1: local.gateway}, local.machine.holders)
 }
 
 // The fleet's view is healthy only while the gateway's own circuit is closed and has no failure.

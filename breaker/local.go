@@ -34,7 +34,7 @@ func (b *Breaker) bodySentLocal(permit Permit, late bool, policy *Policy) {
 	now := b.Now()
 	c := beginLocalChange(b)
 	defer c.commit()
-	b.machine.endUpload(permit.generation, permit.probe, late, now, policy)
+	b.machine.endUpload(permit.generation, permit.probe, late, b.gateway, now, policy)
 }
 
 // localChange is a change of the machine in this process. The breaker is locked from its begin to its commit.

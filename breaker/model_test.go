@@ -53,7 +53,7 @@ func randomPolicy(random *rand.Rand) *Policy {
 			policy.failureThreshold = 0
 		}
 	}
-	if random.Intn(4) == 0 {
+	if rules.Window > 0 || random.Intn(4) == 0 {
 		rules.MinGateways = 1 + random.Int63n(3)
 	}
 	if random.Intn(2) == 0 {
@@ -96,8 +96,9 @@ func choose(random *rand.Rand, steps int, now int64) choice {
 		}
 		c.late = random.Intn(2) == 0
 		if random.Intn(2) == 0 {
+			kinds := 2 + 2*random.Intn(2) // none fails, or some do
 			for i := random.Intn(6); i > 0; i-- {
-				c.bulk.add([]Outcome{Success, Failure, SlowSuccess, SlowFailure}[random.Intn(4)], 1+random.Int63n(3))
+				c.bulk.add([]Outcome{SlowSuccess, Success, Failure, SlowFailure}[random.Intn(kinds)], 1+random.Int63n(3))
 			}
 		}
 	}

@@ -36,8 +36,8 @@ type Rules struct {
 	FailureRatio, SlowRatio int64
 	Window                  time.Duration
 	MinimumRequests         int64
-	// MinGateways is how many gateways must have seen failures, in the Window or in a minute if there is none, before the circuit opens for the
-	// fleet. 0: one. If it is more, each gateway has a circuit of this process, too, which Own says when to open.
+	// MinGateways is how many gateways must have seen failures, or slow answers with a SlowRatio, in the Window or in a minute if there is none,
+	// before the circuit opens for the fleet. 0: one. If it is more, each gateway has a circuit of this process, too, which Own says when to open.
 	MinGateways int64
 	// Ramp is how long the share of the requests that pass rises from none to all after the successful probes. 0: all pass at once.
 	Ramp time.Duration

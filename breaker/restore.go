@@ -8,8 +8,8 @@ import (
 
 // restoreLost reports whether a reply shows that Redis has lost an open circuit, or one that was made by hand, and then writes the circuit back in
 // the background. The circuit was lost if, on a connection made after another connection broke, the key is missing, or holds a
-// closed circuit from before the opening: a replica that lagged has become the master. If no connection broke since the
-// circuit was last seen, an operator deleted the key. A circuit that is half-open or past its deadline is not written back:
+// closed circuit from before the opening: a replica that lagged has become the master. What was made by hand is lost whatever the
+// state before it was. If no connection broke since the circuit was last seen, an operator deleted the key. A circuit that is half-open or past its deadline is not written back:
 // others may have closed it since this gateway last saw it.
 func (b *Breaker) restoreLost(call *store.Call, policy *Policy) bool {
 	now := b.Now()
@@ -17,7 +17,8 @@ func (b *Breaker) restoreLost(call *store.Call, policy *Policy) bool {
 	defer b.Mu.Unlock()
 	m := &b.machine
 	isOpen := (m.state == stateOpen || m.forced != 0) && !b.divergedLocally && m.deadline > now
-	isLost := call.Reply[0] == stateClosed && (call.Reply[6] == 1 || call.Reply[1] < m.generation)
+	isOlder := call.Reply[6] == 1 || call.Reply[1] < m.generation
+	isLost := isOlder && (call.Reply[0] == stateClosed || m.forced != 0)
 	if !isOpen || !isLost || call.Conn <= b.latestConn || b.Store.Lost() < b.latestConn {
 		return false
 	}

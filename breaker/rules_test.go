@@ -55,6 +55,37 @@ func TestRules_failureAge(t *testing.T) {
 	}
 }
 
+// While a new configuration spreads, gateways report with windows, or ages, of two lengths. Within the shorter one nothing is forgotten.
+func TestRules_twoLengthsAtOnce(t *testing.T) {
+	server := redistest.Start(t)
+	ratio := func(window time.Duration) *Policy {
+		return NewPolicy(0, 30*time.Second, 2, 2, 10*time.Second).With(Rules{FailureRatio: 100, Window: window, MinimumRequests: 40})
+	}
+	aged := func(age time.Duration) *Policy {
+		return NewPolicy(40, 30*time.Second, 2, 2, 10*time.Second).With(Rules{FailureAge: age})
+	}
+	for _, row := range []struct {
+		name     string
+		policies []*Policy
+		failed   int64 // of each report
+		bulk     tally // the same
+	}{
+		{"windows", []*Policy{ratio(10 * time.Second), ratio(35 * time.Second)}, 0, event{outcomes: "f"}.bulk()},
+		{"ages of failures", []*Policy{aged(10 * time.Second), aged(35 * time.Second)}, 1, tally{}},
+	} {
+		row := row
+		t.Run(row.name, func(t *testing.T) {
+			w := &walker{server: server, key: t.Name()}
+			last := w.step(t, row.policies[0], step{do: permitStep, at: epoch})
+			for i := int64(1); i <= 40; i++ {
+				require.Equal(t, "closed", stateNames[last.state], "before report %d", i)
+				last = w.step(t, row.policies[i%2], step{do: reportStep, at: epoch + i*100000, generation: last.generation, failed: row.failed, bulk: row.bulk})
+			}
+			require.Equal(t, "open", stateNames[last.state], "after 40 within 4 s")
+		})
+	}
+}
+
 func TestRules_halfOpenFailures(t *testing.T) {
 	server := redistest.Start(t)
 	policy := NewPolicy(1, 30*time.Second, 2, 3, 10*time.Second).With(Rules{HalfOpenFailures: 2})

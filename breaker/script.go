@@ -28,7 +28,7 @@ import (
 //	         by:<n>      half-open, with minGateways: the gateway whose probe that is
 //	         calls       the last calls that counted, each as a space and <id>:<number of the probe, or 0>
 //	         born        1 if the hash was written because it was missing, and the state has not changed since
-//	         gateways    with minGateways: those that saw failures lately in this state, each as a space and <id>:<time>
+//	         gateways    with minGateways: those that saw failures lately in this state, or slow answers with slowRatio, each as a space and <id>:<time>
 //	         A slot is a space and <start>:<requests>:<failures>:<slow requests>.
 //	ARGV[1]  failureThreshold, failures; 0: they open it only by a ratio
 //	ARGV[2]  resetTimeout, microseconds
@@ -45,7 +45,7 @@ import (
 //	         failureRatio, slowRatio   per cent; 0: there is none
 //	         window                    microseconds
 //	         minimumRequests           requests in the window, below which no ratio is reached
-//	         minGateways               gateways that must have seen failures in the window, or in a minute if there is none, before one opens it
+//	         minGateways               gateways that must have seen failures, or slow answers with slowRatio, in the window, or in a minute if there is none, before one opens it
 //	         rampDuration              microseconds; 0: probes close it at once
 //
 //	answers  replyLen integers, separated by spaces, that describe the breaker after the call:
@@ -113,11 +113,12 @@ local function slotsIn(slots, age)
 	return live
 end
 
--- Adds to the slot of now, which is a tenth of the age wide, and keeps the last 20 slots.
+-- Adds to the slot of now, which is a tenth of the age wide, or to one that has begun since: calls may have different ages. Keeps the last
+-- 20 slots.
 local function addToSlots(slots, age, requests, failed, slow)
 	local live = slotsIn(slots, age)
 	local start = now - now % math.floor(age / 10)
-	if #live == 0 or live[#live][1] ~= start then
+	if #live == 0 or live[#live][1] < start then
 		live[#live + 1] = {start, 0, 0, 0}
 	end
 	local last = live[#live]
@@ -158,19 +159,19 @@ local function reachesRatio()
 	return failureRatio > 0 and failed * 100 >= failureRatio * requests or slowRatio > 0 and slow * 100 >= slowRatio * requests
 end
 
--- Whether enough gateways have seen failures lately. Notes the one that reports, if it has.
-local function enoughGateways(id, failed)
+-- Whether enough gateways have seen failures lately, or slow answers with slowRatio. Notes the one that reports, if it has.
+local function enoughGateways(id, affected)
 	if minGateways < 2 then
 		return true
 	end
 	local since, live = now - (windowLength > 0 and windowLength or 60000000), {}
 	for other, at in string.gmatch(gateways, ' (%w+):(%d+)') do
 		at = tonumber(at)
-		if at > since and at <= now and not (failed and other == id) then
+		if at > since and at <= now and not (affected and other == id) then
 			live[#live + 1] = ' ' .. other .. ':' .. text(at)
 		end
 	end
-	if failed then
+	if affected then
 		live[#live + 1] = ' ' .. id .. ':' .. text(now)
 		gateways = table.concat(live, '', math.max(1, #live - minGateways + 1))
 	end
@@ -260,6 +261,14 @@ local function releasePlace(kind, n)
 		places[kind][n] = nil
 		held[kind] = held[kind] - 1
 		redis.call('HDEL', key, kind .. ':' .. n)
+	end
+end
+
+-- Notes whose probe it is, where the number of gateways counts.
+local function noteHolder(n, gateway)
+	if minGateways > 1 and gateway ~= '' then
+		holders[n] = gateway
+		redis.call('HSET', key, 'by:' .. n, gateway)
 	end
 end
 
@@ -426,9 +435,7 @@ end
 issued = issued + 1
 redis.call('HSET', key, 'issued', issued)
 takePlace(kind, issued)
-if minGateways > 1 and ARGV[10] ~= '' then
-	redis.call('HSET', key, 'by:' .. issued, ARGV[10])
-end
+noteHolder(issued, ARGV[10])
 noteCall(id, issued)
 return answer(issued)
 `
@@ -440,6 +447,7 @@ return answer(issued)
 	//	ARGV[9]   number of the probe
 	//	ARGV[10]  1 if it has been under way for longer than probeTimeout, and so may have lost its place: it takes one again
 	//	          if there is one; else 0
+	//	ARGV[11]  with minGateways: the id of the gateway, letters and digits; else empty
 	//
 	//	answers  probe is 0
 	bodySentLua = commonLua + `local probe = tonumber(ARGV[9])
@@ -451,6 +459,7 @@ if places.upload[probe] then
 	takePlace('probe', probe)
 elseif ARGV[10] == '1' and not places.probe[probe] and held.probe + held.upload < maxProbes then
 	takePlace('probe', probe)
+	noteHolder(probe, ARGV[11])
 end
 return answer(0)
 `
@@ -487,7 +496,8 @@ if state == 'closed' and probe == 0 and not forced and not countedAs(id) then
 		failures, recent = 0, ''
 	end
 	failures = failures + failed
-	local enough = enoughGateways(ARGV[14], failed > 0 or requests and tonumber(allFailed) > 0)
+	local affected = failed > 0 or requests and (tonumber(allFailed) > 0 or slowRatio > 0 and tonumber(slow) > 0)
+	local enough = enoughGateways(ARGV[14], affected)
 	if enough and (failureThreshold > 0 and math.max(failures, most) >= failureThreshold or reachesRatio()) then
 		enter('open', now)
 	else
@@ -533,9 +543,10 @@ end
 return answer(0)
 `
 
-	// restoreLua writes an open circuit back that Redis has lost, unless the state has changed since that was found out.
+	// restoreLua writes an open circuit back that Redis has lost, unless the state has changed since that was found out. It replaces a
+	// closed circuit only; a forced one replaces any.
 	//
-	//	ARGV[8]   generation of the hash that was written because it was missing, or that is from before the opening
+	//	ARGV[8]   generation of the hash that was written because it was missing, or that is from before the lost circuit
 	//	ARGV[9]   remaining time until the deadline, microseconds; cut to the whole time
 	//	ARGV[10]  repeats
 	//	ARGV[11]  open or closed, if the lost state was forced; else empty
@@ -543,20 +554,17 @@ return answer(0)
 	//
 	//	answers  the breaker as it is then; probe is 0
 	restoreLua = commonLua + `local isOlder = generation < tonumber(ARGV[12])
-if not (born or isOlder) or state ~= 'closed' or tonumber(ARGV[8]) ~= generation then
+local mayReplace = state == 'closed' or ARGV[11] ~= ''
+if not (born or isOlder) or not mayReplace or tonumber(ARGV[8]) ~= generation then
 	return answer(0)
 end
+state, repeats = 'closed', tonumber(ARGV[10]) -- so that it does not count as opened once more
 if ARGV[11] ~= '' then
 	force(ARGV[11], tonumber(ARGV[9]), 'written back after a loss of data')
 else
 	enter('open', now)
-	repeats = tonumber(ARGV[10])
-	deadline = now + openFor()
 	deadline = math.min(deadline, now + tonumber(ARGV[9]))
 	redis.call('HSET', key, 'deadline', text(deadline))
-	if repeats > 0 then
-		redis.call('HSET', key, 'repeats', repeats)
-	end
 end
 return answer(0)
 `

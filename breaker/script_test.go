@@ -99,7 +99,49 @@ func TestScripts_restoreOverNothingNewer(t *testing.T) {
 	require.Equal(t, "open", stateNames[written.state], "it was opened after that, which a replica did not know")
 	require.Equal(t, second, written.wait)
 
+	require.Equal(t, written, c.call(restoreStep, 22*second, intArg(written.generation), intArg(9*second), "0", "", intArg(written.generation+1)),
+		"only a closed circuit is replaced")
+
 	server.Do("FLUSHALL")
 	born = c.call(viewStep, 0)
 	require.Equal(t, 30*second, c.call(restoreStep, 0, intArg(born.generation), intArg(3600*second), "0", "", "0").wait, "at most resetTimeout")
+}
+
+// A state that was made by hand is written back over any older one, and over nothing newer.
+func TestScripts_restoreWhatWasForced(t *testing.T) {
+	server := redistest.Start(t)
+	restoreStep := len(scripts)
+	policy := NewPolicy(1, 30*time.Second, 1, 1, 10*time.Second).With(Rules{Backoff: 2000, MaxReset: time.Hour, Ramp: time.Minute})
+	c := &caller{server, policy, append(append([]string{}, scripts...), restoreLua)}
+	way := []event{ // each report is about the permit before it
+		{do: permitStep, state: "closed"},
+		{do: reportStep, at: second, failed: 1, state: "open"},
+		{do: permitStep, at: 31 * second, state: "half-open"},
+		{do: reportStep, at: 32 * second, succeeded: true, state: "ramp"},
+		{do: forceStep, at: 32 * second, force: forcedClosed, length: 60 * second, state: "closed"},
+	}
+	for length := 1; length <= len(way); length++ {
+		for _, state := range []string{"open", "closed"} {
+			about := fmt.Sprintf("%s, after %d steps", state, length)
+			server.Do("FLUSHALL")
+			older := answer{}
+			for i, e := range way[:length] {
+				one := step{do: e.do, generation: older.generation, probe: older.probe, succeeded: e.succeeded, failed: e.failed, force: e.force, length: e.length}
+				older = c.call(e.do, e.at, one.args(&Policy{}, "c"+intArg(int64(i)))...)
+				require.Equal(t, e.state, stateNames[older.state], about)
+			}
+			server.Do("HDEL", "one", "born")
+			for lost := older.generation; lost <= older.generation+1; lost++ {
+				got := c.call(restoreStep, 33*second, intArg(older.generation), intArg(600*second), "3", state, intArg(lost))
+				if lost == older.generation {
+					require.Equal(t, lost, got.generation, "%s: it is not older", about)
+					continue
+				}
+				require.Equal(t, state, forcedNames[got.forced], about)
+				require.Equal(t, state, stateNames[got.state], about)
+				require.Equal(t, 600*second, got.wait, about)
+				require.Equal(t, map[string]int64{"open": 3, "closed": 0}[state], got.repeats, about)
+			}
+		}
+	}
 }

@@ -19,11 +19,11 @@ func liveSlots(slots []slot, age, now int64) []slot {
 	return live
 }
 
-// addToSlots returns the live slots with a count added to the slot of now.
+// addToSlots returns the live slots with a count added to the slot of now, or to one that has begun since: two policies may have different ages.
 func addToSlots(slots []slot, age int64, count slot, now int64) []slot {
 	live := liveSlots(slots, age, now)
 	start := now - now%(age/10)
-	if len(live) == 0 || live[len(live)-1].start != start {
+	if len(live) == 0 || live[len(live)-1].start < start {
 		live = append(live, slot{start: start})
 	}
 	last := &live[len(live)-1]

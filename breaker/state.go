@@ -29,7 +29,7 @@ type machine struct {
 	failures   int64            // closed: consecutive; half-open: failed probes
 	recent     []slot           // closed, with failureAge: the same failures by their time
 	window     []slot           // closed, with ratios: the outcomes of the last window by their time
-	gateways   []sighting       // with minGateways: those that saw failures lately in this state
+	gateways   []sighting       // with minGateways: those that saw failures lately in this state, or slow answers with slowRatio
 	repeats    int64            // how often it has opened again since it was closed, if that makes resetTimeout longer
 	successes  int64            // half-open
 	deadline   int64            // open: when the first probe may pass; ramp: when it is closed; while the state is forced: when that ends
@@ -63,18 +63,23 @@ func (m *machine) acquire(upload bool, gateway string, now int64, p *Policy) int
 	} else {
 		m.probes[m.issued] = now + p.probeTimeout
 	}
-	if p.rules.MinGateways > 1 && gateway != "" {
-		m.holders[m.issued] = gateway
-	}
+	m.noteHolder(m.issued, gateway, p)
 	return m.issued
+}
+
+// noteHolder notes whose probe it is, where the number of gateways counts.
+func (m *machine) noteHolder(probe int64, gateway string, p *Policy) {
+	if p.rules.MinGateways > 1 && gateway != "" {
+		m.holders[probe] = gateway
+	}
 }
 
 // passes reports whether requests pass that are no probes.
 func (m *machine) passes() bool { return m.state == stateClosed || m.state == stateRamp }
 
-// endUpload notes that the body of an upload has been sent completely: its probeTimeout starts now. late says that the
+// endUpload notes that the body of a gateway's upload has been sent completely: its probeTimeout starts now. late says that the
 // upload has lost its place: it takes another one if there is one.
-func (m *machine) endUpload(generation, probe int64, late bool, now int64, p *Policy) {
+func (m *machine) endUpload(generation, probe int64, late bool, gateway string, now int64, p *Policy) {
 	m.advance(now, p)
 	if generation != m.generation || m.state != stateHalfOpen {
 		return
@@ -84,6 +89,7 @@ func (m *machine) endUpload(generation, probe int64, late bool, now int64, p *Po
 		m.probes[probe] = now + p.probeTimeout
 	} else if late && m.probes[probe] == 0 && m.hasPlace(p) {
 		m.probes[probe] = now + p.probeTimeout
+		m.noteHolder(probe, gateway, p)
 	}
 }
 
@@ -127,7 +133,8 @@ func (m *machine) countClosed(t tally, now int64, p *Policy) {
 	if m.failures > most {
 		most = m.failures
 	}
-	enough := m.enoughGateways(t.gateway, t.run > 0 || t.failed > 0, now, p)
+	affected := t.run > 0 || t.failed > 0 || p.rules.SlowRatio > 0 && t.slow > 0
+	enough := m.enoughGateways(t.gateway, affected, now, p)
 	if enough && (p.failureThreshold > 0 && most >= p.failureThreshold || m.reachesRatio(now, p)) {
 		m.trip(now, now, p)
 	}

@@ -23,7 +23,8 @@ func (b *Breaker) BodySent(permit Permit, late bool, policy *Policy) {
 	}
 	requestedAt := b.Now()
 	call := &store.Call{
-		Script: bodySentScript, Keys: b.keys, Args: withArgs(policy, intArg(permit.generation), intArg(permit.probe), boolArg(late)),
+		Script: bodySentScript, Keys: b.keys,
+		Args: withArgs(policy, intArg(permit.generation), intArg(permit.probe), boolArg(late), b.gatewayArg(policy)),
 	}
 	call.Then = func(c *store.Call) { b.applyUnlessLost(c, requestedAt, policy) }
 	b.run(call, time.Now().Add(b.Timeout))

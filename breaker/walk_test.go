@@ -97,7 +97,7 @@ func (s step) args(policy *Policy, id string) []string {
 		}
 		return withArgs(policy, name, intArg(s.length), "because")
 	case sentStep:
-		return withArgs(policy, intArg(s.generation), intArg(s.probe), boolArg(s.late))
+		return withArgs(policy, intArg(s.generation), intArg(s.probe), boolArg(s.late), s.gateway)
 	}
 	return policy.args
 }
@@ -150,7 +150,7 @@ func (w *walker) local(policy *Policy, s step) answer {
 	case forceStep:
 		m.force(s.force, s.length, s.at, policy)
 	case sentStep:
-		m.endUpload(s.generation, s.probe, s.late, s.at, policy)
+		m.endUpload(s.generation, s.probe, s.late, s.gateway, s.at, policy)
 	default:
 		m.advance(s.at, policy)
 	}
