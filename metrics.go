@@ -71,7 +71,7 @@ type tally struct {
 	limited     map[string]int64 // by limit, without those that a fast path counts
 	failures    map[string]int64 // by class
 	fallbacks   int64
-	transitions map[string]int64 // by state before and after, with a blank between
+	transitions map[string]int64 // of the middleware's own circuit, by state before and after, with a blank between
 	durations   *histogram
 	recent      []transition
 	refused     *topClients
@@ -396,11 +396,13 @@ func (t *tally) sampleOne(one *fastReader) {
 	one.sample()
 }
 
-// changed notes a change of a circuit's state.
+// changed notes a change of a circuit's state. Those of scopes are not counted: together they would look like one circuit that flaps.
 func (t *tally) changed(from, to, scope string, now int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.transitions[from+" "+to]++
+	if scope == "" {
+		t.transitions[from+" "+to]++
+	}
 	t.recent = append(t.recent, transition{from, to, scope, now})
 	if len(t.recent) > maxTransitions {
 		t.recent = t.recent[1:]

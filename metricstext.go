@@ -27,7 +27,7 @@ var (
 	circuitState     = metric{"resilience_circuit_state", "gauge", "1 for the state of the circuit as this gateway knows it, 0 for the others."}
 	scopeCircuits    = metric{"resilience_scope_circuits", "gauge", "Circuits of scopes that this gateway knows, by state, where circuitBreaker.scope is set."}
 	ownCircuitState  = metric{"resilience_own_circuit_state", "gauge", "The same for the circuit of this gateway alone, where minGateways is more than 1."}
-	transitionsTotal = metric{"resilience_circuit_transitions_total", "counter", "Changes of the circuit's state that this gateway made or learned of."}
+	transitionsTotal = metric{"resilience_circuit_transitions_total", "counter", "Changes of the circuit's state that this gateway made or learned of. Those of scopes are not counted."}
 	failuresTotal    = metric{"resilience_upstream_failures_total", "counter", "Failures of the service, as the circuit breaker counts them, by class."}
 	upstreamDuration = metric{"resilience_upstream_duration_seconds", "histogram", "Durations of forwarded requests until the end of the answer. It is a sample: at most ten requests a second and router."}
 	redisUp          = metric{"resilience_redis_up", "gauge", "1 unless Redis is known to be unavailable."}
