@@ -205,7 +205,7 @@ func (a *authority) watchedOverTLS() (sentinel, cluster Settings) {
 		Settings{Address: "127.0.0.1:" + node[1], Cluster: true, HashTag: "{a}"}
 }
 
-// serveAllSlots makes a node a cluster of its own.
+// serveAllSlots makes a node a whole cluster.
 func serveAllSlots(t *testing.T, node *redistest.Server) {
 	t.Helper()
 	node.Do("CLUSTER", "ADDSLOTSRANGE", 0, slots-1)

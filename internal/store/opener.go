@@ -2,14 +2,16 @@ package store
 
 import (
 	"crypto/tls"
+	"fmt"
 	"net"
+	"strings"
 	"time"
 )
 
 // opener makes connections to servers that are only asked where another one is.
 type opener struct {
 	store       *Store
-	isSentinels bool // they are sentinels, which have a login of their own
+	isSentinels bool // they are sentinels, whose login is another
 }
 
 // sentinelOpener returns the opener for sentinels.
@@ -26,8 +28,19 @@ func (o opener) ask(address string, deadline time.Time, words []string) (*conn, 
 	if err != nil && rereadLogin(o.store, login, err) {
 		c, answer, err = o.askWith(address, deadline, o.store.login(), words)
 	}
-	return c, answer, err
+	return c, answer, o.explain(address, err)
 }
+
+// explain says in an error that a sentinel is meant: its refusals would read like those of the master, which has another login.
+func (o opener) explain(address string, err error) error {
+	if err == nil || !o.isSentinels || isTimeout(err) || isDialError(err) {
+		return err
+	}
+	return fmt.Errorf("sentinel %s: %s", address, reasonOf(err).Error())
+}
+
+// isDialError reports whether no connection could be made. The error names the address.
+func isDialError(err error) bool { return strings.HasPrefix(err.Error(), "dial ") }
 
 func (o opener) askWith(address string, deadline time.Time, login *Login, words []string) (*conn, interface{}, error) {
 	c, err := openWith(o.store, address, deadline, login, o.auth(login))
