@@ -62,17 +62,16 @@ func readTopology(r *problems, s *settings, c *RedisConfig) {
 		return
 	}
 	if !hasSentinel && !s.redis.Cluster {
-		if addresses := splitAddresses(s.redis.Address); len(addresses) > 1 && areAddresses(addresses) {
-			r.add(fmt.Sprintf("redis.address: %d addresses, but nothing says what they are; write redis.sentinel.master, the name of a master, "+
-				`if they are sentinels, or redis.cluster: "true" if they are nodes of a Redis Cluster`, len(addresses)))
-		} else if s.redis.Address != "" {
-			r.address("redis.address", s.redis.Address)
-		}
+		readOneAddress(r, s.redis.Address)
 		return
 	}
 	addresses := splitAddresses(s.redis.Address)
+	example := redisExample
+	if hasSentinel {
+		example = sentinelExample
+	}
 	for _, address := range addresses {
-		r.address("redis.address", address)
+		r.address("redis.address", address, example)
 	}
 	s.redis.Address = strings.Join(addresses, ",")
 	shown := strings.Join(addresses, ", ")
@@ -88,6 +87,20 @@ func readTopology(r *problems, s *settings, c *RedisConfig) {
 	}
 	if s.redis.DB != 0 {
 		r.add(fmt.Sprintf("redis.db: a Redis Cluster has only database 0, not %d; leave db out", s.redis.DB))
+	}
+}
+
+// readOneAddress checks the address where nothing says that it is a list.
+func readOneAddress(r *problems, text string) {
+	addresses := splitAddresses(text)
+	if len(addresses) > 1 && areServers(addresses) {
+		r.add(fmt.Sprintf("redis.address: %d addresses, but nothing says what they are; write redis.sentinel.master, the name of a master, "+
+			`if they are sentinels, or redis.cluster: "true" if they are nodes of a Redis Cluster`, len(addresses)))
+		if !areAddresses(addresses) {
+			r.extend("each of them needs a port")
+		}
+	} else if text != "" {
+		r.address("redis.address", text, redisExample)
 	}
 }
 
@@ -121,6 +134,16 @@ func splitAddresses(text string) []string {
 		}
 	}
 	return addresses
+}
+
+// areServers reports whether all are addresses, or hosts without a port.
+func areServers(addresses []string) bool {
+	for _, address := range addresses {
+		if !isAddress(address) && !isHost(address) {
+			return false
+		}
+	}
+	return true
 }
 
 func areAddresses(addresses []string) bool {

@@ -104,6 +104,9 @@ func TestRead_reportsInvalidTopologies(t *testing.T) {
 		{"several addresses", RedisConfig{Address: "a:6379, b:6379"},
 			"redis.address: 2 addresses, but nothing says what they are; write redis.sentinel.master, the name of a master, " +
 				`if they are sentinels, or redis.cluster: "true" if they are nodes of a Redis Cluster`},
+		{"several addresses, one without a port", RedisConfig{Address: "a:6379,b"},
+			"redis.address: 2 addresses, but nothing says what they are; write redis.sentinel.master, the name of a master, " +
+				`if they are sentinels, or redis.cluster: "true" if they are nodes of a Redis Cluster; each of them needs a port`},
 		{"both", RedisConfig{Address: "a:1", Cluster: "true", Sentinel: &SentinelConfig{Master: "m"}},
 			"redis: sentinel and cluster exclude each other; write one of them"},
 		{"a cluster by another word", RedisConfig{Address: "a:1", Cluster: "yes"},
@@ -116,6 +119,12 @@ func TestRead_reportsInvalidTopologies(t *testing.T) {
 			`redis.address: "b" is not a host and a port; write "b:6379"`},
 		{"a node with a password", RedisConfig{Address: "a:1,password=s3cret", Cluster: "true"},
 			"redis.address: " + hidden + `, such as "redis:6379"`},
+		{"a sentinel without a port", RedisConfig{Address: "a:1,sentinel-1", Sentinel: &SentinelConfig{Master: "m"}},
+			`redis.address: "sentinel-1" is not a host and a port; write "sentinel-1:26379"`},
+		{"a sentinel without brackets", RedisConfig{Address: "2001:db8::1:26379", Sentinel: &SentinelConfig{Master: "m"}},
+			"redis.address: " + hidden + `; write "[2001:db8::1]:26379"`},
+		{"a sentinel without a host", RedisConfig{Address: ":26379", Sentinel: &SentinelConfig{Master: "m"}},
+			`redis.address: ":26379" is not a host and a port, such as "sentinel:26379"`},
 		{"sentinels without a master", RedisConfig{Address: "a:1", Sentinel: &SentinelConfig{PasswordEnv: "TEST_SENTINEL_PASSWORD"}},
 			`redis.sentinel.master: it is missing; write the name that the sentinels know the master by, such as "mymaster"`},
 		{"a master with another name", RedisConfig{Address: "a:1", Sentinel: &SentinelConfig{Master: "my master"}},

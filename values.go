@@ -85,21 +85,21 @@ func (r *problems) flagOr(path, text string, byDefault bool) bool {
 }
 
 // address checks a host and port. It shows a text only if there can be no password in it, and suggests an address with the same host, and
-// with its port if there is one.
-func (r *problems) address(path, text string) {
+// with its port if there is one, or else with that of the example.
+func (r *problems) address(path, text, example string) {
 	if isAddress(text) {
 		return
 	}
 	if strings.HasPrefix(text, "/") || strings.HasPrefix(text, "./") || strings.HasPrefix(text, "unix:") {
-		r.add(path + `: this is the name of a socket, and only TCP is supported; write a host and a port, such as "redis:6379"`)
+		r.add(path + `: this is the name of a socket, and only TCP is supported; write a host and a port, such as "` + example + `"`)
 		return
 	}
 	problem := fmt.Sprintf("%q is not a host and a port", text)
 	if !isHost(text) && !hostLike.MatchString(text) {
 		problem = "this is not a host and a port (it is not shown, as a password may be in it)"
 	}
-	advice := `such as "redis:6379"`
-	if right := addressIn(text); right != "" {
+	advice := fmt.Sprintf("such as %q", example)
+	if right := addressIn(text, example[strings.LastIndex(example, ":"):]); right != "" {
 		advice = fmt.Sprintf("write %q", right)
 		problem += ";"
 	} else {
@@ -111,9 +111,9 @@ func (r *problems) address(path, text string) {
 	r.add(path + ": " + problem + " " + advice)
 }
 
-// addressIn returns the host and port in a text of another form, with Redis's usual port if there is none, or "" if the text has no valid
-// host or port.
-func addressIn(text string) string {
+// addressIn returns the host and port in a text of another form, with the usual port (":6379") if there is none, or "" if the text has no
+// valid host or port.
+func addressIn(text, usualPort string) string {
 	if scheme := strings.Index(text, "://"); scheme >= 0 {
 		text = text[scheme+len("://"):]
 	}
@@ -125,7 +125,7 @@ func addressIn(text string) string {
 		return text
 	}
 	host := strings.TrimSuffix(text, ":")
-	if colon := strings.LastIndex(text, ":"); colon > 0 && text[colon:] == redisPort {
+	if colon := strings.LastIndex(text, ":"); colon > 0 && text[colon:] == usualPort {
 		// An IPv6 address that lacks its brackets, and not one that happens to end like this.
 		if _, err := netip.ParseAddr(text[:colon]); err == nil {
 			host = text[:colon]
@@ -137,10 +137,14 @@ func addressIn(text string) string {
 	if !isHost(host) {
 		return ""
 	}
-	return net.JoinHostPort(host, redisPort[1:])
+	return net.JoinHostPort(host, usualPort[1:])
 }
 
-const redisPort = ":6379"
+// Examples of addresses, with the usual ports.
+const (
+	redisExample    = "redis:6379"
+	sentinelExample = "sentinel:26379"
+)
 
 // hostLike matches what cannot contain a password.
 var hostLike = regexp.MustCompile(`^([a-z]+://)?([A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]*\])(:[0-9]*)?$`)

@@ -66,28 +66,12 @@ func (a *asker) ask(deadline time.Time, words []string) (answer interface{}, err
 		a.put(c)
 	}()
 	if c != nil {
-		c.stream.SetDeadline(deadline)
-		answer, err = do(c, words)
+		c, answer, err = askOver(c, deadline, words)
 		if err == nil || isTimeout(err) {
-			if err != nil {
-				closeSafely(c)
-				c = nil
-			}
 			return answer, err
 		}
-		closeSafely(c)
-		c = nil
 	}
-	c, err = a.open(a.address, deadline)
-	if err != nil {
-		return nil, err
-	}
-	c.stream.SetDeadline(deadline)
-	answer, err = do(c, words)
-	if err != nil {
-		closeSafely(c)
-		c = nil
-	}
+	c, answer, err = a.open.ask(a.address, deadline, words)
 	return answer, err
 }
 

@@ -1,9 +1,6 @@
 package store
 
-import (
-	"crypto/tls"
-	"strings"
-)
+import "crypto/tls"
 
 // Login is what servers must be shown. It does not change.
 type Login struct {
@@ -31,7 +28,7 @@ func (s *Store) login() *Login {
 // the login that failed. Other failures than those of the network may be due to them: with TLS 1.3 the server's verdict on a
 // certificate arrives late.
 func rereadLogin(s *Store, failed *Login, err error) bool {
-	if s.settings.Reread == nil || isTimeout(err) || strings.HasPrefix(err.Error(), "dial ") {
+	if s.settings.Reread == nil || isTimeout(err) || isDialError(err) {
 		return false
 	}
 	if current := s.login(); current.Version != failed.Version {

@@ -2,38 +2,72 @@ package store
 
 import (
 	"crypto/tls"
+	"fmt"
 	"net"
+	"strings"
 	"time"
 )
 
-// opener makes a connection to a server that is only asked where another one is.
-type opener func(address string, deadline time.Time) (*conn, error)
+// opener makes connections to servers that are only asked where another one is.
+type opener struct {
+	store       *Store
+	isSentinels bool // they are sentinels, whose login is another
+}
 
 // sentinelOpener returns the opener for sentinels.
-func sentinelOpener(s *Store) opener {
-	return func(address string, deadline time.Time) (*conn, error) {
-		user := s.settings.Sentinel.Username
-		return openForAsking(s, address, deadline, func(login *Login) []string { return authCommand(user, login.SentinelPassword) })
-	}
-}
+func sentinelOpener(s *Store) opener { return opener{store: s, isSentinels: true} }
 
 // nodeOpener returns the opener for the nodes of a cluster.
-func nodeOpener(s *Store) opener {
-	return func(address string, deadline time.Time) (*conn, error) {
-		user := s.settings.Username
-		return openForAsking(s, address, deadline, func(login *Login) []string { return authCommand(user, login.Password) })
+func nodeOpener(s *Store) opener { return opener{store: s} }
+
+// ask makes a connection, sends a command over it, and returns both the connection and the answer. If any of that fails, and the
+// login has changed meanwhile, it tries once more: with TLS 1.3 or without a password, a server refuses the command, not the login.
+func (o opener) ask(address string, deadline time.Time, words []string) (*conn, interface{}, error) {
+	login := o.store.login()
+	c, answer, err := o.askWith(address, deadline, login, words)
+	if err != nil && rereadLogin(o.store, login, err) {
+		c, answer, err = o.askWith(address, deadline, o.store.login(), words)
 	}
+	return c, answer, o.explain(address, err)
 }
 
-// openForAsking makes a connection and authenticates. If that fails, and the login has changed meanwhile, it tries once more.
-func openForAsking(s *Store, address string, deadline time.Time, auth func(login *Login) []string) (*conn, error) {
-	login := s.login()
-	c, err := openWith(s, address, deadline, login, auth(login))
-	if err != nil && rereadLogin(s, login, err) {
-		login = s.login()
-		c, err = openWith(s, address, deadline, login, auth(login))
+// explain says in an error that a sentinel is meant: its refusals would read like those of the master, which has another login.
+func (o opener) explain(address string, err error) error {
+	if err == nil || !o.isSentinels || isTimeout(err) || isDialError(err) {
+		return err
 	}
-	return c, err
+	return fmt.Errorf("sentinel %s: %s", address, reasonOf(err).Error())
+}
+
+// isDialError reports whether no connection could be made. The error names the address.
+func isDialError(err error) bool { return strings.HasPrefix(err.Error(), "dial ") }
+
+func (o opener) askWith(address string, deadline time.Time, login *Login, words []string) (*conn, interface{}, error) {
+	c, err := openWith(o.store, address, deadline, login, o.auth(login))
+	if err != nil {
+		return nil, nil, err
+	}
+	return askOver(c, deadline, words)
+}
+
+// auth returns the words that authenticate, or none.
+func (o opener) auth(login *Login) []string {
+	settings := o.store.settings
+	if o.isSentinels {
+		return authCommand(settings.Sentinel.Username, login.SentinelPassword)
+	}
+	return authCommand(settings.Username, login.Password)
+}
+
+// askOver sends a command over a connection. If that fails, it closes the connection, and returns none.
+func askOver(c *conn, deadline time.Time, words []string) (*conn, interface{}, error) {
+	c.stream.SetDeadline(deadline)
+	answer, err := do(c, words)
+	if err != nil {
+		closeSafely(c)
+		return nil, nil, err
+	}
+	return c, answer, nil
 }
 
 func openWith(s *Store, address string, deadline time.Time, login *Login, auth []string) (*conn, error) {

@@ -149,10 +149,10 @@ func TestSentinel_saysWhatIsWrong(t *testing.T) {
 	}{
 		{"a user of the sentinels", redistest.StartSentinel(t, monitor(master)+users).Addr(), "gateway", "right", ""},
 		{"a wrong password", redistest.StartSentinel(t, monitor(master)+users).Addr(), "gateway", "wrong",
-			"AUTH: WRONGPASS: unknown user or wrong password"},
-		{"no password", redistest.StartSentinel(t, monitor(master)+users).Addr(), "", "", "NOAUTH: redis requires a password"},
+			"sentinel <address>: AUTH: WRONGPASS: unknown user or wrong password"},
+		{"no password", redistest.StartSentinel(t, monitor(master)+users).Addr(), "", "", "sentinel <address>: NOAUTH: redis requires a password"},
 		{"an unknown master", redistest.StartSentinel(t, "").Addr(), "", "", "the sentinels do not know a master of this name"},
-		{"no sentinel", master.Addr(), "", "", "redis does not know SENTINEL: is this a Sentinel, or was the command renamed?"},
+		{"no sentinel", master.Addr(), "", "", "sentinel <address>: redis does not know SENTINEL: is this a Sentinel, or was the command renamed?"},
 		{"nothing", free, "", "", "dial tcp " + free + ": connect: connection refused"},
 		{"a master that is a replica", redistest.StartSentinel(t, monitor(replica)).Addr(), "", "", errNotMasterText()},
 	} {
@@ -167,7 +167,7 @@ func TestSentinel_saysWhatIsWrong(t *testing.T) {
 			}
 			requireUnavailable(t, s)
 			n.await(t, 1)
-			require.Equal(t, row.reason, n.get(0).Error())
+			require.Equal(t, strings.Replace(row.reason, "<address>", row.address, 1), n.get(0).Error())
 		})
 	}
 }
