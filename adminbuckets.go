@@ -10,10 +10,12 @@ import (
 
 	"github.com/resilient-gateway/resilience/identity"
 	"github.com/resilient-gateway/resilience/internal/store"
+	"github.com/resilient-gateway/resilience/policy"
 	"github.com/resilient-gateway/resilience/ratelimit"
 )
 
-// Admin shows and deletes the bucket of one client: <path>/buckets/<kind>:<value>, of a middleware and a limit that the query names.
+// Admin shows and deletes the bucket of one client: <path>/buckets/<kind>:<value>, of a middleware and a limit that the query names. It shows
+// and ends the client's penalty with it, whichever limit was asked for: who asks why a client is refused need not know that there are penalties.
 
 // lookup is one bucket that admin was asked for.
 type lookup struct {
@@ -21,8 +23,7 @@ type lookup struct {
 	route *route
 	limit string
 	key   string // of the client: kind and value
-	name  string // of the bucket in Redis, without the prefix of all keys of the scope
-	rule  *ratelimit.Limit
+	asked *ratelimit.Inspected
 }
 
 func (a *adminHandler) serveBucket(w http.ResponseWriter, r *http.Request, rest string) {
@@ -45,29 +46,53 @@ func (a *adminHandler) serveBucket(w http.ResponseWriter, r *http.Request, rest 
 		a.deleteBucket(w, r, found, deadline)
 		return
 	}
-	view, err := ratelimit.ViewBucket(found.of.limiter, found.name, found.limit, found.rule, deadline)
+	view, err := ratelimit.ViewBucket(found.of.limiter, found.asked, deadline)
 	if err != nil {
 		a.bucketFailed(w, r, err)
 		return
 	}
-	writeJSON(w, r, map[string]interface{}{
+	writeJSON(w, r, found.answer(view))
+}
+
+// answer returns what is shown of a bucket. Where only the penalty was asked for, there is none.
+func (found *lookup) answer(view *ratelimit.BucketView) map[string]interface{} {
+	answer := map[string]interface{}{
 		"middleware": found.of.name, "limit": found.limit, "key": identity.Shown(found.key),
-		"stored": view.Stored, "capacity": view.Capacity, "tokens": view.Tokens, "leased": view.Leased, "held": view.Held,
-		"nextTokenSeconds": inSeconds(view.Next), "fullSeconds": inSeconds(view.Full), "refusedForSeconds": inSeconds(view.RefuseUntil),
-		"limited": view.Tokens+view.Held == 0,
-	})
+		"penaltySeconds": inSeconds(view.Penalty), "limited": view.Penalty > 0,
+	}
+	if found.asked.Limit == nil {
+		return answer
+	}
+	answer["stored"] = view.Stored
+	answer["capacity"] = view.Capacity
+	answer["tokens"] = view.Tokens
+	answer["leased"] = view.Leased
+	answer["held"] = view.Held
+	answer["nextTokenSeconds"] = inSeconds(view.Next)
+	answer["fullSeconds"] = inSeconds(view.Full)
+	answer["refusedForSeconds"] = inSeconds(view.RefuseUntil)
+	answer["limited"] = view.Penalty > 0 || view.Tokens+view.Held == 0
+	return answer
 }
 
 func inSeconds(microseconds int64) float64 { return float64(microseconds) / 1e6 }
 
 func (a *adminHandler) deleteBucket(w http.ResponseWriter, r *http.Request, found *lookup, deadline time.Time) {
-	if err := ratelimit.DeleteBucket(found.of.limiter, found.name, deadline); err != nil {
+	deleted, err := ratelimit.DeleteBucket(found.of.limiter, found.asked, deadline)
+	if err != nil {
 		a.bucketFailed(w, r, err)
 		return
 	}
-	found.of.log.Info("bucket deleted", "client", identity.Shown(found.key), "limit", found.limit, "reason", plainText(r.URL.Query().Get("reason")),
-		"source", r.RemoteAddr)
-	writeJSON(w, r, map[string]interface{}{"middleware": found.of.name, "limit": found.limit, "key": identity.Shown(found.key), "deleted": true})
+	client, reason := identity.Shown(found.key), plainText(r.URL.Query().Get("reason"))
+	if deleted.Bucket {
+		found.of.log.Info("bucket deleted", "client", client, "limit", found.limit, "reason", reason, "source", r.RemoteAddr)
+	}
+	if deleted.Penalty {
+		found.of.log.Info("penalty ended", "client", client, "reason", reason, "source", r.RemoteAddr)
+	}
+	writeJSON(w, r, map[string]interface{}{
+		"middleware": found.of.name, "limit": found.limit, "key": client, "deleted": deleted.Bucket, "penaltyEnded": deleted.Penalty,
+	})
 }
 
 func (a *adminHandler) bucketFailed(w http.ResponseWriter, r *http.Request, err error) {
@@ -92,19 +117,41 @@ func (a *adminHandler) lookup(r *http.Request, rest string) (*lookup, int, strin
 	if of == nil {
 		return nil, http.StatusNotFound, "There is no such middleware, or there are several: name one, with ?middleware=."
 	}
-	found := &lookup{of: of, limit: query.Get("limit"), key: of.tally.known(key)}
+	found := &lookup{of: of, limit: query.Get("limit")}
 	if found.limit == "" {
 		found.limit = defaultLimit
 	}
 	for _, route := range of.routes {
 		if rule := route.buckets[found.limit]; rule != nil {
-			found.route = route
-			found.rule = rule.limit
-			found.name = rule.keyOf(found.key)
+			found.find(route, rule, key)
 			return found, 0, ""
 		}
 	}
 	return nil, http.StatusNotFound, "The middleware has no such limit."
+}
+
+// find finds the bucket and the penalty of a key under a limit of a route.
+func (found *lookup) find(route *route, rule *bucketRule, key string) {
+	client, listed := found.of.tally.known(key)
+	found.route = route
+	found.key = client
+	found.asked = &ratelimit.Inspected{Key: rule.keyOf(client, listed), Name: rule.name, Limit: rule.limit}
+	if rule.kind == inOwnBucket {
+		found.asked.Client = client
+	}
+	if rule.byClient && found.of.penalises() {
+		found.asked.Penalty = policy.PenaltyKey(client)
+	}
+}
+
+// penalises reports whether a route of the middleware penalises clients.
+func (one *shownEngines) penalises() bool {
+	for _, route := range one.routes {
+		if route.penalty {
+			return true
+		}
+	}
+	return false
 }
 
 // named returns the middleware of a name. No name means the only one.
@@ -123,9 +170,10 @@ func (a *adminHandler) named(name string) *shownEngines {
 
 // bucketRule is a limit of a route, and where its buckets are.
 type bucketRule struct {
-	limit *ratelimit.Limit
-	kind  int
-	name  string
+	limit    *ratelimit.Limit // nil: the block has no own limit, and the rule is of the penalty
+	kind     int
+	name     string
+	byClient bool // a key is that of the block's source, which penalties are for
 }
 
 // Where the buckets of a limit are.
@@ -135,13 +183,14 @@ const (
 	inBucketOfAll
 )
 
-// keyOf returns the key in Redis of a client's bucket, without the prefix of all keys of the scope. A value that is a hash already stays.
-func (b *bucketRule) keyOf(key string) string {
+// keyOf returns the key in Redis of a client's bucket, without the prefix of all keys of the scope. The key of a client that is not listed may
+// be one from Redis: a hash stays as it is.
+func (b *bucketRule) keyOf(key string, listed bool) string {
 	switch b.kind {
 	case inBucketOfAll:
 		return "limit:" + b.name + ":all:"
 	case inNamedBucket:
-		if isHashed(key) {
+		if !listed && isHashed(key) {
 			return "limit:" + b.name + ":" + key
 		}
 		return "limit:" + b.name + ":" + identity.Hashed(key)
@@ -155,20 +204,21 @@ func isHashed(key string) bool {
 	return len(value) == 64 && strings.Trim(value, "0123456789abcdef") == ""
 }
 
-// bucketRules returns the limits of a route by name.
+// bucketRules returns the limits of a route by name. The penalty is one of them, with the bucket of the block's own limit: a client that is
+// let in with an empty bucket would soon be penalised again, and for longer.
 func (m *Middleware) bucketRules() map[string]*bucketRule {
 	rules := map[string]*bucketRule{}
 	if m.limit == nil {
 		return rules
 	}
 	if m.rules == nil || m.rules.Own != nil {
-		rules[defaultLimit] = &bucketRule{limit: m.limit, kind: inOwnBucket}
+		rules[defaultLimit] = &bucketRule{limit: m.limit, kind: inOwnBucket, name: defaultLimit, byClient: true}
 	}
 	if m.rules == nil {
 		return rules
 	}
 	for _, rule := range m.rules.Limits {
-		one := &bucketRule{limit: rule.Limit, kind: inNamedBucket, name: rule.Name}
+		one := &bucketRule{limit: rule.Limit, kind: inNamedBucket, name: rule.Name, byClient: rule.Source == nil || rule.Source.All}
 		if rule.Source == nil && rule.Match.Empty() && rule.Charge.Empty() {
 			one.kind = inOwnBucket
 		} else if rule.Source != nil && rule.Source.All {
@@ -178,8 +228,11 @@ func (m *Middleware) bucketRules() map[string]*bucketRule {
 	}
 	for _, rule := range m.rules.Tiers {
 		if rule.Limit != nil {
-			rules[rule.Name] = &bucketRule{limit: rule.Limit, kind: inNamedBucket, name: rule.Name}
+			rules[rule.Name] = &bucketRule{limit: rule.Limit, kind: inNamedBucket, name: rule.Name, byClient: true}
 		}
+	}
+	if m.rules.Penalty != nil {
+		rules[ratelimit.PenaltyName] = &bucketRule{limit: m.rules.Own, kind: inOwnBucket, name: defaultLimit, byClient: true}
 	}
 	return rules
 }

@@ -441,6 +441,17 @@ const pageScript = `
 		return '/buckets/' + encodeURIComponent(looked.key).replace(/%2F/g, '/') + '?middleware=' + encodeURIComponent(looked.name) + '&limit=' + encodeURIComponent(looked.limit);
 	}
 	function say(text) { id('found').textContent = ''; id('found').append(make('p', '', text)); }
+	// tell says what was found. A client may be penalised whatever its bucket holds.
+	function tell(b) {
+		var text = b.penaltySeconds > 0 ? 'Penalised: all requests of the client are refused for another ' + duration(Math.max(1, b.penaltySeconds)) + '.' :
+			b.limited ? 'Limited: the bucket is empty, and has a token again in ' + duration(Math.max(1, b.nextTokenSeconds)) + '.' : 'Not limited.';
+		if (b.capacity !== undefined) {
+			text += ' ' + b.tokens + ' of ' + b.capacity + ' tokens are left; gateways hold ' + b.leased + ', this one ' + b.held + '.' +
+				(b.fullSeconds > 0 ? ' It is full in ' + duration(b.fullSeconds) + '.' : '');
+		}
+		say(text);
+		set(id('remove'), b.penaltySeconds > 0 ? 'End the penalty and delete the bucket' : 'Delete the bucket');
+	}
 	function lookUp() {
 		looked = { key: id('lookkey').value.trim(), name: id('lookname').value, limit: id('looklimit').value };
 		id('removal').hidden = true;
@@ -448,19 +459,17 @@ const pageScript = `
 			return r.json().then(function (b) {
 				if (!r.ok) { say(b.error); return; }
 				id('removal').hidden = false;
-				var text = b.limited ? 'Limited: the bucket is empty, and has a token again in ' + duration(Math.max(1, b.nextTokenSeconds)) + '.' : 'Not limited.';
-				say(text + ' ' + b.tokens + ' of ' + b.capacity + ' tokens are left; gateways hold ' + b.leased + ', this one ' + b.held + '.' +
-					(b.fullSeconds > 0 ? ' It is full in ' + duration(b.fullSeconds) + '.' : ''));
+				tell(b);
 			});
 		}).catch(function () { say('The gateway does not answer.'); });
 	}
 	function remove() {
-		if (!confirm('Delete the bucket of ' + looked.key + '? The client may send as many requests as the bucket holds.')) { return; }
+		if (!confirm(id('remove').textContent + ' of ' + looked.key + '? The client may send as many requests as the bucket holds.')) { return; }
 		call('DELETE', bucketPath() + '&reason=' + encodeURIComponent(id('why').value), { 'X-Resilience': 'page' }).then(function (r) {
 			return r.json().then(function (b) {
 				if (!r.ok) { say(b.error); return; }
 				lookUp();
-				set(id('news'), 'The bucket is deleted');
+				set(id('news'), b.penaltyEnded ? 'The penalty has ended' : b.deleted ? 'The bucket is deleted' : 'There was no bucket to delete: it is full');
 			});
 		}).catch(function () { say('The gateway does not answer.'); });
 	}

@@ -94,7 +94,7 @@ type route struct {
 	parts    []string // what is enabled, in words
 	compared string   // to compare it with others
 
-	limits  []string // the names of its limits and tiers
+	limits  []string // the names of its limits and tiers, and of the penalty
 	buckets map[string]*bucketRule
 	penalty bool             // it penalises clients
 	policy  *breaker.Policy  // nil: no circuit breaker
@@ -103,7 +103,7 @@ type route struct {
 	cache   *ratelimit.Cache // of the identities that it may decide from memory
 }
 
-// limitNames returns the names of the limits that may refuse requests of the route.
+// limitNames returns the names of the limits that may refuse requests of the route, with the penalty as the last.
 func (m *Middleware) limitNames() []string {
 	names := []string{}
 	if m.limit == nil {
@@ -122,6 +122,9 @@ func (m *Middleware) limitNames() []string {
 		if rule.Limit != nil {
 			names = append(names, rule.Name)
 		}
+	}
+	if m.rules.Penalty != nil {
+		names = append(names, ratelimit.PenaltyName)
 	}
 	return names
 }

@@ -46,13 +46,13 @@ func logEmptyPlanLocked(m *Middleware, r *http.Request, e *ratelimit.EmptyPlan, 
 	if noted != limit {
 		m.refusals.count(limitExceeded+" "+noted+" "+key, before)
 		if m.counting && before > 0 {
-			m.countRefused(noted, key, before, now)
+			m.countRefused(noted, m.keyRefusedBy(noted, r), before, now)
 		}
 		before = 0
 	}
 	logByLimit(m, r, limitExceeded, limit, remaining, key, before, now)
 	if m.counting {
-		m.countRefused(limit, key, before+1, now)
+		m.countRefused(limit, m.keyRefusedBy(limit, r), before+1, now)
 	}
 	m.mu.Lock()
 }

@@ -273,7 +273,16 @@ func decideLimited(m *Middleware, limit string) {
 // countByPlan counts a refusal by a limit of a plan.
 func countByPlan(m *Middleware, s *slowRequest, limit string) {
 	decideLimited(m, limit)
-	m.countRefused(limit, m.bucketKeyOf(s.r), 1, s.now)
+	m.countRefused(limit, m.keyRefusedBy(limit, s.r), 1, s.now)
+}
+
+// keyRefusedBy returns the key of a request's client for a limit of a plan: a limit may have another key source than the block.
+func (m *Middleware) keyRefusedBy(limit string, r *http.Request) string {
+	key := m.route.KeyOf(limit, r)
+	if key == "" {
+		key = m.bucketKeyOf(r)
+	}
+	return key
 }
 
 // countFallback counts a request that was decided without Redis, once.
@@ -428,18 +437,19 @@ func (m *Middleware) countRefused(limit, key string, refusals int, now int64) {
 	t.refused.add(key, limit, int64(refusals), now)
 }
 
-// known returns the key of a client whose value is given by its SHA-256, if the client is among those refused most.
-func (t *tally) known(key string) string {
+// known returns the key of a client whose value is given by its SHA-256, and true, if the client is among those refused most. The SHA-256 is
+// that of the list, or that of a limit's keys in Redis.
+func (t *tally) known(key string) (string, bool) {
 	if !isHashed(key) {
-		return key
+		return key, false
 	}
 	t.mu.Lock()
 	copies := t.refused.copies(0)
 	t.mu.Unlock()
 	for _, one := range copies {
-		if identity.Hashed(one.key) == key {
-			return one.key
+		if shownKey(one.key) == key || identity.Hashed(one.key) == key {
+			return one.key, true
 		}
 	}
-	return key
+	return key, false
 }

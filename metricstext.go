@@ -269,9 +269,6 @@ func sampleOf(one *shownEngines) *sampled {
 	s.name = one.name
 	s.waiting = ratelimit.Delayed(one.limiter)
 	for _, route := range one.routes {
-		if route.penalty && !contains(s.limits, ratelimit.PenaltyName) {
-			s.limits = append(s.limits, ratelimit.PenaltyName)
-		}
 		for _, limit := range route.limits {
 			if !contains(s.limits, limit) {
 				s.limits = append(s.limits, limit)

@@ -60,8 +60,11 @@ func (route *Route) penalise(d *Decision, f *facts) {
 		return
 	}
 	d.Plan.Penalty = route.rules.Penalty
-	d.Plan.Client = "penalty:" + identity.Name(key)
+	d.Plan.Client = PenaltyKey(key)
 }
+
+// PenaltyKey returns the key of a client's penalty in Redis, without the prefix of all keys.
+func PenaltyKey(client string) string { return "penalty:" + identity.Name(client) }
 
 // missingSource is the rule that denies requests without their key source.
 const missingSource = "missingSource"
@@ -133,6 +136,18 @@ func (route *Route) keyOf(f *facts, source int) (string, bool) {
 	key := route.sources[source].key
 	id = key(id) // not among several values, where the interpreter loses it (R43)
 	return id, true
+}
+
+// KeyOf returns the key of a request's client for a limit that has another key source than the block, and "" for any other.
+func (route *Route) KeyOf(name string, r *http.Request) string {
+	for i := range route.limits {
+		one := &route.limits[i]
+		if one.name == name && one.source > 0 {
+			id, key := route.sources[one.source].id, route.sources[one.source].key
+			return key(id(r))
+		}
+	}
+	return ""
 }
 
 // isFast reports whether the fast path may decide by the lease of the first draw and the route's common draw.

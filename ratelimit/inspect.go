@@ -8,24 +8,45 @@ import (
 	"github.com/resilient-gateway/resilience/internal/store"
 )
 
-// Admin reads and deletes single buckets. That is rare, so it asks Redis by another script, and changes nothing of how requests do.
+// Admin reads and deletes single buckets, and the penalties of their clients. That is rare, so it asks Redis by another script, and changes
+// nothing of how requests do.
 
-// bucketScript returns the value of a bucket, the microseconds since its level was written, and Redis's clock. With "delete" it deletes it.
-var bucketScript = store.NewScript(`
+// inspect returns Redis's clock, the microseconds that are left of the client's penalty, what there is of the bucket, and its value: 0
+// if there is no bucket, 1 if there is one, 2 if the key holds something else. With "delete" it deletes the bucket and ends the penalty.
+//
+//	KEYS[1]      the bucket
+//	KEYS[2]      the client's penalty, and KEYS[3] the latest penalties; not there if the client can have none
+//	ARGV[1]      read or delete
+const inspect = `
 local t = redis.call('TIME')
-local now = string.format('%.0f', t[1] * 1000000 + t[2])
+local now = t[1] * 1000000 + t[2]
 local value = redis.call('GET', KEYS[1])
+` + penaltyOf + endPenalty + `
+local left = KEYS[2] and penaltyLeft(ARGV[1] == 'delete') or 0
 if ARGV[1] == 'delete' then
 	redis.call('DEL', KEYS[1])
 end
+local answer = string.format('%.0f %.0f', now, left)
 if not value then
-	return now .. ' 0'
+	return answer .. ' 0'
 end
 if string.find(value, '[^%w |:_.+-]') or #value > 8192 then
-	return now .. ' 2'
+	return answer .. ' 2'
 end
-return now .. ' 1 ' .. value
-`)
+return answer .. ' 1 ' .. value
+`
+
+var inspectScript = store.NewScript(inspect)
+
+// Inspected is a bucket that admin asks for, and the penalty of its client. Keys are those in Redis without the prefix of all keys of the
+// scope.
+type Inspected struct {
+	Key     string // of the bucket's value
+	Client  string // whose leases under the block's own limit alone are of this value; "": nobody's are
+	Name    string // of the limit of which the value has a level
+	Limit   *Limit // nil: it is not asked for the level
+	Penalty string // of the penalty; "": the client can have none
+}
 
 // BucketView is what is known of one bucket under one limit.
 type BucketView struct {
@@ -38,57 +59,104 @@ type BucketView struct {
 
 	Held        int64 // tokens that this gateway holds
 	RefuseUntil int64 // microseconds for which this gateway refuses without asking
+	Penalty     int64 // microseconds for which all requests of the client are refused
 }
 
-// ViewBucket returns what is known of the bucket with a key, which has the level of a limit with a name. The key is that in Redis without
-// the prefix of all keys of the scope.
-func ViewBucket(l *Limiter, key, name string, limit *Limit, deadline time.Time) (*BucketView, error) {
+// Deleted says what DeleteBucket found.
+type Deleted struct {
+	Bucket  bool // there was one that was not full
+	Penalty bool // the client was penalised
+}
+
+// ViewBucket returns what is known of a bucket, and of the penalty of its client.
+func ViewBucket(l *Limiter, one *Inspected, deadline time.Time) (*BucketView, error) {
 	view := &BucketView{}
-	setView(view, limit, limit.full, 0)
-	viewHeld(l, view, key, limit)
+	if one.Limit != nil {
+		setView(view, one.Limit, one.Limit.full, 0)
+		viewHeld(l, view, one)
+	}
+	view.Penalty = penaltyKnown(l, one.Penalty)
 	if l.Store == nil {
 		return view, nil
 	}
-	answer, err := runBucketScript(l, key, "read", deadline)
+	answer, err := runInspect(l, one, "read", deadline)
 	if err != nil {
 		return nil, err
 	}
-	return view, viewAnswer(view, answer, name, limit)
-}
-
-// DeleteBucket makes the bucket with a key full, and forgets what this gateway knows of it. Other gateways notice within a second.
-func DeleteBucket(l *Limiter, key string, deadline time.Time) error {
-	if l.Store != nil {
-		if _, err := runBucketScript(l, key, "delete", deadline); err != nil {
-			return err
-		}
+	if answer.penalty > view.Penalty {
+		view.Penalty = answer.penalty
 	}
-	forgetBucket(l, key)
-	return nil
+	if one.Limit == nil {
+		return view, nil
+	}
+	return view, viewAnswer(view, answer, one.Name, one.Limit)
 }
 
-func runBucketScript(l *Limiter, key, do string, deadline time.Time) (string, error) {
-	call := &store.Call{Script: bucketScript, Number: 1, Words: []string{store.Word(l.PlanPrefix + key), store.Word(do)}}
+// DeleteBucket makes a bucket full, ends the penalty of its client, and forgets what this gateway knows of both. Other gateways notice a full
+// bucket within a second, and the end of a penalty as endPenalty says.
+func DeleteBucket(l *Limiter, one *Inspected, deadline time.Time) (Deleted, error) {
+	deleted := Deleted{}
+	if l.Store != nil {
+		answer, err := runInspect(l, one, "delete", deadline)
+		if err != nil {
+			return deleted, err
+		}
+		deleted.Bucket = answer.state != noBucket
+		deleted.Penalty = answer.penalty > 0
+	}
+	notFull := forgetBucket(l, one)
+	penalised := forgetPenalty(l, one.Penalty)
+	deleted.Bucket = deleted.Bucket || l.Store == nil && notFull
+	deleted.Penalty = deleted.Penalty || penalised
+	return deleted, nil
+}
+
+// inspection is an answer of the script inspect.
+type inspection struct {
+	now, penalty int64
+	state        string
+	value        string
+}
+
+// The states of an inspection.
+const (
+	noBucket   = "0"
+	isBucket   = "1"
+	notABucket = "2"
+)
+
+func runInspect(l *Limiter, one *Inspected, do string, deadline time.Time) (inspection, error) {
+	words := []string{store.Word(l.PlanPrefix + one.Key)}
+	if one.Penalty != "" {
+		words = append(words, store.Word(l.PlanPrefix+one.Penalty), store.Word(l.PlanPrefix+"penalties"))
+	}
+	call := &store.Call{Script: inspectScript, Number: len(words), Words: append(words, store.Word(do))}
 	l.Store.Run([]*store.Call{call}, deadline)
-	return strings.TrimSpace(call.Answer), call.Err
+	if call.Err != nil {
+		return inspection{}, call.Err
+	}
+	fields := strings.SplitN(strings.TrimSpace(call.Answer), " ", 4)
+	if len(fields) < 3 {
+		return inspection{}, errBadReply
+	}
+	answer := inspection{now: number(fields[0]), penalty: number(fields[1]), state: fields[2]}
+	if len(fields) > 3 {
+		answer.value = fields[3]
+	}
+	return answer, nil
 }
 
 // viewAnswer reads the script's answer.
-func viewAnswer(view *BucketView, answer, name string, limit *Limit) error {
-	fields := strings.SplitN(answer, " ", 3)
-	if len(fields) < 2 || fields[1] == "2" {
-		return ErrNotABucket
-	}
-	if fields[1] == "0" {
+func viewAnswer(view *BucketView, answer inspection, name string, limit *Limit) error {
+	if answer.state == noBucket {
 		view.Stored = false
 		setView(view, limit, limit.full, 0)
 		return nil
 	}
-	now, err := strconv.ParseInt(fields[0], 10, 64)
-	if err != nil || len(fields) < 3 {
+	if answer.state != isBucket || answer.now == 0 {
 		return ErrNotABucket
 	}
-	level, at, period, leased, found := levelIn(fields[2], name, now)
+	level, at, period, leased, found := levelIn(answer.value, name, answer.now)
 	if !found {
 		setView(view, limit, limit.full, 0) // a level that the value lacks is full
 		return nil
@@ -98,7 +166,7 @@ func viewAnswer(view *BucketView, answer, name string, limit *Limit) error {
 	}
 	view.Stored = true
 	b := bucket{level: level, at: at, period: period}
-	refilled := b.refilled(limit, now)
+	refilled := b.refilled(limit, answer.now)
 	if most := limit.full - leased*limit.period; refilled > most {
 		refilled = most
 	}
@@ -175,11 +243,12 @@ func setView(view *BucketView, limit *Limit, level, leased int64) {
 }
 
 // viewHeld says what this gateway holds of a bucket, and what it knows of it where there is no Redis.
-func viewHeld(l *Limiter, view *BucketView, key string, limit *Limit) {
+func viewHeld(l *Limiter, view *BucketView, one *Inspected) {
 	l.Mu.Lock()
 	defer l.Mu.Unlock()
 	now := l.Now()
-	if lease := peekLocked(l, key); lease != nil && lease.limit == limit {
+	limit := one.Limit
+	if lease := peekLocked(l, one.Client); lease != nil && lease.limit == limit {
 		setHeld(view, &lease.Grant, now)
 		if l.Store == nil && lease.bucket.period != 0 {
 			view.Stored = true
@@ -187,7 +256,7 @@ func viewHeld(l *Limiter, view *BucketView, key string, limit *Limit) {
 		}
 	}
 	for levels, table := range l.bucketTables {
-		lease := peekBucketLocked(table, key)
+		lease := peekBucketLocked(table, one.Key)
 		if lease == nil {
 			continue
 		}
@@ -210,19 +279,12 @@ func setHeld(view *BucketView, g *Grant, now int64) {
 	}
 }
 
-// bucketPrefix is what the keys of the table lack of a key of the scope.
-const bucketPrefix = "bucket:"
-
-// peekLocked returns the lease of a key of the scope, or nil, and changes nothing.
-func peekLocked(l *Limiter, key string) *Lease {
-	if !strings.HasPrefix(key, bucketPrefix) {
-		return nil
-	}
-	name := key[len(bucketPrefix):]
-	if lease := l.recent[name]; lease != nil {
+// peekLocked returns the lease of a client, or nil, and changes nothing.
+func peekLocked(l *Limiter, client string) *Lease {
+	if lease := l.recent[client]; lease != nil {
 		return lease
 	}
-	return l.previous[name]
+	return l.previous[client]
 }
 
 func peekBucketLocked(table *bucketTable, key string) *bucketLease {
@@ -232,28 +294,37 @@ func peekBucketLocked(table *bucketTable, key string) *bucketLease {
 	return table.previous[key]
 }
 
-// forgetBucket drops what this gateway knows of a bucket. Grants of clients may still refer to a lease, so it is emptied too.
-func forgetBucket(l *Limiter, key string) {
+// forgetBucket drops what this gateway knows of a bucket, and reports whether that was not full. Grants of clients may still refer to a lease,
+// so it is emptied too.
+func forgetBucket(l *Limiter, one *Inspected) bool {
 	l.Mu.Lock()
 	defer l.Mu.Unlock()
 	now := l.Now()
-	if lease := peekLocked(l, key); lease != nil {
+	notFull := false
+	if lease := peekLocked(l, one.Client); lease != nil {
+		notFull = isNotFull(&lease.bucket, lease.limit, now)
 		if !lease.common {
 			emptyGrantLocked(&lease.Grant)
 		}
-		delete(l.recent, key[len(bucketPrefix):])
-		delete(l.previous, key[len(bucketPrefix):])
+		delete(l.recent, one.Client)
+		delete(l.previous, one.Client)
 	}
 	for levels, table := range l.bucketTables {
-		lease := peekBucketLocked(table, key)
+		lease := peekBucketLocked(table, one.Key)
 		if lease == nil {
 			continue
 		}
 		emptyGrantLocked(&lease.Grant) // it stays: a route may share it
 		for i, limit := range levels.limits {
+			notFull = notFull || isNotFull(&lease.buckets[i].bucket, limit, now)
 			lease.buckets[i].bucket = bucket{level: limit.full, at: now, period: limit.period}
 		}
 	}
+	return notFull
+}
+
+func isNotFull(b *bucket, limit *Limit, now int64) bool {
+	return b.period != 0 && b.refilled(limit, now) < limit.full
 }
 
 func emptyGrantLocked(g *Grant) {

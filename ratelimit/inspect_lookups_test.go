@@ -22,13 +22,16 @@ func TestInspect_lookupsLeaveNothing(t *testing.T) {
 			limit := NewLimit(10, 1, time.Hour)
 			before, keys := CountLeases(l), server.Int("DBSIZE")
 			for i := 0; i < 2000; i++ {
-				key := fmt.Sprintf("bucket:ip:client-%d", i)
-				view, err := ViewBucket(l, key, OwnLimit, limit, time.Now().Add(5*time.Second))
+				client := fmt.Sprintf("ip:client-%d", i)
+				one := &Inspected{Key: "bucket:" + client, Client: client, Name: OwnLimit, Limit: limit, Penalty: "penalty:" + client}
+				view, err := ViewBucket(l, one, time.Now().Add(5*time.Second))
 				require.NoError(t, err)
 				require.False(t, view.Stored)
 				require.Equal(t, int64(10), view.Tokens)
 				if i%2 == 0 {
-					require.NoError(t, DeleteBucket(l, key, time.Now().Add(5*time.Second)))
+					deleted, err := DeleteBucket(l, one, time.Now().Add(5*time.Second))
+					require.NoError(t, err)
+					require.Equal(t, Deleted{}, deleted)
 				}
 			}
 			require.Equal(t, before, CountLeases(l))

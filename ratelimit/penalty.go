@@ -373,9 +373,13 @@ func applyReportLocked(l *Limiter, r *report, now int64) {
 	for i, c := range r.clients {
 		penaliseForLocked(c, words[1+i], now)
 	}
-	for _, word := range words[1+len(r.clients):] {
-		left, key, _ := strings.Cut(word, ":")
-		penaliseForLocked(knownClientLocked(l, strings.TrimPrefix(key, l.PlanPrefix)), left, now)
+	for i := len(words) - 1; i > len(r.clients); i-- { // the latest is the first, and counts
+		left, key, _ := strings.Cut(words[i], ":")
+		c := knownClientLocked(l, strings.TrimPrefix(key, l.PlanPrefix))
+		if left == "0" {
+			endPenaltyLocked(c)
+		}
+		penaliseForLocked(c, left, now)
 	}
 }
 

@@ -29,7 +29,7 @@ end
 //	             microseconds, begin a penalty, and the longest penalty
 //
 //	answers      the number of the latest penalty, or 0; for each client the microseconds that are left of its penalty, or -1 if the key
-//	             holds something else; and for each penalty that the caller may not know of "left:key"
+//	             holds something else; and for each penalty that the caller may not know of "left:key", "0:key" if it was ended by hand
 //
 // The time begins with the first refusal that counts. Refusals during a penalty do not count: otherwise a client could never end it. A penalty
 // is twice as long as the one before, at most the longest, unless the client had none for twice the length of that one. The number of a
@@ -98,8 +98,8 @@ for word, begun, ends, length, key in string.gmatch(others, '( (%d+):(%d+):(%d+)
 	words[#words + 1] = word
 	local left = math.min(tonumber(ends) - now, tonumber(length))
 	longest = math.max(longest, left)
-	if tonumber(begun) > known and left > 0 then
-		answer[#answer + 1] = string.format('%.0f:%s', left, key)
+	if tonumber(begun) > known and (left > 0 or length == '0') then
+		answer[#answer + 1] = string.format('%.0f:%s', math.max(0, left), key)
 	end
 end
 if isOurs and number > before then
