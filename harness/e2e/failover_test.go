@@ -21,7 +21,7 @@ func TestFailover_sentinel(t *testing.T) {
 
 func TestFailover_cluster(t *testing.T) {
 	t.Parallel()
-	failover.RunCluster(t, root(t), "killed", "slot moved to another node")
+	failover.RunCluster(t, root(t), "killed", "slots moved to another node")
 }
 
 // A replica that no longer had the master's data becomes the master. A client gets one fresh bucket at most, and a circuit that was opened meanwhile

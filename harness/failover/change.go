@@ -33,7 +33,7 @@ type stage struct {
 	t       testing.TB
 	group   *redistest.Group   // or nil
 	cluster *redistest.Cluster // or nil
-	key     string             // of the cluster: which slot
+	keys    []string           // of the cluster: which slots; the first is what is asked about
 	master  *redistest.Server
 }
 
@@ -49,7 +49,7 @@ func (s *stage) current() *redistest.Server {
 	if s.group != nil {
 		return s.group.Announced(0)
 	}
-	return s.cluster.Owner(s.key, s.other())
+	return s.cluster.Owner(s.keys[0], s.other())
 }
 
 // other returns a master that is not the one with the state.
@@ -88,7 +88,15 @@ func (s *stage) awaitReady() {
 		return
 	}
 	s.cluster.AwaitReady()
-	s.master = s.cluster.Owner(s.key, s.cluster.Nodes[0])
+	s.master = s.cluster.Owner(s.keys[0], s.cluster.Nodes[0])
+}
+
+// moveSlots moves the slots of the cluster to another node, one after another. Meanwhile no node answers most calls of the wide limit.
+func moveSlots(s *stage) {
+	to := s.other()
+	for _, key := range s.keys {
+		s.cluster.Migrate(key, to, 10, 100*time.Millisecond)
+	}
 }
 
 func run(s *stage)    { s.master.Run() }
@@ -134,15 +142,11 @@ var Sentinels = []Change{
 // Clusters are the changes of a node that serves the slot of the state.
 var Clusters = []Change{
 	{Name: "killed", Loses: true, begin: func(s *stage) { s.master.Kill(); s.awaitAnother() }, end: run},
-	{Name: "slot moved to another node", Quiet: true, begin: func(s *stage) {
-		s.cluster.Migrate(s.key, s.other(), 10, 100*time.Millisecond)
-	}, end: nothing},
-	{Name: "slot moved back", Quiet: true, begin: func(s *stage) {
-		s.cluster.Migrate(s.key, s.other(), 10, 100*time.Millisecond)
-	}, end: nothing},
+	{Name: "slots moved to another node", Quiet: true, begin: moveSlots, end: nothing},
+	{Name: "slots moved back", Quiet: true, begin: moveSlots, end: nothing},
 	{Name: "stopped", Loses: true, begin: func(s *stage) { s.master.Pause(); s.awaitAnother() }, end: resume},
 	{Name: "handed over by hand", Quiet: true, begin: func(s *stage) {
-		s.cluster.TakeOver(s.key, s.replica(), func() { time.Sleep(5 * time.Millisecond) })
+		s.cluster.TakeOver(s.keys[0], s.replica(), func() { time.Sleep(5 * time.Millisecond) })
 		s.awaitAnother()
 	}, end: nothing},
 	{Name: "taken over by force", Loses: true, begin: func(s *stage) {
@@ -177,5 +181,5 @@ func onOneNode(c *redistest.Cluster, node *redistest.Server) names {
 			}
 		}
 	}
-	return names{next("scarce"), next("plenty"), next("open"), next("many")}
+	return names{next("scarce"), next("plenty"), next("open"), next("many"), next("wide")}
 }

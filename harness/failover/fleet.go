@@ -28,8 +28,8 @@ const clientHeader = "X-Client"
 type block = map[string]any
 
 // names are the middlewares': of a limit that its clients reach, of one that they do not reach and a closed circuit, of a circuit that is open, and of
-// a limit for each of many clients, who come at the same time.
-type names struct{ scarce, plenty, open, many string }
+// a limit for each of many clients, who come at the same time; and of one with standing leases for as many, whose calls have several keys.
+type names struct{ scarce, plenty, open, many, wide string }
 
 // origin is the service: /fail fails, all else succeeds.
 func startOrigin(t testing.TB) string {
@@ -90,6 +90,9 @@ func writeDynamic(t testing.TB, origin string, connection block, n names) string
 		n.plenty: plugin(block{"rateLimit": block{"capacity": 1000000, "refillRate": 1000000}, "circuitBreaker": block{"failureThreshold": 5}}),
 		n.many: plugin(block{"rateLimit": block{
 			"capacity": 90, "refillRate": 2, "sourceCriterion": block{"requestHeaderName": clientHeader}, // without leases
+		}}),
+		n.wide: plugin(block{"rateLimit": block{
+			"capacity": 200, "refillRate": 20, "sourceCriterion": block{"requestHeaderName": clientHeader},
 		}}),
 		n.open: plugin(block{"circuitBreaker": block{"failureThreshold": 1, "resetTimeout": "1h"}}),
 	}

@@ -46,6 +46,8 @@ func startLoad(members []*member, n names) *load {
 			{"many", n.many, 5 * time.Millisecond},
 			{"many", n.many, 5 * time.Millisecond},
 			{"many", n.many, 5 * time.Millisecond},
+			{"wide", n.wide, 10 * time.Millisecond},
+			{"wide", n.wide, 10 * time.Millisecond},
 			{"plain", "plain", 20 * time.Millisecond},
 		} {
 			l.done.Go(func() { l.ask("http://"+m.web+"/"+c.path, c.kind, c.pause) })

@@ -28,14 +28,14 @@ func RunSentinel(t *testing.T, root string, changes ...string) {
 		"address": group.Addresses(), "sentinel": block{"master": redistest.MasterName}, "timeout": timeout.String(),
 		"username": redistest.GatewayUser, "password": redistest.GatewayUser,
 	}
-	runChanges(t, root, s, connection, names{"scarce", "plenty", "open", "many"}, pick(Sentinels, changes))
+	runChanges(t, root, s, connection, names{"scarce", "plenty", "open", "many", "wide"}, pick(Sentinels, changes))
 }
 
 // RunCluster has two gateways follow the node of a cluster of six that serves their slots, through the changes of these names, or all.
 func RunCluster(t *testing.T, root string, changes ...string) {
 	cluster := redistest.StartCluster(t, 3, true, 2*down)
 	n := onOneNode(cluster, cluster.Nodes[0])
-	s := &stage{t: t, cluster: cluster, key: "resilience:{" + n.many + "}:"}
+	s := &stage{t: t, cluster: cluster, keys: []string{"resilience:{" + n.many + "}:", "resilience:{" + n.wide + "}:"}}
 	connection := block{
 		"address": cluster.Nodes[0].Addr() + "," + cluster.Nodes[4].Addr(), "cluster": "true", "timeout": timeout.String(),
 	}
@@ -114,7 +114,7 @@ func follow(t *testing.T, s *stage, members []*member, l *load, change Change, l
 	t.Logf("announced after %d ms, back %d ms later; slowest %d ms, without the middleware %d ms; %v; %q", announced.Sub(begun).Milliseconds(),
 		back.Milliseconds(), ours.Milliseconds(), plain.Milliseconds(), counts(seen), lines)
 	for kind := range counts(seen) {
-		assert.Contains(t, []string{"scarce 200", "scarce 429", "plenty 200", "open 503", "many 200", "plain 200"}, kind)
+		assert.Contains(t, []string{"scarce 200", "scarce 429", "plenty 200", "open 503", "many 200", "wide 200", "plain 200"}, kind)
 	}
 	assert.Less(t, ours, timeout+machine+plain+allowance, "the slowest answer")
 	assert.Less(t, back, backIn+allowance, "back after the announcement")
