@@ -88,7 +88,7 @@ func (s *Store) replace(c, successor *conn) (unneeded []*conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c.expired = true
-	if at := indexOf(s.idle, c); at >= 0 {
+	if at := indexOf(s.idle, c); at >= 0 && !successor.expired {
 		s.idle[at] = successor
 		return []*conn{c}
 	}

@@ -21,24 +21,23 @@ const watchInterval = time.Second
 // sentinels follows the master that sentinels announce. They are asked when the store needs a connection and has lost one, and
 // each watchInterval in the background. All are asked at once: the address that most of them name counts.
 type sentinels struct {
+	store  *Store
 	master string
 	askers []*asker
 
-	// announced is called with the address if the background finds that another master is announced. It returns whether that
-	// one is in use from then on.
-	announced func(address string) bool
-
 	questions questions
 
-	mu       sync.Mutex // guards what follows
+	noting sync.Mutex // held while a master is noted here and in the store, so that both know the same one
+
+	mu       sync.Mutex // guards what follows; the store's mu may be held
 	current  string     // the address of the master; empty: not known
 	doubtful bool       // ask before it is used again
 	watched  bool
 	closed   bool
 }
 
-func newSentinels(addresses []string, master string, open opener, announced func(address string) bool) *sentinels {
-	t := &sentinels{master: master, announced: announced}
+func newSentinels(s *Store, addresses []string, master string, open opener) *sentinels {
+	t := &sentinels{store: s, master: master}
 	for _, address := range addresses {
 		t.askers = append(t.askers, &asker{address: address, open: open, keeps: true})
 	}
@@ -71,8 +70,23 @@ func (t *sentinels) known() (address string, doubtful bool) {
 	return t.current, t.doubtful || t.current == ""
 }
 
-// note notes an announced master, and starts the background if this is the first.
+// note notes an announced master and closes the connections to others.
 func (t *sentinels) note(address string) {
+	closeAll(t.noteMaster(address))
+}
+
+// noteMaster has the store leave the old master before the new one is dialled: a dial to the old one that has begun then ends
+// with a connection that is not used.
+func (t *sentinels) noteMaster(address string) (unneeded []*conn) {
+	t.noting.Lock()
+	defer t.noting.Unlock()
+	unneeded = t.store.expireOthers(address)
+	t.use(address)
+	return unneeded
+}
+
+// use has the master dialled from now on, and starts the background if it is the first.
+func (t *sentinels) use(address string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.current = address
@@ -162,19 +176,32 @@ func (t *sentinels) runWatch() {
 	}
 }
 
-// watch asks the sentinels once.
+// watch asks the sentinels once. While Redis is unavailable, the checks ask them.
 func (t *sentinels) watch() {
 	defer func() { recover() }()
-	last, doubtful := t.known()
-	if doubtful {
-		return // the next connection will ask
+	if t.store.IsUnavailable() {
+		return
 	}
+	last, _ := t.known()
 	address, err := t.questions.ask(func() (string, error) {
 		return t.ask(time.Now().Add(watchInterval/2), last)
 	})
-	if err == nil && address != last && t.announced(address) {
-		t.note(address)
+	if err == nil && address != last {
+		t.follow(address)
 	}
+}
+
+// follow uses another master that was announced, if it can be used.
+func (t *sentinels) follow(address string) {
+	if current, _ := t.known(); current == address {
+		return // a request has found it
+	}
+	c, err := dialAndCheckAt(t.store, address)
+	if err != nil {
+		return
+	}
+	t.note(address)
+	t.store.keepMade(c)
 }
 
 func (t *sentinels) isClosed() bool {

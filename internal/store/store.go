@@ -69,6 +69,7 @@ type Store struct {
 
 	currentLogin *Login
 	made         []*conn // connections that may be open
+	server       string  // the address of the master that sentinels announce, if any: connections to others have expired
 	importer     *Store  // a cluster's node to which keys are being moved; nil: none is known
 
 	// What checks must do besides, because Redis has refused it.

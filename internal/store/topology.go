@@ -32,7 +32,7 @@ func newTopology(s *Store) topology {
 	settings := s.settings
 	addresses := strings.Split(settings.Address, ",")
 	if settings.Sentinel != nil {
-		return newSentinels(addresses, settings.Sentinel.Master, sentinelOpener(s), s.masterAnnounced)
+		return newSentinels(s, addresses, settings.Sentinel.Master, sentinelOpener(s))
 	}
 	if settings.Cluster {
 		return newCluster(addresses, slotOf(settings.HashTag), nodeOpener(s))
