@@ -56,7 +56,7 @@ func (t *cluster) known() (address string, doubtful bool) {
 // ask asks some nodes for the master of the slot.
 func (t *cluster) ask(deadline time.Time, last string) (string, error) {
 	chosen := t.choose()
-	b := newBallot(len(chosen))
+	b := newBallot(len(chosen), last, "")
 	for _, one := range chosen {
 		a := &asker{address: one, open: t.open}
 		go func() {
@@ -73,7 +73,7 @@ func (t *cluster) ask(deadline time.Time, last string) (string, error) {
 			b.add(master, err)
 		}()
 	}
-	return b.result(last)
+	return b.result()
 }
 
 // choose returns the nodes to ask: in turn all that are known, the seeds among them.
@@ -171,6 +171,8 @@ func (t *cluster) doubt() {
 	defer t.mu.Unlock()
 	t.doubtful = true
 }
+
+func (t *cluster) failed(address string) { t.doubt() }
 
 func (t *cluster) redirect(address string) {
 	t.mu.Lock()

@@ -42,7 +42,7 @@ func dial(s *Store) (*conn, error) {
 	}
 	c, err := dialAt(s, address, deadline)
 	if err != nil {
-		s.topology.doubt()
+		s.topology.failed(address)
 	}
 	return c, err
 }

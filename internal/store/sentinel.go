@@ -31,6 +31,7 @@ type sentinels struct {
 
 	mu       sync.Mutex // guards what follows; the store's mu may be held
 	current  string     // the address of the master; empty: not known
+	left     string     // the address of the one before; empty: there was none, or it may be returned to
 	doubtful bool       // ask before it is used again
 	watched  bool
 	closed   bool
@@ -70,6 +71,12 @@ func (t *sentinels) known() (address string, doubtful bool) {
 	return t.current, t.doubtful || t.current == ""
 }
 
+func (t *sentinels) previous() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.left
+}
+
 // note notes an announced master and closes the connections to others.
 func (t *sentinels) note(address string) {
 	closeAll(t.noteMaster(address))
@@ -89,7 +96,10 @@ func (t *sentinels) noteMaster(address string) (unneeded []*conn) {
 func (t *sentinels) use(address string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.current = address
+	if address != t.current {
+		t.left = t.current
+		t.current = address
+	}
 	t.doubtful = false
 	if !t.watched {
 		t.watched = true
@@ -99,7 +109,7 @@ func (t *sentinels) use(address string) {
 
 // ask asks all sentinels for the master.
 func (t *sentinels) ask(deadline time.Time, last string) (string, error) {
-	b := newBallot(len(t.askers))
+	b := newBallot(len(t.askers), last, t.previous())
 	words := []string{"SENTINEL", "GET-MASTER-ADDR-BY-NAME", t.master}
 	for _, one := range t.askers {
 		a := one // R29
@@ -114,7 +124,7 @@ func (t *sentinels) ask(deadline time.Time, last string) (string, error) {
 			b.add(address, err)
 		}()
 	}
-	return b.result(last)
+	return b.result()
 }
 
 var errUnknownMaster = errors.New("the sentinels do not know a master of this name")
@@ -142,6 +152,16 @@ func (t *sentinels) doubt() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.doubtful = true
+}
+
+// failed has the next locate ask. If the current master cannot be used, the one before may be the better one.
+func (t *sentinels) failed(address string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.doubtful = true
+	if address == t.current {
+		t.left = ""
+	}
 }
 
 func (t *sentinels) redirect(address string) { t.doubt() }

@@ -175,3 +175,28 @@ func TestSentinel_aNewMastersConnectionsAreLaterThanTheLoss(t *testing.T) {
 	release(m.store, busy)
 	m.requireLeft()
 }
+
+// A sentinel that is cut off with the old master goes on announcing it, and the third is gone. The store changes to the new
+// master and stays there, until it cannot be used.
+func TestSentinel_whoDisagreeAreFollowedOnce(t *testing.T) {
+	m := startTwoMasters(t)
+	var next atomic.Value
+	next.Store(m.next.Addr())
+	addresses := []string{announcing(t, &m.announced), announcing(t, &next), "127.0.0.1:" + redistest.FreePort(t)}
+	m.store, m.notes = newStore(t, Settings{Address: strings.Join(addresses, ","), Sentinel: &SentinelSettings{Master: "m"}, Timeout: patience})
+	requireAnswers(t, m.store)
+	group := m.store.topology.(*sentinels)
+	group.note(m.previous.Addr())
+	group.failed(m.previous.Addr()) // it does not matter which one was used first
+	m.awaitNext()
+	repeatFor(3*watchInterval, 5*time.Millisecond, func() { require.Equal(t, int64(2), m.ask()) })
+	m.next.Do("CLIENT", "KILL", "TYPE", "normal")
+	require.Equal(t, int64(2), m.ask(), "a lost connection is no reason to return")
+	require.Equal(t, 0, m.notes.count())
+
+	m.next.Kill()
+	require.Eventually(t, func() bool {
+		call := &Call{Script: who, Keys: []string{"who"}}
+		return runOne(m.store, call) == nil && call.Reply[0] == 1
+	}, patience, 5*time.Millisecond)
+}
