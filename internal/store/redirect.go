@@ -19,6 +19,7 @@ const tryAgainPause = 5 * time.Millisecond
 var (
 	errMoved    = fmt.Errorf("%w: MOVED: the nodes of the cluster do not agree on who serves this name's slot", ErrUnavailable)
 	errAsk      = fmt.Errorf("%w: ASK: the nodes of the cluster do not agree on who serves this name's slot", ErrUnavailable)
+	errNowhere  = fmt.Errorf("%w: ASK: the slot is being moved to a node that has no address", ErrUnavailable)
 	errReadOnly = fmt.Errorf("%w: READONLY: this redis is a replica", ErrUnavailable)
 	errTryAgain = fmt.Errorf("%w: TRYAGAIN: the slot is being moved, and the call's keys are on two nodes", ErrUnavailable)
 )
@@ -32,17 +33,19 @@ func errorIn(c *conn, text string) error {
 		return err
 	}
 	code, rest := splitReply(text)
-	if code == "MOVED" || code == "ASK" {
-		address := redirectionIn(rest, c.stream.RemoteAddr())
-		if address == "" {
-			return err
+	if code == "MOVED" {
+		if address := redirectionIn(rest, c.address); address != "" {
+			c.movedTo = address
 		}
-		if code == "ASK" {
-			c.askAt = address
-			return errAsk
-		}
-		c.movedTo = address
 		return errMoved
+	}
+	if code == "ASK" {
+		address := redirectionIn(rest, c.address)
+		if address == "" {
+			return errNowhere
+		}
+		c.askAt = address
+		return errAsk
 	}
 	if code == "READONLY" {
 		return errReadOnly
@@ -54,8 +57,9 @@ func errorIn(c *conn, text string) error {
 }
 
 // redirectionIn returns the address in the text of MOVED or ASK: the code, the slot and the address, in which a host that is
-// missing is that of the server which answered. It returns "" if there is no valid one.
-func redirectionIn(text string, from net.Addr) string {
+// missing is the one by which the server that answered was dialled: its certificate may name no other. It returns "" if there
+// is no valid one; a node without a hostname may call itself "?".
+func redirectionIn(text, dialled string) string {
 	fields := strings.Fields(text)
 	if len(fields) != 3 {
 		return ""
@@ -70,7 +74,10 @@ func redirectionIn(text string, from net.Addr) string {
 		return ""
 	}
 	if host == "" {
-		host, _, _ = net.SplitHostPort(from.String())
+		host, _, _ = net.SplitHostPort(dialled)
+	}
+	if host == "" {
+		return ""
 	}
 	return net.JoinHostPort(host, strconv.Itoa(port))
 }
