@@ -44,7 +44,7 @@ func (s *Store) runChecks() {
 	defer func() { recover() }()
 	for {
 		time.Sleep(s.untilCheck())
-		if s.check() || !s.backOff() {
+		if s.check() || s.endForgotten() || !s.backOff() {
 			return
 		}
 	}

@@ -14,6 +14,9 @@ const maxRedirections = 4
 // tryAgainPause is how long a call waits whose keys are on two servers, because their slot is being moved.
 const tryAgainPause = 5 * time.Millisecond
 
+// importerIdle is how long the store of an importing node is kept without a call, if it costs anything.
+const importerIdle = 10 * time.Second
+
 // Why a server did not run a call that another server would. Redis checks that before it runs anything, so such a call may be
 // made again, also one that must count once. The initializers name ErrUnavailable themselves (R45).
 var (
@@ -89,6 +92,7 @@ func releaseOrFollow(s *Store, c *conn, calls []*Call, deadline time.Time, redir
 		release(s, c)
 		return nil
 	}
+	importerAddress := c.askAt // c belongs to another request once it is released
 	var moved, asked, split []*Call
 	for _, call := range calls {
 		if call.Err == errMoved || call.Err == errReadOnly {
@@ -105,7 +109,7 @@ func releaseOrFollow(s *Store, c *conn, calls []*Call, deadline time.Time, redir
 		replaceServer(s, c)
 	}
 	if len(asked) > 0 {
-		if err := askImporter(s, c.askAt, asked, deadline); err != nil {
+		if err := askImporter(s, importerAddress, asked, deadline); err != nil {
 			return err
 		}
 		for _, call := range asked {
@@ -155,7 +159,8 @@ func importerAt(s *Store, address string) *Store {
 	login := s.login()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.importer != nil && s.importer.settings.Address == address {
+	if s.importer != nil && s.importer.settings.Address == address && s.importer.isClosed() == s.closed {
+		s.importer.askedAt.Store(time.Now().UnixNano())
 		return s.importer
 	}
 	if s.importer != nil {
@@ -170,7 +175,21 @@ func importerAt(s *Store, address string) *Store {
 	s.importer = New(settings, func(reason error) {})
 	s.importer.asking = true
 	s.importer.follows = true
+	s.importer.askedAt.Store(time.Now().UnixNano())
+	if s.closed {
+		s.importer.Close() // as in this store, each call has its own connection
+	}
 	return s.importer
+}
+
+// endForgotten closes the store of a node that was importing a slot, and reports whether it did: no call has been redirected to
+// it for long. If the move was given up, nobody says so.
+func (s *Store) endForgotten() bool {
+	if !s.asking || time.Since(time.Unix(0, s.askedAt.Load())) < importerIdle {
+		return false
+	}
+	s.Close()
+	return true
 }
 
 // closeImporter closes the connections to a node that was importing the slot.
