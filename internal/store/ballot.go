@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 )
 
@@ -26,6 +27,22 @@ func newBallot(voters int, last, left string) *ballot {
 	b := &ballot{voters: voters, last: last, left: left, votes: map[string]int{}, pending: voters}
 	b.done.Add(1)
 	return b
+}
+
+// vote has one server asked and adds its answer. A panic counts as none: the ballot would not end without it.
+func vote(b *ballot, ask func() (string, error)) {
+	address, err := askSafely(ask)
+	b.add(address, err)
+}
+
+func askSafely(ask func() (string, error)) (address string, err error) {
+	defer func() {
+		if panicked := recover(); panicked != nil {
+			address = ""
+			err = fmt.Errorf("panic: %v", panicked)
+		}
+	}()
+	return ask()
 }
 
 // add counts an answer, or a server without one. The ballot ends when the others cannot change its result.

@@ -51,3 +51,14 @@ func TestBallot(t *testing.T) {
 		})
 	}
 }
+
+// A panic while a server is asked is no answer.
+func TestBallot_endsThoughAskingPanics(t *testing.T) {
+	b := newBallot(2, "", "")
+	vote(b, func() (string, error) { panic("no") })
+	vote(b, func() (string, error) { return "a", nil })
+	require.True(t, b.ended)
+	address, err := b.result()
+	require.NoError(t, err)
+	require.Equal(t, "a", address)
+}

@@ -61,16 +61,17 @@ func (t *cluster) ask(deadline time.Time, last string) (string, error) {
 		a := &asker{address: one, open: t.open}
 		go func() {
 			defer func() { recover() }()
-			answer, err := a.ask(deadline, []string{"CLUSTER", "SLOTS"})
-			if err != nil {
-				b.add("", err)
-				return
-			}
-			master, nodes, err := slotIn(answer, t.slot, a.address)
-			if len(nodes) > 0 {
-				t.noteNodes(nodes)
-			}
-			b.add(master, err)
+			vote(b, func() (string, error) {
+				answer, err := a.ask(deadline, []string{"CLUSTER", "SLOTS"})
+				if err != nil {
+					return "", err
+				}
+				master, nodes, err := slotIn(answer, t.slot, a.address)
+				if len(nodes) > 0 {
+					t.noteNodes(nodes)
+				}
+				return master, err
+			})
 		}()
 	}
 	return b.result()

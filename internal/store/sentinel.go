@@ -115,13 +115,13 @@ func (t *sentinels) ask(deadline time.Time, last string) (string, error) {
 		a := one // R29
 		go func() {
 			defer func() { recover() }()
-			answer, err := a.ask(deadline, words)
-			if err != nil {
-				b.add("", err)
-				return
-			}
-			address, err := announcedIn(answer)
-			b.add(address, err)
+			vote(b, func() (string, error) {
+				answer, err := a.ask(deadline, words)
+				if err != nil {
+					return "", err
+				}
+				return announcedIn(answer)
+			})
 		}()
 	}
 	return b.result()
