@@ -21,6 +21,7 @@ type Change struct {
 	Loses bool // data may be lost, so that each bucket may be full once
 	Quiet bool // no gateway may find Redis unavailable
 	Blind bool // no sentinel is up
+	Works bool // the former master goes on answering
 
 	// begin makes the change and returns when it is complete: a new master is announced, or the former one is back.
 	begin func(s *stage)
@@ -106,14 +107,14 @@ func nothing(*stage)  {}
 // Sentinels are the changes of a master that three sentinels watch.
 var Sentinels = []Change{
 	{Name: "killed", Loses: true, begin: func(s *stage) { s.master.Kill(); s.awaitAnother() }, end: run},
-	{Name: "demoted by hand", Loses: true, begin: func(s *stage) { s.group.FailOver(1, s.master) }, end: nothing},
+	{Name: "demoted by hand", Loses: true, Works: true, begin: func(s *stage) { s.group.FailOver(1, s.master) }, end: nothing},
 	{Name: "stopped", Loses: true, begin: func(s *stage) { s.master.Pause(); s.awaitAnother() }, end: resume},
 	{Name: "killed, with one of the sentinels stopped", Loses: true, begin: func(s *stage) {
 		s.group.Sentinels[2].Pause()
 		s.master.Kill()
 		s.awaitAnother()
 	}, end: func(s *stage) { s.group.Sentinels[2].Resume(); s.master.Run() }},
-	{Name: "cut off from the sentinels", Loses: true, Quiet: true, begin: func(s *stage) {
+	{Name: "cut off from the sentinels", Loses: true, Quiet: true, Works: true, begin: func(s *stage) {
 		s.group.CutOff(s.master)
 		s.awaitAnother()
 	}, end: func(s *stage) { s.group.Rejoin(s.master) }},

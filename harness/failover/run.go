@@ -123,7 +123,18 @@ func follow(t *testing.T, s *stage, members []*member, l *load, change Change, l
 	if change.Quiet && answered < timeout/3 {
 		assert.Empty(t, lines, "Redis was never unavailable")
 	}
+	if change.Works {
+		judgeLeft(t, s.master, announced.Add(backIn+allowance))
+	}
 	change.end(s)
+}
+
+// judgeLeft requires that no gateway has a former master run a script from a time on.
+func judgeLeft(t *testing.T, former *redistest.Server, since time.Time) {
+	time.Sleep(time.Until(since))
+	before := evaluated(former)
+	time.Sleep(settles)
+	assert.Equal(t, before, evaluated(former), "scripts that the former master has run")
 }
 
 func available(members []*member) bool {

@@ -56,7 +56,7 @@ func passCheck(s *Store, c *conn, call *Call) (*conn, error) {
 		if err == nil && call.Err == errAsk {
 			err = askImporter(s, c.askAt, []*Call{call}, deadline)
 		}
-		if err == nil && call.Err == errMoved && redirections < maxRedirections {
+		if err == nil && call.Err == errMoved && !s.asking && redirections < maxRedirections {
 			s.topology.redirect(c.movedTo)
 			closeConn(c)
 			c, err = s.dialSafely()

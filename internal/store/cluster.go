@@ -56,24 +56,25 @@ func (t *cluster) known() (address string, doubtful bool) {
 // ask asks some nodes for the master of the slot.
 func (t *cluster) ask(deadline time.Time, last string) (string, error) {
 	chosen := t.choose()
-	b := newBallot(len(chosen))
+	b := newBallot(len(chosen), last, "")
 	for _, one := range chosen {
 		a := &asker{address: one, open: t.open}
 		go func() {
 			defer func() { recover() }()
-			answer, err := a.ask(deadline, []string{"CLUSTER", "SLOTS"})
-			if err != nil {
-				b.add("", err)
-				return
-			}
-			master, nodes, err := slotIn(answer, t.slot, a.address)
-			if len(nodes) > 0 {
-				t.noteNodes(nodes)
-			}
-			b.add(master, err)
+			vote(b, func() (string, error) {
+				answer, err := a.ask(deadline, []string{"CLUSTER", "SLOTS"})
+				if err != nil {
+					return "", err
+				}
+				master, nodes, err := slotIn(answer, t.slot, a.address)
+				if len(nodes) > 0 {
+					t.noteNodes(nodes)
+				}
+				return master, err
+			})
 		}()
 	}
-	return b.result(last)
+	return b.result()
 }
 
 // choose returns the nodes to ask: in turn all that are known, the seeds among them.
@@ -108,7 +109,8 @@ func (t *cluster) noteNodes(nodes []string) {
 var errNotServed = errors.New("CLUSTERDOWN: no node of the cluster serves this name's slot")
 
 // slotIn returns the slot's master and all nodes, from a node's answer: ranges of slots, each with its first and last slot, its
-// master and its replicas. A node is a host, a port and more. A host that is missing is the one that was asked.
+// master and its replicas. A node is a host, a port, a name and a list of names and values. A host that is missing is the one
+// that was asked.
 func slotIn(answer interface{}, slot int, asked string) (string, []string, error) {
 	master := ""
 	var nodes []string // R31
@@ -155,13 +157,35 @@ func nodeIn(value interface{}, asked string) string {
 	}
 	host, _ := fields[0].(string)
 	port := numberIn(fields[1])
-	if host == "?" || port <= 0 {
+	if port <= 0 {
 		return ""
+	}
+	if host == "?" { // it is to be known by its hostname, but has none, or has not told it yet
+		ip, found := ipIn(fields)
+		if !found {
+			return ""
+		}
+		host = ip
 	}
 	if host == "" {
 		host, _, _ = net.SplitHostPort(asked)
 	}
 	return net.JoinHostPort(host, strconv.Itoa(port))
+}
+
+// ipIn returns the IP in a node's list of names and values.
+func ipIn(node []interface{}) (ip string, found bool) {
+	if len(node) < 4 {
+		return "", false
+	}
+	list, _ := node[3].([]interface{})
+	for i := 0; i+1 < len(list); i += 2 {
+		if name, _ := list[i].(string); name == "ip" {
+			ip, found = list[i+1].(string)
+			return ip, found
+		}
+	}
+	return "", false
 }
 
 func (t *cluster) verifiesRole() bool { return false } // a replica redirects
@@ -171,6 +195,8 @@ func (t *cluster) doubt() {
 	defer t.mu.Unlock()
 	t.doubtful = true
 }
+
+func (t *cluster) failed(address string) { t.doubt() }
 
 func (t *cluster) redirect(address string) {
 	t.mu.Lock()

@@ -32,8 +32,9 @@ type conn struct {
 	askAt    string // the same for calls about keys that have been moved already
 	login    *Login // what the server was shown
 	closed   atomic.Bool
-	number   int64 // grows from one connection of this process to the next, whichever store makes them
-	unproven bool  // it has not answered a call yet; a proven one that fails may have died idle
+	address  string // of the server; empty for a connection on which only questions are asked
+	number   int64  // grows from one connection of this process to the next, whichever store makes them; 0 until noteMade
+	unproven bool   // it has not answered a call yet; a proven one that fails may have died idle
 	sentAt   time.Time
 	usedAt   time.Time // when it was made, or when the last answered call was sent
 
@@ -43,14 +44,14 @@ type conn struct {
 	renewAt    time.Time   // zero: it is being renewed, or never is
 }
 
-// connCount counts the connections that this process has made.
+// connCount counts the connections that the stores of this process have noted.
 var connCount atomic.Int64
 
 func newConn(stream net.Conn, timeout time.Duration) *conn {
 	limit := &io.LimitedReader{R: stream, N: maxReply}
 	return &conn{
 		redigo: redis.NewConn(stream, timeout, timeout), stream: stream, limit: limit, reader: bufio.NewReader(limit),
-		number: connCount.Add(1), unproven: true, usedAt: time.Now(),
+		unproven: true, usedAt: time.Now(),
 	}
 }
 

@@ -42,7 +42,7 @@ func dial(s *Store) (*conn, error) {
 	}
 	c, err := dialAt(s, address, deadline)
 	if err != nil {
-		s.topology.doubt()
+		s.topology.failed(address)
 	}
 	return c, err
 }
@@ -61,6 +61,7 @@ func dialWith(s *Store, address string, deadline time.Time, login *Login) (*conn
 	if err != nil {
 		return nil, err
 	}
+	c.address = address
 	c.unavailable = &s.Unavailable
 	c.follows = s.follows
 	c.asking = s.asking

@@ -44,7 +44,7 @@ func (s *Store) runChecks() {
 	defer func() { recover() }()
 	for {
 		time.Sleep(s.untilCheck())
-		if s.check() || !s.backOff() {
+		if s.check() || s.endForgotten() || !s.backOff() {
 			return
 		}
 	}
@@ -82,7 +82,8 @@ func (s *Store) markAvailable() {
 
 // backOff doubles the delay until the next check. It reports false if there is none, because the store is closed.
 func (s *Store) backOff() bool {
-	s.topology.doubt()
+	_, server := s.topology.describe()
+	s.topology.failed(server)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.retryDelay = s.retryDelay * 2

@@ -14,11 +14,15 @@ const maxRedirections = 4
 // tryAgainPause is how long a call waits whose keys are on two servers, because their slot is being moved.
 const tryAgainPause = 5 * time.Millisecond
 
+// importerIdle is how long the store of an importing node is kept without a call, if it costs anything.
+const importerIdle = 10 * time.Second
+
 // Why a server did not run a call that another server would. Redis checks that before it runs anything, so such a call may be
 // made again, also one that must count once. The initializers name ErrUnavailable themselves (R45).
 var (
 	errMoved    = fmt.Errorf("%w: MOVED: the nodes of the cluster do not agree on who serves this name's slot", ErrUnavailable)
 	errAsk      = fmt.Errorf("%w: ASK: the nodes of the cluster do not agree on who serves this name's slot", ErrUnavailable)
+	errNowhere  = fmt.Errorf("%w: ASK: the slot is being moved to a node that has no address", ErrUnavailable)
 	errReadOnly = fmt.Errorf("%w: READONLY: this redis is a replica", ErrUnavailable)
 	errTryAgain = fmt.Errorf("%w: TRYAGAIN: the slot is being moved, and the call's keys are on two nodes", ErrUnavailable)
 )
@@ -32,17 +36,19 @@ func errorIn(c *conn, text string) error {
 		return err
 	}
 	code, rest := splitReply(text)
-	if code == "MOVED" || code == "ASK" {
-		address := redirectionIn(rest, c.stream.RemoteAddr())
-		if address == "" {
-			return err
+	if code == "MOVED" {
+		if address := redirectionIn(rest, c.address); address != "" {
+			c.movedTo = address
 		}
-		if code == "ASK" {
-			c.askAt = address
-			return errAsk
-		}
-		c.movedTo = address
 		return errMoved
+	}
+	if code == "ASK" {
+		address := redirectionIn(rest, c.address)
+		if address == "" {
+			return errNowhere
+		}
+		c.askAt = address
+		return errAsk
 	}
 	if code == "READONLY" {
 		return errReadOnly
@@ -54,8 +60,9 @@ func errorIn(c *conn, text string) error {
 }
 
 // redirectionIn returns the address in the text of MOVED or ASK: the code, the slot and the address, in which a host that is
-// missing is that of the server which answered. It returns "" if there is no valid one.
-func redirectionIn(text string, from net.Addr) string {
+// missing is the one by which the server that answered was dialled: its certificate may name no other. It returns "" if there
+// is no valid one; a node without a hostname may call itself "?".
+func redirectionIn(text, dialled string) string {
 	fields := strings.Fields(text)
 	if len(fields) != 3 {
 		return ""
@@ -70,7 +77,10 @@ func redirectionIn(text string, from net.Addr) string {
 		return ""
 	}
 	if host == "" {
-		host, _, _ = net.SplitHostPort(from.String())
+		host, _, _ = net.SplitHostPort(dialled)
+	}
+	if host == "" {
+		return ""
 	}
 	return net.JoinHostPort(host, strconv.Itoa(port))
 }
@@ -82,6 +92,7 @@ func releaseOrFollow(s *Store, c *conn, calls []*Call, deadline time.Time, redir
 		release(s, c)
 		return nil
 	}
+	importerAddress := c.askAt // c belongs to another request once it is released
 	var moved, asked, split []*Call
 	for _, call := range calls {
 		if call.Err == errMoved || call.Err == errReadOnly {
@@ -98,7 +109,7 @@ func releaseOrFollow(s *Store, c *conn, calls []*Call, deadline time.Time, redir
 		replaceServer(s, c)
 	}
 	if len(asked) > 0 {
-		if err := askImporter(s, c.askAt, asked, deadline); err != nil {
+		if err := askImporter(s, importerAddress, asked, deadline); err != nil {
 			return err
 		}
 		for _, call := range asked {
@@ -148,7 +159,8 @@ func importerAt(s *Store, address string) *Store {
 	login := s.login()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.importer != nil && s.importer.settings.Address == address {
+	if s.importer != nil && s.importer.settings.Address == address && s.importer.isClosed() == s.closed {
+		s.importer.askedAt.Store(time.Now().UnixNano())
 		return s.importer
 	}
 	if s.importer != nil {
@@ -163,7 +175,21 @@ func importerAt(s *Store, address string) *Store {
 	s.importer = New(settings, func(reason error) {})
 	s.importer.asking = true
 	s.importer.follows = true
+	s.importer.askedAt.Store(time.Now().UnixNano())
+	if s.closed {
+		s.importer.Close() // as in this store, each call has its own connection
+	}
 	return s.importer
+}
+
+// endForgotten closes the store of a node that was importing a slot, and reports whether it did: no call has been redirected to
+// it for long. If the move was given up, nobody says so.
+func (s *Store) endForgotten() bool {
+	if !s.asking || time.Since(time.Unix(0, s.askedAt.Load())) < importerIdle {
+		return false
+	}
+	s.Close()
+	return true
 }
 
 // closeImporter closes the connections to a node that was importing the slot.

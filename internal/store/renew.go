@@ -46,6 +46,9 @@ func (s *Store) takeAged() *conn {
 // renew replaces a connection by a new one, so that the store follows a name whose address has changed. No request waits for
 // that: the old one serves until the new one exists and has passed a check.
 func (s *Store) renew(c *conn) {
+	if s.endForgotten() {
+		return
+	}
 	if surplus, done := s.takeSurplus(c); done {
 		closeAll(surplus)
 		return
@@ -88,7 +91,7 @@ func (s *Store) replace(c, successor *conn) (unneeded []*conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c.expired = true
-	if at := indexOf(s.idle, c); at >= 0 {
+	if at := indexOf(s.idle, c); at >= 0 && !successor.expired {
 		s.idle[at] = successor
 		return []*conn{c}
 	}

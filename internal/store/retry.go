@@ -175,7 +175,10 @@ func finalize(s *Store, calls []*Call, err error) error {
 		if call.Err == errNoScript { // though its source was just sent
 			call.Err = unavailableError(errNoScript.Error())
 		}
-		if call.Err != nil && call.Err != errTryAgain && errors.Is(call.Err, ErrUnavailable) {
+		if call.Err == errTryAgain || call.Err == errNowhere {
+			continue // the slot's other keys are served
+		}
+		if call.Err != nil && errors.Is(call.Err, ErrUnavailable) {
 			err = call.Err
 			s.noteRefusal(call, err)
 			s.markUnavailable(err)

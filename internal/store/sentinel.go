@@ -21,24 +21,24 @@ const watchInterval = time.Second
 // sentinels follows the master that sentinels announce. They are asked when the store needs a connection and has lost one, and
 // each watchInterval in the background. All are asked at once: the address that most of them name counts.
 type sentinels struct {
+	store  *Store
 	master string
 	askers []*asker
 
-	// announced is called with the address if the background finds that another master is announced. It returns whether that
-	// one is in use from then on.
-	announced func(address string) bool
-
 	questions questions
 
-	mu       sync.Mutex // guards what follows
+	noting sync.Mutex // held while a master is noted here and in the store, so that both know the same one
+
+	mu       sync.Mutex // guards what follows; the store's mu may be held
 	current  string     // the address of the master; empty: not known
+	left     string     // the address of the one before; empty: there was none, or it may be returned to
 	doubtful bool       // ask before it is used again
 	watched  bool
 	closed   bool
 }
 
-func newSentinels(addresses []string, master string, open opener, announced func(address string) bool) *sentinels {
-	t := &sentinels{master: master, announced: announced}
+func newSentinels(s *Store, addresses []string, master string, open opener) *sentinels {
+	t := &sentinels{store: s, master: master}
 	for _, address := range addresses {
 		t.askers = append(t.askers, &asker{address: address, open: open, keeps: true})
 	}
@@ -71,11 +71,35 @@ func (t *sentinels) known() (address string, doubtful bool) {
 	return t.current, t.doubtful || t.current == ""
 }
 
-// note notes an announced master, and starts the background if this is the first.
-func (t *sentinels) note(address string) {
+func (t *sentinels) previous() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.current = address
+	return t.left
+}
+
+// note notes an announced master and closes the connections to others.
+func (t *sentinels) note(address string) {
+	closeAll(t.noteMaster(address))
+}
+
+// noteMaster has the store leave the old master before the new one is dialled: a dial to the old one that has begun then ends
+// with a connection that is not used.
+func (t *sentinels) noteMaster(address string) (unneeded []*conn) {
+	t.noting.Lock()
+	defer t.noting.Unlock()
+	unneeded = t.store.expireOthers(address)
+	t.use(address)
+	return unneeded
+}
+
+// use has the master dialled from now on, and starts the background if it is the first.
+func (t *sentinels) use(address string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if address != t.current {
+		t.left = t.current
+		t.current = address
+	}
 	t.doubtful = false
 	if !t.watched {
 		t.watched = true
@@ -85,22 +109,22 @@ func (t *sentinels) note(address string) {
 
 // ask asks all sentinels for the master.
 func (t *sentinels) ask(deadline time.Time, last string) (string, error) {
-	b := newBallot(len(t.askers))
+	b := newBallot(len(t.askers), last, t.previous())
 	words := []string{"SENTINEL", "GET-MASTER-ADDR-BY-NAME", t.master}
 	for _, one := range t.askers {
 		a := one // R29
 		go func() {
 			defer func() { recover() }()
-			answer, err := a.ask(deadline, words)
-			if err != nil {
-				b.add("", err)
-				return
-			}
-			address, err := announcedIn(answer)
-			b.add(address, err)
+			vote(b, func() (string, error) {
+				answer, err := a.ask(deadline, words)
+				if err != nil {
+					return "", err
+				}
+				return announcedIn(answer)
+			})
 		}()
 	}
-	return b.result(last)
+	return b.result()
 }
 
 var errUnknownMaster = errors.New("the sentinels do not know a master of this name")
@@ -128,6 +152,16 @@ func (t *sentinels) doubt() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.doubtful = true
+}
+
+// failed has the next locate ask. If the current master cannot be used, the one before may be the better one.
+func (t *sentinels) failed(address string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.doubtful = true
+	if address == t.current {
+		t.left = ""
+	}
 }
 
 func (t *sentinels) redirect(address string) { t.doubt() }
@@ -162,19 +196,32 @@ func (t *sentinels) runWatch() {
 	}
 }
 
-// watch asks the sentinels once.
+// watch asks the sentinels once. While Redis is unavailable, the checks ask them.
 func (t *sentinels) watch() {
 	defer func() { recover() }()
-	last, doubtful := t.known()
-	if doubtful {
-		return // the next connection will ask
+	if t.store.IsUnavailable() {
+		return
 	}
+	last, _ := t.known()
 	address, err := t.questions.ask(func() (string, error) {
 		return t.ask(time.Now().Add(watchInterval/2), last)
 	})
-	if err == nil && address != last && t.announced(address) {
-		t.note(address)
+	if err == nil && address != last {
+		t.follow(address)
 	}
+}
+
+// follow uses another master that was announced, if it can be used.
+func (t *sentinels) follow(address string) {
+	if current, _ := t.known(); current == address {
+		return // a request has found it
+	}
+	c, err := dialAndCheckAt(t.store, address)
+	if err != nil {
+		return
+	}
+	t.note(address)
+	t.store.keepMade(c)
 }
 
 func (t *sentinels) isClosed() bool {

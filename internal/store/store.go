@@ -55,6 +55,8 @@ type Store struct {
 	lost   atomic.Int64 // see Lost
 	noLoad atomic.Bool  // Redis has refused to load a script
 
+	askedAt atomic.Int64 // asking: when the last call was redirected here, in nanoseconds
+
 	mu         sync.Mutex // guards what follows, and each change of Unavailable
 	idle       []*conn    // none while the store is unavailable
 	idleCap    int        // how many idle may hold: 0 while the store is unavailable, or closed
@@ -69,6 +71,7 @@ type Store struct {
 
 	currentLogin *Login
 	made         []*conn // connections that may be open
+	server       string  // the address of the master that sentinels announce, if any: connections to others have expired
 	importer     *Store  // a cluster's node to which keys are being moved; nil: none is known
 
 	// What checks must do besides, because Redis has refused it.
@@ -101,4 +104,10 @@ func (s *Store) close() []*conn {
 	defer s.mu.Unlock()
 	s.closed = true
 	return takeAllLocked(s)
+}
+
+func (s *Store) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
 }

@@ -14,8 +14,11 @@ type topology interface {
 	// verifiesRole reports whether a new connection must show that its server is a master.
 	verifiesRole() bool
 
-	// doubt makes the next locate ask: a connection was lost, or none could be made.
+	// doubt makes the next locate ask: a connection was lost.
 	doubt()
+
+	// failed does the same: no connection could be made to the server at the address, or it failed a check.
+	failed(address string)
 
 	// redirect notes that a server named another one, which serves the keys now, or "" if it named none.
 	redirect(address string)
@@ -32,7 +35,7 @@ func newTopology(s *Store) topology {
 	settings := s.settings
 	addresses := strings.Split(settings.Address, ",")
 	if settings.Sentinel != nil {
-		return newSentinels(addresses, settings.Sentinel.Master, sentinelOpener(s), s.masterAnnounced)
+		return newSentinels(s, addresses, settings.Sentinel.Master, sentinelOpener(s))
 	}
 	if settings.Cluster {
 		return newCluster(addresses, slotOf(settings.HashTag), nodeOpener(s))
@@ -48,6 +51,7 @@ type single struct {
 func (t *single) locate(deadline time.Time) (string, error) { return t.address, nil }
 func (t *single) verifiesRole() bool                        { return false }
 func (t *single) doubt()                                    {}
+func (t *single) failed(address string)                     {}
 func (t *single) redirect(address string)                   {}
 func (t *single) describe() (kind, server string)           { return "single", t.address }
 func (t *single) close()                                    {}
