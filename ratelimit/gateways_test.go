@@ -188,6 +188,39 @@ func TestRegistration_ofReloads(t *testing.T) {
 	require.Equal(t, int64(1), joins(server))
 }
 
+// A gateway stays registered while a route uses a limit that has standing leases. A request under plans uses none.
+func TestRegistration_ofRoutes(t *testing.T) {
+	c := &clock{}
+	l := New(Settings{Store: &tripStore{}, Gateways: "gateways", Now: c.now})
+	limit, other := WithStanding(NewLimit(1000, 100, time.Second)), NewLimit(100, 100, time.Second)
+	come := func(limit *Limit) func() { return func() { NewCache(l, limit, time.Second, headers) } }
+	leave := func(limit *Limit) func() { return func() { Leave(l, limit) } }
+	for i, row := range []struct {
+		change func()
+		kind   string // of the call that is due; "": none
+	}{
+		{func() {}, ""},
+		{come(other), ""},
+		{come(limit), stepAsk},
+		{func() { findRoomLocked(&l.gateways, 0, 0) }, stepJoin},
+		{func() { l.gateways.own.size = 1 }, stepRenew},
+		{come(limit), stepRenew},
+		{leave(limit), stepRenew},
+		{leave(other), stepRenew},
+		{func() { NewPlanCache(l, Draw{}, time.Second) }, stepRenew},
+		{leave(limit), ""},
+		{come(limit), stepRenew},
+		{func() { l.gateways.own.size = 0 }, stepAsk},
+		{leave(limit), ""},
+	} {
+		c.advance(3600 * second)
+		row.change()
+		step := nextRegistrationStep(l)
+		require.Equal(t, row.kind, step.kind, "row %d", i)
+		require.Equal(t, row.kind != "", step.call != nil, "row %d", i)
+	}
+}
+
 // What is owed under a limit that no route uses any more is reported under the one that has replaced it.
 func TestStanding_owedUnderAnotherLimit(t *testing.T) {
 	limits := []*Limit{WithStanding(NewLimit(1000, 100, time.Second)), WithStanding(NewLimit(2000, 50, time.Second)), WithStanding(NewLimit(3000, 50, time.Second))}
