@@ -154,7 +154,8 @@ func untilRegistrationStep(l *Limiter) time.Duration {
 }
 
 // registrationCallLocked makes the call that is due. Without permission for any limit, the gateway asks by an unknown name whether there is room,
-// which changes nothing, and joins only then: each join takes a token from every bucket that is not full.
+// which changes nothing, and joins only then: each join takes a token from every bucket that is not full. Its own last registration, which may not
+// have ended yet, does not count: the join would replace it.
 func registrationCallLocked(l *Limiter, step *registrationStep) {
 	g := &l.gateways
 	strictest := strictestLocked(g)
@@ -163,17 +164,17 @@ func registrationCallLocked(l *Limiter, step *registrationStep) {
 	}
 	step.lasts = registrationTime(strictest)
 	step.kind = stepAsk
-	name, replaced, join := "?", "", "0"
+	name, replaced, join := "?", g.own.name, "0"
 	if g.own.room {
 		step.kind = stepJoin
 		loseRegistrationLocked(g)
-		replaced = g.own.name
 		name = newName()
 		join = "1"
 		g.own.name = name
 	} else if isPermittedLocked(g) {
 		step.kind = stepRenew
 		name = g.own.name
+		replaced = ""
 	}
 	words := append([]string{}, g.keys...)
 	for _, arg := range []string{name, digits(step.lasts), join, digits(longestRegistration()), digits(keepLocked(g)), replaced} {

@@ -221,6 +221,20 @@ func TestRegistration_ofRoutes(t *testing.T) {
 	}
 }
 
+// A gateway whose registration is not known any more finds room before it has ended, which takes 14 s here: it is its own.
+func TestRegistration_joinsAgainSoon(t *testing.T) {
+	server := redistest.Start(t)
+	cache := standingGateway(t, newStore(t, server.Addr()), withStanding(NewLimit(101, 1, time.Second), 1), headers)
+	startStanding(t, []*Cache{cache}, 1)
+	cache.lock.Lock()
+	loseRegistrationLocked(&cache.limiter.gateways)
+	cache.limiter.gateways.own.due = 0
+	cache.lock.Unlock()
+	eventually(t, func() bool { return stands(cache) })
+	require.Len(t, server.Do("ZRANGE", "test:{name}:gateways", "0", "-1"), 1)
+	require.Equal(t, int64(2), joins(server))
+}
+
 // What is owed under a limit that no route uses any more is reported under the one that has replaced it.
 func TestStanding_owedUnderAnotherLimit(t *testing.T) {
 	limits := []*Limit{WithStanding(NewLimit(1000, 100, time.Second)), WithStanding(NewLimit(2000, 50, time.Second)), WithStanding(NewLimit(3000, 50, time.Second))}
