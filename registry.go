@@ -144,7 +144,7 @@ func (g *registry) release(set *handlerSet) {
 func (g *registry) releaseRefLocked(ref engineRef) {
 	shared := g.engines[ref.key]
 	if ref.settings.rules == nil {
-		ratelimit.Leave(shared.limiter, ref.settings.limit)
+		ratelimit.ReleaseLimit(shared.limiter, ref.settings.limit)
 	}
 	shared.users--
 	if shared.users > 0 {

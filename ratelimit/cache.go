@@ -71,9 +71,9 @@ func NewCache(l *Limiter, limit *Limit, timeout time.Duration, keyMaker KeyMaker
 	return cache
 }
 
-// Leave ends the use of a limit by one route: its cache, made by NewCache, has no further requests. A gateway stays registered for standing leases
+// ReleaseLimit ends the use of a limit by one route: its cache, made by NewCache, has no further requests. A gateway stays registered for standing leases
 // only while a route uses a limit that has them.
-func Leave(l *Limiter, limit *Limit) {
+func ReleaseLimit(l *Limiter, limit *Limit) {
 	l.Mu.Lock()
 	defer l.Mu.Unlock()
 	if s := standingOfLocked(&l.gateways, limit); s != nil {

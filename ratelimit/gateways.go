@@ -15,7 +15,7 @@ import (
 // been refilled, and uses standing tokens when a renewal has found its registration. It renews in the background, and stops some time before
 // the registration ends. If the fleet has more gateways than may have standing tokens, it asks now and then whether there is room.
 //
-// Routes of a limiter may have different limits. One registration is for all: it lasts as long as the strictest limit needs, and the number of
+// Routes of a limiter may have different limits. One registration is for all: it is long enough for the strictest limit, and the number of
 // gateways that its join has found permits the use of those limits that keep back as many tokens. So a reload in which limits come, go or
 // change costs a join only where a limit that had no permission has room.
 
@@ -278,7 +278,7 @@ func loseRegistrationLocked(g *gateways) {
 	}
 }
 
-// findRoomLocked notes whether a limit that this gateway is not permitted for has room, where so many others are registered.
+// findRoomLocked notes whether a limit that this gateway is not permitted for has room, where this number of others is registered.
 func findRoomLocked(g *gateways, others, now int64) {
 	for _, s := range g.all {
 		if s.routes > 0 && !permits(&g.own, s.limit) && others < s.limit.standing {

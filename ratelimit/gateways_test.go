@@ -194,7 +194,7 @@ func TestRegistration_ofRoutes(t *testing.T) {
 	l := New(Settings{Store: &tripStore{}, Gateways: "gateways", Now: c.now})
 	limit, other := WithStanding(NewLimit(1000, 100, time.Second)), NewLimit(100, 100, time.Second)
 	come := func(limit *Limit) func() { return func() { NewCache(l, limit, time.Second, headers) } }
-	leave := func(limit *Limit) func() { return func() { Leave(l, limit) } }
+	release := func(limit *Limit) func() { return func() { ReleaseLimit(l, limit) } }
 	for i, row := range []struct {
 		change func()
 		kind   string // of the call that is due; "": none
@@ -205,13 +205,13 @@ func TestRegistration_ofRoutes(t *testing.T) {
 		{func() { findRoomLocked(&l.gateways, 0, 0) }, stepJoin},
 		{func() { l.gateways.own.size = 1 }, stepRenew},
 		{come(limit), stepRenew},
-		{leave(limit), stepRenew},
-		{leave(other), stepRenew},
+		{release(limit), stepRenew},
+		{release(other), stepRenew},
 		{func() { NewPlanCache(l, Draw{}, time.Second) }, stepRenew},
-		{leave(limit), ""},
+		{release(limit), ""},
 		{come(limit), stepRenew},
 		{func() { l.gateways.own.size = 0 }, stepAsk},
-		{leave(limit), ""},
+		{release(limit), ""},
 	} {
 		c.advance(3600 * second)
 		row.change()

@@ -322,15 +322,15 @@ func repeatOwedLocked(l *Limiter, now int64) {
 	for _, s := range l.gateways.all {
 		if s.routes == 0 && now >= s.until {
 			s.cache = nil
-			handOverLocked(&l.gateways, s)
+			moveOwedLocked(&l.gateways, s)
 		}
 		repeatOwedOfLocked(s, now)
 	}
 }
 
-// handOverLocked leaves what is owed under a limit that no route uses any more to the limit that has replaced it. Of several it could be any,
+// moveOwedLocked moves what is owed under a limit that no route uses any more to the limit that has replaced it. Of several it could be any,
 // and the wrong one would change the terms of a bucket: then these clients only ask, as without standing tokens.
-func handOverLocked(g *gateways, s *standing) {
+func moveOwedLocked(g *gateways, s *standing) {
 	var heir *standing
 	for _, other := range g.all {
 		if other.routes > 0 {
