@@ -8,6 +8,7 @@ import (
 
 	"github.com/resilient-gateway/resilience/internal/logging"
 	"github.com/resilient-gateway/resilience/internal/store"
+	"github.com/resilient-gateway/resilience/ratelimit"
 )
 
 // grace is how long engines outlive their last handler. At a reload, Traefik cancels the old handlers before it makes the new ones, and the
@@ -157,6 +158,9 @@ func (g *registry) release(set *handlerSet) {
 // releaseRefLocked releases one reference. The last one closes the engines, and the last engines close the store.
 func (g *registry) releaseRefLocked(ref engineRef) {
 	shared := g.engines[ref.key]
+	if ref.settings.rules == nil {
+		ratelimit.ReleaseLimit(shared.limiter, ref.settings.limit)
+	}
 	shared.users--
 	if shared.users > 0 {
 		return

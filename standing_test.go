@@ -1,6 +1,7 @@
 package resilience
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -54,4 +55,35 @@ func TestStanding_aRouteWithFurtherLimits(t *testing.T) {
 	require.Equal(t, "497000000", value[0], "one token is taken, one is leased, and one is kept back")
 	require.Contains(t, value[2], "1000000+")
 	require.Contains(t, value[len(value)-5], "|hourly", "the value has both levels")
+}
+
+// A gateway renews its registration while a route uses the limit. The registry tells the limiter when none does any more: the next route that
+// uses it has the registration renewed at once.
+func TestStanding_aReloadReleasesTheLimit(t *testing.T) {
+	server := redistest.Start(t)
+	newProcess(t, 0)
+	config := func(limits map[string]*LimitConfig) *Config {
+		return &Config{Name: "shared", Redis: at(server.Addr()), RateLimit: &RateLimitConfig{
+			Capacity: "10000", RefillRate: "1", RefillPeriod: "1s", StandingLease: "true", Limits: limits}}
+	}
+	ends := func() string {
+		members := server.Do("ZRANGE", "resilience:{shared}:gateways", "0", "-1", "WITHSCORES")
+		return fmt.Sprint(members)
+	}
+	changes := func(from string) {
+		require.Eventually(t, func() bool { return ends() != from }, 10*time.Second, time.Millisecond)
+	}
+	ctx, reload := context.WithCancel(context.Background())
+	plain := newHandler(t, ctx, &upstream{}, config(nil))
+	newGateway(t, config(map[string]*LimitConfig{"hourly": {Capacity: "1000", RefillRate: "1000", RefillPeriod: "1h"}}))
+	none := ends()
+	require.Equal(t, 200, getAs(plain, "192.0.2.1"))
+	changes(none)
+	changes(ends()) // it is renewed after the wait of a second, and then after 28 s
+
+	before := ends()
+	reload()
+	require.Eventually(t, func() bool { return handlersOf(processRegistry) == 1 }, 5*time.Second, time.Millisecond)
+	newGateway(t, config(nil))
+	changes(before)
 }

@@ -71,6 +71,16 @@ func NewCache(l *Limiter, limit *Limit, timeout time.Duration, keyMaker KeyMaker
 	return cache
 }
 
+// ReleaseLimit ends the use of a limit by one route: its cache, made by NewCache, has no further requests. A gateway stays registered for standing leases
+// only while a route uses a limit that has them.
+func ReleaseLimit(l *Limiter, limit *Limit) {
+	l.Mu.Lock()
+	defer l.Mu.Unlock()
+	if s := standingOfLocked(&l.gateways, limit); s != nil {
+		s.routes--
+	}
+}
+
 // NewPlanCache returns an empty cache for a route whose requests are under plans. common is the draw that all of them share: a limit for
 // everybody. Without levels there is none.
 func NewPlanCache(l *Limiter, common Draw, timeout time.Duration) *Cache {

@@ -14,6 +14,10 @@ import (
 // A gateway registers with Redis for each limiter whose requests may use standing tokens. It joins, waits until the tokens of all gateways have
 // been refilled, and uses standing tokens when a renewal has found its registration. It renews in the background, and stops some time before
 // the registration ends. If the fleet has more gateways than may have standing tokens, it asks now and then whether there is room.
+//
+// Routes of a limiter may have different limits. One registration is for all: it is long enough for the strictest limit, and the number of
+// gateways that its join has found permits the use of those limits that keep back as many tokens. So a reload in which limits come, go or
+// change costs a join only where a limit that had no permission has room.
 
 var registerScript = store.NewScript(register)
 
@@ -38,11 +42,10 @@ type gateways struct {
 	keys                        []string // of the registry, as sent
 	countsWire                  string   // the key of the counts, as sent
 	none                        *standing
-	current                     *standing // of the last limit; none: it has none
+	all                         []*standing // one for each limit that a route uses, or has used
 	used                        map[string]int64
 	charged                     map[string]bool // used tokens that the bucket in this process has paid for
 	opened                      []*batch        // batches of reports that are not sent
-	owed                        []string        // keys whose reports made nothing whole
 	running                     bool
 	timed                       bool // runReports is going to run
 	reported                    bool // NotStanding was called
@@ -50,20 +53,20 @@ type gateways struct {
 	own                         registration
 }
 
-// registration is what a gateway knows of its registration. The zero value has none.
+// registration is what a gateway knows of its registration, which is for all limits of its limiter. The zero value has none.
 type registration struct {
-	name      string // of the last join
-	permitted bool   // by the answer to a join
-	confirmed bool   // a renewal after the wait has found it
-	begins    int64  // when the wait ends
-	ends      int64  // microseconds, on this process's clock
-	due       int64  // when the next call is to be sent
-	room      bool   // there was room for another gateway at the last call
+	name     string // of the last join
+	size     int64  // how many gateways the answer to the join has found; 0: the registration is not known, or lost
+	joinedAt int64  // when that answer came
+	lasts    int64  // microseconds that the last answered call asked for
+	ends     int64  // microseconds, on this process's clock
+	due      int64  // when the next call is to be sent
+	room     bool   // a limit that this gateway is not permitted for had room for another gateway at the last call
 }
 
 func newGateways(settings Settings) gateways {
 	none := &standing{used: map[string]int64{}}
-	g := gateways{none: none, current: none, used: map[string]int64{}, charged: map[string]bool{}}
+	g := gateways{none: none, used: map[string]int64{}, charged: map[string]bool{}}
 	if settings.Gateways != "" {
 		g.countsWire = store.Word(settings.Gateways + ":count")
 		g.keys = []string{store.Word(settings.Gateways), g.countsWire}
@@ -81,7 +84,7 @@ func initRegistration(l *Limiter) {
 
 // startStandingLocked starts the registration in the background when requests have asked Redis.
 func startStandingLocked(l *Limiter) {
-	if l.gateways.current.limit != nil && !l.gateways.running && len(l.atWork) > 0 {
+	if !l.gateways.running && len(l.atWork) > 0 && strictestLocked(&l.gateways) != nil {
 		l.gateways.running = true
 		go l.gateways.runRegistration()
 	}
@@ -113,17 +116,24 @@ func stepRegistration(l *Limiter) time.Duration {
 
 // registrationStep is what a gateway does about its registration.
 type registrationStep struct {
-	closed   bool
-	standing *standing
-	call     *store.Call // nil: none is due
-	join     bool
-	at       int64 // when it was decided, before the call is sent
+	closed bool
+	call   *store.Call // nil: none is due
+	kind   string      // of the call
+	lasts  int64       // the registration that the call asks for
+	at     int64       // when it was decided, before the call is sent
 }
+
+// The kinds of calls.
+const (
+	stepJoin  = "join"
+	stepRenew = "renew"
+	stepAsk   = "ask" // whether there is room
+)
 
 func nextRegistrationStep(l *Limiter) *registrationStep {
 	l.Mu.Lock()
 	defer l.Mu.Unlock()
-	step := &registrationStep{closed: l.closed, standing: l.gateways.current, at: l.Now()}
+	step := &registrationStep{closed: l.closed, at: l.Now()}
 	repeatOwedLocked(l, step.at)
 	registrationCallLocked(l, step)
 	return step
@@ -133,9 +143,8 @@ func nextRegistrationStep(l *Limiter) *registrationStep {
 func untilRegistrationStep(l *Limiter) time.Duration {
 	l.Mu.Lock()
 	defer l.Mu.Unlock()
-	s := l.gateways.current
 	left := time.Duration(l.gateways.own.due-l.Now()) * time.Microsecond
-	if left > standingTick || s.limit == nil || l.Unavailable.Load() {
+	if left > standingTick || strictestLocked(&l.gateways) == nil || l.Unavailable.Load() {
 		return standingTick
 	}
 	if left < time.Millisecond {
@@ -144,26 +153,31 @@ func untilRegistrationStep(l *Limiter) time.Duration {
 	return left
 }
 
-// registrationCallLocked makes the call that is due. Without permission, the gateway asks by an unknown name whether there is room, which changes
-// nothing, and joins only then: each join takes a token from every bucket that is not full.
+// registrationCallLocked makes the call that is due. Without permission for any limit, the gateway asks by an unknown name whether there is room,
+// which changes nothing, and joins only then: each join takes a token from every bucket that is not full. Its own last registration, which may not
+// have ended yet, does not count: the join would replace it.
 func registrationCallLocked(l *Limiter, step *registrationStep) {
-	g, s := &l.gateways, step.standing
-	if s.limit == nil || step.at < g.own.due || l.Unavailable.Load() {
+	g := &l.gateways
+	strictest := strictestLocked(g)
+	if strictest == nil || step.at < g.own.due || l.Unavailable.Load() {
 		return
 	}
-	name, replaced, kind := g.own.name, "", "0"
-	step.join = !g.own.permitted && g.own.room
-	if step.join {
-		replaced = g.own.name
+	step.lasts = registrationTime(strictest)
+	step.kind = stepAsk
+	name, replaced, join := "?", g.own.name, "0"
+	if g.own.room {
+		step.kind = stepJoin
+		loseRegistrationLocked(g)
 		name = newName()
-		kind = "1"
+		join = "1"
 		g.own.name = name
-		g.own.room = false
-	} else if !g.own.permitted {
-		name = "?"
+	} else if isPermittedLocked(g) {
+		step.kind = stepRenew
+		name = g.own.name
+		replaced = ""
 	}
 	words := append([]string{}, g.keys...)
-	for _, arg := range []string{name, digits(registrationTime(s.limit)), kind, digits(longestRegistration()), digits(keepMillis(s.limit)), replaced} {
+	for _, arg := range []string{name, digits(step.lasts), join, digits(longestRegistration()), digits(keepLocked(g)), replaced} {
 		words = append(words, store.Word(arg))
 	}
 	step.call = &store.Call{Script: registerScript, Number: 2, Words: words, Once: true}
@@ -171,29 +185,23 @@ func registrationCallLocked(l *Limiter, step *registrationStep) {
 
 // applyRegistration takes the answer to a call.
 func applyRegistration(l *Limiter, step *registrationStep) {
-	s := step.standing
 	size, found, err := registrationAnswer(step.call)
-	if err != nil && failedRegistration(l, s, err) {
-		l.NotStanding(err)
+	if err != nil {
+		if failedRegistration(l, err) {
+			l.NotStanding(err)
+		}
+		return
 	}
 	l.Mu.Lock()
 	defer l.Mu.Unlock()
-	now := l.Now()
-	g := &l.gateways
-	if err != nil || s != g.current {
-		return // if another limit was loaded, the gateway joins anew
-	}
-	applyFoundLocked(&g.own, s, size, found, step.join, step.at, now)
+	applyFoundLocked(&l.gateways, step, size, found, l.Now())
 }
 
 // failedRegistration says when to try again, and reports whether NotStanding is to be called.
-func failedRegistration(l *Limiter, s *standing, err error) bool {
+func failedRegistration(l *Limiter, err error) bool {
 	l.Mu.Lock()
 	defer l.Mu.Unlock()
 	g := &l.gateways
-	if s != g.current {
-		return false
-	}
 	g.own.due = l.Now() + registerAgain.Microseconds()
 	if errors.Is(err, store.ErrUnavailable) {
 		return false
@@ -205,46 +213,140 @@ func failedRegistration(l *Limiter, s *standing, err error) bool {
 }
 
 // applyFoundLocked takes how many gateways a call has found, and whether this one was among them.
-func applyFoundLocked(g *registration, s *standing, size int64, found, join bool, sentAt, now int64) {
-	limit := s.limit
-	g.due = now + registerAgain.Microseconds()
-	switch {
-	case join:
-		g.permitted = size <= limit.standing
-		g.confirmed = false
-		g.ends = sentAt + lasts(registrationTime(limit))
-		s.until = 0
-		if g.permitted {
-			g.begins = now + longer(refillTime(limit, size))
-			g.due = g.begins
+func applyFoundLocked(g *gateways, step *registrationStep, size int64, found bool, now int64) {
+	switch step.kind {
+	case stepJoin:
+		g.own.size = size
+		g.own.joinedAt = now
+		g.own.lasts = step.lasts
+		g.own.ends = step.at + lasts(step.lasts)
+		g.own.due = now + registerAgain.Microseconds()
+		if isPermittedLocked(g) {
+			g.own.due = nextRenewalLocked(g, now)
 		}
-	case !g.permitted: // it has asked for room
-		g.room = size < limit.standing
-		if g.room {
-			g.due = now
-		}
-	case !found || now >= lastUse(g, limit):
-		g.permitted = false
-		s.until = 0
-		g.due = now + standingTick.Microseconds()
+	case stepAsk:
+		g.own.due = now + registerAgain.Microseconds()
+		findRoomLocked(g, size, now)
 	default:
-		if ends := sentAt + lasts(registrationTime(limit)); ends > g.ends {
-			g.ends = ends
-		}
-		if !g.confirmed && sentAt >= g.begins {
-			g.confirmed = true
-			s.from = now // a request that has read the clock before must not use them
-		}
-		if g.confirmed {
-			s.until = lastUse(g, limit)
-		}
-		g.due = now + renewAfter(limit)
+		applyRenewalLocked(g, step, size, found, now)
 	}
 }
 
-// lastUse returns when this gateway stops using standing tokens: what it has used must be refilled before Redis forgets it.
-func lastUse(g *registration, limit *Limit) int64 {
-	return g.ends - longer(refillTime(limit, limit.standing))
+// applyRenewalLocked takes the answer to a renewal. After the last use it is as if the registration was not found.
+func applyRenewalLocked(g *gateways, step *registrationStep, size int64, found bool, now int64) {
+	own := &g.own
+	if !found || now >= lastUse(own) {
+		loseRegistrationLocked(g)
+		own.due = now + standingTick.Microseconds()
+		return
+	}
+	own.lasts = step.lasts
+	if ends := step.at + lasts(step.lasts); ends > own.ends {
+		own.ends = ends
+	}
+	for _, s := range g.all {
+		if s.routes > 0 {
+			confirmLocked(own, s, step, now)
+		}
+	}
+	own.due = nextRenewalLocked(g, now)
+	findRoomLocked(g, size-1, now)
+}
+
+// confirmLocked lets a limit's standing tokens be used if a renewal was sent after the wait, and if it asked for a registration that is long
+// enough for the limit.
+func confirmLocked(own *registration, s *standing, step *registrationStep, now int64) {
+	if !permits(own, s.limit) || registrationTime(s.limit) > step.lasts {
+		return
+	}
+	if !s.confirmed && step.at >= waitsUntil(own, s.limit) {
+		s.confirmed = true
+		s.from = now // a request that has read the clock before must not use them
+	}
+	if s.confirmed {
+		s.until = lastUse(own)
+	}
+}
+
+// loseRegistrationLocked ends the use of all standing tokens until the gateway has joined again.
+func loseRegistrationLocked(g *gateways) {
+	g.own.size = 0
+	g.own.room = false
+	for _, s := range g.all {
+		s.confirmed = false
+		s.until = 0
+	}
+}
+
+// findRoomLocked notes whether a limit that this gateway is not permitted for has room, where this number of others is registered.
+func findRoomLocked(g *gateways, others, now int64) {
+	for _, s := range g.all {
+		if s.routes > 0 && !permits(&g.own, s.limit) && others < s.limit.standing {
+			g.own.room = true
+			g.own.due = now
+		}
+	}
+}
+
+// nextRenewalLocked returns when the registration is to be renewed: soon enough, and when a wait ends.
+func nextRenewalLocked(g *gateways, now int64) int64 {
+	due := now + standingTick.Microseconds()
+	if strictest := strictestLocked(g); strictest != nil {
+		due = now + renewAfter(strictest)
+	}
+	for _, s := range g.all {
+		if s.routes > 0 && !s.confirmed && permits(&g.own, s.limit) && waitsUntil(&g.own, s.limit) < due {
+			due = waitsUntil(&g.own, s.limit)
+		}
+	}
+	return due
+}
+
+// permits reports whether the answer to the last join permits a gateway to use the standing tokens of a limit.
+func permits(own *registration, limit *Limit) bool {
+	return own.size > 0 && own.size <= limit.standing
+}
+
+// isPermittedLocked reports whether this gateway has the permission for any limit that a route uses.
+func isPermittedLocked(g *gateways) bool {
+	for _, s := range g.all {
+		if s.routes > 0 && permits(&g.own, s.limit) {
+			return true
+		}
+	}
+	return false
+}
+
+// strictestLocked returns the limit with the longest registration of those that routes use; nil: none of them has standing leases.
+func strictestLocked(g *gateways) *Limit {
+	var strictest *Limit
+	for _, s := range g.all {
+		if s.routes > 0 && (strictest == nil || registrationTime(s.limit) > registrationTime(strictest)) {
+			strictest = s.limit
+		}
+	}
+	return strictest
+}
+
+// keepLocked returns the milliseconds for which the counts are kept, for all limits that routes use.
+func keepLocked(g *gateways) int64 {
+	most := int64(0)
+	for _, s := range g.all {
+		if keep := keepMillis(s.limit); s.routes > 0 && keep > most {
+			most = keep
+		}
+	}
+	return most
+}
+
+// waitsUntil returns when the wait after the last join ends for a limit: until then a token for each gateway is refilled.
+func waitsUntil(own *registration, limit *Limit) int64 {
+	return own.joinedAt + longer(refillTime(limit, own.size))
+}
+
+// lastUse returns when this gateway stops using standing tokens, of any limit: what it has used must be refilled before Redis forgets it.
+func lastUse(own *registration) int64 {
+	return own.ends - (own.lasts-registrationSpare.Microseconds())/2
 }
 
 // registrationAnswer reads the answer of the script register.

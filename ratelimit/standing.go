@@ -20,8 +20,11 @@ type standing struct {
 	from, until int64            // microseconds; until is 0 while there is no permission
 	used        map[string]int64 // by bucket key, of all limits: tokens that are not whole, and the number of the batch that reports them
 	limit       *Limit
-	cache       *Cache // the last one with this limit
-	open        *batch // the batch that further uses join; nil: none
+	routes      int      // that use the limit
+	confirmed   bool     // a renewal after the wait has found the registration
+	cache       *Cache   // the last one with this limit; nil: no route has used it for long
+	open        *batch   // the batch that further uses join; nil: none
+	owed        []string // keys whose reports made nothing whole
 }
 
 // repeatLater is the number of the batch that reports a token where there is none.
@@ -35,23 +38,35 @@ func initStanding(l *Limiter) {
 	}
 }
 
-// standUnderLocked returns the standing tokens of a limit. Only the last limit of a limiter has any.
+// standUnderLocked returns the standing tokens of a limit, for one more route that uses it.
 func standUnderLocked(l *Limiter, limit *Limit) *standing {
 	g := &l.gateways
-	if limit == nil {
+	if limit == nil || limit.standing == 0 || l.Store == nil || l.Gateways == "" {
 		return g.none
 	}
-	if g.current.limit == limit {
-		return g.current
+	s := standingOfLocked(g, limit)
+	if s == nil {
+		s = &standing{limit: limit, used: g.used}
+		g.all = append(g.all, s)
 	}
-	g.current.until = 0
-	g.current = g.none
-	if limit.standing > 0 && l.Store != nil && l.Gateways != "" {
-		g.current = &standing{limit: limit, used: g.used}
-		g.own = registration{name: g.own.name}
+	s.routes++
+	if s.routes == 1 { // the registration may be too short for the limit
+		s.confirmed = false
+		g.own.room = false
+		g.own.due = 0
 		startStandingLocked(l)
 	}
-	return g.current
+	return s
+}
+
+// standingOfLocked returns the standing tokens of a limit that a route uses or has used, or nil.
+func standingOfLocked(g *gateways, limit *Limit) *standing {
+	for _, s := range g.all {
+		if s.limit == limit {
+			return s
+		}
+	}
+	return nil
 }
 
 // useStandingLocked uses the standing token of a bucket, and reports whether it was whole.
@@ -212,7 +227,7 @@ func sendReportsLocked(b *batch, now int64) {
 	b.cache.stands.open = nil
 	b.cache.reports = nil
 	if l.Unavailable.Load() {
-		repeatReportsLocked(l, b)
+		repeatReportsLocked(b)
 		return
 	}
 	b.newLease.prefetchedAt = now
@@ -253,7 +268,7 @@ func isBusyLocked(lease *Lease, now int64) bool {
 // applyReportsLocked makes those standing tokens whole whose reports took a token from the level. No answer after the last use does.
 func applyReportsLocked(l *Limiter, b *batch, now int64) {
 	if b.err != nil || now >= b.cache.stands.until {
-		repeatReportsLocked(l, b)
+		repeatReportsLocked(b)
 		return
 	}
 	used, charged := l.gateways.used, l.gateways.charged
@@ -264,7 +279,7 @@ func applyReportsLocked(l *Limiter, b *batch, now int64) {
 		if !b.allGranted && b.answers[i] != plenty {
 			lease := lookupLocked(l, key)
 			if parseAnswer(b.answers[i]).taken < 1 {
-				repeatReportLocked(l, key)
+				repeatReportLocked(b.cache.stands, key)
 				continue
 			}
 			if lease != nil {
@@ -279,36 +294,66 @@ func applyReportsLocked(l *Limiter, b *batch, now int64) {
 }
 
 // repeatReportsLocked repeats the reports of a batch later.
-func repeatReportsLocked(l *Limiter, b *batch) {
+func repeatReportsLocked(b *batch) {
+	s := b.cache.stands
 	for _, key := range b.reportKeys {
-		if l.gateways.used[key] == b.number {
-			repeatReportLocked(l, key)
+		if s.used[key] == b.number {
+			repeatReportLocked(s, key)
 		}
 	}
 	for _, id := range b.ids {
 		key := b.cache.keyMaker.Kind + id
-		if l.gateways.used[key] == b.number {
-			repeatReportLocked(l, key)
+		if s.used[key] == b.number {
+			repeatReportLocked(s, key)
 		}
 	}
 }
 
-func repeatReportLocked(l *Limiter, key string) {
-	l.gateways.used[key] = repeatLater
-	l.gateways.owed = append(l.gateways.owed, key)
+func repeatReportLocked(s *standing, key string) {
+	s.used[key] = repeatLater
+	s.owed = append(s.owed, key)
 }
 
 // repeatOwedLocked repeats reports that made nothing whole.
 func repeatOwedLocked(l *Limiter, now int64) {
-	g := &l.gateways
-	s := g.current
-	if now < s.from || now >= s.until || len(g.owed) == 0 || l.Unavailable.Load() {
+	if l.Unavailable.Load() {
 		return
 	}
-	owed := g.owed
-	g.owed = nil
+	for _, s := range l.gateways.all {
+		if s.routes == 0 && now >= s.until {
+			s.cache = nil
+			moveOwedLocked(&l.gateways, s)
+		}
+		repeatOwedOfLocked(s, now)
+	}
+}
+
+// moveOwedLocked moves what is owed under a limit that no route uses any more to the limit that has replaced it. Of several it could be any,
+// and the wrong one would change the terms of a bucket: then these clients only ask, as without standing tokens.
+func moveOwedLocked(g *gateways, s *standing) {
+	var heir *standing
+	for _, other := range g.all {
+		if other.routes > 0 {
+			if heir != nil {
+				return
+			}
+			heir = other
+		}
+	}
+	if heir != nil {
+		heir.owed = append(heir.owed, s.owed...)
+		s.owed = nil
+	}
+}
+
+func repeatOwedOfLocked(s *standing, now int64) {
+	if now < s.from || now >= s.until || len(s.owed) == 0 {
+		return
+	}
+	owed := s.owed
+	s.owed = nil
 	if len(owed) > maxOwed {
-		g.owed = owed[maxOwed:]
+		s.owed = owed[maxOwed:]
 		owed = owed[:maxOwed]
 	}
 	for _, key := range owed {

@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"fmt"
+	"math"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -197,11 +198,11 @@ func permit(t *testing.T, cache *Cache) {
 	eventually(t, func() bool {
 		cache.lock.Lock()
 		defer cache.lock.Unlock()
-		return g.own.permitted
+		return permits(&g.own, cache.limit)
 	})
 	cache.lock.Lock()
-	g.own.begins = cache.limiter.Now()
-	g.own.due = g.own.begins
+	g.own.joinedAt = math.MinInt64 / 2
+	g.own.due = cache.limiter.Now()
 	cache.lock.Unlock()
 	eventually(t, func() bool { return stands(cache) })
 }

@@ -17,7 +17,7 @@ package ratelimit
 //	ARGV[3]       1: the gateway joins; 0: it renews, which does nothing if the name is not registered
 //	ARGV[4]       how long any registration lasts at most, microseconds
 //	ARGV[5]       how long the counts are kept: until every value that they were used for has expired, milliseconds
-//	ARGV[6]       the name of the gateway's last join, which a join replaces; may be empty
+//	ARGV[6]       the name of the gateway's last join, which a join replaces, and which otherwise does not count in the answer; may be empty
 //
 //	answers       "gateways found": how many registrations there are, and whether the name is one of them, 1 or 0; or "denied": the user may
 //	              not run the commands of sorted sets. An error would count as a Redis that serves nothing
@@ -54,6 +54,9 @@ if join then
 end
 redis.call('SET', KEYS[2], string.format('%.0f %.0f %.0f', size, joins, first), 'PX', string.format('%.0f', keep))
 redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.ceil(longest / 1000) + 1))
+if not join and redis.call('ZSCORE', KEYS[1], replaced) then
+	size = size - 1
+end
 return string.format('%.0f %d', size, (ends or join) and 1 or 0)
 end
 

@@ -24,6 +24,13 @@ func registerStep(at int64, gateway, how string) redistest.Step {
 		Args: []string{gateway, digits(10 * second), join, digits(20 * second), "1000000", replaced}}
 }
 
+// askForRoom asks how many gateways are registered, without one.
+func askForRoom(at int64, own string) redistest.Step {
+	s := registerStep(at, "?", "renew")
+	s.Args[5] = own
+	return s
+}
+
 // standingStep takes tokens of the key a.
 func standingStep(at int64, ask string) redistest.Step {
 	return redistest.Step{Script: 0, At: epoch + at, Keys: []string{"a", "gateways:count"}, Args: []string{standingLimit.text, allWords, ask}}
@@ -95,6 +102,14 @@ func TestStanding_steps(t *testing.T) {
 			{"", registerStep(0, "g1-2", "g1"), "1 1"},
 			{"which cannot be renewed", registerStep(0, "g1", "renew"), "1 0"},
 			{"both count as joins", standingStep(0, "199 0"), "199:0:0"},
+		}},
+		{"a gateway that asks for room does not count itself", []row{
+			{"two join", registerStep(0, "g1", "join"), "1 1"},
+			{"", registerStep(0, "g2", "join"), "2 1"},
+			{"", askForRoom(0, ""), "2 0"},
+			{"", askForRoom(0, "g1"), "1 0"},
+			{"both are kept back", standingStep(0, "0 0"), "0:198000000:0"},
+			{"when its registration has ended, there is none to leave out", askForRoom(10*second, "g1"), "0 0"},
 		}},
 		{"Redis's clock is set back", []row{
 			{"one joins", registerStep(1000*second, "g1", "join"), "1 1"},

@@ -57,10 +57,14 @@ func (m *Model) Register(now int64, keys, args []string) string {
 	r.size = int64(len(r.ends))
 	r.due = now + keep*1000
 	m.registry[keys[1]] = r
-	if found {
-		return fmt.Sprintf("%d 1", r.size)
+	answer := r.size
+	if _, registered := r.ends[replaced]; registered && !join {
+		answer--
 	}
-	return fmt.Sprintf("%d 0", r.size)
+	if found {
+		return fmt.Sprintf("%d 1", answer)
+	}
+	return fmt.Sprintf("%d 0", answer)
 }
 
 // keptBack returns the tokens that are kept back of a level for standing leases.

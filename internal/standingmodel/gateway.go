@@ -9,10 +9,13 @@ type gateway struct {
 	limit  limit
 
 	registered bool // it has heard of its registration
-	permitted  bool // by the answer to a join, for its limit
+	found      int  // how many gateways the answer to the last join has found
+	joinedAt   int  // when that answer came
+	permitted  bool // by that answer, for its limit
 	begins     int  // from when on a renewal confirms the join
-	confirmed  bool // one has: it may use standing tokens
+	confirmed  bool // one that was sent under its limit has: it may use standing tokens
 	ends       int  // of the registration, as far as it knows
+	pay        int  // W of the limit under which it was last sent
 	name       int  // of the last join
 	sent       int  // number of the last registration
 
@@ -56,7 +59,7 @@ func (w *world) lastUse(g *gateway) int {
 	if w.omit.StopBeforeEnd || w.omit.DoubleTime {
 		return g.ends
 	}
-	return g.ends - g.limit.pay() - w.allowance(g.limit.pay())
+	return g.ends - g.pay - w.allowance(g.pay)
 }
 
 // mayUse reports whether a gateway may use standing tokens at a time of its clock.
@@ -82,14 +85,17 @@ func (w *world) applyRegistration(g *gateway, m *message) {
 	if ends := from + m.lasts - w.allowance(m.lasts); ends > g.ends || m.join {
 		g.ends = ends
 	}
+	g.pay = m.limit.pay()
 	g.registered = true
 	if !m.join && (g.permitted || !w.omit.CountedJoin) {
-		if g.permitted && !g.confirmed && m.sentAt >= g.begins {
+		if g.permitted && !g.confirmed && m.sentAt >= g.begins && m.limit == g.limit {
 			g.confirmed = true
 			g.begins = clock // a request that read the clock before must not use them
 		}
 		return
 	}
+	g.found = m.size
+	g.joinedAt = clock
 	g.permitted = m.size <= g.limit.most || w.omit.MemberLimit
 	if g.confirmed && w.omit.WaitAgain {
 		return
@@ -145,14 +151,17 @@ func (w *world) applyLease(g *gateway, m *message) {
 	}
 }
 
-// load lets a gateway load another limit.
+// load lets a gateway load another limit. What the answer to its last join has found permits that one too, or does not; it then waits for that one,
+// and a renewal confirms a registration that is long enough.
 func (w *world) load(g *gateway, l limit) {
 	if g.limit == l {
 		return
 	}
 	g.limit = l
 	if !w.omit.JoinOnReload {
-		g.permitted = false
+		g.permitted = g.registered && g.found <= l.most
 	}
+	g.begins = g.joinedAt + w.waitFor(l, g.found)
+	g.confirmed = false
 	w.note("gateway %d loads capacity %d, a token every %d ticks, M %d", g.number, l.capacity, l.token, l.most)
 }

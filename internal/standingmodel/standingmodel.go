@@ -35,7 +35,7 @@ type Omit struct {
 	RenewOnly    bool // a renewal registers a gateway that is not registered
 	CountedJoin  bool // a gateway that did not have the permission gets it without another join
 	MemberLimit  bool // a gateway uses standing tokens even though there are more gateways than M
-	JoinOnReload bool // a gateway that loads another limit does not join again
+	JoinOnReload bool // a gateway that loads another limit keeps its permission, though its join has found more gateways than the limit's M
 	JoinAfterEnd bool // a gateway continues after its last use, if a renewal finds its registration
 
 	// 4: use

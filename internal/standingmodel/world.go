@@ -184,7 +184,7 @@ func (w *world) deliver(i int, lost bool) {
 
 // registration returns a gateway's next registration: a join, or a renewal if the gateway knows its registration.
 func (w *world) registration(g *gateway) *message {
-	m := &message{gateway: g, lasts: g.limit.lasts, join: !g.permitted, sentAt: w.clockOf(g)}
+	m := &message{gateway: g, limit: g.limit, lasts: g.limit.lasts, join: !g.permitted, sentAt: w.clockOf(g)}
 	if w.omit.CountedJoin {
 		m.join = !g.registered
 	}
