@@ -7,6 +7,7 @@
 package breaker
 
 import (
+	"math"
 	"sync"
 	"time"
 
@@ -94,7 +95,7 @@ func New(settings Settings) *Breaker {
 	if settings.Mu == nil {
 		settings.Mu = &sync.Mutex{}
 	}
-	b := &Breaker{Settings: settings, keys: []string{settings.Key}, gateway: newCallID(), View: View{Failing: make(chan struct{}, 1)}}
+	b := &Breaker{Settings: settings, keys: []string{settings.Key}, gateway: newCallID(), View: View{Failing: make(chan struct{}, 1), PassesSince: math.MaxInt64}}
 	b.publishLocked() // no other goroutine has the breaker yet
 	return b
 }

@@ -42,7 +42,7 @@ func Join(fleet, own *Breaker) {
 	fleet.ownPassesLocked = func(n int64, policy *Policy) {
 		own.counts = true
 		own.counted.add(Success, n)
-		own.ReportSoonLocked(policy)
+		own.reportSoonLocked(policy)
 	}
 	own.publishedLocked = func() { fleet.publishLocked() }
 }

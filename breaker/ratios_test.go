@@ -92,10 +92,16 @@ func counting(ratio, minimum int64) *Policy {
 
 // pass counts successes as the fast path does.
 func (g *gateway) pass(n int64, policy *Policy) {
+	at := g.clock()
 	g.Mu.Lock()
 	defer g.Mu.Unlock()
-	g.View.Passes += n
-	g.ReportSoonLocked(policy)
+	for ; n > 0; n-- {
+		if at < g.View.PassesSince {
+			g.CountPassLocked(at, policy)
+		} else {
+			g.View.Passes++
+		}
+	}
 }
 
 // What gateways have counted is reported in the background, although no other request comes, and all of it decides.
@@ -200,8 +206,10 @@ func TestRatios_withoutRedis(t *testing.T) {
 	policy := counting(50, 4)
 	b := New(Settings{Now: func() int64 { return 1000 * second }})
 	permit, _ := b.AllowLocal(policy, false, b.Now())
-	b.CountPass(b.Now(), policy)
-	b.CountPass(b.Now(), policy)
+	b.Mu.Lock()
+	b.CountPassLocked(b.Now(), policy)
+	b.CountPassLocked(b.Now(), policy)
+	b.Mu.Unlock()
 	b.Done(permit, Failure, policy, 0)
 	require.False(t, b.Probing())
 	b.Done(permit, Failure, policy, 0)
