@@ -47,12 +47,16 @@ func releaseOwnPermit(m *Middleware, permit breaker.Permit) {
 	}
 }
 
-// reportToBoth reports an outcome to both circuits.
+// reportToBoth reports an outcome to both circuits. While an operator has closed the fleet's, nothing counts for the gateway's own one either.
 func reportToBoth(m *Middleware, x *exchange, outcome breaker.Outcome) {
 	m.breaker.Done(x.permit, outcome, m.policy, x.budget)
-	if m.ownPolicy != nil {
-		m.ownCircuit.Done(x.own, outcome, m.ownPolicy, 0)
+	if m.ownPolicy == nil {
+		return
 	}
+	if forcedClosed(m) {
+		outcome = breaker.Unknown
+	}
+	m.ownCircuit.Done(x.own, outcome, m.ownPolicy, 0)
 }
 
 // isProbe reports whether a request is a probe of either circuit.

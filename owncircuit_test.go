@@ -1,6 +1,7 @@
 package resilience
 
 import (
+	"net/http"
 	"testing"
 	"time"
 
@@ -130,6 +131,63 @@ func TestMinGateways_aBrokenGatewayDoesNotKeepTheCircuitOpen(t *testing.T) {
 			require.Equal(t, []int{200, 200, 200}, statuses(all[1].handler, 3))
 		})
 	}
+}
+
+// While an operator has closed the fleet's circuit, the gateways' own ones are closed too, and count nothing.
+func TestMinGateways_forcedClosed(t *testing.T) {
+	for _, row := range []struct {
+		name, ratio string
+		before      int // failures before that
+	}{
+		{"failures meanwhile", "", 0},
+		{"failures meanwhile, with a ratio", "50", 0},
+		{"open before", "", 2},
+		{"open before, with a ratio", "50", 2},
+	} {
+		row := row
+		t.Run(row.name, func(t *testing.T) {
+			server := redistest.Start(t)
+			all, ups := fleetOf(t, server, 1, func(c *CircuitBreakerConfig) {
+				c.MinGateways = "2"
+				if row.ratio != "" {
+					c.FailureThreshold, c.FailureRatio, c.MinimumRequests = "0", row.ratio, "2"
+				}
+			})
+			m := all[0]
+			get(m.handler)
+			ups[0].will(status(500))
+			statuses(m.handler, row.before)
+			waitFor(t, func() bool {
+				return m.ownCircuit.Probing() == (row.before > 0) && reported(m) && !m.ownCircuit.ReportPending()
+			})
+			require.NoError(t, m.breaker.ForceClosed(time.Hour, "", m.policy, time.Now().Add(5*time.Second)))
+			require.False(t, m.ownCircuit.Probing())
+			require.Equal(t, map[int]int{500: 4}, together(t, m, ups[0], 4, 500))
+			waitFor(t, func() bool { return reported(m) && !m.ownCircuit.ReportPending() })
+			require.False(t, m.ownCircuit.Probing())
+
+			require.NoError(t, m.breaker.EndForce(m.policy, time.Now().Add(5*time.Second)))
+			require.Equal(t, 500, get(m.handler), "it has counted nothing")
+			waitFor(t, func() bool { return get(m.handler) == 503 }, "then failures count again")
+			require.True(t, m.ownCircuit.Probing())
+		})
+	}
+}
+
+// together sends requests that all pass before the first is answered, and returns how many had each status.
+func together(t *testing.T, m *Middleware, up *upstream, n, code int) map[int]int {
+	over := make(chan struct{})
+	before := up.count()
+	up.will(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		<-over
+		w.WriteHeader(code)
+	}))
+	l := newLoad()
+	l.start(m.handler, n, 1)
+	waitFor(t, func() bool { return up.count() == before+n })
+	up.will(status(code))
+	close(over)
+	return l.wait()
 }
 
 // In a dry run neither circuit refuses.

@@ -88,6 +88,7 @@ type Breaker struct {
 	ownHealthyLocked func() bool
 	ownPassesLocked  func(n int64, policy *Policy)
 	publishedLocked  func()
+	closeOwnLocked   func()
 }
 
 // New returns a closed breaker. It does not ask Redis: the first request does.

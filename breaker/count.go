@@ -63,7 +63,7 @@ func (b *Breaker) addPassesLocked(policy *Policy) {
 		return
 	}
 	b.counted.add(Success, n)
-	if b.ownPassesLocked != nil && policy.own != nil {
+	if b.ownPassesLocked != nil && policy.own != nil && !b.isForcedClosedLocked() {
 		b.ownPassesLocked(n, policy.own)
 	}
 }

@@ -45,4 +45,26 @@ func Join(fleet, own *Breaker) {
 		own.reportSoonLocked(policy)
 	}
 	own.publishedLocked = func() { fleet.publishLocked() }
+	fleet.closeOwnLocked = func() { own.restartLocked() }
+}
+
+// isForcedClosedLocked reports whether an operator has closed the circuit.
+func (b *Breaker) isForcedClosedLocked() bool {
+	return b.machine.forced == forcedClosed && b.machine.deadline > b.Now()
+}
+
+// restartLocked closes a gateway's own circuit, and forgets what it has counted. What requests under way report counts nothing.
+func (b *Breaker) restartLocked() {
+	before := b.machine.state
+	b.machine.enter(stateClosed, b.Now())
+	b.publishLocked()
+	if before != stateClosed {
+		go b.runNotify(before)
+	}
+}
+
+// runNotify tells that a circuit was closed: its lock is held meanwhile.
+func (b *Breaker) runNotify(before int64) {
+	defer func() { recover() }()
+	b.notifyChange(before, stateClosed)
 }

@@ -73,6 +73,9 @@ func (b *Breaker) publishLocked() {
 	if b.publishedLocked != nil {
 		b.publishedLocked()
 	}
+	if changed && b.closeOwnLocked != nil && b.isForcedClosedLocked() {
+		b.closeOwnLocked()
+	}
 }
 
 // noteAdmittedLocked notes that requests may have passed by the view until now.
