@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/resilient-gateway/resilience/breaker"
 )
@@ -50,18 +51,31 @@ type upload struct {
 	concluded bool       // the report was made, or waits
 	joining   bool       // the body ended late, and the probe is asking for a place again
 	pending   func()     // the report that waits until it has asked
+	ended     time.Time  // when the body ended; zero: it has not
 }
 
 // bodyEnded tells the breaker in the background that the whole body was sent.
 func (u *upload) bodyEnded() {
 	late := u.permit.Upload() && u.m.breaker.BodyLate(u.permit, u.m.policy)
+	ended := timeOf(u.m.now())
 	u.mu.Lock()
 	concluded := u.concluded
 	u.joining = late && !concluded
+	u.ended = ended
 	u.mu.Unlock()
 	if !concluded {
 		go u.sent(late)
 	}
+}
+
+// probeBegan returns since when probeTimeout counts: since the body ended, or since the request began if it has not.
+func (u *upload) probeBegan(request time.Time) time.Time {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.ended.IsZero() {
+		return request
+	}
+	return u.ended
 }
 
 // sent tells the breaker that the body has ended, and then makes the report if that had to wait.
