@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/resilient-gateway/resilience/breaker"
 	"github.com/resilient-gateway/resilience/internal/redistest"
 	"github.com/stretchr/testify/require"
 )
@@ -131,6 +132,36 @@ func TestMinGateways_aBrokenGatewayDoesNotKeepTheCircuitOpen(t *testing.T) {
 			require.Equal(t, []int{200, 200, 200}, statuses(all[1].handler, 3))
 		})
 	}
+}
+
+// An upload whose body ends late takes a place of the gateway's own circuit again: its report waits for that, and gives the place back.
+func TestMinGateways_aLateUploadHoldsNoPlace(t *testing.T) {
+	server := redistest.Start(t)
+	all, ups := fleetOf(t, server, 1, func(c *CircuitBreakerConfig) {
+		c.MinGateways = "2"
+		c.HalfOpenMaxProbes = "1"
+		c.ProbeTimeout = "1m"
+	})
+	m := all[0]
+	ups[0].will(status(500))
+	require.Equal(t, []int{500, 500, 503}, statuses(m.handler, 3))
+	advance(2 * time.Hour)
+	own, _ := m.ownCircuit.AllowLocal(m.ownPolicy, true, m.now())
+	require.True(t, own.Upload())
+	advance(2 * time.Minute)
+
+	u := &upload{m: m, own: own}
+	reported := make(chan bool, 1)
+	m.mu.Lock() // the place is not taken yet
+	u.bodyEnded()
+	u.conclude(func() { reported <- true })
+	early := len(reported)
+	m.mu.Unlock()
+	require.Zero(t, early)
+	waitFor(t, func() bool { return len(reported) == 1 })
+	m.ownCircuit.Done(own, breaker.Unknown, m.ownPolicy, 0)
+	next, _ := m.ownCircuit.AllowLocal(m.ownPolicy, false, m.now())
+	require.True(t, next.Probe(), "the place is free")
 }
 
 // While an operator has closed the fleet's circuit, the gateways' own ones are closed too, and count nothing.
