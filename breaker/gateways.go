@@ -46,6 +46,11 @@ func Join(fleet, own *Breaker) {
 	}
 	own.publishedLocked = func() { fleet.publishLocked() }
 	fleet.closeOwnLocked = func() { own.restartLocked() }
+	fleet.renewOwnLocked = func() {
+		if own.machine.state == stateClosed { // what made the fleet's circuit open is not to open this one later
+			own.restartLocked()
+		}
+	}
 }
 
 // isForcedClosedLocked reports whether an operator has closed the circuit.

@@ -62,6 +62,8 @@ func (b *Breaker) publishLocked() {
 		b.publishedAt = b.lastAdmitted
 		b.forgetCountedLocked()
 	}
+	left := b.publishedState == stateClosed && b.machine.state != stateClosed
+	b.publishedState = b.machine.state
 	failing := int64(1)
 	if healthy > 0 && b.machine.failures == 0 {
 		failing = 0
@@ -75,6 +77,9 @@ func (b *Breaker) publishLocked() {
 	}
 	if changed && b.closeOwnLocked != nil && b.isForcedClosedLocked() {
 		b.closeOwnLocked()
+	}
+	if left && b.renewOwnLocked != nil {
+		b.renewOwnLocked()
 	}
 }
 
