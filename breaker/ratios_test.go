@@ -201,6 +201,24 @@ func TestRatios_aSlowProbeFails(t *testing.T) {
 	require.Equal(t, "open", field(server, "state"))
 }
 
+// In a ramp a slow answer does not open the circuit, and a failure does.
+func TestRatios_aSlowAnswerInARamp(t *testing.T) {
+	policy := NewPolicy(1, time.Minute, 1, 1, time.Second).With(Rules{SlowRatio: 50, Window: time.Minute, MinimumRequests: 100, Ramp: time.Hour})
+	now := 1000 * second
+	b := New(Settings{Now: func() int64 { return now }})
+	permit, _ := b.AllowLocal(policy, false, now)
+	b.reportLocal(permit, Failure, policy)
+	now += 60 * second
+	permit, _ = b.AllowLocal(policy, false, now)
+	b.Done(permit, Success, policy, 0)
+	require.True(t, b.InRamp())
+	permit, _ = b.AllowLocal(policy, false, now)
+	b.Done(permit, SlowSuccess, policy, 0)
+	require.True(t, b.InRamp())
+	b.Done(permit, SlowFailure, policy, 0)
+	require.True(t, b.Probing())
+}
+
 // Without Redis the window is this process's.
 func TestRatios_withoutRedis(t *testing.T) {
 	policy := counting(50, 4)
