@@ -22,9 +22,10 @@ func newCountingReporter(m *Middleware, own *statusSource) func(*tracked) {
 				reportSwitched(m, p)
 			} else {
 				mu.Lock()
-				view.Passes++
-				if view.Passes == 1 {
-					reportSoonLocked(m)
+				if p.at < view.PassesSince {
+					countPassLocked(m, p)
+				} else {
+					view.Passes++
 				}
 				mu.Unlock()
 			}
@@ -58,9 +59,10 @@ func newCountingFieldReporter(m *Middleware, own *statusSource) func(*tracked) {
 				reportSwitched(m, p)
 			} else {
 				mu.Lock()
-				view.Passes++
-				if view.Passes == 1 {
-					reportSoonLocked(m)
+				if p.at < view.PassesSince {
+					countPassLocked(m, p)
+				} else {
+					view.Passes++
 				}
 				mu.Unlock()
 			}
@@ -70,11 +72,22 @@ func newCountingFieldReporter(m *Middleware, own *statusSource) func(*tracked) {
 	}
 }
 
-// reportSoonLocked has the breaker report what was counted since its last report: the first of these requests calls it.
-func reportSoonLocked(m *Middleware) { m.breaker.ReportSoonLocked(m.policy) }
+// countPassLocked counts a success that is the first since the breaker's last report, or that may have passed before its last change of state.
+func countPassLocked(m *Middleware, p *tracked) { m.breaker.CountPassLocked(p.at, m.policy) }
 
 // reportSwitched counts an answer without a final status, which may be a switch of protocols.
 func reportSwitched(m *Middleware, p *tracked) {
 	reportSwitch(m, p)
-	m.breaker.CountPass(p.at, m.policy)
+	countPass(m, p)
+}
+
+// countPass counts a success as the fast path does.
+func countPass(m *Middleware, p *tracked) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if p.at < m.view.PassesSince {
+		countPassLocked(m, p)
+	} else {
+		m.view.Passes++
+	}
 }

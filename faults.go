@@ -99,6 +99,6 @@ func reportRuled(m *Middleware, p *tracked, own *statusSource) {
 	if !x.finished || x.unread || fails || len(m.view.Failing) > 0 {
 		m.reportOutcome(x, p.at)
 	} else if m.policy.Counts() {
-		m.breaker.CountPass(p.at, m.policy)
+		countPass(m, p)
 	}
 }

@@ -160,32 +160,47 @@ func circuitOf(m *Middleware) string {
 	return "half-open"
 }
 
-// A call that streams for long is no failure: after half of the probeTimeout the probe is a success.
+// A call that streams for long is no failure: after half of the probeTimeout the probe is a success, and earlier if its headers came so late that
+// it would have lost its place by then.
 func TestFaults_aStreamIsASuccessfulProbe(t *testing.T) {
-	forEachStore(t, func(t *testing.T, redis *RedisConfig) {
-		opener, failing := newGateway(t, &Config{Redis: redis, CircuitBreaker: failures("1")})
-		failing.will(status(500))
-		require.Equal(t, 500, get(opener))
-		elapse(t, redis, time.Hour)
-		m, up := newInstance(t, &Config{Redis: redis, CircuitBreaker: &CircuitBreakerConfig{
-			ResetTimeout: "1h", HalfOpenSuccessThreshold: "1", ProbeTimeout: "400ms", FailureGrpcStatus: "14"}})
-		closed := make(chan bool)
-		up.will(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Content-Type", "application/grpc")
-			w.WriteHeader(200)
-			<-closed
-			w.Header()["Grpc-Status"] = []string{"14"} // what comes later does not count for a probe
-		}))
-		ended := make(chan bool)
-		go func() {
-			send(m.handler, "GET", "/")
-			ended <- true
-		}()
-		waitFor(t, func() bool { return circuitOf(m) == "closed" })
-		closed <- true
-		<-ended
-		require.Equal(t, "closed", circuitOf(m))
-	})
+	for _, row := range []struct {
+		name, timeout string
+		headers       time.Duration // after which the headers come
+	}{
+		{"headers at once", "400ms", 0},
+		{"late headers", "4s", 3 * time.Second},
+	} {
+		row := row
+		forEachStore(t, func(t *testing.T, redis *RedisConfig) {
+			t.Run(row.name, func(t *testing.T) {
+				opener, failing := newGateway(t, &Config{Redis: redis, CircuitBreaker: failures("1")})
+				failing.will(status(500))
+				require.Equal(t, 500, get(opener))
+				elapse(t, redis, time.Hour)
+				m, up := newInstance(t, &Config{Redis: redis, CircuitBreaker: &CircuitBreakerConfig{
+					ResetTimeout: "1h", HalfOpenSuccessThreshold: "1", ProbeTimeout: row.timeout, FailureGrpcStatus: "14"}})
+				closed := make(chan bool)
+				up.will(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if row.headers > 0 {
+						elapse(t, redis, row.headers)
+					}
+					w.Header().Set("Content-Type", "application/grpc")
+					w.WriteHeader(200)
+					<-closed
+					w.Header()["Grpc-Status"] = []string{"14"} // what comes later does not count for a probe
+				}))
+				ended := make(chan bool)
+				go func() {
+					send(m.handler, "GET", "/")
+					ended <- true
+				}()
+				waitFor(t, func() bool { return circuitOf(m) == "closed" })
+				closed <- true
+				<-ended
+				require.Equal(t, "closed", circuitOf(m))
+			})
+		})
+	}
 }
 
 // An ignored request is refused as all others while the circuit is open, and is no probe: if the service does not answer it, nothing happens.

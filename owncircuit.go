@@ -10,13 +10,14 @@ import (
 // this gateway alone has seen. So a gateway whose network is broken cuts off only itself. A request needs a permit of both, and both are
 // told its outcome.
 
-// ownRefusal returns for how long the gateway's own circuit refuses a request, from what is known at step 2; 0: it does not.
+// ownRefusal returns for how long the gateway's own circuit refuses a request, from what is known at step 2; 0: it does not. In the fleet's ramp
+// it has none: two shares together would let too few pass.
 func ownRefusal(m *Middleware, s *slowRequest) time.Duration {
 	if m.ownPolicy == nil || forcedClosed(m) {
 		return 0
 	}
 	retryAfter, refused := m.ownCircuit.MustRefuse(false, s.now)
-	if !refused {
+	if !refused && !m.breaker.InRamp() {
 		retryAfter, refused = m.ownCircuit.RampRefuses(s.now, m.ownPolicy)
 	}
 	if !refused {
@@ -47,12 +48,16 @@ func releaseOwnPermit(m *Middleware, permit breaker.Permit) {
 	}
 }
 
-// reportToBoth reports an outcome to both circuits.
+// reportToBoth reports an outcome to both circuits. While an operator has closed the fleet's, nothing counts for the gateway's own one either.
 func reportToBoth(m *Middleware, x *exchange, outcome breaker.Outcome) {
 	m.breaker.Done(x.permit, outcome, m.policy, x.budget)
-	if m.ownPolicy != nil {
-		m.ownCircuit.Done(x.own, outcome, m.ownPolicy, 0)
+	if m.ownPolicy == nil {
+		return
 	}
+	if forcedClosed(m) {
+		outcome = breaker.Unknown
+	}
+	m.ownCircuit.Done(x.own, outcome, m.ownPolicy, 0)
 }
 
 // isProbe reports whether a request is a probe of either circuit.

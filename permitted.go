@@ -2,6 +2,7 @@ package resilience
 
 import (
 	"net/http"
+	"time"
 
 	"github.com/resilient-gateway/resilience/internal/recorder"
 )
@@ -104,10 +105,24 @@ func (p *permitted) reportProbe(status int) {
 }
 
 // awaitCode has a probe that is a gRPC call reported at its end, with its code. A call that has not ended by half of the probeTimeout is a
-// stream that works: it is reported as a success then, because it may go on for long.
+// stream that works: it is reported as a success then, because it may go on for long. If its headers came late, it is so by half of the time that
+// its place is left.
 func (p *permitted) awaitCode() {
-	p.stream = &hang{after: p.m.probeTimeout / 2, report: p.streamWorks}
+	wait := p.m.probeTimeout / 2
+	if left := p.placeLeft() / 2; left < wait {
+		wait = left
+	}
+	p.stream = &hang{after: wait, report: p.streamWorks}
 	p.stream.begin()
+}
+
+// placeLeft returns for how long the probe still holds its place.
+func (p *permitted) placeLeft() time.Duration {
+	begun := p.x.arrived
+	if p.x.upload != nil {
+		begun = p.x.upload.probeBegan(begun)
+	}
+	return p.m.probeTimeout - timeOf(p.m.now()).Sub(begun)
 }
 
 // streamWorks reports a gRPC call that has begun and continues.

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -118,6 +119,60 @@ func TestRatios_everyWriterCountsTheSame(t *testing.T) {
 				requests, failed, _ := countedIn(t, server)
 				return requests == want && failed == 10
 			})
+		})
+	}
+}
+
+// Successes of requests that passed before the circuit opened count nothing when it has closed again, however their status is read.
+func TestRatios_lateSuccesses(t *testing.T) {
+	for _, row := range []struct {
+		name  string
+		serve func(handler http.HandlerFunc)
+	}{
+		{"a writer with a status", func(handler http.HandlerFunc) { handler(statuswriter.New(), httptest.NewRequest("GET", "/", nil)) }},
+		{"net/http's own", func(handler http.HandlerFunc) { statuswriter.Serve(http1, "GET", handler) }},
+		{"a recorder", func(handler http.HandlerFunc) { handler(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil)) }},
+	} {
+		row := row
+		t.Run(row.name, func(t *testing.T) {
+			server := redistest.Start(t)
+			newProcess(t, 0)
+			redis := at(server.Addr())
+			m, up := newInstance(t, &Config{Redis: redis, CircuitBreaker: &CircuitBreakerConfig{
+				FailureThreshold: "1", FailureRatio: "100", Window: "10h", MinimumRequests: "1000", ResetTimeout: "1h", HalfOpenSuccessThreshold: "1"}})
+			ask := func() { row.serve(m.handler.ServeHTTP) }
+			ask()
+			waitFor(t, func() bool { return reported(m) })
+			over := make(chan struct{})
+			up.will(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				<-over
+				w.WriteHeader(200)
+			}))
+			const late = 5
+			var done sync.WaitGroup
+			done.Add(late)
+			for i := 0; i < late; i++ {
+				go func() {
+					defer done.Done()
+					ask()
+				}()
+			}
+			waitFor(t, func() bool { return up.count() == 1+late })
+
+			up.will(status(500))
+			ask()
+			waitFor(t, func() bool { return circuitOf(m) == "open" })
+			elapse(t, redis, time.Hour)
+			up.will(nil)
+			ask()
+			require.Equal(t, "closed", circuitOf(m))
+			ask()
+			close(over)
+			done.Wait()
+			ask()
+			waitFor(t, func() bool { return reported(m) })
+			requests, _, _ := countedIn(t, server)
+			require.Equal(t, 2, requests, "those since the probe")
 		})
 	}
 }

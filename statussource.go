@@ -339,6 +339,6 @@ func reportByRules(p *recorded) {
 	if fails || isSlow(p.pace) {
 		judgeRecorded(p)
 	} else if m.policy.Counts() {
-		m.breaker.CountPass(p.at, m.policy)
+		countPass(m, &p.tracked)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/resilient-gateway/resilience/breaker"
 )
@@ -50,24 +51,39 @@ type upload struct {
 	concluded bool       // the report was made, or waits
 	joining   bool       // the body ended late, and the probe is asking for a place again
 	pending   func()     // the report that waits until it has asked
+	ended     time.Time  // when the body ended; zero: it has not
 }
 
-// bodyEnded tells the breaker in the background that the whole body was sent.
+// bodyEnded tells the breaker in the background that the whole body was sent. The report waits if a circuit may give the probe a place again:
+// nobody would give that back.
 func (u *upload) bodyEnded() {
 	late := u.permit.Upload() && u.m.breaker.BodyLate(u.permit, u.m.policy)
+	ownLate := u.own.Upload() && u.m.ownCircuit.BodyLate(u.own, u.m.ownPolicy)
+	ended := timeOf(u.m.now())
 	u.mu.Lock()
 	concluded := u.concluded
-	u.joining = late && !concluded
+	u.joining = (late || ownLate) && !concluded
+	u.ended = ended
 	u.mu.Unlock()
 	if !concluded {
-		go u.sent(late)
+		go u.sent(late, ownLate)
 	}
 }
 
+// probeBegan returns since when probeTimeout counts: since the body ended, or since the request began if it has not.
+func (u *upload) probeBegan(request time.Time) time.Time {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.ended.IsZero() {
+		return request
+	}
+	return u.ended
+}
+
 // sent tells the breaker that the body has ended, and then makes the report if that had to wait.
-func (u *upload) sent(late bool) {
+func (u *upload) sent(late, ownLate bool) {
 	defer func() { recover() }()
-	u.reportSent(late)
+	u.reportSent(late, ownLate)
 	u.mu.Lock()
 	u.joining = false
 	pending := u.pending
@@ -77,10 +93,10 @@ func (u *upload) sent(late bool) {
 	}
 }
 
-func (u *upload) reportSent(late bool) {
+func (u *upload) reportSent(late, ownLate bool) {
 	defer func() { recover() }()
 	if u.own.Upload() {
-		u.m.ownCircuit.BodySent(u.own, u.m.ownCircuit.BodyLate(u.own, u.m.ownPolicy), u.m.ownPolicy)
+		u.m.ownCircuit.BodySent(u.own, ownLate, u.m.ownPolicy)
 	}
 	if u.permit.Upload() {
 		u.m.breaker.BodySent(u.permit, late, u.m.policy)

@@ -7,6 +7,7 @@
 package breaker
 
 import (
+	"math"
 	"sync"
 	"time"
 
@@ -62,6 +63,7 @@ type Breaker struct {
 	divergedLocally     bool           // the state has changed in this process since, while Redis was unavailable
 	latestConn          int64          // the latest connection that replied with the state
 	publishedGeneration int64          // the generation that the view was made from
+	publishedState      int64          // the state that it was made from
 	lastAdmitted        int64          // the latest arrival of a request that an earlier view may have let pass
 	publishedAt         int64          // requests that arrived since then passed under the view's generation
 	notice              *Notice        // the notice that holds, or nil
@@ -87,6 +89,8 @@ type Breaker struct {
 	ownHealthyLocked func() bool
 	ownPassesLocked  func(n int64, policy *Policy)
 	publishedLocked  func()
+	closeOwnLocked   func()
+	renewOwnLocked   func()
 }
 
 // New returns a closed breaker. It does not ask Redis: the first request does.
@@ -94,7 +98,7 @@ func New(settings Settings) *Breaker {
 	if settings.Mu == nil {
 		settings.Mu = &sync.Mutex{}
 	}
-	b := &Breaker{Settings: settings, keys: []string{settings.Key}, gateway: newCallID(), View: View{Failing: make(chan struct{}, 1)}}
+	b := &Breaker{Settings: settings, keys: []string{settings.Key}, gateway: newCallID(), View: View{Failing: make(chan struct{}, 1), PassesSince: math.MaxInt64}}
 	b.publishLocked() // no other goroutine has the breaker yet
 	return b
 }

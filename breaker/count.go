@@ -2,6 +2,7 @@ package breaker
 
 import (
 	"errors"
+	"math"
 	"time"
 
 	"github.com/resilient-gateway/resilience/internal/store"
@@ -16,15 +17,23 @@ const (
 	reportPause = 10 * time.Millisecond // while a refresh runs
 )
 
-// CountPass counts a success of a request that passed at the time at, as the fast path does.
-func (b *Breaker) CountPass(at int64, policy *Policy) {
-	b.Mu.Lock()
-	defer b.Mu.Unlock()
+// CountPassLocked counts a success of a request that passed at the time at. What was counted is reported when the last report is reportEvery ago,
+// also if no other request comes. Mu is held.
+func (b *Breaker) CountPassLocked(at int64, policy *Policy) {
 	if at < b.publishedAt {
 		return
 	}
 	b.View.Passes++
-	b.ReportSoonLocked(policy)
+	b.View.PassesSince = b.publishedAt
+	b.reportSoonLocked(policy)
+}
+
+// takePassesLocked returns the successes of the fast path. The next one calls CountPassLocked again.
+func (b *Breaker) takePassesLocked() int64 {
+	n := b.View.Passes
+	b.View.Passes = 0
+	b.View.PassesSince = math.MaxInt64
+	return n
 }
 
 // ReportPending reports whether there is something that was counted and is not reported yet, or whose report has no answer yet.
@@ -44,25 +53,24 @@ func (b *Breaker) count(permit Permit, outcome Outcome, policy *Policy) {
 	b.counts = true
 	b.addPassesLocked(policy)
 	b.counted.add(outcome, 1)
-	b.ReportSoonLocked(policy)
+	b.reportSoonLocked(policy)
 }
 
 // addPassesLocked adds the successes of the fast path to the tally.
 func (b *Breaker) addPassesLocked(policy *Policy) {
-	n := b.View.Passes
+	n := b.takePassesLocked()
 	if n == 0 {
 		return
 	}
-	b.View.Passes = 0
 	b.counted.add(Success, n)
-	if b.ownPassesLocked != nil && policy.own != nil {
+	if b.ownPassesLocked != nil && policy.own != nil && !b.isForcedClosedLocked() {
 		b.ownPassesLocked(n, policy.own)
 	}
 }
 
 // forgetCountedLocked forgets what was counted under another generation.
 func (b *Breaker) forgetCountedLocked() {
-	b.View.Passes = 0
+	b.takePassesLocked()
 	b.counted = tally{}
 }
 
@@ -75,9 +83,8 @@ func (b *Breaker) takeCountedLocked(policy *Policy) tally {
 	return t
 }
 
-// ReportSoonLocked has what was counted reported when the last report is reportEvery ago, also if no other request comes. Whoever raises
-// View.Passes from 0 must call it.
-func (b *Breaker) ReportSoonLocked(policy *Policy) {
+// reportSoonLocked has what was counted reported when the last report is reportEvery ago, also if no other request comes.
+func (b *Breaker) reportSoonLocked(policy *Policy) {
 	if !b.reportDue {
 		b.reportDue = true
 		go b.runCounted(b.untilReportLocked(), policy)

@@ -43,7 +43,34 @@ func Join(fleet, own *Breaker) {
 	fleet.ownPassesLocked = func(n int64, policy *Policy) {
 		own.counts = true
 		own.counted.add(Success, n)
-		own.ReportSoonLocked(policy)
+		own.reportSoonLocked(policy)
 	}
 	own.publishedLocked = func() { fleet.publishLocked() }
+	fleet.closeOwnLocked = func() { own.restartLocked() }
+	fleet.renewOwnLocked = func() {
+		if own.machine.state == stateClosed { // what made the fleet's circuit open is not to open this one later
+			own.restartLocked()
+		}
+	}
+}
+
+// isForcedClosedLocked reports whether an operator has closed the circuit.
+func (b *Breaker) isForcedClosedLocked() bool {
+	return b.machine.forced == forcedClosed && b.machine.deadline > b.Now()
+}
+
+// restartLocked closes a gateway's own circuit, and forgets what it has counted. What requests under way report counts nothing.
+func (b *Breaker) restartLocked() {
+	before := b.machine.state
+	b.machine.enter(stateClosed, b.Now())
+	b.publishLocked()
+	if before != stateClosed {
+		go b.runNotify(before)
+	}
+}
+
+// runNotify tells that a circuit was closed: its lock is held meanwhile.
+func (b *Breaker) runNotify(before int64) {
+	defer func() { recover() }()
+	b.notifyChange(before, stateClosed)
 }

@@ -236,3 +236,34 @@ func TestJoin_bothCircuitsCountTheSuccesses(t *testing.T) {
 	require.Eventually(t, own.Probing, patience, time.Millisecond, "10 of 20")
 	require.Equal(t, "closed", field(server, "state"), "one gateway alone")
 }
+
+// While an operator has closed the fleet's circuit, the gateway's own one is closed, and counts nothing.
+func TestJoin_forcedClosed(t *testing.T) {
+	server := redistest.Start(t)
+	policy := NewPolicy(0, time.Hour, 1, 1, time.Second).With(Rules{MinGateways: 2, FailureRatio: 50, Window: time.Hour, MinimumRequests: 4})
+	g := newGateway(t, server)
+	changes := make(chan string, 10)
+	own := New(Settings{Mu: g.Mu, Now: g.clock, Changed: func(from, to string) { changes <- from + " to " + to }})
+	Join(g.Breaker, own)
+	g.admit(t, policy)
+	late, _ := own.AllowLocal(policy.Own(), false, g.clock())
+	for i := 0; i < 4; i++ {
+		own.Done(late, Failure, policy.Own(), 0)
+	}
+	require.Eventually(t, own.Probing, patience, time.Millisecond)
+	require.NoError(t, g.ForceClosed(time.Hour, "", policy, time.Now().Add(patience)))
+	require.False(t, own.Probing())
+	require.Eventually(t, func() bool { return len(changes) == 2 }, patience, time.Millisecond)
+	require.Equal(t, "closed to open", <-changes)
+	require.Equal(t, "open to closed", <-changes)
+	require.NotZero(t, g.View.Healthy)
+
+	own.Done(late, Failure, policy.Own(), 0)
+	g.pass(10, policy)
+	require.Eventually(t, func() bool { return !g.ReportPending() && !own.ReportPending() }, patience, time.Millisecond)
+	require.Empty(t, own.machine.window)
+	require.NoError(t, g.EndForce(policy, time.Now().Add(patience)))
+	g.pass(10, policy)
+	require.Eventually(t, func() bool { return !g.ReportPending() && !own.ReportPending() }, patience, time.Millisecond)
+	require.Len(t, own.machine.window, 1)
+}

@@ -17,7 +17,8 @@ const (
 	SlowFailure
 )
 
-// judged returns the outcome of a request that is not counted in a window: there, and without ratios, only probes can be slow.
+// judged returns the outcome of a request that is not counted in a window: there, and without ratios, only probes can be slow. In a ramp one slow
+// answer of many would open the circuit, however few the ratio forbids.
 func judged(outcome Outcome, permit Permit, policy *Policy) Outcome {
 	if outcome == SlowFailure {
 		return Failure

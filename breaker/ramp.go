@@ -52,7 +52,8 @@ func (b *Breaker) RampRefuses(now int64, policy *Policy) (retryAfter time.Durati
 	return retryInASecond, true
 }
 
-func (b *Breaker) inRamp() bool {
+// InRamp reports whether the circuit is, as far as this gateway knows, in its ramp.
+func (b *Breaker) InRamp() bool {
 	b.Mu.Lock()
 	defer b.Mu.Unlock()
 	return b.machine.state == stateRamp

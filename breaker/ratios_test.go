@@ -92,10 +92,16 @@ func counting(ratio, minimum int64) *Policy {
 
 // pass counts successes as the fast path does.
 func (g *gateway) pass(n int64, policy *Policy) {
+	at := g.clock()
 	g.Mu.Lock()
 	defer g.Mu.Unlock()
-	g.View.Passes += n
-	g.ReportSoonLocked(policy)
+	for ; n > 0; n-- {
+		if at < g.View.PassesSince {
+			g.CountPassLocked(at, policy)
+		} else {
+			g.View.Passes++
+		}
+	}
 }
 
 // What gateways have counted is reported in the background, although no other request comes, and all of it decides.
@@ -195,13 +201,33 @@ func TestRatios_aSlowProbeFails(t *testing.T) {
 	require.Equal(t, "open", field(server, "state"))
 }
 
+// In a ramp a slow answer does not open the circuit, and a failure does.
+func TestRatios_aSlowAnswerInARamp(t *testing.T) {
+	policy := NewPolicy(1, time.Minute, 1, 1, time.Second).With(Rules{SlowRatio: 50, Window: time.Minute, MinimumRequests: 100, Ramp: time.Hour})
+	now := 1000 * second
+	b := New(Settings{Now: func() int64 { return now }})
+	permit, _ := b.AllowLocal(policy, false, now)
+	b.reportLocal(permit, Failure, policy)
+	now += 60 * second
+	permit, _ = b.AllowLocal(policy, false, now)
+	b.Done(permit, Success, policy, 0)
+	require.True(t, b.InRamp())
+	permit, _ = b.AllowLocal(policy, false, now)
+	b.Done(permit, SlowSuccess, policy, 0)
+	require.True(t, b.InRamp())
+	b.Done(permit, SlowFailure, policy, 0)
+	require.True(t, b.Probing())
+}
+
 // Without Redis the window is this process's.
 func TestRatios_withoutRedis(t *testing.T) {
 	policy := counting(50, 4)
 	b := New(Settings{Now: func() int64 { return 1000 * second }})
 	permit, _ := b.AllowLocal(policy, false, b.Now())
-	b.CountPass(b.Now(), policy)
-	b.CountPass(b.Now(), policy)
+	b.Mu.Lock()
+	b.CountPassLocked(b.Now(), policy)
+	b.CountPassLocked(b.Now(), policy)
+	b.Mu.Unlock()
 	b.Done(permit, Failure, policy, 0)
 	require.False(t, b.Probing())
 	b.Done(permit, Failure, policy, 0)

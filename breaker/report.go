@@ -14,7 +14,7 @@ func (b *Breaker) Done(permit Permit, outcome Outcome, policy *Policy, budget ti
 	if !permit.counts {
 		return
 	}
-	if policy.Counts() && permit.probe == 0 && !permit.unasked && !b.inRamp() {
+	if policy.Counts() && permit.probe == 0 && !permit.unasked && !b.InRamp() {
 		b.count(permit, outcome, policy)
 		return
 	}

@@ -181,9 +181,10 @@ func (f *simulatedFleet) ask(g *Breaker, fails bool) {
 		g.Done(g.PermitAt(at), outcome, f.policy, time.Second)
 	case f.policy.Counts():
 		g.Mu.Lock()
-		g.View.Passes++
-		if g.View.Passes == 1 {
-			g.ReportSoonLocked(f.policy)
+		if at < g.View.PassesSince {
+			g.CountPassLocked(at, f.policy)
+		} else {
+			g.View.Passes++
 		}
 		g.Mu.Unlock()
 	}

@@ -16,6 +16,10 @@ type View struct {
 	Open    int64 // the circuit is known to be open until then; 0: it is not
 	Passes  int64 // successes that were counted since the last report (count.go)
 
+	// A success of a request that arrived since then may be added to Passes; any other goes to CountPassLocked. It is beyond all times while
+	// Passes is 0: one comparison is less expensive than two.
+	PassesSince int64
+
 	// Failing has length 1 if Redis must be told of successes too, else 0. Requests read only its length, which needs no
 	// lock.
 	Failing chan struct{}
@@ -58,6 +62,8 @@ func (b *Breaker) publishLocked() {
 		b.publishedAt = b.lastAdmitted
 		b.forgetCountedLocked()
 	}
+	left := b.publishedState == stateClosed && b.machine.state != stateClosed
+	b.publishedState = b.machine.state
 	failing := int64(1)
 	if healthy > 0 && b.machine.failures == 0 {
 		failing = 0
@@ -68,6 +74,12 @@ func (b *Breaker) publishLocked() {
 	b.View.Open = openUntil
 	if b.publishedLocked != nil {
 		b.publishedLocked()
+	}
+	if changed && b.closeOwnLocked != nil && b.isForcedClosedLocked() {
+		b.closeOwnLocked()
+	}
+	if left && b.renewOwnLocked != nil {
+		b.renewOwnLocked()
 	}
 }
 
