@@ -132,8 +132,8 @@ local function severalLevels(short, long, minLeft, share, most, part, reserve, j
 	local function subtractJoins(b, level)
 		if level.name == 'default' and level.capacity then
 			local known = b.joins
-			b.joins = level.standing > 0 and joins or 0
-			if known ~= b.joins and level.standing > 0 then
+			b.joins = level.standing > 0 and joins or known
+			if known ~= b.joins then
 				level.level = math.min(level.level, level.capacity * level.period)
 					- joinsSince(known, joins, first, level.standing) * level.period
 			end

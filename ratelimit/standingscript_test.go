@@ -146,6 +146,44 @@ func TestStanding_values(t *testing.T) {
 	}
 }
 
+// While a change of the setting spreads, gateways with and without standing leases take turns. That costs a bucket the joins since its value was
+// written, and not all joins again with each turn.
+func TestStanding_callsWithoutStandingLeasesKeepTheJoins(t *testing.T) {
+	server := redistest.Start(t)
+	without := NewLimit(200, 1, time.Second)
+	with := []redistest.Step{standingStep(0, "1 0"), standingDraw(0, "default:200:1:1000000:2", "1 1/1/1/0/0")}
+	turns := []redistest.Step{step("a", without, 1, 0), standingDraw(0, "default:200:1:1000000", "1 1/1/1/0/0"), standingDraw(0,
+		"daily:500:1:1000000", "1 1/1/1/0/0")}
+	for _, row := range []struct {
+		name, before string
+		taken        int64 // by five calls, three of them with standing leases
+		lost         int64 // to 50 joins
+	}{
+		{"a value that knows the joins", "150000000 " + digits(epoch) + " 1000000+" + digits(epoch+50), 5, 0},
+		{"a join since", "150000000 " + digits(epoch) + " 1000000+" + digits(epoch+49), 5, 1},
+		{"a value from before the registry", "150000000 " + digits(epoch) + " 1000000", 5, 52},
+	} {
+		for i, w := range with {
+			for j, turn := range turns {
+				server.Do("FLUSHALL")
+				server.Do("SET", "a", row.before)
+				var steps []redistest.Step
+				for joins := 0; joins < 50; joins++ {
+					steps = append(steps, registerStep(0, "g1", "join"))
+				}
+				server.WalkTexts([]string{take, draw, register}, append(steps, w, turn, w, turn, w))
+				taken := row.taken
+				if j == 2 {
+					taken -= 2 // daily pays
+				}
+				value := server.Text("GET", "a")
+				require.Equal(t, 150-row.lost-taken, number(value[:strings.Index(value, " ")])/second, "%s, script %d, turn %d", row.name, i, j)
+				require.Contains(t, value, " 1000000+"+digits(epoch+50), "%s, script %d, turn %d", row.name, i, j)
+			}
+		}
+	}
+}
+
 // A key lives twice as long as its level and the deepest debt need.
 func TestStanding_keepsAKey(t *testing.T) {
 	server := redistest.Start(t)
