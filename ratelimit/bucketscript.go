@@ -313,7 +313,7 @@ local function severalLevels(short, long, minLeft, share, most, part, reserve, j
 				idle = math.max(idle, redis.call('PTTL', key) + math.ceil(b.late / 1000) + 1)
 			else
 				local missing = own.capacity * own.period - own.level
-				if own.standing > 0 then
+				if own.standing > 0 and (joins > 0 or #b.leases > 0 or missing > 2 * own.standing * own.period) then
 					missing = 2 * (missing + own.standing * own.period)
 				end
 				idle = math.max(idle, math.ceil(missing / own.refill / 1000) + 1)

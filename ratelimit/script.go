@@ -180,10 +180,11 @@ local function taker()
 
 	local function save(key)
 		local value = string.format(known > 0 and '%.0f %.0f %.0f+%.0f' or '%.0f %.0f %.0f', level, now, period, known)
-		local idle = math.ceil((capacity * period - level) / refill / 1000) + 1
-		if standing > 0 then
-			idle = math.ceil(2 * ((capacity + standing) * period - level) / refill / 1000) + 1
+		local missing = capacity * period - level
+		if standing > 0 and (joins > 0 or #leases > 0 or missing > 2 * standing * period) then
+			missing = 2 * (missing + standing * period)
 		end
+		local idle = math.ceil(missing / refill / 1000) + 1
 		if #leases > 0 then
 			idle = idle + math.ceil((leases[#leases][1] - now) / 1000)
 			local words = {value}
@@ -255,11 +256,11 @@ local function takeFirst(call, key, ...)
 	if not firstValue then
 		local level = (capacity - reserve - 1) * period
 		firstValue = string.format(joins > 0 and '%.0f %.0f %.0f+%.0f' or '%.0f %.0f %.0f', level, now, period, joins)
-		firstIdle = math.ceil((capacity * period - level) / refill / 1000) + 1
-		if standing > 0 then
-			firstIdle = math.ceil(2 * ((capacity + standing) * period - level) / refill / 1000) + 1
+		local missing = capacity * period - level
+		if joins > 0 then
+			missing = 2 * (missing + standing * period)
 		end
-		firstIdle = string.format('%.0f', firstIdle)
+		firstIdle = string.format('%.0f', math.ceil(missing / refill / 1000) + 1)
 		firstWord = '+'
 		if capacity - reserve - 1 < minLeft or level < plenty then
 			firstWord = string.format('1:%.0f:0', level)

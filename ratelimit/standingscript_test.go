@@ -184,16 +184,34 @@ func TestStanding_callsWithoutStandingLeasesKeepTheJoins(t *testing.T) {
 	}
 }
 
-// A key lives twice as long as its level and the deepest debt need.
+// A key lives twice as long as its level and the deepest debt need. Without a registry, it lives until its bucket is full, if that is before any
+// registration could end.
 func TestStanding_keepsAKey(t *testing.T) {
 	server := redistest.Start(t)
-	for _, step := range []redistest.Step{standingStep(0, "1 0"), standingStep(0, "3 0"), standingDraw(0, "default:200:1:1000000:2", "1 1/1/1/0/0")} {
+	joined := []redistest.Step{registerStep(0, "g1", "join")}
+	for _, row := range []struct {
+		name   string
+		before []redistest.Step
+		takes  int64
+		lives  int64 // seconds
+	}{
+		{"a token, and one is kept back", joined, 1, 2 * (1 + 1 + 2)},
+		{"three tokens", joined, 3, 2 * (3 + 1 + 2)},
+		{"without a registry", nil, 1, 1},
+		{"until a registration could end", nil, 4, 4},
+		{"for longer", nil, 5, 2 * (5 + 2)},
+	} {
+		ask := digits(row.takes)
+		for _, step := range []redistest.Step{standingStep(0, ask+" 0"), standingDraw(0, "default:200:1:1000000:2", "1 1/1/"+ask+"/0/0")} {
+			server.Do("FLUSHALL")
+			server.WalkTexts([]string{take, draw, register}, append(row.before, step))
+			require.InDelta(t, row.lives*second, server.Int("GET", "due:a")-epoch, 2000, "%s, by script %d", row.name, step.Script)
+		}
+	}
+	for _, step := range []redistest.Step{standingStep(0, "0 1 0"), standingDraw(0, "default:200:1:1000000:2", "0 1/1/0/0/0/1/0")} {
 		server.Do("FLUSHALL")
-		server.WalkTexts([]string{take, draw, register}, []redistest.Step{registerStep(0, "g1", "join"), step})
-		level := server.Text("GET", "a")
-		level = level[:strings.Index(level, " ")]
-		lives := 2 * (202*second - number(level))
-		require.InDelta(t, lives, server.Int("GET", "due:a")-epoch, 2000, step.Args[2])
+		server.WalkTexts([]string{take, draw, register}, []redistest.Step{step})
+		require.InDelta(t, leaseMicros+2*(1+2)*second, server.Int("GET", "due:a")-epoch, 2000, "with a lease, by script %d", step.Script)
 	}
 }
 
@@ -206,7 +224,9 @@ func TestWithStanding(t *testing.T) {
 		{NewLimit(100, 1, time.Second), 0},
 		{NewLimit(101, 1, time.Second), 1},
 		{NewLimit(10000, 10000, time.Minute), 100},
-		{NewLimit(1000, 1000, 24*time.Hour), 6},
+		{NewLimit(10000, 1, time.Minute), 1},
+		{NewLimit(10000, 10000, 24*time.Hour), 6},
+		{NewLimit(1000, 1000, 24*time.Hour), 0},
 		{NewLimit(1000, 1, time.Hour), 0},
 	} {
 		require.Equal(t, row.most, WithStanding(row.limit).standing, row.limit.text)
