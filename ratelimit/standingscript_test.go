@@ -103,6 +103,13 @@ func TestStanding_steps(t *testing.T) {
 			{"", registerStep(20*second-2, "g2", "renew"), "2 1"},
 			{"", registerStep(20*second, "g2", "renew"), "1 1"},
 		}},
+		{"a request never costs what is kept back: together with the standing tokens, more than the capacity would pass", []row{
+			{"two join", registerStep(0, "g1", "join"), "1 1"},
+			{"", registerStep(0, "g2", "join"), "2 1"},
+			{"one more than is left", standingDraw(0, both, "1 1/1/199/0/0"), "0,198000000:0"},
+			{"however long it waits", standingDraw(5*second, both, "1 1/1/199/0/0"), "0,198000000:0"},
+			{"as much as is left", standingDraw(5*second, both, "1 1/1/198/0/0"), "1,0:0"},
+		}},
 		{"leases leave what is kept back", []row{
 			{"one joins", registerStep(0, "g1", "join"), "1 1"},
 			{"", standingStep(0, "0 1000 0"), "0:175000000:24:" + digits(epoch+leaseMicros) + ":500000"},
