@@ -132,8 +132,8 @@ local function severalLevels(short, long, minLeft, share, most, part, reserve, j
 	local function subtractJoins(b, level)
 		if level.name == 'default' and level.capacity then
 			local known = b.joins
-			b.joins = level.standing > 0 and joins or 0
-			if known ~= b.joins and level.standing > 0 then
+			b.joins = level.standing > 0 and joins or known
+			if known ~= b.joins then
 				level.level = math.min(level.level, level.capacity * level.period)
 					- joinsSince(known, joins, first, level.standing) * level.period
 			end
@@ -313,7 +313,7 @@ local function severalLevels(short, long, minLeft, share, most, part, reserve, j
 				idle = math.max(idle, redis.call('PTTL', key) + math.ceil(b.late / 1000) + 1)
 			else
 				local missing = own.capacity * own.period - own.level
-				if own.standing > 0 then
+				if own.standing > 0 and (joins > 0 or #b.leases > 0 or missing > 2 * own.standing * own.period) then
 					missing = 2 * (missing + own.standing * own.period)
 				end
 				idle = math.max(idle, math.ceil(missing / own.refill / 1000) + 1)

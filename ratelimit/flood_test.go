@@ -51,6 +51,42 @@ func TestLimiter_aFloodOfKeysTakesBoundedMemory(t *testing.T) {
 	require.Eventually(t, gone, 5*time.Second, 50*time.Millisecond, "a bucket that is full has no key")
 }
 
+// A flood of clients leaves keys. One that was used once lives until its token is refilled; with standing leases twice as long and four minutes more,
+// however slow the limit is and however many gateways are registered. Else the keys of a slow limit push those of others out of Redis.
+func TestLimiter_aKeyThatWasUsedOnceDoesNotLiveLong(t *testing.T) {
+	server := redistest.Start(t)
+	for _, row := range []struct {
+		capacity, most int64
+		period         time.Duration
+	}{
+		{1000, 0, 24 * time.Hour},
+		{10000, 6, 24 * time.Hour},
+		{100000, 69, 24 * time.Hour},
+		{1000000, 694, 24 * time.Hour},
+		{1000, 10, time.Hour},
+		{100000, 1000, time.Minute},
+	} {
+		limit := WithStanding(NewLimit(row.capacity, row.capacity, row.period))
+		require.Equal(t, row.most, limit.standing, limit.text)
+		refilled := row.period / time.Duration(row.capacity)
+		once := func(steps []redistest.Step) time.Duration {
+			server.Do("FLUSHALL")
+			ask := redistest.Step{At: epoch, Keys: []string{"a"}, Args: []string{limit.text, allWords, "1 0"}}
+			if limit.standing > 0 {
+				ask.Keys = append(ask.Keys, "gateways:count")
+			}
+			server.WalkTexts([]string{take, draw, register}, append(steps, ask))
+			return time.Duration(server.Int("GET", "due:a")-epoch) * time.Microsecond
+		}
+		var gateways []redistest.Step
+		for len(gateways) < int(limit.standing) {
+			gateways = append(gateways, registerStep(0, digits(int64(len(gateways))), "join"))
+		}
+		require.LessOrEqual(t, once(nil), refilled+3*time.Millisecond, limit.text)
+		require.LessOrEqual(t, once(gateways), 2*refilled+4*time.Minute+3*time.Millisecond, limit.text)
+	}
+}
+
 // heap returns the bytes in use after a garbage collection.
 func heap() int64 {
 	runtime.GC()

@@ -46,11 +46,12 @@ func NewLimit(capacity, refill int64, period time.Duration) *Limit {
 	return limits[text]
 }
 
-// With standing leases, a hundredth of the capacity is kept back for them, or what is refilled in ten minutes if that is less: so long, at most,
-// does a gateway that joins wait. A bucket of 100 has none: a burst finds all of its tokens, through any gateways, also just after their start.
+// With standing leases, a hundredth of the capacity is kept back for them, or what is refilled in a minute if that is less: so long, at most, does
+// a gateway that joins wait, and a key of Redis lives longer by four times that. A bucket of 100 has none: a burst finds all of its tokens, through
+// any gateways, also just after their start.
 const (
 	standingShare = 100
-	standingTime  = 10 * time.Minute
+	standingTime  = time.Minute
 )
 
 // WithStanding returns the limit with standing leases, if its capacity is large enough for them. The same limit gives the same *Limit.

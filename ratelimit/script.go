@@ -31,7 +31,8 @@ package ratelimit
 // level. A lease's deadline, on the same clock, is also its number; if another lease has that number, it is the next free microsecond.
 // Refill stops when the level, the leased tokens and those that are kept back add up to the capacity. So the requests admitted in any time t
 // are at most capacity + refill x t, leases included. Each join since the value was written takes a token from the level, which may become
-// negative, but not less than minus the most that are kept back. If the leases of a larger limit would leave nothing, the script forgets the longest ones, which
+// negative, but not less than minus the most that are kept back. A call without standing leases takes no joins off, and keeps their number for
+// the next call with them. If the leases of a larger limit would leave nothing, the script forgets the longest ones, which
 // expire at their gateways. A bucket that is new, or that had time to fill up, has no key. If the clock was set back, the bucket refills
 // from the new time on, and no lease lasts longer than a long one.
 const take = takeBefore + severalLevels + takeAfter
@@ -42,13 +43,10 @@ const takeBefore = `local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local capacity, refill, period, standing = string.match(ARGV[1], '^(%d+) (%d+) (%d+) ?(%d*)$')
 capacity, refill, period, standing = tonumber(capacity), tonumber(refill), tonumber(period), tonumber(standing) or 0
-local keys, reserve, joins, first, joined = #KEYS, 0, 0, 0, ''
+local keys, reserve, joins, first = #KEYS, 0, 0, 0
 if standing > 0 then` + countsOf + `
 	reserve, joins, first = countsOf(redis.pcall('GET', KEYS[keys]))
 	keys, reserve = keys - 1, math.min(reserve, standing)
-	if joins > 0 then
-		joined = string.format('+%.0f', joins)
-	end
 end
 local minLeft, plenty = string.match(ARGV[2], '^%d+ %d+ (%d+) %d+ %d+ %d+ (%d+)$')
 minLeft = tonumber(minLeft)
@@ -159,8 +157,9 @@ local function taker()
 		end
 		leases = kept
 		-- Not before: a lease that held the level down would hide what the joins cost.
-		if known ~= joins then
+		if standing > 0 and known ~= joins then
 			level = math.min(level, capacity * period) - joinsSince(known, joins, first, standing) * period
+			known = joins
 		end
 		refillUntil(now, reserve)
 		level = math.max(level, 0 - standing * period)
@@ -180,11 +179,12 @@ local function taker()
 	end
 
 	local function save(key)
-		local value = string.format('%.0f %.0f %.0f%s', level, now, period, joined)
-		local idle = math.ceil((capacity * period - level) / refill / 1000) + 1
-		if standing > 0 then
-			idle = math.ceil(2 * ((capacity + standing) * period - level) / refill / 1000) + 1
+		local value = string.format(known > 0 and '%.0f %.0f %.0f+%.0f' or '%.0f %.0f %.0f', level, now, period, known)
+		local missing = capacity * period - level
+		if standing > 0 and (joins > 0 or #leases > 0 or missing > 2 * standing * period) then
+			missing = 2 * (missing + standing * period)
 		end
+		local idle = math.ceil(missing / refill / 1000) + 1
 		if #leases > 0 then
 			idle = idle + math.ceil((leases[#leases][1] - now) / 1000)
 			local words = {value}
@@ -255,12 +255,12 @@ local firstValue, firstIdle, firstWord
 local function takeFirst(call, key, ...)
 	if not firstValue then
 		local level = (capacity - reserve - 1) * period
-		firstValue = string.format('%.0f %.0f %.0f%s', level, now, period, joined)
-		firstIdle = math.ceil((capacity * period - level) / refill / 1000) + 1
-		if standing > 0 then
-			firstIdle = math.ceil(2 * ((capacity + standing) * period - level) / refill / 1000) + 1
+		firstValue = string.format(joins > 0 and '%.0f %.0f %.0f+%.0f' or '%.0f %.0f %.0f', level, now, period, joins)
+		local missing = capacity * period - level
+		if joins > 0 then
+			missing = 2 * (missing + standing * period)
 		end
-		firstIdle = string.format('%.0f', firstIdle)
+		firstIdle = string.format('%.0f', math.ceil(missing / refill / 1000) + 1)
 		firstWord = '+'
 		if capacity - reserve - 1 < minLeft or level < plenty then
 			firstWord = string.format('1:%.0f:0', level)

@@ -118,6 +118,13 @@ func TestStanding_steps(t *testing.T) {
 			{"", registerStep(20*second-2, "g2", "renew"), "2 1"},
 			{"", registerStep(20*second, "g2", "renew"), "1 1"},
 		}},
+		{"a request never costs what is kept back: together with the standing tokens, more than the capacity would pass", []row{
+			{"two join", registerStep(0, "g1", "join"), "1 1"},
+			{"", registerStep(0, "g2", "join"), "2 1"},
+			{"one more than is left", standingDraw(0, both, "1 1/1/199/0/0"), "0,198000000:0"},
+			{"however long it waits", standingDraw(5*second, both, "1 1/1/199/0/0"), "0,198000000:0"},
+			{"as much as is left", standingDraw(5*second, both, "1 1/1/198/0/0"), "1,0:0"},
+		}},
 		{"leases leave what is kept back", []row{
 			{"one joins", registerStep(0, "g1", "join"), "1 1"},
 			{"", standingStep(0, "0 1000 0"), "0:175000000:24:" + digits(epoch+leaseMicros) + ":500000"},
@@ -161,16 +168,72 @@ func TestStanding_values(t *testing.T) {
 	}
 }
 
-// A key lives twice as long as its level and the deepest debt need.
+// While a change of the setting spreads, gateways with and without standing leases take turns. That costs a bucket the joins since its value was
+// written, and not all joins again with each turn.
+func TestStanding_callsWithoutStandingLeasesKeepTheJoins(t *testing.T) {
+	server := redistest.Start(t)
+	without := NewLimit(200, 1, time.Second)
+	with := []redistest.Step{standingStep(0, "1 0"), standingDraw(0, "default:200:1:1000000:2", "1 1/1/1/0/0")}
+	turns := []redistest.Step{step("a", without, 1, 0), standingDraw(0, "default:200:1:1000000", "1 1/1/1/0/0"), standingDraw(0,
+		"daily:500:1:1000000", "1 1/1/1/0/0")}
+	for _, row := range []struct {
+		name, before string
+		taken        int64 // by five calls, three of them with standing leases
+		lost         int64 // to 50 joins
+	}{
+		{"a value that knows the joins", "150000000 " + digits(epoch) + " 1000000+" + digits(epoch+50), 5, 0},
+		{"a join since", "150000000 " + digits(epoch) + " 1000000+" + digits(epoch+49), 5, 1},
+		{"a value from before the registry", "150000000 " + digits(epoch) + " 1000000", 5, 52},
+	} {
+		for i, w := range with {
+			for j, turn := range turns {
+				server.Do("FLUSHALL")
+				server.Do("SET", "a", row.before)
+				var steps []redistest.Step
+				for joins := 0; joins < 50; joins++ {
+					steps = append(steps, registerStep(0, "g1", "join"))
+				}
+				server.WalkTexts([]string{take, draw, register}, append(steps, w, turn, w, turn, w))
+				taken := row.taken
+				if j == 2 {
+					taken -= 2 // daily pays
+				}
+				value := server.Text("GET", "a")
+				require.Equal(t, 150-row.lost-taken, number(value[:strings.Index(value, " ")])/second, "%s, script %d, turn %d", row.name, i, j)
+				require.Contains(t, value, " 1000000+"+digits(epoch+50), "%s, script %d, turn %d", row.name, i, j)
+			}
+		}
+	}
+}
+
+// A key lives twice as long as its level and the deepest debt need. Without a registry, it lives until its bucket is full, if that is before any
+// registration could end.
 func TestStanding_keepsAKey(t *testing.T) {
 	server := redistest.Start(t)
-	for _, step := range []redistest.Step{standingStep(0, "1 0"), standingStep(0, "3 0"), standingDraw(0, "default:200:1:1000000:2", "1 1/1/1/0/0")} {
+	joined := []redistest.Step{registerStep(0, "g1", "join")}
+	for _, row := range []struct {
+		name   string
+		before []redistest.Step
+		takes  int64
+		lives  int64 // seconds
+	}{
+		{"a token, and one is kept back", joined, 1, 2 * (1 + 1 + 2)},
+		{"three tokens", joined, 3, 2 * (3 + 1 + 2)},
+		{"without a registry", nil, 1, 1},
+		{"until a registration could end", nil, 4, 4},
+		{"for longer", nil, 5, 2 * (5 + 2)},
+	} {
+		ask := digits(row.takes)
+		for _, step := range []redistest.Step{standingStep(0, ask+" 0"), standingDraw(0, "default:200:1:1000000:2", "1 1/1/"+ask+"/0/0")} {
+			server.Do("FLUSHALL")
+			server.WalkTexts([]string{take, draw, register}, append(row.before, step))
+			require.InDelta(t, row.lives*second, server.Int("GET", "due:a")-epoch, 2000, "%s, by script %d", row.name, step.Script)
+		}
+	}
+	for _, step := range []redistest.Step{standingStep(0, "0 1 0"), standingDraw(0, "default:200:1:1000000:2", "0 1/1/0/0/0/1/0")} {
 		server.Do("FLUSHALL")
-		server.WalkTexts([]string{take, draw, register}, []redistest.Step{registerStep(0, "g1", "join"), step})
-		level := server.Text("GET", "a")
-		level = level[:strings.Index(level, " ")]
-		lives := 2 * (202*second - number(level))
-		require.InDelta(t, lives, server.Int("GET", "due:a")-epoch, 2000, step.Args[2])
+		server.WalkTexts([]string{take, draw, register}, []redistest.Step{step})
+		require.InDelta(t, leaseMicros+2*(1+2)*second, server.Int("GET", "due:a")-epoch, 2000, "with a lease, by script %d", step.Script)
 	}
 }
 
@@ -183,7 +246,9 @@ func TestWithStanding(t *testing.T) {
 		{NewLimit(100, 1, time.Second), 0},
 		{NewLimit(101, 1, time.Second), 1},
 		{NewLimit(10000, 10000, time.Minute), 100},
-		{NewLimit(1000, 1000, 24*time.Hour), 6},
+		{NewLimit(10000, 1, time.Minute), 1},
+		{NewLimit(10000, 10000, 24*time.Hour), 6},
+		{NewLimit(1000, 1000, 24*time.Hour), 0},
 		{NewLimit(1000, 1, time.Hour), 0},
 	} {
 		require.Equal(t, row.most, WithStanding(row.limit).standing, row.limit.text)

@@ -70,18 +70,15 @@ func (m *Model) Register(now int64, keys, args []string) string {
 // keptBack returns the tokens that are kept back of a level for standing leases.
 func (b *bucket) keptBack(l *level) int64 { return min(b.counts.size, l.standing) }
 
-// subtractJoins takes the joins since a value was written from its level default.
+// subtractJoins takes the joins since a value was written from its level default. A call without standing leases keeps the joins that the value
+// knows of.
 func (b *bucket) subtractJoins(l *level) {
-	if l != b.own || l.capacity == 0 {
+	if l != b.own || l.capacity == 0 || l.standing == 0 {
 		return
 	}
 	known := b.joins
-	b.joins = 0
-	if l.standing == 0 || b.counts.joins == 0 {
-		return
-	}
 	b.joins = b.counts.joins
-	if known == b.joins {
+	if known == b.joins || b.joins == 0 {
 		return
 	}
 	lost := b.joins - known

@@ -89,8 +89,9 @@ func (m *Model) save(key string, b *bucket, now int64) {
 		idle = max(idle, (b.due-now)/1000+(b.late+999)/1000+1)
 	} else if b.own != nil {
 		missing := b.own.capacity*b.own.period - b.own.level
-		if b.own.standing > 0 {
-			missing = 2 * (missing + b.own.standing*b.own.period)
+		debt := b.own.standing * b.own.period
+		if debt > 0 && (b.counts.joins > 0 || len(b.leases) > 0 || missing > 2*debt) {
+			missing = 2 * (missing + debt)
 		}
 		idle = max(idle, untilRefilled(missing, b.own.refill))
 		b.tail = b.tail || len(named) > 0

@@ -227,7 +227,10 @@ func (w *world) save(bucket int, v *value) {
 	missing := v.limit.capacity*v.limit.token - v.level
 	debt := v.limit.pay()
 	lives := 2 * (missing + debt)
+	short := missing <= 2*debt || w.omit.TimeOfAnyEmpty
 	switch {
+	case !w.redis.counted && (len(v.leases) == 0 || w.omit.TimeOfEmptyLeases) && short:
+		lives = missing
 	case w.omit.TwiceTheTime:
 		lives = missing + debt
 	case w.omit.TimeOfDebt:

@@ -52,7 +52,7 @@ func TestOmissions(t *testing.T) {
 	rules := reflect.TypeOf(Omit{})
 	for i := 0; i < rules.NumField(); i++ {
 		name := rules.Field(i).Name
-		if name == "JoinAfterEnd" || name == "NewName" {
+		if name == "JoinAfterEnd" || name == "NewName" || name == "TimeOfEmptyLeases" {
 			continue // a test of that name has them
 		}
 		t.Run(name, func(t *testing.T) {
@@ -130,6 +130,45 @@ func TestNewName(t *testing.T) {
 		t.Error("a window has more tokens than allowed")
 	}
 	if excess(Omit{NewName: true}) == 0 {
+		t.Error("the rule does nothing")
+	}
+}
+
+// TestTimeOfEmptyLeases has a bucket that is leased while there is no registry. Gateways that register meanwhile use their tokens when the lease
+// is spent, shortly before it ends, and their registrations end before the bucket is full again.
+func TestTimeOfEmptyLeases(t *testing.T) {
+	excess := func(omit Omit) int {
+		w := newWorld(random(1), omit)
+		l := limit{capacity: 8, token: 16, most: 2, lasts: 89}
+		w.limits, w.longest, w.leaseTime = [2]limit{l, l}, l.lasts, 100
+		w.populate(3, 1)
+		for _, g := range w.gateways {
+			g.drift = 0
+		}
+		begun := w.now
+		m := &message{gateway: w.gateways[0], limit: l, ask: ask{lease: 4}, sentAt: w.clockOf(w.gateways[0])}
+		w.process(m)
+		w.apply(m)
+		for _, passed := range []int{1, 40, 75} {
+			w.now = begun + passed
+			w.renewOthers(w.gateways[0])
+		}
+		w.now = begun + 93
+		w.useAll(0)
+		w.spend(w.gateways[0], 0, 4)
+		w.now = begun + 166
+		w.process(&message{gateway: w.gateways[0], sequence: 1, name: -1, lasts: l.lasts}) // which registers nobody
+		w.process(&message{gateway: w.gateways[0], limit: l, ask: ask{tokens: l.capacity}})
+		r := w.judge()
+		if r.Standing != 2 {
+			t.Errorf("%d standing tokens were used", r.Standing)
+		}
+		return r.Excess
+	}
+	if excess(Omit{}) != 0 {
+		t.Error("a window has more tokens than allowed")
+	}
+	if excess(Omit{TimeOfEmptyLeases: true}) == 0 {
 		t.Error("the rule does nothing")
 	}
 }

@@ -49,9 +49,11 @@ type Omit struct {
 	RememberNotPaid bool // an entry whose token is used is forgotten
 
 	// 6: the key's time
-	TwiceTheTime bool // a key lives until its level is full, joins not counted twice
-	TimeOfDebt   bool // a key lives until its level is full
-	TimeOfLeases bool // a key may end before its leases
+	TwiceTheTime      bool // a key lives until its level is full, joins not counted twice
+	TimeOfDebt        bool // a key lives until its level is full
+	TimeOfAnyEmpty    bool // so does one that is written while there is no registry, though it lives longer than 2W
+	TimeOfEmptyLeases bool // so does one that is written while there is no registry and has leases
+	TimeOfLeases      bool // a key may end before its leases
 
 	// 7: the scripts
 	ClampedTake bool // a take from a negative level takes a negative number of tokens
