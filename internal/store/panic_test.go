@@ -99,13 +99,12 @@ func TestPanic_whileTheStoreIsLocked(t *testing.T) {
 
 // Nothing that asks other servers may hang: all dials wait for the answer.
 func TestPanic_whileServersAreAsked(t *testing.T) {
-	broken := func(string, time.Time) (*conn, error) { panic("no") }
+	broken := opener{} // without a store
 	s, _ := newStore(t, Settings{Address: "127.0.0.1:1"})
 	for name, one := range map[string]topology{
 		"sentinel":           newSentinels(s, []string{"a:1", "b:1"}, "m", broken),
 		"sentinel, no asker": &sentinels{store: s, askers: []*asker{nil, nil}},
 		"cluster":            newCluster([]string{"a:1", "b:1"}, 0, broken),
-		"cluster, no opener": newCluster([]string{"a:1"}, 0, nil),
 	} {
 		one := one
 		t.Run(name, func(t *testing.T) {
