@@ -7,16 +7,24 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
 
+// nextPort counts through the ports that FreeAddress tries, from a random one, so that it does not return one of them twice: the program that
+// the first was meant for may not listen on it yet.
+var nextPort atomic.Int64
+
+func init() { nextPort.Store(rand.Int64N(10000)) }
+
 // FreeAddress returns an address of the loopback interface that nobody listens on. It lies below the ports that systems
 // give to outgoing connections: of those, one may be taken before the program that it is meant for listens on it.
+// The ports of internal/redistest are others.
 func FreeAddress() (string, error) {
-	const lowest, number, tries = 10000, 20000, 100
+	const lowest, number, tries = 20000, 10000, 100
 	for range tries {
-		listener, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", lowest+rand.IntN(number)))
+		listener, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", lowest+nextPort.Add(1)%number))
 		if err == nil {
 			defer listener.Close()
 			return listener.Addr().String(), nil

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -39,12 +40,18 @@ func Start(t testing.TB, args ...string) *Server {
 	return s
 }
 
+// nextPort counts through the ports that FreePort tries, from a random one, so that it does not return one of them twice: the first server may not
+// listen on it yet.
+var nextPort atomic.Int64
+
+func init() { nextPort.Store(rand.Int63n(10000)) }
+
 // FreePort returns a port of the loopback address that nobody listens on. It lies below those that systems give to outgoing
 // connections, which might take it before the server does.
 func FreePort(t testing.TB) string {
 	t.Helper()
 	for try := 0; try < 100; try++ {
-		port := strconv.Itoa(10000 + rand.Intn(20000))
+		port := strconv.FormatInt(10000+nextPort.Add(1)%10000, 10)
 		listener, err := net.Listen("tcp", "127.0.0.1:"+port)
 		if err == nil {
 			listener.Close()
