@@ -181,7 +181,7 @@ k8s:
 test-deploy-k8s: redis bundle traefik upstream kubernetes k8s
 	@command -v curl >/dev/null || .ci/install curl
 	@command -v openssl >/dev/null || .ci/install openssl
-	.ci/again harness 1 -count=1 -timeout 20m ./deploy/kubernetes
+	.ci/again harness 1 -count=1 -timeout 30m ./deploy/kubernetes
 
 # Compose: the image, both stacks and deploy.sh on a real Docker Engine.
 .PHONY: compose test-deploy-compose
@@ -196,7 +196,7 @@ test-deploy-compose: redis traefik compose
 	@docker info >/dev/null 2>&1 || command -v dockerd >/dev/null || .ci/install docker.io
 	@command -v docker >/dev/null || .ci/install docker-cli
 	@command -v mkfs.ext4 >/dev/null || .ci/install e2fsprogs
-	.ci/again harness 1 -count=1 -timeout 25m ./deploy/compose
+	.ci/again harness 1 -count=1 -timeout 40m ./deploy/compose
 
 clean:
 	rm -rf dist
