@@ -15,7 +15,7 @@ import (
 )
 
 // Admin shows and deletes the bucket of one client: <path>/buckets/<kind>:<value>, of a middleware and a limit that the query names. It shows
-// and ends the client's penalty with it, whichever limit was asked for: who asks why a client is refused need not know that there are penalties.
+// and ends the client's penalty with it, whichever limit was asked for: an operator need not know that there are penalties.
 
 // lookup is one bucket that admin was asked for.
 type lookup struct {
