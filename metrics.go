@@ -87,10 +87,8 @@ type transition struct {
 // maxTransitions is how many changes of state a tally remembers.
 const maxTransitions = 32
 
-// upstreamBuckets and redisBuckets are the upper bounds of the histograms, in seconds.
-var (
-	upstreamBuckets = []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30}
-)
+// upstreamBuckets are the upper bounds of the histogram of the service's durations, in seconds.
+var upstreamBuckets = []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30}
 
 func newTally(lock sync.Locker) *tally {
 	return &tally{

@@ -192,7 +192,7 @@ func TestMinGateways_oneRamp(t *testing.T) {
 	require.Equal(t, 200, get(all[2].handler), "a probe")
 	require.Equal(t, "ramp", server.Hash(breakerOf(t))["state"])
 	elapse(t, redis, 5*time.Hour)
-	waitFor(t, func() bool { return get(m.handler) == 200 }, "a probe of its own circuit")
+	waitFor(t, func() bool { return get(m.handler) == 200 }, "a probe of the own circuit")
 	refreshed(t, m)
 	counts := map[int]int{}
 	for _, code := range statuses(m.handler, 50) {
